@@ -1,0 +1,43 @@
+# make demo       paint sample pictures, cache a teacher's features, train two students, print one table
+# make test       everything that must hold: style, types, walls, units, journeys (under ten minutes on two cores)
+# make test-slow  kill sweeps, full-size teachers, real data
+# make lint       style, types and walls alone
+#
+# Each sets up .venv by itself with any Python >= 3.11 and nothing else, and reuses it until pyproject.toml or
+# constraints.txt changes. PYTHON=/path/to/python3 picks the interpreter.
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(firstword $(foreach py,python3 python3.11 python3.12 python3.13 python,\
+	$(if $(filter yes,$(shell $(py) -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo yes)),$(py))))
+
+.PHONY: demo test test-slow lint clean
+.DEFAULT_GOAL := test
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "difom needs Python >= 3.11 with venv: install one, or make PYTHON=/path/to/python3"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest -m "not slow and not journey"
+	$(BIN)/pytest -m "journey and not slow"
+
+test-slow: $(STAMP)
+	$(BIN)/pytest -m slow
+
+demo: $(STAMP)
+	$(BIN)/difom-train demo --out demo
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
