@@ -1,0 +1,337 @@
+"""The command `difom-cache`. Options become arguments here; the work is done in the rooms that are imported late."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from difom_cache.console import print_json, run_app, split_list
+from difom_cache.errors import SettingsError
+
+app = typer.Typer(
+    name="difom-cache",
+    help="Teacher features of augmented pictures, computed once and kept in Zarr.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+weights_app = typer.Typer(help="Teachers' weights on this machine.", no_args_is_help=True)
+app.add_typer(weights_app, name="weights")
+
+CachePath = Annotated[Path, typer.Argument(help="Folder of the cache.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+Unlabelled = Annotated[bool, typer.Option("--unlabelled", help="Pictures without a mask are meant.")]
+
+
+def main() -> None:
+    """Run the command."""
+    run_app(app, interrupted="interrupted; what is finished is safe: run the same command again to go on")
+
+
+@app.command()
+def extract(
+    teacher: Annotated[
+        list[str], typer.Option(help="NAME[:VARIANT][@PX]; may repeat. `difom-cache teachers` lists them.")
+    ],
+    data: Annotated[Path, typer.Option(help="Manifest, benchmark root, or any folder inside it.")] = Path("data"),
+    cache: Annotated[Path, typer.Option(help="Folder to fill.")] = Path("feats"),
+    weights: Annotated[str, typer.Option(help="hub, random, or the path of a file or folder.")] = "hub",
+    views: Annotated[int, typer.Option(help="Views of each training record; view 0 is the plain resize.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of the view plan.")] = 0,
+    plan: Annotated[str, typer.Option(help="View policy: default, flips, pad or plain.")] = "default",
+    input_size: Annotated[int, typer.Option(help="Side of the stored pictures, px; strides refer to it.")] = 352,
+    strides: Annotated[str | None, typer.Option(help="Strides to keep, picture px, such as 8,16,32.")] = None,
+    codec: Annotated[str, typer.Option(help="int8, float16 or compact.")] = "int8",
+    taps: Annotated[str | None, typer.Option(help="Taps to keep, such as block11@16,block5@32.")] = None,
+    split: Annotated[str, typer.Option(help="Splits to cache.")] = "train,val",
+    limit: Annotated[int | None, typer.Option(help="Records of each split.")] = None,
+    unlabelled: Unlabelled = False,
+    pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Store views and masks too.")] = True,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16; by default bfloat16 on CUDA.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Views a teacher sees at once; probed by default.")] = None,
+    compile: Annotated[bool, typer.Option("--compile", help="Run teachers through torch.compile.")] = False,
+    engine: Annotated[str, typer.Option(help="local, dask, slurm, pbs, lsf, sge or htcondor.")] = "local",
+    workers: Annotated[int | None, typer.Option(help="Processes or jobs of the engine.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
+    jobs: Annotated[Path | None, typer.Option(help="TOML file with job options.")] = None,
+    part: Annotated[str | None, typer.Option(help="I/N: every N-th block, starting with the I-th.")] = None,
+    epochs: Annotated[int, typer.Option(help="Epochs of each training run, for the estimate.")] = 75,
+    runs: Annotated[int, typer.Option(help="Training runs, for the estimate.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the estimate.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Go on where the disk looks too small.")] = False,
+) -> None:
+    """Run teachers once over augmented views and keep their features; the same command again goes on where it stopped."""
+    from difom_cache.extract import extract as run
+
+    run(
+        teacher=teacher,
+        data=data,
+        cache=cache,
+        weights=weights,
+        views=views,
+        seed=seed,
+        plan=plan,
+        input_size=input_size,
+        strides=read_numbers("--strides", strides),
+        codec=codec,
+        taps=split_list(taps),
+        split=split_list(split) or (),
+        limit=limit,
+        unlabelled=unlabelled,
+        pictures=pictures,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        compile=compile,
+        engine=engine,
+        workers=workers,
+        scheduler=scheduler,
+        jobs=jobs,
+        part=part,
+        epochs=epochs,
+        runs=runs,
+        dry_run=dry_run,
+        force=force,
+    )
+
+
+@app.command()
+def info(cache: CachePath = Path("feats"), as_json: Json = False) -> None:
+    """Say what a cache holds, how well its codes keep the features, and its content digest."""
+    from difom_cache.info import info as read
+    from difom_cache.info import spell_info
+
+    facts = read(cache)
+    if as_json:
+        print_json(facts)
+    else:
+        print(spell_info(facts))
+
+
+@app.command()
+def show(
+    cache: CachePath = Path("feats"),
+    record: Annotated[str | None, typer.Option(help="Record id; by default the first.")] = None,
+    view: Annotated[int, typer.Option(help="View number.")] = 0,
+    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("view.png"),
+) -> None:
+    """Draw one view with its mask and every tap of every teacher as colours."""
+    from difom_cache.show import show as draw
+
+    print(draw(cache, record=record, view=view, out=out))
+
+
+@app.command()
+def manifest(
+    data: Annotated[Path, typer.Argument(help="Folder or manifest.")],
+    out: Annotated[Path | None, typer.Option(help="CSV to write.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Look for duplicates, leaks, empty masks, odd sizes.")] = False,
+    montage: Annotated[Path | None, typer.Option(help="PNG of the pairs that --check finds.")] = None,
+    names: Annotated[Path | None, typer.Option(help="Folder for one CSV of names, split and group a data set.")] = None,
+    unlabelled: Unlabelled = False,
+    as_json: Json = False,
+) -> None:
+    """List a data set as records, and check it for duplicates and leaks between its splits."""
+    from difom_cache.make_manifest import make_manifest
+
+    records, report = make_manifest(data, out, unlabelled=unlabelled, check=check, montage=montage, names=names)
+    if report is not None:
+        print_json(report.as_json()) if as_json else print(report.as_text())
+        return
+    counts = Counter(f"{record.dataset}, {record.split}" for record in records)
+    print_json(counts) if as_json else print("\n".join(f"{name}: {count} records" for name, count in counts.items()))
+
+
+@app.command()
+def sample(
+    out: Annotated[Path, typer.Argument(help="Folder to paint into.")] = Path("data"),
+    seed: Annotated[int, typer.Option(help="Of the paintings.")] = 0,
+    train: Annotated[int, typer.Option(help="Training pictures.")] = 240,
+    test: Annotated[int, typer.Option(help="Pictures of each of the five test sets.")] = 20,
+    side: Annotated[int, typer.Option(help="Of the pictures, px.")] = 256,
+) -> None:
+    """Paint a small colonoscopy-like benchmark, to try everything without data."""
+    from difom_cache.sample import paint_sample
+
+    print(paint_sample(out, seed=seed, train=train, test=test, side=side))
+
+
+@app.command()
+def verify(
+    cache: CachePath = Path("feats"),
+    recompute: Annotated[int, typer.Option(help="Random views to encode again and compare.")] = 0,
+    equivariance: Annotated[
+        bool, typer.Option("--equivariance", help="What mirroring cached maps would cost.")
+    ] = False,
+    data: Annotated[Path, typer.Option(help="Where the pictures are, for the two options above.")] = Path("data"),
+    teacher: Annotated[list[str] | None, typer.Option(help="NAME[:VARIANT][@PX] of teachers to compare.")] = None,
+    weights: Annotated[str, typer.Option(help="hub, random, or a path.")] = "hub",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Of the choice of views.")] = 0,
+    unlabelled: Unlabelled = False,
+    as_json: Json = False,
+) -> None:
+    """Check every file against its tick; name what is damaged. Exits with 1 where something is."""
+    from difom_cache.verify import as_json as spell_json
+    from difom_cache.verify import spell_report
+    from difom_cache.verify import verify as check
+
+    report = check(
+        cache,
+        recompute=recompute,
+        equivariance=equivariance,
+        data=data,
+        teacher=teacher or (),
+        weights=weights,
+        device=device,
+        seed=seed,
+        unlabelled=unlabelled,
+    )
+    if as_json:
+        print_json(spell_json(report))
+    else:
+        print(spell_report(report))
+    if not report.sound:
+        raise typer.Exit(1)
+
+
+@app.command()
+def finish(cache: CachePath = Path("feats"), as_json: Json = False) -> None:
+    """Remove what dead writers left and say what is missing. Exits with 1 where something is."""
+    from difom_cache.manage import finish as run
+
+    missing = run(cache)
+    if as_json:
+        print_json(missing)
+    else:
+        print("\n".join(f"{name}: {f'{len(b)} blocks missing' if b else 'complete'}" for name, b in missing.items()))
+    if any(missing.values()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def drop(
+    cache: CachePath,
+    teacher: Annotated[str, typer.Option(help="Label of the teacher, as `difom-cache info` shows it.")],
+) -> None:
+    """Remove one teacher's features from a cache."""
+    from difom_cache.manage import drop as run
+
+    run(cache, teacher)
+
+
+@app.command()
+def copy(
+    source: Annotated[Path, typer.Argument(help="A complete cache.")],
+    target: Annotated[Path, typer.Argument(help="Folder to fill.")],
+    taps: Annotated[str | None, typer.Option(help="Full names of taps; all by default.")] = None,
+    codec: Annotated[str | None, typer.Option(help="int8, float16 or compact; each tap's own by default.")] = None,
+    compress: Annotated[bool, typer.Option("--compress", help="zstd: smaller on disk, slower to read.")] = False,
+    pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Whether stored views go along.")] = True,
+) -> None:
+    """Copy a cache, or some of its taps in another codec."""
+    from difom_cache.manage import copy as run
+
+    run(source, target, taps=split_list(taps), codec=codec, compress=compress, pictures=pictures)
+
+
+@app.command(name="export")
+def export_file(cache: CachePath, file: Annotated[Path, typer.Argument(help="HDF5 file to write.")]) -> None:
+    """Write a complete cache as one HDF5 file."""
+    from difom_cache.hdf5 import export_hdf5
+
+    export_hdf5(cache, file)
+
+
+@app.command(name="import")
+def import_file(
+    file: Annotated[Path, typer.Argument(help="HDF5 file of an exported cache.")], cache: CachePath
+) -> None:
+    """Make a cache from an HDF5 file, bit for bit."""
+    from difom_cache.hdf5 import import_hdf5
+
+    import_hdf5(file, cache)
+
+
+@app.command()
+def teachers(as_json: Json = False) -> None:
+    """List teachers and variants: parameters, input, taps, bytes a view, licence, weights on this machine."""
+    from difom_cache.teachers.describe import describe_teachers, spell_teachers
+
+    if as_json:
+        print_json(describe_teachers())
+    else:
+        print(spell_teachers(describe_teachers()))
+
+
+@weights_app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="NAME[:VARIANT] of a teacher.")],
+    to: Annotated[Path, typer.Option(help="Folder to put the weights into.")],
+) -> None:
+    """Fetch a teacher's weights on a machine with network; point DIFOM_WEIGHTS to the folder on the others."""
+    from difom_cache.teachers.fetch import fetch_weights
+
+    print(fetch_weights(name, to))
+
+
+@app.command()
+def bench(
+    teacher: Annotated[str, typer.Option(help="NAME[:VARIANT][@PX].")],
+    data: Annotated[Path, typer.Option(help="Pictures to run on.")] = Path("data"),
+    weights: Annotated[str, typer.Option(help="hub, random, or a path.")] = "random",
+    views: Annotated[int, typer.Option(help="Pictures in each run.")] = 64,
+    repeats: Annotated[int, typer.Option(help="Runs of each way, alternating; medians are shown.")] = 5,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure pictures a second from JPEG files to stored bytes: the published way, the library's best, ours."""
+    from difom_cache.bench import bench_teacher, spell_bench
+
+    result = bench_teacher(teacher, data=data, weights=weights, views=views, repeats=repeats, device=device)
+    if as_json:
+        print_json(result)
+    else:
+        print(spell_bench(result))
+
+
+@app.command()
+def scale(
+    frames: Annotated[int, typer.Option(help="Frames to cache.")],
+    rate: Annotated[float, typer.Option(help="Views a second of one worker, as `extract` printed it.")],
+    views: Annotated[int, typer.Option(help="Views of each frame.")] = 8,
+    view_bytes: Annotated[float, typer.Option(help="Bytes of a view in the cache, as `extract` printed them.")] = 6e5,
+    frame_bytes: Annotated[float, typer.Option(help="Bytes of a picture file.")] = 1e5,
+    workers: Annotated[str, typer.Option(help="Numbers of workers to compare.")] = "1,2,4,8,16,32,64",
+    start_s: Annotated[float, typer.Option(help="Seconds until a worker is ready.")] = 30.0,
+    read_mb_s: Annotated[float, typer.Option(help="What the file system reads, MB/s, for all together.")] = 2000.0,
+    write_mb_s: Annotated[float, typer.Option(help="What it writes, MB/s, for all together.")] = 1000.0,
+    price: Annotated[float, typer.Option(help="Of a worker's hour.")] = 0.0,
+) -> None:
+    """Say how long a pass takes on many workers, what it costs, and where the file system becomes the limit."""
+    from difom_cache.scaling import Cluster, Workload, most_useful_workers, predict, spell_prediction
+
+    load = Workload(frames, views, view_bytes, frame_bytes)
+    for number in read_numbers("--workers", workers) or ():
+        cluster = Cluster(rate, number, start_s, read_mb_s * 1e6, write_mb_s * 1e6, price)
+        print(spell_prediction(number, predict(load, cluster)))
+    print(f"more than {most_useful_workers(load, cluster)} workers of this rate do not pay off on this file system")
+
+
+def read_numbers(option: str, text: str | None) -> tuple[int, ...] | None:
+    """Return the integers of "8,16,32".
+
+    Raises:
+        SettingsError: a part is no positive integer.
+    """
+    parts = split_list(text)
+    if parts is None:
+        return None
+    if not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise SettingsError(
+            f"{option}: expected positive integers with commas between, such as 8,16,32; found {text!r}"
+        )
+    return tuple(int(part) for part in parts)

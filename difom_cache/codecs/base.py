@@ -1,0 +1,126 @@
+"""What every codec agrees on: a feature goes in, a code and perhaps a scale come out, and back.
+
+Nothing here needs torch to be imported: tensors bring their own methods, and decoding takes NumPy arrays as well.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+
+from difom_cache.errors import CodecError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, "Tensor")
+
+
+class UncodableFeatureError(CodecError):
+    """A feature holds NaN, an infinity, or a value beyond the code's range.
+
+    Attributes:
+        row: place in the batch of the first such picture, so that the caller can name the record.
+        channel: its first such code channel.
+        problem: what was found and expected there, without the batch's coordinates.
+    """
+
+    def __init__(self, row: int, channel: int, problem: str) -> None:
+        super().__init__(row, channel, problem)
+        self.row, self.channel, self.problem = row, channel, problem
+
+    def __str__(self) -> str:
+        return f"picture {self.row} of the batch, channel {self.channel}: {self.problem}"
+
+
+class Codec(Protocol):
+    """Feature <-> code for one tap.
+
+    A picture's code depends on that picture alone, bit for bit: not on its neighbours in the batch.
+    """
+
+    name: str
+    code_dtype: str
+    """NumPy's name of the code's type: `int8` or `float16`."""
+    has_scale: bool
+
+    def code_channels(self, channels: int) -> int:
+        """Return the number of code channels for a feature of so many channels."""
+        ...
+
+    def encode(self, feature: Tensor, *, check: bool = True) -> tuple[Tensor, Tensor | None]:
+        """Return the code and its scale, on the feature's device.
+
+        Args:
+            feature: (B, C, h, w) float32.
+            check: refuse features that cannot be coded. It waits for the device; a caller that does not want to wait
+                says False, and calls `check_code` on what arrived.
+
+        Returns:
+            code (B, code_channels, h, w) of `code_dtype`, and scale (B, code_channels) float32 > 0 or None.
+
+        Raises:
+            UncodableFeatureError: the feature holds NaN, an infinity or a value beyond the code's range.
+        """
+        ...
+
+    def check_code(self, code: Any, scale: Any) -> None:
+        """Refuse what `encode(check=False)` made of a feature that cannot be coded (tensors or arrays).
+
+        Raises:
+            UncodableFeatureError: as in `encode`.
+        """
+        ...
+
+    def decode(self, code: ArrayOrTensor, scale: Any) -> ArrayOrTensor:
+        """Return the (B, C, h, w) float32 feature that `code` stands for; arrays give arrays, tensors give tensors.
+
+        Raises:
+            CodecError: the scale is missing, of another shape than the code, or the code has other channels.
+        """
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything that decides the code's bytes, fit for JSON."""
+        ...
+
+
+def to_array(x: Any) -> np.ndarray:
+    """Return a NumPy array of a tensor on any device, or of an array."""
+    return x if isinstance(x, np.ndarray) else x.detach().cpu().numpy()
+
+
+def first_not_finite(x: Any) -> tuple[int, int] | None:
+    """Return (row, channel) of the first value that is not finite, or None.
+
+    Args:
+        x: (B, C, ...), array or tensor.
+    """
+    if not isinstance(x, np.ndarray):
+        # Infinity minus itself is NaN, so this one sum tells without a mask as large as the feature.
+        if bool(((x - x) == 0).all()):
+            return None
+        x = to_array(x)
+    bad = ~np.isfinite(x)
+    if not bad.any():
+        return None
+    row, channel = np.argwhere(bad)[0][:2]
+    return int(row), int(channel)
+
+
+def refuse_wrong_scale(codec: str, code: Any, scale: Any) -> None:
+    """Refuse a scale that does not belong to the code.
+
+    Raises:
+        CodecError: `scale` is missing, of another batch or channel count than `code`, or of another kind.
+    """
+    if scale is None:
+        raise CodecError(f"codec {codec}: expected a scale beside the code of shape {tuple(code.shape)}, found none")
+    if isinstance(code, np.ndarray) != isinstance(scale, np.ndarray):
+        raise CodecError(f"codec {codec}: code is a {type(code).__name__} but scale a {type(scale).__name__}")
+    if tuple(scale.shape) != tuple(code.shape[:2]):
+        raise CodecError(
+            f"codec {codec}: a code of shape {tuple(code.shape)} needs a scale of shape {tuple(code.shape[:2])}, "
+            f"found {tuple(scale.shape)}"
+        )

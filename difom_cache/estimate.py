@@ -1,0 +1,110 @@
+"""What a run will take, before it starts: bytes, room on the disk, teacher passes saved."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from difom_cache.errors import CacheSpaceError
+from difom_cache.store.layout import Column
+from difom_cache.store.shard import index_bytes_of
+
+SPARE_FRAC = 0.02  # of the estimate, for metadata, ticks and statistics
+PUBLISHED_BYTES = 15_400_000  # a view of the published notebook: fp32 maps of three teachers in .pt files
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes that the columns of a run take, by array and in all, and how often a cached view is used again."""
+
+    rows: int
+    bytes_per_view: dict[str, int]
+    total_bytes: int
+    missing_bytes: int
+    passes_saved: float
+
+    def spell(self) -> str:
+        """Return the estimate as a small table."""
+        width = max(len(name) for name in self.bytes_per_view)
+        lines = [f"  {name:<{width}}  {spell_bytes(size):>10} a view" for name, size in self.bytes_per_view.items()]
+        features = sum(size for name, size in self.bytes_per_view.items() if not name.startswith("pictures"))
+        if features:
+            share = PUBLISHED_BYTES / features
+            lines.append(
+                f"  {'features':<{width}}  {spell_bytes(features):>10} a view, 1/{share:.1f} of the published 15.4 MB"
+            )
+        lines.append(
+            f"  {self.rows} views, {spell_bytes(self.total_bytes)} in all, {spell_bytes(self.missing_bytes)} to write"
+        )
+        return "\n".join(lines)
+
+
+def estimate_run(
+    columns: Sequence[Column], missing_blocks: Sequence[int], *, views: int, epochs: int, runs: int
+) -> Estimate:
+    """Return what `columns` take.
+
+    Args:
+        columns: of the run.
+        missing_blocks: how many blocks of each are still to be computed.
+        views: of each training record.
+        epochs: of each training run that will read the cache.
+        runs: that will read it.
+    """
+    per_view, total, missing = {}, 0, 0
+    for column, blocks in zip(columns, missing_blocks, strict=True):
+        for array in column.arrays:
+            name = f"{column.folder.removeprefix('teachers/')}/{array.path}"
+            per_view[name] = array.row_bytes
+            shard_bytes = column.block_rows * array.row_bytes + index_bytes_of(column.block_rows)
+            total += column.rows * array.row_bytes + column.blocks * index_bytes_of(column.block_rows)
+            missing += min(blocks * shard_bytes, column.rows * array.row_bytes)
+    return Estimate(columns[0].rows, per_view, total, missing, epochs * runs / views)
+
+
+def refuse_full_disk(cache: Path, estimate: Estimate) -> None:
+    """Raise where the missing part of a cache does not fit on its disk.
+
+    Raises:
+        CacheSpaceError: names what is needed and what is free.
+    """
+    folder = next(parent for parent in [cache.resolve(), *cache.resolve().parents] if parent.exists())
+    free_bytes, needed_bytes = shutil.disk_usage(folder).free, int(estimate.missing_bytes * (1 + SPARE_FRAC))
+    if needed_bytes > free_bytes:
+        raise CacheSpaceError(
+            f"{cache} needs {spell_bytes(needed_bytes)} more, but its disk has {spell_bytes(free_bytes)} free; "
+            "make room, choose fewer --views or --codec compact, or insist with --force"
+        )
+
+
+def spell_passes(passes_saved: float, *, views: int, epochs: int, runs: int) -> str:
+    """Return one sentence on whether the cache pays off."""
+    if passes_saved > 1:
+        return (
+            f"teacher passes saved: {epochs} epochs x {runs} runs / {views} views = {passes_saved:.1f}; "
+            f"the cache pays off from epoch {views + 1} of the first run"
+        )
+    return (
+        f"teacher passes saved: none ({epochs} epochs x {runs} runs / {views} views = {passes_saved:.1f}): "
+        "the teacher would be run as often without a cache; choose fewer --views, or train more"
+    )
+
+
+def spell_bytes(size: float) -> str:
+    """Return a number of bytes with a decimal unit."""
+    if size < 1000:
+        return f"{size:.0f} B"
+    for unit in ("kB", "MB", "GB"):
+        size /= 1000
+        if size < 1000:
+            return f"{size:.1f} {unit}"
+    return f"{size / 1000:.1f} TB"
+
+
+def spell_seconds(seconds: float) -> str:
+    """Return a duration in words, such as "3 min 20 s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

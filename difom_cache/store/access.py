@@ -1,0 +1,197 @@
+"""Three ways to the rows of one sharded array, all giving the same bytes into a buffer that the caller owns.
+
+map     every shard mapped into one reserved stretch of memory, so that a batch of rows from any shards is a single
+        strided copy with no Python work for each row; for local disks
+read    preadv into the same buffers; for network file systems, where a lost server under a map would kill the process
+zarr    zarr-python; for compressed shards
+"""
+
+import ctypes
+import math
+import mmap
+import os
+import resource
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from difom_cache.errors import CacheDamagedError
+from difom_cache.store.layout import ArraySpec, Column, shard_path
+from difom_cache.store.shard import index_bytes_of, parse_index
+
+NETWORK_FILE_SYSTEMS = {
+    *("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb3", "smbfs", "afs", "panfs", "wekafs", "9p"),
+    *("fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.juicefs", "fuse.ceph", "fuse.weka", "virtiofs", "orangefs"),
+}
+_MAP_FIXED, _MAP_NORESERVE, _PROT_NONE = 0x10, 0x4000, 0
+
+
+class RowAccess(Protocol):
+    """Something that copies rows of one array."""
+
+    def __init__(self, cache: Path, column: Column, array: ArraySpec, blocks: Sequence[int]) -> None:
+        """Open the shards of `array` that lie in `blocks`, and check them."""
+
+    def take(self, rows: NDArray[np.int64], out: NDArray[np.generic]) -> None:
+        """Fill `out` (len(rows), *row_shape) with `rows`, all of which lie in finished blocks."""
+
+
+def choose_access(cache: Path, compression: str) -> str:
+    """Return "map", "read" or "zarr", by how the shards are stored and where they lie."""
+    if compression != "none":
+        return "zarr"
+    return "read" if file_system_of(cache) in NETWORK_FILE_SYSTEMS else "map"
+
+
+def file_system_of(path: Path) -> str:
+    """Return the type of the file system that holds `path`, such as "ext4" or "nfs4"; "" where it cannot be told."""
+    mounts = Path("/proc/self/mountinfo")
+    if not mounts.exists():
+        return ""
+    best, kind, wanted = -1, "", path.resolve()
+    for line in mounts.read_text().splitlines():
+        fields = line.split()
+        point = Path(fields[4].replace("\\040", " "))
+        if (wanted == point or point in wanted.parents) and len(point.parts) >= best:
+            best, kind = len(point.parts), fields[fields.index("-") + 1]
+    return kind
+
+
+def open_access(how: str, cache: Path, column: Column, array: ArraySpec, blocks: Sequence[int]) -> RowAccess:
+    """Return the way `how` to the rows of `array` that lie in `blocks`."""
+    openers: dict[str, type[RowAccess]] = {"map": MappedRows, "read": ReadRows, "zarr": ZarrRows}
+    return openers[how](cache, column, array, blocks)
+
+
+class MappedRows:
+    """All shards of one array side by side in memory, at distances that are whole rows and whole pages.
+
+    Blocks that are not there stay reserved but unreadable: the caller checks rows against the ticks first.
+    """
+
+    def __init__(self, cache: Path, column: Column, array: ArraySpec, blocks: Sequence[int]) -> None:
+        shard_bytes = column.block_rows * array.row_bytes + index_bytes_of(column.block_rows)
+        step = math.lcm(array.row_bytes, mmap.PAGESIZE)
+        stride = -(-shard_bytes // step) * step
+        self._block_rows, self._stride_rows = column.block_rows, stride // array.row_bytes
+        base = _reserve(stride * column.blocks)
+        weakref.finalize(self, _libc().munmap, base, stride * column.blocks)
+        for block in blocks:
+            _map_shard(shard_path(cache, column, array, block), column, array, block, base + block * stride)
+        memory = (ctypes.c_ubyte * (stride * column.blocks)).from_address(base)
+        shape = (self._stride_rows * column.blocks, *array.row_shape)
+        self._rows: NDArray[np.generic] = np.frombuffer(memoryview(memory), dtype=array.dtype).reshape(shape)
+
+    def take(self, rows: NDArray[np.int64], out: NDArray[np.generic]) -> None:
+        block, local = np.divmod(rows, self._block_rows)
+        np.take(self._rows, block * self._stride_rows + local, axis=0, out=out, mode="clip")  # "raise" would copy twice
+
+
+class ReadRows:
+    """Every shard as an open file; each row is read straight into its place."""
+
+    def __init__(self, cache: Path, column: Column, array: ArraySpec, blocks: Sequence[int]) -> None:
+        self._block_rows, self._row_bytes = column.block_rows, array.row_bytes
+        _allow_open_files(len(blocks))
+        self._files: dict[int, int] = {}
+        weakref.finalize(self, _close_all, self._files)
+        for block in blocks:
+            path = shard_path(cache, column, array, block)
+            self._files[block] = descriptor = _open_shard(path)
+            _check_index(descriptor, path, column, array, block)
+
+    def take(self, rows: NDArray[np.int64], out: NDArray[np.generic]) -> None:
+        for place, row in enumerate(rows.tolist()):
+            block, local = divmod(row, self._block_rows)
+            target = memoryview(out[place]).cast("B")
+            got = 0
+            while got < self._row_bytes:
+                read = os.preadv(self._files[block], [target[got:]], local * self._row_bytes + got)
+                if read == 0:
+                    raise CacheDamagedError(f"a shard of block {block} became shorter while it was read")
+                got += read
+
+
+class ZarrRows:
+    """The array as zarr-python reads it."""
+
+    def __init__(self, cache: Path, column: Column, array: ArraySpec, blocks: Sequence[int]) -> None:
+        for block in blocks:
+            if not shard_path(cache, column, array, block).exists():
+                raise CacheDamagedError(f"{shard_path(cache, column, array, block)} is missing although it is ticked")
+        self._array = zarr.open_array(cache / column.folder / array.path, mode="r")
+
+    def take(self, rows: NDArray[np.int64], out: NDArray[np.generic]) -> None:
+        order, places = np.unique(rows, return_inverse=True)
+        out[...] = np.asarray(self._array.oindex[order])[places]
+
+
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_longlong]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    return libc
+
+
+def _reserve(size_bytes: int) -> int:
+    """Return the address of a stretch that takes no memory until shards are mapped over it."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+    address = _libc().mmap(None, size_bytes, _PROT_NONE, flags, -1, 0)
+    if address in (None, ctypes.c_void_p(-1).value):
+        raise OSError(ctypes.get_errno(), f"cannot reserve {size_bytes} bytes of address space")
+    return int(address)
+
+
+def _map_shard(path: Path, column: Column, array: ArraySpec, block: int, address: int) -> None:
+    descriptor = _open_shard(path)
+    try:
+        size_bytes = _check_index(descriptor, path, column, array, block)
+        flags = mmap.MAP_SHARED | _MAP_FIXED
+        if _libc().mmap(address, size_bytes, mmap.PROT_READ, flags, descriptor, 0) != address:
+            raise OSError(ctypes.get_errno(), f"cannot map {path}")
+    finally:
+        os.close(descriptor)
+
+
+def _open_shard(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise CacheDamagedError(
+            f"{path} is missing although its block is ticked as finished: was the cache copied whole? "
+            "Run `difom-cache verify` on it"
+        ) from None
+
+
+def _check_index(descriptor: int, path: Path, column: Column, array: ArraySpec, block: int) -> int:
+    """Return the size of an open shard, whose index must say that its rows lie one after the other."""
+    start, stop = column.range_of(block)
+    size_bytes, tail_bytes = os.fstat(descriptor).st_size, index_bytes_of(column.block_rows)
+    wanted = (stop - start) * array.row_bytes + tail_bytes
+    if size_bytes != wanted:
+        raise CacheDamagedError(f"{path} has {size_bytes} bytes and should have {wanted}; run `difom-cache verify`")
+    index = parse_index(os.pread(descriptor, tail_bytes, size_bytes - tail_bytes), path)[: stop - start]
+    expected = np.arange(stop - start, dtype=np.uint64) * np.uint64(array.row_bytes)
+    if not (np.array_equal(index[:, 0], expected) and (index[:, 1] == array.row_bytes).all()):
+        raise CacheDamagedError(
+            f"the rows of {path} do not lie in order (FORMAT.md, section 3); was another tool its writer?"
+        )
+    return size_bytes
+
+
+def _allow_open_files(more: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = soft + more
+    if hard == resource.RLIM_INFINITY or wanted <= hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _close_all(files: dict[int, int]) -> None:
+    for descriptor in files.values():
+        os.close(descriptor)

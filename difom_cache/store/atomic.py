@@ -1,0 +1,183 @@
+"""Files that appear whole or not at all, on local disks and on the network file systems of clusters.
+
+Every change that a cache makes to a disk goes through this file, in this order: temporary name, fsync, publish, fsync of
+the folder. Nothing here takes a lock, so nothing can be left locked by a job that was killed.
+"""
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from difom_cache.errors import CacheSpaceError
+
+STALE_AFTER_S = 24 * 3600  # a temporary file of another host is taken for abandoned after a day
+_TEMP = re.compile(r"^\.tmp-(?P<host>[^~]*)~(?P<pid>\d+)~[0-9a-f]+~")
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """What a tick promises about one file."""
+
+    file_bytes: int
+    sha256: str
+
+
+def write_once(path: Path, parts: Iterable[bytes | memoryview]) -> FileDigest:
+    """Make `path` hold the bytes of `parts`, unless a file lies there already.
+
+    Args:
+        path: the final name; its folder is made if needed.
+        parts: buffers, written one after the other.
+
+    Returns:
+        The digest of the file that lies there afterwards: ours, or that of the writer who came first.
+
+    Raises:
+        CacheSpaceError: the disk is full or the folder cannot be written. No file is left behind.
+    """
+    try:
+        _make_folder(path.parent)
+        temp = path.parent / _temp_name(path.name)
+        try:
+            digest = _write_synced(temp, parts)
+            ours = _publish(temp, path)
+        finally:
+            temp.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _explain(error, path) from error
+    return digest if ours else digest_file(path)
+
+
+def replace(path: Path, parts: Iterable[bytes | memoryview]) -> FileDigest:
+    """Make `path` hold the bytes of `parts`, whatever lay there before."""
+    try:
+        _make_folder(path.parent)
+        temp = path.parent / _temp_name(path.name)
+        try:
+            digest = _write_synced(temp, parts)
+            temp.replace(path)
+        finally:
+            temp.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _explain(error, path) from error
+    return digest
+
+
+def remove(path: Path) -> None:
+    """Make `path` not exist, and the folder know it."""
+    try:
+        path.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            _sync_folder(path.parent)
+    except OSError as error:
+        raise _explain(error, path) from error
+
+
+def digest_file(path: Path) -> FileDigest:
+    """Return size and SHA-256 of the file that lies at `path`."""
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return FileDigest(os.fstat(file.fileno()).st_size, sha256)
+
+
+def remove_stale(folder: Path) -> list[Path]:
+    """Remove the temporary files under `folder` whose writer is dead; return what was removed.
+
+    A writer of this host is dead when no process has its number; one of another host when its file is older than a day.
+    """
+    removed = []
+    for path in sorted(folder.rglob(".tmp-*")):
+        match = _TEMP.match(path.name)
+        if match and _is_dead(path, match["host"], int(match["pid"])):
+            remove(path)
+            removed.append(path)
+    return removed
+
+
+def _make_folder(folder: Path) -> None:
+    """Make `folder` exist, and the folder above it know it."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _temp_name(name: str) -> str:
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())
+    return f".tmp-{host}~{os.getpid()}~{secrets.token_hex(4)}~{name}"
+
+
+def _write_synced(temp: Path, parts: Iterable[bytes | memoryview]) -> FileDigest:
+    sha256, file_bytes = hashlib.sha256(), 0
+    descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        for part in parts:
+            view = memoryview(part).cast("B")
+            sha256.update(view)
+            file_bytes += len(view)
+            while view:
+                view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return FileDigest(file_bytes, sha256.hexdigest())
+
+
+def _publish(temp: Path, path: Path) -> bool:
+    """Give `temp` its final name; False when another writer's file was there first."""
+    try:
+        os.link(temp, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        temp.rename(path)  # a file system without links: the last equal file wins, which is as good
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot sync a folder, and need not
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _is_dead(path: Path, host: str, pid: int) -> bool:
+    if host == re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname()):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return False
+    try:
+        return time.time() - path.stat().st_mtime > STALE_AFTER_S
+    except FileNotFoundError:
+        return False
+
+
+def _explain(error: OSError, path: Path) -> Exception:
+    if error.errno in _NO_ROOM:
+        return CacheSpaceError(
+            f"cannot write {path}: {os.strerror(error.errno or 0)}. What is finished is safe; "
+            "make room or choose a folder that can be written, then run the same command again."
+        )
+    return error

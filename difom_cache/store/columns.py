@@ -1,0 +1,106 @@
+"""What an identity says about the arrays of its column, for writer and reader alike."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from difom_cache.codecs.base import Codec
+from difom_cache.codecs.catalogue import build_codec
+from difom_cache.codecs.compact import CompactBasis
+from difom_cache.errors import CacheDamagedError
+from difom_cache.store.identity import Identity
+from difom_cache.store.layout import PICTURES, ArraySpec, Column, TapSpec, teacher_folder
+from difom_cache.store.writer import write_constant
+
+
+def pictures_column(identity: Identity, rows: int) -> Column:
+    """Return the column of stored views: RGB pictures, masks of 0 and 1 (255: the record has none), valid areas."""
+    side = identity["picture_px"]
+    arrays = [
+        ArraySpec("image", (side, side, 3), "uint8", ("row", "y", "x", "rgb")),
+        ArraySpec("mask", (side, side), "uint8", ("row", "y", "x")),
+    ]
+    if identity["pads"]:
+        arrays.append(ArraySpec("valid", (side, side), "uint8", ("row", "y", "x")))
+    return Column(PICTURES, tuple(arrays), rows, identity["block_rows"], identity["compression"])
+
+
+def teacher_column(identity: Identity, label: str, rows: int) -> Column:
+    """Return the column of one teacher: a code for every tap, and its scale where the codec has one."""
+    arrays = []
+    for tap in identity["taps"]:
+        shape = (tap["code_channels"], tap["grid"], tap["grid"])
+        arrays.append(ArraySpec(f"{tap['name']}/code", shape, tap["code_dtype"], ("row", "channel", "y", "x")))
+        if tap["has_scale"]:
+            arrays.append(ArraySpec(f"{tap['name']}/scale", shape[:1], "float32", ("row", "channel")))
+    return Column(teacher_folder(label), tuple(arrays), rows, identity["block_rows"], identity["compression"])
+
+
+def describe_tap(spec: TapSpec, codec: Codec) -> dict[str, Any]:
+    """Return the entry of one tap in its teacher's identity."""
+    return {
+        "name": spec.name.partition("/")[2],
+        "kind": spec.kind,
+        "channels": spec.channels,
+        "grid": spec.grid,
+        "stride": spec.stride,
+        "codec": codec.identity(),
+        "code_channels": codec.code_channels(spec.channels),
+        "code_dtype": codec.code_dtype,
+        "has_scale": codec.has_scale,
+    }
+
+
+def tap_specs(identity: Identity, label: str) -> dict[str, TapSpec]:
+    """Return the taps that an identity lists, by full name."""
+    specs = [
+        TapSpec(f"{label}/{t['name']}", t["kind"], t["channels"], t["grid"], t["stride"], t["codec"]["name"])
+        for t in identity["taps"]
+    ]
+    return {spec.name: spec for spec in specs}
+
+
+def write_basis(folder: Path, basis: CompactBasis) -> CompactBasis:
+    """Keep a compact codec's basis beside its tap; return the basis that lies there, ours or an earlier writer's."""
+    write_constant(folder / "basis_mean", basis.mean, ("channel",))
+    write_constant(folder / "basis", basis.directions, ("channel", "direction"))
+    write_constant(folder / "basis_kept_variance", np.array([basis.kept_variance]), ("one",))
+    return read_basis(folder)
+
+
+def read_basis(folder: Path) -> CompactBasis:
+    """Return the basis that lies beside a tap.
+
+    Raises:
+        CacheDamagedError: it cannot be read.
+    """
+    try:
+        mean, directions, kept = (
+            np.asarray(zarr.open_array(folder / name, mode="r")[...])
+            for name in ("basis_mean", "basis", "basis_kept_variance")
+        )
+    except (FileNotFoundError, ValueError) as error:
+        raise CacheDamagedError(f"the compact codec's basis in {folder} cannot be read: {error}") from None
+    return CompactBasis(mean.astype(np.float32), directions.astype(np.float32), float(kept[0]))
+
+
+def open_codec(cache: Path, label: str, tap: Mapping[str, Any]) -> Codec:
+    """Return the codec of a tap as its identity describes it.
+
+    Raises:
+        CacheDamagedError: the stored basis is not the one that the identity names.
+    """
+    name = tap["codec"]["name"]
+    if name != "compact":
+        return build_codec(name, tap["channels"])
+    folder = cache / teacher_folder(label) / tap["name"]
+    basis = read_basis(folder)
+    if basis.digest != tap["codec"]["basis"]:
+        raise CacheDamagedError(
+            f"the basis in {folder} has digest {basis.digest[:12]}..., the identity names {tap['codec']['basis'][:12]}...; "
+            f"restore it from a copy, or drop the teacher with `difom-cache drop {cache} --teacher {label}`"
+        )
+    return build_codec("compact", tap["channels"], basis=basis)

@@ -1,0 +1,93 @@
+"""Identities: everything that decides what a cache, or one teacher in it, contains. Written first, never changed."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from difom_cache.errors import CacheFormatError, CacheIdentityError
+from difom_cache.store.atomic import write_once
+from difom_cache.store.layout import FORMAT_VERSION, IDENTITY, Column, canonical
+
+Identity = dict[str, Any]
+
+
+def fix_identity(folder: Path, identity: Identity, *, way_out: str) -> Identity:
+    """Make `folder` hold `identity`, or refuse when it holds another one.
+
+    Args:
+        folder: the cache, or the folder of one column.
+        identity: what this run would write there; JSON values only.
+        way_out: one sentence that tells the user what to do when the two differ.
+
+    Returns:
+        The identity that lies there, equal to `identity`.
+
+    Raises:
+        CacheIdentityError: another identity lies there; every differing value is named with both its values.
+    """
+    write_once(folder / IDENTITY, [canonical(identity)])
+    held = read_identity(folder)
+    differing = name_differences(held, json.loads(canonical(identity)))
+    if differing:
+        raise CacheIdentityError(
+            f"{folder} holds something else than this run brings: {'; '.join(differing)}. {way_out}"
+        )
+    return held
+
+
+def read_identity(folder: Path) -> Identity:
+    """Return the identity that lies in `folder`.
+
+    Raises:
+        CacheFormatError: there is none, or it is of another format version.
+    """
+    path = folder / IDENTITY
+    try:
+        identity = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise CacheFormatError(
+            f"{folder} is not a cache: {path.name} is missing. Make one with `difom-cache extract --cache {folder}`"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CacheFormatError(
+            f"{path} cannot be read as JSON ({error}); restore it from a copy of the cache"
+        ) from None
+    version = identity.get("format") if isinstance(identity, dict) else None
+    if version != FORMAT_VERSION:
+        raise CacheFormatError(
+            f"{path} is of format version {version}, this difom reads version {FORMAT_VERSION}; "
+            "use the difom version that wrote it, or extract again into a new folder"
+        )
+    return dict(identity)
+
+
+def name_differences(held: Any, brought: Any, key: str = "") -> list[str]:
+    """Return one phrase for each value in which two identities differ, such as "seed: held 0, this run 1"."""
+    if isinstance(held, dict) and isinstance(brought, dict):
+        names = sorted(held.keys() | brought.keys())
+        return [
+            phrase
+            for name in names
+            for phrase in name_differences(held.get(name), brought.get(name), f"{key}.{name}" if key else name)
+        ]
+    return [] if held == brought else [f"{key}: held {_shorten(held)}, this run {_shorten(brought)}"]
+
+
+def digest_identity(identity: Identity) -> str:
+    """Return the SHA-256 of an identity's one spelling."""
+    return hashlib.sha256(canonical(identity)).hexdigest()
+
+
+def content_digest(identity: Identity, column: Column, ticks: dict[int, Any]) -> str:
+    """Return one digest for what a column contains; equal contents have equal digests, whoever wrote them and when."""
+    files = {
+        str(block): {path: digest.sha256 for path, digest in tick.files.items()}
+        for block, tick in sorted(ticks.items())
+    }
+    return digest_identity({"identity": identity, "folder": column.folder, "files": files})
+
+
+def _shorten(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."

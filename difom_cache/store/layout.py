@@ -1,0 +1,162 @@
+"""Where everything lies in a cache, and the Zarr metadata that says so to any reader (FORMAT.md, sections 1 and 2)."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FORMAT_VERSION = 1
+SHARD_BYTES = 256_000_000  # upper bound of the widest array's shard
+MIN_BLOCK_ROWS, BLOCKS_AIM = (
+    16,
+    256,
+)  # a block is at least 16 views, and a cache about 256 blocks, where 256 MB allow it
+
+PICTURES = "pictures"
+IDENTITY = "identity.json"
+RECORDS = "records.csv"
+DAMAGED = "damaged.json"
+
+
+@dataclass(frozen=True)
+class TapSpec:
+    """One tap of one teacher, as it lies in a cache.
+
+    `name` is "<teacher>/<place>@<stride>", `kind` "feature" or "logits", `channels` those of the decoded map,
+    `grid` its height and width in cells, `stride` the picture pixels per cell, `codec` the name of its codec.
+    """
+
+    name: str
+    kind: str
+    channels: int
+    grid: int
+    stride: float
+    codec: str
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array of a column: `path` inside the column's folder, shape and type of one row, names of its dimensions."""
+
+    path: str
+    row_shape: tuple[int, ...]
+    dtype: str
+    dimensions: tuple[str, ...]
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.row_shape) * {"uint8": 1, "int8": 1, "float16": 2, "float32": 4}[self.dtype]
+
+
+@dataclass(frozen=True)
+class Column:
+    """Arrays that are written together, block by block: the pictures, or everything of one teacher."""
+
+    folder: str
+    arrays: tuple[ArraySpec, ...]
+    rows: int
+    block_rows: int
+    compression: str = "none"
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.rows // self.block_rows)
+
+    def range_of(self, block: int) -> tuple[int, int]:
+        """Return first row and row after the last of `block`."""
+        return block * self.block_rows, min((block + 1) * self.block_rows, self.rows)
+
+
+def choose_block_rows(rows: int, widest_row_bytes: int, batch: int) -> int:
+    """Return the number of views in a block: bounded in bytes, whole batches, about 256 blocks a cache."""
+    by_bytes = max(1, SHARD_BYTES // max(1, widest_row_bytes))
+    wanted = min(by_bytes, max(MIN_BLOCK_ROWS, rows // BLOCKS_AIM))
+    return max(batch, wanted // batch * batch)
+
+
+def teacher_folder(label: str) -> str:
+    return f"teachers/{label}"
+
+
+def shard_path(cache: Path, column: Column, array: ArraySpec, block: int) -> Path:
+    """Return the file of one shard: Zarr's default chunk keys with "." keep an array's shards in one flat folder."""
+    key = ".".join(["c", str(block), *["0"] * len(array.row_shape)])
+    return cache / column.folder / array.path / key
+
+
+def tick_path(cache: Path, column: Column, block: int) -> Path:
+    return cache / column.folder / "ticks" / f"{block:06d}.json"
+
+
+def moments_path(cache: Path, column: Column, block: int) -> Path:
+    return cache / column.folder / "moments" / f"{block:06d}.safetensors"
+
+
+def totals_path(cache: Path, folder: str) -> Path:
+    return cache / folder / "statistics.safetensors"
+
+
+def canonical(value: Any) -> bytes:
+    """Return the one JSON spelling of `value`, so that equal values have equal bytes and digests."""
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def group_metadata(attributes: dict[str, Any] | None = None) -> bytes:
+    return canonical({"zarr_format": 3, "node_type": "group", "attributes": attributes or {}})
+
+
+def array_metadata(
+    shape: Sequence[int],
+    dtype: str,
+    dimensions: Sequence[str],
+    *,
+    shard_rows: int | None = None,
+    compression: str = "none",
+    attributes: dict[str, Any] | None = None,
+) -> bytes:
+    """Return the zarr.json of one array.
+
+    Args:
+        shape: all of it, rows first.
+        dtype: Zarr v3 data type name.
+        dimensions: one name for each axis.
+        shard_rows: rows in a shard; one row is one inner chunk. None: the array is one plain chunk.
+        compression: "none" or "zstd", of the inner chunks.
+        attributes: units and meaning, for people.
+
+    Source: Zarr v3 core specification and its sharding_indexed codec, version 1.0.
+    """
+    plain: dict[str, Any] = {"name": "bytes"}
+    if not dtype.endswith("int8"):
+        plain["configuration"] = {"endian": "little"}
+    codecs: list[dict[str, Any]] = [plain]
+    if compression == "zstd":
+        codecs.append({"name": "zstd", "configuration": {"level": 3, "checksum": False}})
+    chunk = [max(1, side) for side in shape]
+    if shard_rows is not None:
+        chunk = [shard_rows, *shape[1:]]
+        index_codecs = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+        sharding = {
+            "chunk_shape": [1, *shape[1:]],
+            "codecs": codecs,
+            "index_codecs": index_codecs,
+            "index_location": "end",
+        }
+        codecs = [{"name": "sharding_indexed", "configuration": sharding}]
+    return canonical(
+        {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": list(shape),
+            "data_type": dtype,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+            "fill_value": 0.0 if dtype.startswith("float") else 0,
+            "codecs": codecs,
+            "attributes": attributes or {},
+            "dimension_names": list(dimensions),
+            "storage_transformers": [],
+        }
+    )

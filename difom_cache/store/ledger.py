@@ -1,0 +1,144 @@
+"""Ticks: the only thing that says a block is finished, and what its files must then contain."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from difom_cache.errors import CacheDamagedError
+from difom_cache.store.atomic import FileDigest, remove, replace, write_once
+from difom_cache.store.layout import DAMAGED, Column, canonical, moments_path, shard_path, tick_path, totals_path
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One finished block: its rows, the digest of each of its files, and how well its codes keep the features.
+
+    `files` is keyed by the array's path in its column; `moments` is the digest of the block's statistics, None for
+    pictures; `fidelity` holds mergeable sums for each tap (FORMAT.md, section 6).
+    """
+
+    block: int
+    start: int
+    stop: int
+    files: dict[str, FileDigest]
+    moments: FileDigest | None
+    fidelity: dict[str, Any]
+
+
+def write_tick(cache: Path, column: Column, tick: Tick) -> None:
+    """Say that a block is finished. Everything that the tick names must lie on the disk already."""
+    write_once(tick_path(cache, column, tick.block), [canonical(asdict(tick))])
+
+
+def is_ticked(cache: Path, column: Column, block: int) -> bool:
+    return tick_path(cache, column, block).exists()
+
+
+def read_tick(path: Path) -> Tick:
+    """Return the tick in `path`.
+
+    Raises:
+        CacheDamagedError: it cannot be read as a tick.
+    """
+    try:
+        fields = json.loads(path.read_bytes())
+        files = {name: FileDigest(**digest) for name, digest in fields.pop("files").items()}
+        moments = fields.pop("moments")
+        return Tick(files=files, moments=FileDigest(**moments) if moments else None, **fields)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CacheDamagedError(
+            f"the tick {path} cannot be read ({error}); `difom-cache verify` says what to do"
+        ) from None
+
+
+def list_ticks(cache: Path, column: Column) -> dict[int, Path]:
+    """Return the file of every tick of a column, readable or not, by the block's number."""
+    return {int(path.stem): path for path in sorted((cache / column.folder / "ticks").glob("[0-9]*.json"))}
+
+
+def read_ticks(cache: Path, column: Column, *, skip_unreadable: bool = False) -> dict[int, Tick]:
+    """Return every finished block of a column, by its number.
+
+    Args:
+        cache: the cache's folder.
+        column: pictures or one teacher.
+        skip_unreadable: leave ticks out that cannot be believed, so that their blocks count as missing.
+
+    Raises:
+        CacheDamagedError: a tick cannot be read, or speaks of another block or other arrays than its column has.
+    """
+    ticks = {}
+    for block, path in list_ticks(cache, column).items():
+        try:
+            ticks[block] = _believe(read_tick(path), path, column, block)
+        except CacheDamagedError:
+            if not skip_unreadable:
+                raise
+    return ticks
+
+
+def _believe(tick: Tick, path: Path, column: Column, block: int) -> Tick:
+    said = (tick.block, tick.start, tick.stop, sorted(tick.files))
+    due = (block, *column.range_of(block), sorted(array.path for array in column.arrays))
+    if said != due:
+        raise CacheDamagedError(
+            f"the tick {path} says (block, start, stop, arrays) {said}, its column has {due}; "
+            "`difom-cache extract` with the same arguments makes the block anew"
+        )
+    return tick
+
+
+def read_damaged(cache: Path) -> dict[str, list[int]]:
+    """Return the blocks that `verify` found damaged, by the folder of their column.
+
+    Raises:
+        CacheDamagedError: the list cannot be read.
+    """
+    path = cache / DAMAGED
+    try:
+        damaged = json.loads(path.read_bytes())
+        return {str(folder): [int(block) for block in blocks] for folder, blocks in damaged.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CacheDamagedError(
+            f"{path} cannot be read ({error}); remove it and run `difom-cache verify {cache}`, which writes it anew"
+        ) from None
+
+
+def write_damaged(cache: Path, damaged: dict[str, list[int]]) -> None:
+    """Keep the list of damaged blocks; readers refuse them and the next extraction makes them anew."""
+    kept = {folder: sorted(blocks) for folder, blocks in damaged.items() if blocks}
+    if kept:
+        replace(cache / DAMAGED, [canonical(kept)])
+    else:
+        remove(cache / DAMAGED)
+
+
+def withdraw_block(cache: Path, column: Column, block: int) -> None:
+    """Make a block missing: first its tick goes, then its files, so that no reader trusts what is on its way out."""
+    remove(tick_path(cache, column, block))
+    remove(moments_path(cache, column, block))
+    for array in column.arrays:
+        remove(shard_path(cache, column, array, block))
+
+
+def find_short_blocks(cache: Path, column: Column, ticks: dict[int, Tick]) -> list[int]:
+    """Return the ticked blocks that lack a shard, have one of another size than ticked, or lack their statistics."""
+    return [
+        block
+        for block, tick in ticks.items()
+        if any(_is_short(shard_path(cache, column, a, block), tick.files[a.path]) for a in column.arrays)
+        or _lacks_moments(cache, column, tick)
+    ]
+
+
+def _is_short(path: Path, promised: FileDigest) -> bool:
+    return not path.exists() or path.stat().st_size != promised.file_bytes
+
+
+def _lacks_moments(cache: Path, column: Column, tick: Tick) -> bool:
+    if tick.moments is None or moments_path(cache, column, tick.block).exists():
+        return False
+    return not totals_path(cache, column.folder).exists()  # asked second: totals are written before moments go

@@ -1,0 +1,107 @@
+"""A cache of random numbers with the layout of a real one, to measure reading and storage with no teacher at hand."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from difom_cache.codecs.catalogue import build_codec
+from difom_cache.store.columns import describe_tap, pictures_column, teacher_column
+from difom_cache.store.identity import Identity
+from difom_cache.store.layout import (
+    FORMAT_VERSION,
+    ArraySpec,
+    Column,
+    TapSpec,
+    choose_block_rows,
+)
+from difom_cache.store.reader import Cache
+from difom_cache.store.writer import RowTable, create_cache, create_column, spell_records, write_block
+
+_LABEL = "random"
+
+
+def write_random_cache(
+    path: Path, *, views: int, taps: int = 3, channels: int = 256, grid: int = 22, picture_px: int = 352, seed: int = 0
+) -> Cache:
+    """Fill `path` with pictures, masks and int8 taps of random numbers, and return it opened; go on where it stopped.
+
+    Args:
+        path: of the cache.
+        views: rows; each is a training record's view 0.
+        taps: of the one made-up teacher.
+        channels: of each tap.
+        grid: cells along a tap's side.
+        picture_px: side of the pictures.
+        seed: of the numbers.
+
+    Raises:
+        CacheIdentityError: another cache lies there.
+    """
+    stride = picture_px / grid
+    specs = [
+        TapSpec(f"{_LABEL}/tap{each}@{stride:g}", "feature", channels, grid, stride, "int8") for each in range(taps)
+    ]
+    shared = {"format": FORMAT_VERSION, "compression": "none", "libraries": {}}
+    pictures = shared | {
+        "picture_px": picture_px,
+        "pads": False,
+        "block_rows": choose_block_rows(views, 3 * picture_px**2, 1),
+    }
+    teacher = shared | {
+        "teacher": {"name": _LABEL, "seed": seed},
+        "taps": [describe_tap(spec, build_codec(spec.codec, spec.channels)) for spec in specs],
+        "block_rows": choose_block_rows(views, channels * grid**2, 1),
+    }
+    _write_rows(path, views, picture_px)
+    columns = [(pictures_column(pictures, views), pictures), (teacher_column(teacher, _LABEL, views), teacher)]
+    for column, identity in columns:
+        create_column(path, column, identity)
+        _fill(path, column, seed)
+    return Cache(path)
+
+
+def _write_rows(path: Path, views: int, picture_px: int) -> None:
+    numbers = np.arange(views, dtype=np.int32)
+    zeros, small = np.zeros(views, np.int32), np.zeros(views, np.uint8)
+    table = RowTable(numbers, zeros, small, numbers, small + 1, np.zeros((views, 1), np.int32))
+    identity: Identity = {
+        "format": FORMAT_VERSION,
+        "replay": 1,
+        "picture_px": picture_px,
+        "rows": views,
+        "records": views,
+        "records_sha256": "0" * 64,
+        "plan": {"policy": _LABEL, "seed": 0, "views": 1, "digest": "0" * 64, "params": ["top"]},
+    }
+    fields = {
+        "dataset": _LABEL,
+        "split": "train",
+        "group": "",
+        "labelled": 1,
+        "width": picture_px,
+        "height": picture_px,
+    }
+    digests = {"image_sha256": "0" * 64, "mask_sha256": "0" * 64}
+    lines = [{"id": f"{_LABEL}/{number:07d}"} | fields | digests for number in range(views)]
+    create_cache(path, identity, spell_records(lines), table, ["top"])
+
+
+def _fill(path: Path, column: Column, seed: int) -> None:
+    finished = Cache(path).ticks(column)
+    blocks = [block for block in range(column.blocks) if block not in finished]
+    for block in tqdm(blocks, desc=f"random {Path(column.folder).name}", unit="block", disable=None):
+        start, stop = column.range_of(block)
+        rng = np.random.default_rng([seed, block])
+        write_block(path, column, block, {each.path: _draw(rng, stop - start, each) for each in column.arrays})
+
+
+def _draw(rng: np.random.Generator, rows: int, array: ArraySpec) -> NDArray[np.generic]:
+    shape = (rows, *array.row_shape)
+    if array.dtype == "float32":
+        return rng.uniform(0.5, 2.0, shape).astype(np.float32)
+    if array.path == "mask":
+        return rng.integers(0, 2, shape, np.uint8)
+    raw = rng.integers(0, 256, shape, np.uint8)
+    return np.maximum(raw.view(np.int8), -127) if array.dtype == "int8" else raw

@@ -1,0 +1,274 @@
+"""Reading: any rows of a cache as one contiguous batch (FORMAT.md says how to do the same in another language)."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from difom_cache.codecs.base import ArrayOrTensor, Codec
+from difom_cache.errors import CacheDamagedError, CacheFormatError, CacheIncompleteError, name_nearest
+from difom_cache.store.access import RowAccess, choose_access, open_access
+from difom_cache.store.columns import open_codec, pictures_column, tap_specs, teacher_column
+from difom_cache.store.identity import Identity, content_digest, digest_identity, read_identity
+from difom_cache.store.layout import IDENTITY, PICTURES, Column, TapSpec, teacher_folder
+from difom_cache.store.ledger import Tick, read_damaged, read_ticks
+from difom_cache.store.stats import TapStats, read_statistics
+from difom_cache.store.table import Table
+
+Batch = dict[str, NDArray[Any]]
+
+
+def open_cache(path: str | Path, *, access: str = "auto") -> "Cache":
+    """Return the cache that lies at `path`, ready to be read.
+
+    Args:
+        path: its folder.
+        access: "map", "read" or "zarr" (store/access.py); "auto" chooses by file system and compression.
+
+    Raises:
+        CacheFormatError: there is no cache, or one of another format version.
+        CacheIncompleteError: its table of rows is not there.
+    """
+    return Cache(Path(path), access)
+
+
+class Cache:
+    """A cache opened for reading. Threads may share it; processes may inherit it by fork or receive it by pickle.
+
+    Attributes:
+        path: its folder.
+        identity: what decides its rows and pictures.
+        teachers: label to identity of every teacher in it.
+        taps: full name to TapSpec of every tap in it.
+        table: which view lies in which row.
+        picture_px: side of the stored pictures.
+    """
+
+    def __init__(self, path: Path, access: str = "auto") -> None:
+        self.path, self._access = path, access
+        self.identity: Identity = read_identity(path)
+        self.picture_px: int = self.identity["picture_px"]
+        self.table = Table(path, self.identity["rows"], len(self.identity["plan"]["params"]))
+        folders = sorted((path / "teachers").glob(f"*/{IDENTITY}"))
+        self.teachers: dict[str, Identity] = {f.parent.name: read_identity(f.parent) for f in folders}
+        self.taps: dict[str, TapSpec] = {}
+        for label, identity in self.teachers.items():
+            self.taps |= tap_specs(identity, label)
+        self._columns: dict[str, _OpenColumn] = {}
+        self._codecs: dict[str, Codec] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Cache, (self.path, self._access)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.table)
+
+    @cached_property
+    def has_pictures(self) -> bool:  # asked at every gather, which must not ask the file system again
+        """Whether student views and masks are stored beside the features."""
+        return (self.path / PICTURES / IDENTITY).exists()
+
+    def rows_of(
+        self, split: str | None = None, view: int | None = None, labelled: bool | None = None
+    ) -> NDArray[np.int64]:
+        """Return the rows of a split ("train", "val", "test"), of one view number, with or without a mask."""
+        return self.table.rows_of(split=split, view=view, labelled=labelled)
+
+    def finished_rows(self, taps: Sequence[str] | None = None, *, pictures: bool = True) -> NDArray[np.bool_]:
+        """Return, for each row, whether everything that is asked for lies in finished blocks."""
+        finished = np.ones(len(self), dtype=bool)
+        for column in self._asked_columns(self._check_taps(taps), pictures):
+            finished &= column.finished[np.arange(len(self)) // column.column.block_rows]
+        return finished
+
+    def gather(
+        self,
+        rows: ArrayLike,
+        taps: Sequence[str] | None = None,
+        out: Batch | None = None,
+        *,
+        pictures: bool = True,
+    ) -> Batch:
+        """Return what is stored of `rows`, one contiguous array for each kind.
+
+        Args:
+            rows: (B,) row numbers, in any order, repeats allowed.
+            taps: full tap names; None for every tap.
+            out: arrays to fill instead of new ones, such as NumPy views of pinned tensors; keys and shapes as returned
+                (`valid` may be left out where the plan never pads).
+            pictures: whether to return the stored views too.
+
+        Returns:
+            `image` (B, H, W, 3) uint8 RGB, `mask` (B, H, W) uint8 of 0 and 1 (255 everywhere: the record has no mask),
+            `valid` (B, H, W) uint8, and for each tap `<tap>/code` (B, C, h, w) and, where its codec has one,
+            `<tap>/scale` (B, C) float32.
+
+        Raises:
+            CacheIncompleteError: a row or tap is not in the cache.
+            CacheDamagedError: a shard is missing, short, or known to be damaged.
+            ValueError: an array of `out` has too few rows, another row shape or type, or is not contiguous.
+        """
+        wanted = np.ascontiguousarray(rows, dtype=np.int64)
+        if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(self)):
+            raise CacheIncompleteError(
+                f"{self.path} has rows 0 to {len(self) - 1}; asked for {wanted.min()} to {wanted.max()}"
+            )
+        names = self._check_taps(taps)
+        batch: Batch = {}
+        for column in self._asked_columns(names, pictures):
+            column.refuse_missing(wanted)
+            for key, access, row_shape, dtype in column.arrays(names):
+                batch[key] = _place(out, key, (len(wanted), *row_shape), dtype)
+                access.take(wanted, batch[key])
+        if pictures and "valid" not in batch:
+            batch["valid"] = self._all_valid(len(wanted), out)
+        return batch
+
+    def decode(self, tap: str, code: ArrayOrTensor, scale: ArrayOrTensor | None = None) -> ArrayOrTensor:
+        """Return the target (B, C, h, w) float32 of a tap's code and scale: arrays to arrays, tensors to tensors.
+
+        Raises:
+            CacheIncompleteError: the cache has no such tap.
+            CodecError: code and scale do not fit the tap.
+        """
+        return self.codec(tap).decode(code, scale)
+
+    def codec(self, tap: str) -> Codec:
+        """Return the codec of a tap."""
+        if tap not in self._codecs:
+            self._check_taps([tap])
+            label, _, name = tap.partition("/")
+            entry = next(entry for entry in self.teachers[label]["taps"] if entry["name"] == name)
+            self._codecs[tap] = open_codec(self.path, label, entry)
+        return self._codecs[tap]
+
+    def stats(self, tap: str) -> TapStats:
+        """Return count, mean and covariance of a tap over the valid cells of the training views."""
+        self._check_taps([tap])
+        label, _, name = tap.partition("/")
+        column = self.column(teacher_folder(label))
+        return read_statistics(self.path, column, self.ticks(column), name)
+
+    def column(self, folder: str) -> Column:
+        """Return the column in `folder`: "pictures" or "teachers/<label>"."""
+        if folder == PICTURES:
+            return pictures_column(read_identity(self.path / PICTURES), len(self))
+        label = folder.partition("/")[2]
+        return teacher_column(self.teachers[label], label, len(self))
+
+    def columns(self) -> list[Column]:
+        """Return every column of the cache."""
+        folders = [PICTURES] if self.has_pictures else []
+        return [self.column(folder) for folder in [*folders, *map(teacher_folder, self.teachers)]]
+
+    def ticks(self, column: Column) -> dict[int, Tick]:
+        """Return the finished blocks of a column."""
+        return read_ticks(self.path, column)
+
+    @cached_property
+    def damaged(self) -> dict[str, list[int]]:
+        """The blocks that `verify` found damaged, by column folder."""
+        return read_damaged(self.path)
+
+    def content_digests(self) -> dict[str, str]:
+        """Return the content digest of every column by its folder, and of the whole cache under "cache"."""
+        digests = {}
+        for column in self.columns():
+            identity = read_identity(self.path / column.folder)
+            digests[column.folder] = content_digest(identity, column, self.ticks(column))
+        digests["cache"] = digest_identity({"identity": self.identity, "columns": dict(digests)})
+        return digests
+
+    def _check_taps(self, taps: Sequence[str] | None) -> list[str]:
+        for tap in taps or []:
+            if tap not in self.taps:
+                raise CacheIncompleteError(f"{self.path}: {name_nearest('tap', tap, list(self.taps))}")
+        return list(self.taps) if taps is None else list(taps)
+
+    def _asked_columns(self, taps: Sequence[str], pictures: bool) -> "list[_OpenColumn]":
+        if pictures and not self.has_pictures:
+            raise CacheIncompleteError(
+                f"{self.path} holds no pictures (it was made with --no-pictures); give the data they came from with --data"
+            )
+        folders = [PICTURES] if pictures else []
+        folders += dict.fromkeys(teacher_folder(tap.partition("/")[0]) for tap in taps)
+        return [self._open(folder) for folder in folders]
+
+    def _open(self, folder: str) -> "_OpenColumn":
+        if folder not in self._columns:
+            column = self.column(folder)
+            how = choose_access(self.path, column.compression) if self._access == "auto" else self._access
+            self._columns[folder] = _OpenColumn(
+                self.path, column, self.ticks(column), how, self.damaged.get(folder, [])
+            )
+        return self._columns[folder]
+
+    def _all_valid(self, rows: int, out: Batch | None) -> NDArray[np.uint8]:
+        if out is None or "valid" not in out:  # nothing to copy: one byte stands for all
+            return np.broadcast_to(np.uint8(1), (rows, self.picture_px, self.picture_px))
+        out["valid"][:rows] = 1
+        return out["valid"][:rows]
+
+
+def _place(out: Batch | None, key: str, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    """Return where an array of a batch goes: a new one, or the first rows of the caller's."""
+    if out is None:
+        return np.empty(shape, dtype)
+    given = out[key]
+    if given.dtype != dtype or given.shape[1:] != shape[1:] or len(given) < shape[0] or not given.flags.c_contiguous:
+        raise ValueError(
+            f"out[{key!r}] is {given.shape} {given.dtype}; expected a contiguous one of at least {shape} {dtype}"
+        )
+    return given[: shape[0]]
+
+
+class _OpenColumn:
+    """A column with its finished blocks; each array is opened when it is first asked for."""
+
+    def __init__(self, cache: Path, column: Column, ticks: dict[int, Tick], how: str, damaged: Sequence[int]) -> None:
+        self.cache, self.column, self._how = cache, column, how
+        self._damaged = set(damaged)
+        self._blocks = sorted(ticks.keys() - self._damaged)
+        self.finished = np.zeros(column.blocks, dtype=bool)
+        self.finished[self._blocks] = True
+        self._opened: dict[str, RowAccess] = {}
+
+    def refuse_missing(self, rows: NDArray[np.int64]) -> None:
+        finished = self.finished[rows // self.column.block_rows]
+        if finished.all():
+            return
+        block = int(rows[~finished][0]) // self.column.block_rows
+        where = f"{self.cache / self.column.folder}: block {block} (row {rows[~finished][0]})"
+        if block in self._damaged:
+            raise CacheDamagedError(f"{where} is damaged; `difom-cache extract` with the same arguments makes it anew")
+        missing = self.column.blocks - len(self._blocks)
+        raise CacheIncompleteError(
+            f"{where} is not there, one of {missing} missing of {self.column.blocks}; "
+            "run `difom-cache extract` with the same arguments to its end"
+        )
+
+    def arrays(self, taps: Sequence[str]) -> list[tuple[str, RowAccess, tuple[int, ...], str]]:
+        label = self.column.folder.partition("/")[2]
+        chosen = []
+        for array in self.column.arrays:
+            key = f"{label}/{array.path}" if label else array.path
+            if not label or key.rpartition("/")[0] in taps:
+                if array.path not in self._opened:
+                    self._opened[array.path] = open_access(self._how, self.cache, self.column, array, self._blocks)
+                chosen.append((key, self._opened[array.path], array.row_shape, array.dtype))
+        return chosen
+
+
+def require_teacher(cache: Cache, label: str) -> Identity:
+    """Return a teacher's identity.
+
+    Raises:
+        CacheFormatError: the cache has no such teacher.
+    """
+    if label not in cache.teachers:
+        raise CacheFormatError(f"{cache.path}: {name_nearest('teacher', label, list(cache.teachers))}")
+    return cache.teachers[label]

@@ -1,0 +1,142 @@
+"""Writing: the skeleton of a cache, the skeleton of a column, and one finished block."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from difom_cache.store.atomic import FileDigest, write_once
+from difom_cache.store.identity import Identity, fix_identity
+from difom_cache.store.layout import (
+    RECORDS,
+    ArraySpec,
+    Column,
+    array_metadata,
+    group_metadata,
+    moments_path,
+    shard_path,
+)
+from difom_cache.store.ledger import Tick, write_tick
+from difom_cache.store.shard import encode_shard
+from difom_cache.store.stats import Moments, write_moments
+
+RECORD_FIELDS = ("id", "dataset", "split", "group", "labelled", "width", "height", "image_sha256", "mask_sha256")
+SPLITS = ("train", "val", "test")  # their places are the numbers in rows/split
+
+
+@dataclass(frozen=True)
+class RowTable:
+    """Which view lies in which row; every array has one entry a row, `params` one line of integers."""
+
+    record: NDArray[np.int32]
+    view: NDArray[np.int32]
+    split: NDArray[np.uint8]
+    group: NDArray[np.int32]
+    labelled: NDArray[np.uint8]
+    params: NDArray[np.int32]
+
+
+def spell_records(lines: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return records.csv: one line for each record, in the order that rows/record counts in."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, RECORD_FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue().encode()
+
+
+def create_cache(cache: Path, identity: Identity, records: bytes, rows: RowTable, param_names: Sequence[str]) -> None:
+    """Make `cache` hold everything but columns, or refuse when it is the cache of something else.
+
+    Raises:
+        CacheIdentityError: another identity lies there.
+    """
+    way_out = "More records, other views or another picture size are another cache: choose another --cache path"
+    fix_identity(cache, identity, way_out=way_out)
+    write_once(cache / "zarr.json", [group_metadata({"difom_format": identity["format"], "about": "see FORMAT.md"})])
+    write_once(cache / RECORDS, [records])
+    write_once(cache / "rows" / "zarr.json", [group_metadata()])
+    for name, values in vars(rows).items():
+        folder = cache / "rows" / name
+        dimensions = ("row", "param")[: values.ndim]
+        attributes = {"param_names": list(param_names)} if name == "params" else {}
+        attributes |= {"split_names": list(SPLITS)} if name == "split" else {}
+        metadata = array_metadata(values.shape, str(values.dtype), dimensions, attributes=attributes)
+        write_once(folder / "zarr.json", [metadata])
+        write_once(folder / ".".join(["c", *["0"] * values.ndim]), [np.ascontiguousarray(values).tobytes()])
+
+
+def create_column(cache: Path, column: Column, identity: Identity) -> Identity:
+    """Make `cache` ready for the blocks of `column`, or refuse when the column holds something else."""
+    name = Path(column.folder).name
+    held = fix_identity(
+        cache / column.folder,
+        identity,
+        way_out=f"Choose another --cache path, or drop what is there with `difom-cache drop {cache} --teacher {name}`",
+    )
+    groups = {
+        Path(column.folder),
+        *Path(column.folder).parents,
+        *[Path(column.folder, a.path).parent for a in column.arrays],
+    }
+    for group in sorted(groups - {Path()}):
+        write_once(cache / group / "zarr.json", [group_metadata()])
+    for array in column.arrays:
+        write_once(cache / column.folder / array.path / "zarr.json", [describe_array(column, array)])
+    return held
+
+
+def describe_array(column: Column, array: ArraySpec) -> bytes:
+    """Return the zarr.json of one array of a column."""
+    return array_metadata(
+        (column.rows, *array.row_shape),
+        array.dtype,
+        array.dimensions,
+        shard_rows=column.block_rows,
+        compression=column.compression,
+    )
+
+
+def write_constant(folder: Path, values: NDArray[np.generic], dimensions: Sequence[str]) -> None:
+    """Write a small array that belongs to a whole tap, such as a codec's basis, as one plain Zarr chunk."""
+    write_once(folder / "zarr.json", [array_metadata(values.shape, str(values.dtype), dimensions)])
+    write_once(folder / ".".join(["c", *["0"] * values.ndim]), [np.ascontiguousarray(values).tobytes()])
+
+
+def write_block(
+    cache: Path,
+    column: Column,
+    block: int,
+    arrays: Mapping[str, NDArray[np.generic]],
+    moments: dict[str, Moments] | None = None,
+    fidelity: dict[str, Any] | None = None,
+) -> Tick:
+    """Publish the shards of one block, then its tick.
+
+    Args:
+        cache: the cache's folder.
+        column: pictures or one teacher.
+        block: its number.
+        arrays: rows of the block for every array of the column, by the array's path.
+        moments: sums over the block's training views by tap; None for pictures.
+        fidelity: mergeable sums of what the codec lost, by tap.
+    """
+    start, stop = column.range_of(block)
+    files: dict[str, FileDigest] = {}
+    for array in column.arrays:
+        rows = arrays[array.path]
+        if rows.shape != (stop - start, *array.row_shape) or rows.dtype != array.dtype:
+            raise ValueError(
+                f"{array.path}: got {rows.shape} {rows.dtype}, the column has {array.row_shape} {array.dtype}"
+            )
+        parts = encode_shard(rows, column.block_rows, column.compression)
+        files[array.path] = write_once(shard_path(cache, column, array, block), parts)
+    digest = write_moments(moments_path(cache, column, block), moments) if moments is not None else None
+    tick = Tick(block, start, stop, files, digest, fidelity or {})
+    write_tick(cache, column, tick)
+    return tick

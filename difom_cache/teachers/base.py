@@ -1,0 +1,293 @@
+"""What a teacher is: a specification that decides its features, and one method that gives them.
+
+A teacher takes a square picture and gives maps at native taps, named places in the network. What the cache keeps of a
+native tap is a tap: its name with the stride, counted in pixels of the stored picture, that it is pooled to.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from difom_cache.errors import SettingsError, TeacherError, name_nearest
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class NativeTap:
+    """A named place in a teacher, as the network itself gives it.
+
+    Attributes:
+        name: such as "block11", "neck", "pixel16" or "logits".
+        channels: of its map.
+        stride_native: teacher input px per cell.
+        kind: "feature", or "logits" where the values go through a sigmoid to become a mask.
+    """
+
+    name: str
+    channels: int
+    stride_native: float
+    kind: Literal["feature", "logits"] = "feature"
+
+    def grid(self, input_px: int) -> int:
+        """Return the cells along one side of the map of an input of `input_px`."""
+        return round(input_px / self.stride_native)
+
+
+@dataclass(frozen=True)
+class TapRequest:
+    """A native tap, and the stride in picture px that it is stored at."""
+
+    native: str
+    stride: float
+
+    @property
+    def name(self) -> str:
+        """Return the tap's name inside its teacher, such as "block11@16"."""
+        return f"{self.native}@{self.stride:g}"
+
+    def grid(self, picture_px: int) -> int:
+        """Return the cells along one side of the stored map.
+
+        Raises:
+            TeacherError: the stride does not divide the picture.
+        """
+        cells = round(picture_px / self.stride)
+        if cells < 1 or abs(cells * self.stride - picture_px) > 1e-6 * picture_px:
+            raise TeacherError(
+                f"tap {self.name}: a stride of {self.stride:g} px does not divide a picture of {picture_px} px; "
+                f"choose a divisor of {picture_px}, such as {_nearest_divisor(picture_px, self.stride)}"
+            )
+        return cells
+
+
+def _nearest_divisor(picture_px: int, stride: float) -> int:
+    divisors = [d for d in range(1, picture_px + 1) if picture_px % d == 0]
+    return min(divisors, key=lambda d: abs(d - stride))
+
+
+@dataclass(frozen=True)
+class TeacherOrder:
+    """What a user asks of a teacher; every builder in the catalogue takes one.
+
+    Attributes:
+        variant: what follows the colon of the teacher's name: a size, a file, a run, a hub model; "" for the default.
+        input_px: side of the teacher's input, None for the teacher's own.
+        weights: "hub", "random" or a path.
+        taps: "NATIVE", "NATIVE@STRIDE", "NATIVE@native" or "ALIAS=PLACE[@STRIDE]"; None for the default taps.
+        strides: in picture px, for the taps that name none; None for the default ones.
+        picture_px: side of the stored pictures, which strides refer to.
+        device: where the teacher shall stand.
+        precision: None for bfloat16 on CUDA and float32 elsewhere.
+        compile: True to run the network through torch.compile.
+    """
+
+    variant: str = ""
+    input_px: int | None = None
+    weights: str = "hub"
+    taps: tuple[str, ...] | None = None
+    strides: tuple[int, ...] | None = None
+    picture_px: int = 352
+    device: str = "cpu"
+    precision: Precision | None = None
+    compile: bool = False
+
+    @property
+    def chosen_precision(self) -> Precision:
+        """Return the precision asked for, or the device's own."""
+        return self.precision or ("bfloat16" if self.device.startswith("cuda") else "float32")
+
+
+@dataclass(frozen=True)
+class TeacherSpec:
+    """Everything that decides a teacher's features.
+
+    Attributes:
+        label: the teacher's folder in a cache, such as "dinov2" or "onnx-efficientpolyseg".
+        name: in the catalogue.
+        variant: the size, file stem or run.
+        input_px: side of the square input.
+        weights_digest: SHA-256 over the names and bytes of the tensors in use, whatever file they came from.
+        weights_source: where they came from, for people; it decides nothing.
+        mean: per channel, subtracted from pixels in [0, 1].
+        std: per channel, divided by.
+        interpolation: how a view is brought to `input_px`; "bilinear" means antialiased bilinear.
+        taps: what is stored.
+        native: every place this teacher can be read at.
+        libraries: name to version of what computes the features.
+        licence: of the weights.
+        precision: "float32", or "bfloat16" for autocast.
+        options: whatever else changes the numbers, such as {"compile": true}.
+    """
+
+    label: str
+    name: str
+    variant: str
+    input_px: int
+    weights_digest: str
+    weights_source: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+    taps: tuple[TapRequest, ...]
+    native: dict[str, NativeTap]
+    libraries: dict[str, str]
+    licence: str
+    precision: Precision = "float32"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the content of this teacher's features, ready for JSON and without any path."""
+        return {
+            "name": self.name,
+            "variant": self.variant,
+            "input_px": self.input_px,
+            "weights_digest": self.weights_digest,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "interpolation": self.interpolation,
+            "taps": [
+                {
+                    "name": tap.name,
+                    "channels": self.native[tap.native].channels,
+                    "native_grid": self.native[tap.native].grid(self.input_px),
+                    "kind": self.native[tap.native].kind,
+                }
+                for tap in self.taps
+            ],
+            "libraries": dict(sorted(self.libraries.items())),
+            "precision": self.precision,
+            "options": dict(sorted(self.options.items())),
+        }
+
+
+@dataclass(frozen=True)
+class Description:
+    """What there is to know of a teacher before anything of it is loaded.
+
+    Attributes:
+        name: in the catalogue.
+        variant: a size, or what the user puts there, such as "FILE".
+        is_default: the name alone means this variant.
+        parameters: of the part that is used; None where only the file can tell.
+        input_px: default side of the input; None likewise.
+        native: every place that can be read.
+        default_taps: what is stored unless the user says otherwise.
+        repository: hub model that the weights come from, "" for none.
+        licence: of the weights.
+    """
+
+    name: str
+    variant: str
+    is_default: bool
+    parameters: int | None
+    input_px: int | None
+    native: dict[str, NativeTap]
+    default_taps: tuple[TapRequest, ...]
+    repository: str
+    licence: str
+
+
+class Teacher(Protocol):
+    """A frozen network that gives maps of pictures."""
+
+    spec: TeacherSpec
+
+    def to(self, device: "str | torch.device") -> "Teacher":
+        """Return the teacher, standing on `device`."""
+        ...
+
+    def features(self, pixels: "Tensor") -> "dict[str, Tensor]":
+        """Return the map of every native tap that `spec.taps` names.
+
+        Args:
+            pixels: float32 (B, 3, S, S) in [0, 1], S = `spec.input_px`, on the teacher's device.
+
+        Returns:
+            Native tap name to float32 (B, C, h, w).
+        """
+        ...
+
+
+def choose_variant(teacher: str, variant: str, known: Mapping[str, object]) -> str:
+    """Return `variant`, or raise a SettingsError naming the nearest of `known`."""
+    if variant not in known:
+        raise SettingsError(name_nearest(f"variant of {teacher}", variant, list(known)))
+    return variant
+
+
+TeacherBuilder = Callable[[TeacherOrder], Teacher]
+
+
+def choose_taps(
+    order: TeacherOrder, native: dict[str, NativeTap], defaults: Sequence[TapRequest], input_px: int
+) -> tuple[TapRequest, ...]:
+    """Return the taps that `order` asks for, each checked against the teacher's own grid.
+
+    Without `order.taps` these are `defaults`; with `order.strides` every default tap at each of the strides that its
+    own grid is fine enough for. A tap without a stride is kept at `order.strides`, else at its default stride, else
+    at 16 or the finest it reaches.
+
+    Raises:
+        TeacherError: a tap or stride that this teacher does not have, naming what it has.
+    """
+    if order.taps is None and order.strides is None:
+        chosen = list(defaults)
+    elif order.taps is None:
+        chosen = _default_taps_at(order, native, defaults, input_px)
+    else:
+        chosen = [tap for text in order.taps for tap in _read_tap(text, order, native, defaults, input_px)]
+    for tap in chosen:
+        _check_grid(tap, native, input_px, order.picture_px)
+    return tuple(dict.fromkeys(chosen))
+
+
+def _default_taps_at(
+    order: TeacherOrder, native: dict[str, NativeTap], defaults: Sequence[TapRequest], input_px: int
+) -> list[TapRequest]:
+    chosen = []
+    for stride in order.strides or ():
+        taps = [TapRequest(name, stride) for name in dict.fromkeys(tap.native for tap in defaults)]
+        fine = [tap for tap in taps if tap.grid(order.picture_px) <= native[tap.native].grid(input_px)]
+        if not fine:
+            _check_grid(max(taps, key=lambda t: native[t.native].grid(input_px)), native, input_px, order.picture_px)
+        chosen += fine
+    return chosen
+
+
+def _read_tap(
+    text: str, order: TeacherOrder, native: dict[str, NativeTap], defaults: Sequence[TapRequest], input_px: int
+) -> list[TapRequest]:
+    name, _, stride = text.partition("@")
+    name = name.partition("=")[0]
+    if name not in native:
+        raise TeacherError(f"there is no tap {name!r} in this teacher; it has {', '.join(native)}")
+    own = order.picture_px / native[name].grid(input_px)
+    if stride == "native":
+        return [TapRequest(name, own)]
+    if stride:
+        if not stride.replace(".", "", 1).isdigit() or float(stride) <= 0:
+            raise TeacherError(f"tap {text!r}: expected a stride in picture px after the @, found {stride!r}")
+        return [TapRequest(name, float(stride))]
+    if order.strides:
+        return [TapRequest(name, stride_px) for stride_px in order.strides]
+    for tap in defaults:
+        if tap.native == name:
+            return [tap]
+    return [TapRequest(name, 16 if own <= 16 else own)]
+
+
+def _check_grid(tap: TapRequest, native: dict[str, NativeTap], input_px: int, picture_px: int) -> None:
+    own = native[tap.native].grid(input_px)
+    wanted = tap.grid(picture_px)
+    if wanted > own:
+        needed_px = round(input_px * wanted / own)
+        raise TeacherError(
+            f"tap {tap.name} asks for {wanted} x {wanted} cells, but {tap.native} has {own} x {own} at an input of "
+            f"{input_px} px; choose a stride of at least {picture_px / own:g}, or an input of {needed_px} px or more "
+            f"(NAME:VARIANT@PX)"
+        )

@@ -1,0 +1,173 @@
+"""Any transformers network that gives hidden states: `hf:MODEL[@PX]`, MODEL a hub id or a local folder.
+
+Taps: `state0` (the embeddings or stem) and on, as the library numbers `hidden_states`. Tokens become maps without
+their class and register tokens; four-dimensional states are taken as they are. Channels and strides are found by
+running one grey picture; no code that comes with a model is ever run.
+"""
+
+import inspect
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import MODEL_MAPPING
+
+from difom_cache.errors import DifomError, SettingsError, TeacherError, WeightsError
+from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherOrder
+from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
+from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, Triple
+from difom_cache.teachers.transformers_weights import Family, load_part, read_config
+from difom_cache.teachers.weights import fetched_folder, folder_name, hub_folder, read_json
+
+DEFAULT_INPUT_PX = 224
+STRIDES = (8, 16, 32)
+
+
+class StateTaps(TapNetwork):
+    """A library model read at its hidden states."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        takes_any_size = "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
+        self.call = {"interpolate_pos_encoding": True} if takes_any_size else {}
+
+    def states(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Return every state that is a square map (B, C, h, h), of normalised pixels (B, 3, S, S)."""
+        given = self.model(pixels, output_hidden_states=True, **self.call)
+        states = given.get("reshaped_hidden_states") or given.get("hidden_states") or ()
+        maps = {f"state{i}": _as_map(state) for i, state in enumerate(states)}
+        return {name: state for name, state in maps.items() if state is not None}
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Return the map (B, C, h, w) of each kept tap, of normalised pixels (B, 3, S, S)."""
+        states = self.states(pixels)
+        return {tap: states[tap] for tap in self.taps}
+
+
+def _as_map(state: Tensor) -> Tensor | None:
+    """Return a state as a square map, or None if it is none; tokens in front of the largest square are left out."""
+    if state.ndim == 4:
+        return state if state.shape[2] == state.shape[3] else None
+    side = math.isqrt(state.shape[1])
+    if side < 2:
+        return None
+    patches = state[:, state.shape[1] - side * side :]  # (B, h*w, C)
+    return patches.transpose(1, 2).unflatten(2, (side, side))  # (B, C, h, w)
+
+
+def build(order: TeacherOrder) -> NetworkTeacher:
+    """Return the transformers model that `order` asks for; `order.variant` is its hub id or folder."""
+    if not order.variant:
+        raise SettingsError("hf: needs a model: --teacher hf:MODEL, MODEL a hub id or a local folder")
+    folder = find_folder(order.variant)
+    config = _vision_config(read_config(folder))
+    if type(config) not in MODEL_MAPPING:
+        raise WeightsError(f"{folder}: transformers has no model for a configuration of type {config.model_type}")
+    weights = str(folder) if order.weights == "hub" else order.weights
+    network, found = _load(order.variant, config, weights)
+    input_px = order.input_px or _image_px(config)
+    native = probe_taps(network, input_px, order.variant)
+    mean, std = read_mean_std(folder)
+    facts = NetworkFacts(
+        label=f"hf-{folder_name(Path(order.variant).name)}",
+        name="hf",
+        variant=Path(order.variant).name,
+        input_px=input_px,
+        mean=mean,
+        std=std,
+        native=native,
+        default_taps=_default_taps(native, input_px, order.picture_px),
+        packages=("transformers",),
+        licence="the model's own",
+        weights=found,
+        options={},
+    )
+    return assemble(order, facts, network)
+
+
+def find_folder(model: str) -> Path:
+    """Return the local folder of a hub id or folder."""
+    if Path(model).is_dir():
+        return Path(model)
+    return fetched_folder(f"hf:{model}") or hub_folder(model, f"hf:{model}")
+
+
+def _vision_config(config: Any) -> Any:
+    return getattr(config, "vision_config", config)
+
+
+def _load(model: str, config: Any, weights: str) -> tuple[StateTaps, Any]:
+    model_class = MODEL_MAPPING[type(config)]
+    family = Family(
+        name="hf",
+        model_class=model_class,
+        part=_without_pooler,
+        prefix="",
+        configs={model: lambda: config},
+        repositories={model: model},
+        geometry=lambda own: own.model_type,
+        adapt=_vision_config,
+        unused=("pooler.", "head."),
+        any_head=True,
+    )
+    part, _, found = load_part(family, model, weights)
+    return StateTaps(part), found
+
+
+def _without_pooler(model: Any) -> Any:
+    for name in ("pooler", "head"):  # what comes after the states; checkpoints with another head lack it
+        if isinstance(getattr(model, name, None), torch.nn.Module):
+            setattr(model, name, None)
+    return model
+
+
+def _image_px(config: Any) -> int:
+    size = getattr(config, "image_size", None)
+    return int(size) if isinstance(size, int) else DEFAULT_INPUT_PX
+
+
+@torch.no_grad()
+def probe_taps(network: StateTaps, input_px: int, model: str) -> dict[str, NativeTap]:
+    """Return the native taps that one grey picture of `input_px` shows.
+
+    Raises:
+        TeacherError: the model cannot take this size, or gives no square maps.
+    """
+    try:
+        states = network.eval().states(torch.zeros(1, 3, input_px, input_px))
+    except DifomError:
+        raise
+    except Exception as err:  # a library model may raise anything at a size that it cannot take
+        line = (str(err).splitlines() or [type(err).__name__])[0][:160]
+        raise TeacherError(f"hf:{model} cannot take an input of {input_px} px ({line}); try its own, or @PX") from err
+    if not states:
+        raise TeacherError(f"hf:{model} gives no hidden states that are square maps; it cannot be a teacher")
+    return {name: NativeTap(name, s.shape[1], input_px / s.shape[2]) for name, s in states.items()}
+
+
+def _default_taps(native: dict[str, NativeTap], input_px: int, picture_px: int) -> tuple[TapRequest, ...]:
+    """Return the last state and the middle one, at the finest of the strides 8, 16 and 32 that each reaches."""
+    names = list(native)
+    chosen = dict.fromkeys((names[-1], names[len(names) // 2]))
+    return tuple(TapRequest(name, _stride(native[name].grid(input_px), picture_px)) for name in chosen)
+
+
+def _stride(grid: int, picture_px: int) -> float:
+    reached = [s for s in STRIDES if picture_px % s == 0 and picture_px // s <= grid]
+    return reached[0] if reached else picture_px / grid
+
+
+def read_mean_std(folder: Path) -> tuple[Triple, Triple]:
+    """Return mean and std from the processor's settings in `folder`, else ImageNet's."""
+    path = folder / "preprocessor_config.json"
+    held = read_json(path) if path.is_file() else {}
+    mean, std = held.get("image_mean") or IMAGENET_MEAN, held.get("image_std") or IMAGENET_STD
+    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+
+
+def describe() -> list[Description]:
+    """Return the one entry of this teacher; what it is depends on the model."""
+    return [Description("hf", "MODEL", False, None, None, {}, (), "", "the model's own")]

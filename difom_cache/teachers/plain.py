@@ -1,0 +1,88 @@
+"""A teacher as a user would write it with the library alone: what `bench` compares with."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from torch import Tensor, nn
+
+from difom_cache.teachers.base import Teacher, TeacherOrder, choose_variant
+from difom_cache.teachers.catalogue import find_builder, parse_teacher
+
+PlainForward = Callable[[Any, Tensor], list[Tensor]]
+
+
+def build_plain(teacher: str, weights: str) -> tuple[nn.Module, PlainForward]:
+    """Return the library's own network and a function that gives its feature maps of normalised pixels.
+
+    Only the part that makes features is taken: no prompts, queries or text. Teachers without a library of their own
+    (onnx, hf, student) are themselves.
+
+    Args:
+        teacher: "NAME[:VARIANT][@PX]".
+        weights: "hub", "random" or a path.
+    """
+    name, variant, input_px = parse_teacher(teacher)
+    if name in PLAIN:
+        return PLAIN[name](name, variant, weights)
+    own = find_builder(name)(TeacherOrder(variant=variant, input_px=input_px, weights=weights))
+    return TeacherModule(own), lambda network, pixels: network(pixels)
+
+
+class TeacherModule(nn.Module):
+    """A teacher of ours in the place of a library's network."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        super().__init__()
+        self.teacher = teacher
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """Return every map of pixels (B, 3, S, S)."""
+        return list(self.teacher.features(pixels.float()).values())
+
+
+def _plain_sam(name: str, variant: str, weights: str) -> tuple[nn.Module, PlainForward]:
+    sam = import_module("difom_cache.teachers.sam")
+    chosen = choose_variant(name, variant or sam.DEFAULT_VARIANT, sam.VARIANTS)
+    encoder = sam.plain_encoder(sam.VARIANTS[chosen])
+    sam.load_weights(encoder, weights, chosen)
+    return encoder, lambda network, pixels: [network(pixels)]
+
+
+def _plain_tokens(name: str, variant: str, weights: str) -> tuple[nn.Module, PlainForward]:
+    from difom_cache.teachers.transformers_weights import load_part
+
+    tokens = import_module(f"difom_cache.teachers.{name}").FAMILY
+    chosen = choose_variant(name, variant or tokens.default_variant, tokens.family.configs)
+    model, _, _ = load_part(tokens.family, chosen, weights)
+    return model, _last_tokens
+
+
+def _last_tokens(network: Any, pixels: Tensor) -> list[Tensor]:
+    extra = {"interpolate_pos_encoding": True} if network.config.model_type == "clip_vision_model" else {}
+    return [network(pixels, **extra).last_hidden_state]
+
+
+def _plain_pixel_level(name: str, variant: str, weights: str) -> tuple[nn.Module, PlainForward]:
+    from difom_cache.teachers.transformers_weights import load_part
+
+    module = import_module(f"difom_cache.teachers.{name}")
+    chosen = choose_variant(name, variant or module.DEFAULT_VARIANT, module.FAMILY.configs)
+    part, _, _ = load_part(module.FAMILY, chosen, weights)
+    return part, _decoder_levels
+
+
+def _decoder_levels(network: Any, pixels: Tensor) -> list[Tensor]:
+    given = network(pixels)
+    levels = given.decoder_features if hasattr(given, "decoder_features") else given.decoder_hidden_states
+    return list(levels)
+
+
+PLAIN = {
+    "sam": _plain_sam,
+    "dinov2": _plain_tokens,
+    "dinov3": _plain_tokens,
+    "clip": _plain_tokens,
+    "oneformer": _plain_pixel_level,
+    "mask2former": _plain_pixel_level,
+}

@@ -1,0 +1,54 @@
+"""How pixels become what a teacher was trained on, on the device, the same way for every teacher.
+
+A view is resized to a square without cropping or padding, so a cell of a map lies over the same part of the picture
+for every teacher, student and mask. The libraries' own processors differ there: segment-anything and OneFormer keep
+the aspect and pad at the right and bottom, DINOv2 and CLIP crop the centre. Mean and std are each teacher's own.
+"""
+
+from torch import Tensor
+
+from difom_cache.errors import TeacherError
+
+Triple = tuple[float, float, float]
+
+IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
+IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
+CLIP_MEAN: Triple = (0.48145466, 0.4578275, 0.40821073)  # openai/CLIP, clip/clip.py
+CLIP_STD: Triple = (0.26862954, 0.26130258, 0.27577711)
+
+
+def normalise(pixels: Tensor, mean: Triple, std: Triple) -> Tensor:
+    """Return `pixels` with each channel's `mean` taken off, divided by its `std`.
+
+    Args:
+        pixels: float (B, 3, S, S) in [0, 1].
+        mean: per channel.
+        std: per channel, > 0.
+    """
+    return (pixels - pixels.new_tensor(mean)[:, None, None]) / pixels.new_tensor(std)[:, None, None]
+
+
+def check_pixels(pixels: Tensor, input_px: int) -> None:
+    """Refuse pixels that are not float (B, 3, input_px, input_px)."""
+    expected = (3, input_px, input_px)
+    if pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected or not pixels.is_floating_point():
+        raise TeacherError(
+            f"expected floating-point pixels of shape (B, 3, {input_px}, {input_px}), "
+            f"found {pixels.dtype} {tuple(pixels.shape)}"
+        )
+
+
+def check_input_px(input_px: int, multiple_px: int, teacher: str) -> None:
+    """Refuse an input that `teacher` cannot take, naming the nearest that it can.
+
+    Args:
+        input_px: side of the square input.
+        multiple_px: what it must be a multiple of.
+        teacher: named in the message.
+    """
+    if input_px < multiple_px or input_px % multiple_px:
+        nearest_px = max(multiple_px, round(input_px / multiple_px) * multiple_px)
+        raise TeacherError(
+            f"{teacher} takes inputs that are multiples of {multiple_px} px, not {input_px} px; "
+            f"the nearest is {teacher}@{nearest_px}"
+        )

@@ -1,0 +1,244 @@
+"""Segment Anything's image encoder (Kirillov et al. 2023, arXiv:2304.02643), from segment-anything itself.
+
+Taps: `block0` and on (the tokens after a block), and `neck` (the 256-channel embedding). Four
+blocks attend over the whole picture, the others over windows of 14 x 14; the third of the four is a default tap.
+`--weights` takes Meta's `.pth`, any checkpoint of the same shape such as MedSAM's, or a folder of transformers' SAM.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from segment_anything.modeling import ImageEncoderViT
+from torch import Tensor, nn
+
+from difom_cache.errors import WeightsError
+from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherOrder, choose_variant
+from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
+from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_input_px
+from difom_cache.teachers.sam_attention import fuse_attention
+from difom_cache.teachers.weights import (
+    Weights,
+    digest_tensors,
+    fill_random,
+    hub_source,
+    load_exact,
+    read_tensors,
+    refuse_mismatch,
+)
+
+PATCH_PX = 16
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One size of the encoder, as segment_anything/build_sam.py has it."""
+
+    width: int
+    depth: int
+    heads: int
+    global_blocks: tuple[int, int, int, int]
+    repository: str
+    input_px: int = 1024
+    neck_channels: int = 256
+
+
+VARIANTS = {
+    "vit_b": Variant(768, 12, 12, (2, 5, 8, 11), "facebook/sam-vit-base"),
+    "vit_l": Variant(1024, 24, 16, (5, 11, 17, 23), "facebook/sam-vit-large"),
+    "vit_h": Variant(1280, 32, 16, (7, 15, 23, 31), "facebook/sam-vit-huge"),
+    "tiny": Variant(32, 4, 2, (0, 1, 2, 3), "", input_px=352, neck_channels=32),
+}
+DEFAULT_VARIANT = "vit_b"
+LICENCE = "Apache-2.0"
+
+
+class SamTaps(TapNetwork):
+    """The library's encoder, read after chosen blocks and its neck."""
+
+    def __init__(self, encoder: ImageEncoderViT) -> None:
+        super().__init__()
+        self.image_encoder = encoder
+
+    def keep(self, taps: tuple[str, ...]) -> None:
+        """Give these taps from now on, and drop the blocks after the deepest."""
+        super().keep(taps)
+        if "neck" not in taps:
+            deepest = max(int(tap.removeprefix("block")) for tap in taps)
+            self.image_encoder.blocks = self.image_encoder.blocks[: deepest + 1]
+            self.image_encoder.neck = nn.Identity()
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Return the map (B, C, h, w) of each kept tap, of normalised pixels (B, 3, S, S)."""
+        x = self.image_encoder.patch_embed(pixels) + self.image_encoder.pos_embed  # (B, h, w, C)
+        maps = {}
+        for number, block in enumerate(self.image_encoder.blocks):
+            x = block(x)
+            if f"block{number}" in self.taps:
+                maps[f"block{number}"] = x.permute(0, 3, 1, 2)
+        if "neck" in self.taps:
+            maps["neck"] = self.image_encoder.neck(x.permute(0, 3, 1, 2))
+        return maps
+
+
+def build(order: TeacherOrder) -> NetworkTeacher:
+    """Return the encoder that `order` asks for, with fused attention.
+
+    Inputs of another size than 1024 px are taken too, in multiples of 16 px: absolute positions are resampled
+    (bicubic) and relative ones interpolated as the library does it; the specification's options say so.
+    """
+    name = choose_variant("sam", order.variant or DEFAULT_VARIANT, VARIANTS)
+    variant = VARIANTS[name]
+    input_px = order.input_px or variant.input_px
+    check_input_px(input_px, PATCH_PX, f"sam:{name}")
+    encoder = plain_encoder(variant)
+    weights = load_weights(encoder, order.weights, name)
+    _resample_positions(encoder, input_px // PATCH_PX)
+    return assemble(order, _facts(name, input_px, weights), SamTaps(fuse_attention(encoder)))
+
+
+def plain_encoder(variant: Variant) -> ImageEncoderViT:
+    """Return the library's own encoder, its weights not yet decided."""
+    with torch.random.fork_rng(devices=[]):
+        return ImageEncoderViT(
+            depth=variant.depth,
+            embed_dim=variant.width,
+            img_size=variant.input_px,
+            mlp_ratio=4,
+            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+            num_heads=variant.heads,
+            patch_size=PATCH_PX,
+            qkv_bias=True,
+            use_rel_pos=True,
+            global_attn_indexes=variant.global_blocks,
+            window_size=14,
+            out_chans=variant.neck_channels,
+        )
+
+
+def load_weights(encoder: ImageEncoderViT, weights: str, name: str) -> Weights:
+    """Put `weights` ("hub", "random" or a path) into the library's encoder of variant `name`."""
+    teacher = f"sam:{name}"
+    if weights == "random":
+        fill_random(encoder, teacher)
+        return Weights("random", digest_tensors(encoder.state_dict()))
+    source = hub_source(teacher, VARIANTS[name].repository) if weights == "hub" else Path(weights)
+    tensors = _encoder_tensors(read_tensors(_only_pickle(source), teacher), source, teacher)
+    load_exact(encoder, tensors, source, teacher)
+    return Weights(str(source), digest_tensors(encoder.state_dict()))
+
+
+def _only_pickle(source: Path) -> Path:
+    """Return the one `.pth` in a folder that holds no transformers model, else `source` as it is."""
+    pickles = sorted(source.glob("*.pth")) if source.is_dir() else []
+    return pickles[0] if len(pickles) == 1 and not (source / "config.json").is_file() else source
+
+
+def _encoder_tensors(tensors: Mapping[str, Tensor], source: Path, teacher: str) -> dict[str, Tensor]:
+    """Return the image encoder's tensors under segment-anything's names, and refuse what is neither."""
+    from_transformers = any(key.startswith("vision_encoder.") for key in tensors)
+    prefix = "vision_encoder." if from_transformers else "image_encoder."
+    others = ("prompt_encoder.", "mask_decoder.", "shared_image_embedding.")
+    named = {key.removeprefix("module."): value for key, value in tensors.items()}
+    bare = not any(key.startswith(prefix) for key in named)
+    strange = [key for key in named if not (bare or key.startswith((prefix, *others)))]
+    refuse_mismatch(source, teacher, missing=[], unexpected=strange, shapes={})
+    own = {k.removeprefix(prefix): v for k, v in named.items() if bare or k.startswith(prefix)}
+    if from_transformers:
+        own = {_library_name(key): value for key, value in own.items()}
+    _refuse_other_variant(own, source, teacher)
+    return own
+
+
+# transformers' names of the same tensors, left, and segment-anything's, right
+RENAMED = {
+    "patch_embed.projection.": "patch_embed.proj.",
+    "layers.": "blocks.",
+    ".layer_norm1.": ".norm1.",
+    ".layer_norm2.": ".norm2.",
+}
+RENAMED_NECK = {
+    "neck.conv1.": "neck.0.",
+    "neck.layer_norm1.": "neck.1.",
+    "neck.conv2.": "neck.2.",
+    "neck.layer_norm2.": "neck.3.",
+}
+
+
+def _library_name(key: str) -> str:
+    for theirs, ours in (RENAMED_NECK if key.startswith("neck.") else RENAMED).items():
+        key = key.replace(theirs, ours)
+    return key
+
+
+def _refuse_other_variant(tensors: Mapping[str, Tensor], source: Path, teacher: str) -> None:
+    positions = tensors.get("pos_embed")
+    if positions is None:
+        return
+    depth = len({key.split(".")[1] for key in tensors if key.startswith("blocks.")})
+    for name, variant in VARIANTS.items():
+        if (positions.shape[-1], depth) == (variant.width, variant.depth) and teacher != f"sam:{name}":
+            raise WeightsError(f"{source}: holds sam:{name}, but {teacher} was asked for; use --teacher sam:{name}")
+
+
+def _resample_positions(encoder: ImageEncoderViT, cells: int) -> None:
+    if encoder.pos_embed.shape[1] == cells:
+        return
+    positions = encoder.pos_embed.data.permute(0, 3, 1, 2)
+    resampled = F.interpolate(positions, size=(cells, cells), mode="bicubic", align_corners=False)
+    encoder.pos_embed = nn.Parameter(resampled.permute(0, 2, 3, 1))
+
+
+def _facts(name: str, input_px: int, weights: Weights) -> NetworkFacts:
+    variant = VARIANTS[name]
+    resampled = input_px != variant.input_px
+    return NetworkFacts(
+        label="sam",
+        name="sam",
+        variant=name,
+        input_px=input_px,
+        mean=IMAGENET_MEAN,  # build_sam.py has the same numbers, times 255
+        std=IMAGENET_STD,
+        native=native_taps(variant),
+        default_taps=default_taps(variant),
+        packages=("segment-anything",),
+        licence=LICENCE,
+        weights=weights,
+        options={"attention": "fused"} | ({"positions": f"resampled from {variant.input_px} px"} if resampled else {}),
+    )
+
+
+def describe() -> list[Description]:
+    """Return every variant."""
+    found = []
+    for name, variant in VARIANTS.items():
+        with torch.device("meta"):
+            parameters = sum(p.numel() for p in plain_encoder(variant).parameters())
+        found.append(
+            Description(
+                name="sam",
+                variant=name,
+                is_default=name == DEFAULT_VARIANT,
+                parameters=parameters,
+                input_px=variant.input_px,
+                native=native_taps(variant),
+                default_taps=default_taps(variant),
+                repository=variant.repository,
+                licence=LICENCE,
+            )
+        )
+    return found
+
+
+def native_taps(variant: Variant) -> dict[str, NativeTap]:
+    """Return every place that this variant can be read at."""
+    blocks = {f"block{i}": NativeTap(f"block{i}", variant.width, PATCH_PX) for i in range(variant.depth)}
+    return blocks | {"neck": NativeTap("neck", variant.neck_channels, PATCH_PX)}
+
+
+def default_taps(variant: Variant) -> tuple[TapRequest, ...]:
+    """Return the neck, and the third of the four blocks that attend over the whole picture."""
+    return TapRequest("neck", 16), TapRequest(f"block{variant.global_blocks[2]}", 32)

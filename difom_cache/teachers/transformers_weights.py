@@ -1,0 +1,165 @@
+"""Weights of the teachers that come from transformers: through the library's own renaming, but read and checked here."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging
+
+from difom_cache.errors import WeightsError
+from difom_cache.teachers.weights import (
+    Weights,
+    digest_tensors,
+    fill_random,
+    hub_source,
+    read_json,
+    read_tensors,
+    refuse_mismatch,
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """What one teacher's sizes have in common.
+
+    Attributes:
+        name: of the teacher in the catalogue.
+        model_class: the library's class, which its checkpoints were saved from.
+        part: gives the part of the model that the teacher uses; the digest is over this part.
+        prefix: of that part's tensors inside the model, "" for all of it.
+        configs: variant to a function that returns its published configuration.
+        repositories: variant to the hub model, "" where no weights are published.
+        geometry: gives what tells one variant's configuration from another's.
+        adapt: gives the used part's configuration of a whole checkpoint's.
+        others: prefixes of tensors that checkpoints also hold and the teacher does not use.
+        unused: pieces of names of tensors that nothing reads, so that they may be missing.
+        any_head: a checkpoint may hold a head that the model lacks, as the library allows.
+    """
+
+    name: str
+    model_class: Any
+    part: Callable[[Any], Any]
+    prefix: str
+    configs: Mapping[str, Callable[[], PretrainedConfig]]
+    repositories: Mapping[str, str]
+    geometry: Callable[[PretrainedConfig], object]
+    adapt: Callable[[Any], Any] = lambda config: config
+    others: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    any_head: bool = False
+
+
+def load_part(family: Family, variant: str, weights: str) -> tuple[Any, Any, Weights]:
+    """Return the used part of `family`'s `variant` with `weights` in it, its configuration, and which weights these are.
+
+    Args:
+        family: the teacher's sizes.
+        variant: one of `family.configs`.
+        weights: "hub", "random", or the path of a folder in the library's format or of one weights file.
+    """
+    teacher = f"{family.name}:{variant}"
+    config = family.configs[variant]()
+    if weights == "random":
+        part = family.part(empty_model(family.model_class, config))
+        fill_random(part, teacher)
+        return part, config, Weights("random", digest_tensors(part.state_dict()))
+    source = hub_source(teacher, family.repositories[variant]) if weights == "hub" else Path(weights)
+    if source.is_dir():
+        config = family.adapt(read_config(source))
+        _refuse_other_variant(family, variant, config, source)
+    model = fill_model(family, config, source, teacher)
+    part = family.part(model)
+    return part, config, Weights(str(source), digest_tensors(part.state_dict()))
+
+
+def empty_model(model_class: type[PreTrainedModel], config: PretrainedConfig) -> PreTrainedModel:
+    """Return the library's model with undecided weights; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]), quiet():
+        return model_class(config)
+
+
+def count_parameters(family: Family, variant: str) -> int:
+    """Return the parameters of the used part of a variant, without allocating them."""
+    with torch.device("meta"):
+        part = family.part(empty_model(family.model_class, family.configs[variant]()))
+    return sum(parameter.numel() for parameter in part.parameters())
+
+
+def read_config(folder: Path) -> PretrainedConfig:
+    """Return the configuration in `folder`, without running any code that came with it.
+
+    Raises:
+        WeightsError: there is none, or transformers does not know the network.
+    """
+    path = folder / "config.json"
+    if "model_type" not in read_json(path):
+        raise WeightsError(f"{path}: expected the configuration of a transformers model, found no model_type")
+    try:
+        with quiet():
+            return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (ValueError, KeyError, OSError, TypeError) as err:
+        line = str(err).strip().splitlines()[0][:160]
+        raise WeightsError(f"{path}: transformers cannot read it without running foreign code ({line})") from err
+
+
+def _refuse_other_variant(family: Family, variant: str, config: PretrainedConfig, source: Path) -> None:
+    expected = family.model_class.config_class
+    if not isinstance(config, expected):
+        raise WeightsError(
+            f"{source}: holds a {config.model_type} model, expected {expected.model_type} for {family.name}:{variant}"
+        )
+    own = family.geometry(config)
+    if own == family.geometry(family.configs[variant]()):
+        return
+    held = next((name for name, make in family.configs.items() if family.geometry(make()) == own), None)
+    way = f"holds {family.name}:{held} (use --teacher {family.name}:{held})" if held else f"has geometry {own}"
+    raise WeightsError(
+        f"{source}: {way}, but {family.name}:{variant} was asked for; other networks: --teacher hf:{source}"
+    )
+
+
+def fill_model(family: Family, config: PretrainedConfig, source: Path, teacher: str) -> Any:
+    """Return the library's model of `config` holding exactly the tensors at `source`."""
+    tensors = {k: v for k, v in read_tensors(source, teacher).items() if not k.startswith(family.others or ("\0",))}
+    model: Any
+    info: dict[str, Any]
+    with torch.random.fork_rng(devices=[]), quiet():
+        model, info = family.model_class.from_pretrained(
+            None,
+            config=config,
+            state_dict=tensors,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            dtype=torch.float32,
+        )
+    missing = [k for k in info["missing_keys"] if k.startswith(family.prefix) and not _contains(k, family.unused)]
+    refuse_mismatch(
+        source,
+        teacher,
+        missing=sorted(missing),
+        unexpected=[] if family.any_head else sorted(info["unexpected_keys"]),
+        shapes={key: (tuple(found), tuple(own)) for key, found, own in sorted(info["mismatched_keys"])},
+    )
+    return model
+
+
+def _contains(key: str, pieces: tuple[str, ...]) -> bool:
+    return any(piece in key for piece in pieces)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' own reports and bars off the terminal; what is wrong is raised here as an error."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,108 @@
+"""The table of all views: which record, which view, which numbers."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from difom_cache.errors import CacheFormatError, SettingsError
+from difom_cache.manifest import Record
+from difom_cache.views.draw import draw_params, policy_named
+from difom_cache.views.params import COLUMNS, REPLAY_VERSION, ViewParams
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """All views of a cache, one row each, all views of a record next to each other.
+
+    Attributes:
+        record: (R,) int32, index into the manifest.
+        view: (R,) int32, view number, from 0.
+        params: (R, P) int32, in the order of `COLUMNS`.
+        policy: name of the policy that the numbers were drawn with.
+        seed: of the draws.
+    """
+
+    record: NDArray[np.int32]
+    view: NDArray[np.int32]
+    params: NDArray[np.int32]
+    policy: str
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.view)
+
+    def __getitem__(self, row: int) -> ViewParams:
+        """Return the numbers of one row as `ViewParams`."""
+        return ViewParams.from_row(self.params[row])
+
+    @property
+    def wholly_valid(self) -> bool:
+        """True where no view of the plan has pixels outside its frame."""
+        pad, angle = COLUMNS.index("pad"), COLUMNS.index("angle_mdeg")
+        return not bool(((self.params[:, pad] != 0) & (self.params[:, angle] != 0)).any())
+
+    def digest(self) -> str:
+        """Return SHA-256 over everything that decides the views: numbers, their meaning, policy and seed."""
+        head = {
+            "replay": REPLAY_VERSION,
+            "columns": COLUMNS,
+            "policy": self.policy,
+            "seed": self.seed,
+            "rows": len(self),
+        }
+        digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
+        for table in (self.record, self.view, self.params):
+            digest.update(np.ascontiguousarray(table, dtype="<i4").tobytes())
+        return digest.hexdigest()
+
+    @classmethod
+    def from_rows(
+        cls, record: NDArray[np.int32], view: NDArray[np.int32], params: NDArray[np.int32], *, policy: str, seed: int
+    ) -> "ViewPlan":
+        """Return the plan that a cache holds.
+
+        Raises:
+            CacheFormatError: the tables do not fit together or have other columns.
+        """
+        if record.shape != view.shape or params.shape != (len(view), len(COLUMNS)):
+            raise CacheFormatError(
+                f"a view plan of {len(view)} rows needs record ({len(view)},), view ({len(view)},) and params "
+                f"({len(view)}, {len(COLUMNS)}), found {record.shape}, {view.shape} and {params.shape}"
+            )
+        return cls(
+            record=np.ascontiguousarray(record, dtype=np.int32),
+            view=np.ascontiguousarray(view, dtype=np.int32),
+            params=np.ascontiguousarray(params, dtype=np.int32),
+            policy=policy,
+            seed=seed,
+        )
+
+
+def draw_plan(records: Sequence[Record], *, views: int, seed: int, policy: str = "default") -> ViewPlan:
+    """Return the views of all records: `views` of each train record, view 0 alone of every other.
+
+    Args:
+        records: in manifest order.
+        views: views of a train record, at least 1; view 0 is the plain resize.
+        seed: of all draws, with the record's id and the view's number.
+        policy: a name in `POLICIES`.
+
+    Raises:
+        SettingsError: no such policy, or fewer than one view.
+    """
+    if views < 1:
+        raise SettingsError(f"a plan needs at least 1 view of each record, found {views}")
+    rules = policy_named(policy)
+    rows: list[tuple[int, int]] = []
+    numbers: list[NDArray[np.int32]] = []
+    for index, record in enumerate(records):
+        for view in range(views if record.split == "train" else 1):
+            rows.append((index, view))
+            numbers.append(draw_params(rules, record.width, record.height, seed, record.id, view).to_row())
+    table = np.array(rows, dtype=np.int32).reshape(-1, 2)
+    params = np.array(numbers, dtype=np.int32).reshape(-1, len(COLUMNS))
+    return ViewPlan.from_rows(table[:, 0], table[:, 1], params, policy=policy, seed=seed)
