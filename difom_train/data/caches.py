@@ -1,0 +1,213 @@
+"""One or several caches, read as one: rows are numbered through, cache after cache."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from difom_cache.errors import CacheIdentityError, CacheIncompleteError
+from difom_train.data.keys import Keys, keys_of
+
+SPLITS = ("train", "val", "test")  # as `table.split` counts
+HostBatch = dict[str, NDArray[Any]]
+
+
+class OneCache(Protocol):
+    """What the trainer uses of `difom_cache.Cache`."""
+
+    path: Path
+    picture_px: int
+    identity: Mapping[str, Any]
+    taps: Mapping[str, Any]
+    teachers: Mapping[str, Any]
+    table: Any
+
+    def __len__(self) -> int: ...
+
+    @property
+    def has_pictures(self) -> bool: ...
+
+    def finished_rows(self, taps: Sequence[str] | None = None, *, pictures: bool = True) -> NDArray[np.bool_]: ...
+
+    def gather(
+        self,
+        rows: ArrayLike,
+        taps: Sequence[str] | None = None,
+        out: HostBatch | None = None,
+        *,
+        pictures: bool = True,
+    ) -> HostBatch: ...
+
+    def decode(self, tap: str, code: Any, scale: Any = None) -> Any: ...
+
+    def stats(self, tap: str) -> Any: ...
+
+    def content_digests(self) -> dict[str, str]: ...
+
+
+class JointStats:
+    """Count, mean (C,) and covariance (C, C) of one tap over the training rows of every cache."""
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self.count = sum(int(part.count) for part in parts)
+        shares = [part.count / self.count for part in parts]
+        self.mean = sum(share * part.mean for share, part in zip(shares, parts, strict=True))
+        second = [part.covariance + np.outer(part.mean, part.mean) for part in parts]
+        product = sum(share * each for share, each in zip(shares, second, strict=True))
+        self.covariance = product - np.outer(self.mean, self.mean)
+
+
+class JointCache:
+    """Caches with the same picture size, and teachers that are the same wherever both have them.
+
+    Attributes:
+        parts: the caches, in the order given.
+        taps: full name to TapSpec of every tap that all of them hold.
+        record_key: (R,) uint64, equal for the views of one record.
+        view, split, labelled: (R,) as in each cache's table.
+    """
+
+    def __init__(self, parts: Sequence[OneCache]) -> None:
+        self.parts = list(parts)
+        self._starts = np.cumsum([0, *[len(part) for part in parts]])
+        first = self.parts[0]
+        for other in self.parts[1:]:
+            _refuse_unlike(first, other)
+        self.taps = {name: spec for name, spec in first.taps.items() if all(name in part.taps for part in parts)}
+        tables = [part.table for part in parts]
+        self.record_key: Keys = np.concatenate([keys_of(table.ids)[table.record] for table in tables])
+        self.view: NDArray[np.int32] = np.concatenate([np.asarray(table.view) for table in tables])
+        self.split: NDArray[np.uint8] = np.concatenate([np.asarray(table.split) for table in tables])
+        self.labelled: NDArray[np.bool_] = np.concatenate([np.asarray(table.labelled) > 0 for table in tables])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def picture_px(self) -> int:
+        """Side of the stored pictures."""
+        return self.parts[0].picture_px
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether every cache holds the student's pictures and masks."""
+        return all(part.has_pictures for part in self.parts)
+
+    @property
+    def pads(self) -> bool:
+        """Whether any view has an area that does not come from its picture."""
+        for part in self.parts:
+            names = list(part.identity["plan"]["params"])
+            if "pad" in names and np.any(part.table.params[:, names.index("pad")]):
+                return True
+        return False
+
+    def rows_of(self, split: str) -> NDArray[np.int64]:
+        """Return the rows of a split, in order."""
+        return np.flatnonzero(self.split == SPLITS.index(split))
+
+    def finished_rows(self, taps: Sequence[str], *, pictures: bool = True) -> NDArray[np.bool_]:
+        """Return, for each row, whether everything asked for is there."""
+        return np.concatenate([part.finished_rows(taps, pictures=pictures) for part in self.parts])
+
+    def record_ids(self, rows: ArrayLike) -> list[str]:
+        """Return the record id of each row."""
+        return [str(line["id"]) for line in self.records_of(rows)]
+
+    def groups(self, rows: ArrayLike) -> list[str]:
+        """Return the group of each row; a record without one is a group of its own."""
+        return [str(line["group"] or line["id"]) for line in self.records_of(rows)]
+
+    def records_of(self, rows: ArrayLike) -> list[Mapping[str, str]]:
+        """Return the line of records.csv of each row."""
+        lines = []
+        for row in np.asarray(rows, np.int64).tolist():
+            part = int(np.searchsorted(self._starts, row, side="right")) - 1
+            table = self.parts[part].table
+            lines.append(table.records[int(table.record[row - self._starts[part]])])
+        return lines
+
+    def params(self, rows: ArrayLike) -> NDArray[np.int32]:
+        """Return the recorded view parameters of each row, (B, P)."""
+        part, local = self._locate(np.asarray(rows, np.int64))
+        return np.stack([self.parts[p].table.params[each] for p, each in zip(part, local, strict=True)])
+
+    def gather(
+        self, rows: NDArray[np.int64], taps: Sequence[str], out: HostBatch | None = None, *, pictures: bool = True
+    ) -> HostBatch:
+        """Return what is stored of `rows`, as `difom_cache.Cache.gather` does."""
+        if len(self.parts) == 1:
+            return self.parts[0].gather(rows, taps, out, pictures=pictures)
+        part, local = self._locate(rows)
+        batch: HostBatch = {}
+        for number in np.unique(part):
+            here = np.flatnonzero(part == number)
+            stored = self.parts[number].gather(local[here], taps, pictures=pictures)
+            for key, array in stored.items():
+                if key not in batch:
+                    shape = (len(rows), *array.shape[1:])
+                    batch[key] = np.empty(shape, array.dtype) if out is None else out[key][: len(rows)]
+                batch[key][here] = array
+        return batch
+
+    def decode(self, tap: str, code: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Return the target of a tap's code and scale; every part has the same codec."""
+        decoded: Tensor = self.parts[0].decode(tap, code, scale)
+        return decoded
+
+    def stats(self, tap: str) -> JointStats:
+        """Return count, mean and covariance of a tap over the training rows of all caches."""
+        return JointStats([part.stats(tap) for part in self.parts])
+
+    def _locate(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        part = np.searchsorted(self._starts, rows, side="right") - 1
+        return part, rows - self._starts[part]
+
+
+def require_taps(
+    cache: JointCache, rows: NDArray[np.int64], taps: Sequence[str], *, allow_partial: bool
+) -> NDArray[np.int64]:
+    """Return those of `rows` that can be read in full.
+
+    Raises:
+        CacheIncompleteError: some cannot, and `allow_partial` does not say to go on without them; or none can.
+    """
+    finished = cache.finished_rows(taps, pictures=cache.has_pictures)[rows]
+    missing = len(rows) - int(finished.sum())
+    names = ", ".join(str(part.path) for part in cache.parts)
+    if missing and not allow_partial:
+        raise CacheIncompleteError(
+            f"{names}: {missing} of {len(rows)} views are not finished; run `difom-cache extract` with the same "
+            "arguments to its end, or train on what is there with --allow-partial"
+        )
+    if len(rows) and missing == len(rows):
+        raise CacheIncompleteError(
+            f"{names}: not one of {len(rows)} views is finished; run `difom-cache extract` first"
+        )
+    return rows[finished]
+
+
+def _refuse_unlike(first: OneCache, other: OneCache) -> None:
+    if first.picture_px != other.picture_px:
+        raise CacheIdentityError(
+            f"{first.path} holds pictures of {first.picture_px} px and {other.path} of {other.picture_px} px; "
+            "extract both with one --input-size to train on them together"
+        )
+    for label in first.teachers.keys() & other.teachers.keys():
+        mine, theirs = _what_decides(first.teachers[label]), _what_decides(other.teachers[label])
+        differing = [key for key in sorted(mine | theirs) if mine.get(key) != theirs.get(key)]
+        if differing:
+            key = differing[0]
+            raise CacheIdentityError(
+                f"teacher {label!r} differs in {', '.join(differing)}: {key} is {mine.get(key)!r} in {first.path} and "
+                f"{theirs.get(key)!r} in {other.path}; their features cannot be mixed, so extract one of them anew"
+            )
+
+
+def _what_decides(teacher: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what must be equal for two caches' features of one teacher to be mixed; library versions may differ."""
+    about = {key: value for key, value in teacher.get("teacher", {}).items() if key != "libraries"}
+    return about | {"stored taps": teacher.get("taps")}

@@ -1,0 +1,164 @@
+"""The batches of a run: which rows train in each epoch on this process, and which ones validate."""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from difom_cache.errors import CacheIncompleteError
+from difom_train.data.caches import JointCache
+from difom_train.data.epochs import (
+    Pool,
+    Shape,
+    build_pool,
+    choose_labelled,
+    count_steps,
+    draw_epoch,
+    find_share,
+)
+from difom_train.data.loader import Batch, Loader, Waiting
+from difom_train.data.stage import PICTURES
+
+
+@dataclass(frozen=True)
+class FeedOptions:
+    """What decides the rows of every epoch (see `settings.DataSettings`)."""
+
+    batch: int
+    accumulate: int
+    views: int
+    all_views: bool
+    labels_frac: float
+    labelled_min_frac: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The rows of a run: what may train, what validates, and whose masks may be seen."""
+
+    train: NDArray[np.int64]
+    val: NDArray[np.int64]
+    supervised: NDArray[np.bool_]
+    "(R,) for every row of the cache, whether its mask is used in training."
+
+
+def select_rows(cache: JointCache, options: FeedOptions, *, usable: NDArray[np.bool_]) -> Selection:
+    """Return the rows of the run.
+
+    Args:
+        cache: to choose from.
+        options: of the run.
+        usable: (R,) which rows can be read in full.
+
+    Raises:
+        CacheIncompleteError: there is no train row, or none with a mask.
+    """
+    train = cache.rows_of("train")
+    train = train[usable[train]]
+    if options.views:
+        train = train[cache.view[train] < options.views]
+    val = cache.rows_of("val")
+    val = val[usable[val] & (cache.view[val] == 0) & cache.labelled[val]]
+    names = ", ".join(str(part.path) for part in cache.parts)
+    if not len(train):
+        raise CacheIncompleteError(f"{names} holds no finished train view; extract the split 'train'")
+    key, first = np.unique(cache.record_key[train], return_index=True)
+    records = train[first]  # one row of each record
+    if not cache.labelled[records].any():
+        raise CacheIncompleteError(f"{names} holds no train mask; extract records with masks")
+    kept = choose_labelled(cache.groups(records), cache.labelled[records], frac=options.labels_frac, seed=options.seed)
+    supervised = np.zeros(len(cache), bool)
+    supervised[train] = np.isin(cache.record_key[train], key[kept])
+    return Selection(train, val, supervised)
+
+
+class Feed:
+    """Batches of this process, epoch by epoch.
+
+    Args:
+        cache: what rows refer to.
+        loader: brings rows to the device.
+        selection: the rows of the run.
+        options: of the run.
+        rank, world: number of this process, and of all.
+    """
+
+    def __init__(
+        self,
+        cache: JointCache,
+        loader: Loader,
+        selection: Selection,
+        options: FeedOptions,
+        *,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.cache, self.loader, self.selection, self.options = cache, loader, selection, options
+        self.rank, self.world = rank, world
+        train, supervised = selection.train, selection.supervised[selection.train]
+        self.labelled = self._pool(train[supervised])
+        self.unlabelled = self._pool(train[~supervised])
+        self.shape = Shape(options.batch, options.accumulate * world)
+        self.steps = count_steps(len(self.labelled) + len(self.unlabelled), self.shape)
+
+    def train_table(self, epoch: int, *, distils: bool) -> NDArray[np.int64]:
+        """Return this process's rows of an epoch, (steps, accumulated passes, pictures).
+
+        Without distillation frames without a mask have nothing to say, and all batches are labelled; the number of steps
+        is the same, so that runs with and without distillation have one budget.
+        """
+        least = self.options.labelled_min_frac
+        share = find_share(len(self.labelled), len(self.unlabelled), least) if distils else 1.0
+        table = draw_epoch(
+            self.labelled,
+            self.unlabelled,
+            steps=self.steps,
+            share=share,
+            shape=self.shape,
+            seed=self.options.seed,
+            epoch=epoch,
+        )
+        return table[:, self.rank :: self.world]
+
+    def slots(self, step: int, own_pass: int) -> NDArray[np.int64]:
+        """Return the places in the epoch of the pictures of one of this process's passes, (pictures,)."""
+        micro = step * self.shape.micro + own_pass * self.world + self.rank
+        return micro * self.options.batch + np.arange(self.options.batch)
+
+    def train_batches(
+        self, epoch: int, taps: Sequence[str], *, distils: bool, waiting: Waiting
+    ) -> Generator[Batch, None, None]:
+        """Yield this process's batches of an epoch, in order of steps and accumulated passes."""
+        self.loader.stage.rows.start_epoch(epoch)
+        table = self.train_table(epoch, distils=distils)
+        yield from self.loader.batches(table.reshape(-1, self.options.batch), [PICTURES, *taps], waiting)
+
+    def val_batches(self, taps: Sequence[str]) -> Generator[Batch, None, None]:
+        """Yield the validation rows of this process; every process sees all of them where there are fewer than processes."""
+        yield from self.loader.batches(_cut(self.val_rows(), self.options.batch), [PICTURES, *taps])
+
+    def val_rows(self) -> NDArray[np.int64]:
+        """Return this process's rows of the validation split."""
+        return self.selection.val[self.rank :: self.world] if self.shares_validation else self.selection.val
+
+    @property
+    def shares_validation(self) -> bool:
+        """Whether each process validates a part of its own."""
+        return self.world > 1 and len(self.selection.val) >= self.world
+
+    def calibration_batches(self, taps: Sequence[str], most: int) -> Generator[Batch, None, None]:
+        """Yield up to `most` labelled train rows of view 0, the same on every process."""
+        train = self.selection.train
+        rows = train[self.selection.supervised[train] & (self.cache.view[train] == 0)]
+        rows = rows if len(rows) else train[self.selection.supervised[train]]
+        chosen = rows[np.argsort(self.cache.record_key[rows], kind="stable")[:most]]
+        yield from self.loader.batches(_cut(np.sort(chosen), self.options.batch), [PICTURES, *taps])
+
+    def _pool(self, rows: NDArray[np.int64]) -> Pool:
+        return build_pool(rows, self.cache.record_key, self.cache.view, all_views=self.options.all_views)
+
+
+def _cut(rows: NDArray[np.int64], batch: int) -> list[NDArray[np.int64]]:
+    return [rows[start : start + batch] for start in range(0, len(rows), batch)]

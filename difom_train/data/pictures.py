@@ -1,0 +1,109 @@
+"""Pictures that are rendered while training, for caches without pictures and for views that change every epoch."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from difom_cache import (
+    Record,
+    ViewParams,
+    draw_plan,
+    load_records,
+    read_image,
+    read_mask,
+    replay_image,
+    replay_mask,
+    replay_valid,
+)
+from difom_cache.errors import DataError, ManifestError
+from difom_train.data.caches import HostBatch, JointCache
+from difom_train.data.keys import mix_counts
+
+_SHOWN_IDS = 3
+NO_MASK = 255  # stands everywhere in the mask of a record that has none
+
+
+class SourcePictures:
+    """The picture files behind the rows of a cache, rendered row by row on a few threads.
+
+    Args:
+        cache: whose rows are rendered.
+        data: manifest or folder of the pictures that the cache was made from.
+        policy: draw new views by this policy in each epoch; None = the views that the cache recorded.
+        seed: of the new views.
+    """
+
+    def __init__(
+        self, cache: JointCache, data: Path, *, policy: str | None = None, seed: int = 0, threads: int = 4
+    ) -> None:
+        self._cache, self._policy, self._seed = cache, policy, seed
+        self._records = {record.id: record for record in load_records(data, unlabelled=True)}
+        self._refuse_others(data)
+        self._fresh: dict[str, NDArray[np.int32]] = {}
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="render")
+
+    def start_epoch(self, epoch: int) -> None:
+        """Draw the epoch's views, where views are drawn anew."""
+        if self._policy is None:
+            return
+        train = [replace(record, split="train") for record in self._records.values()]
+        plan = draw_plan(train, views=2, seed=mix_counts(self._seed, epoch) >> 1, policy=self._policy)
+        self._fresh = {record.id: plan.params[2 * index + 1] for index, record in enumerate(train)}  # view 1 of 0, 1
+
+    def fill(self, rows: NDArray[np.int64], out: HostBatch) -> None:
+        """Render `rows` into `image` (B, S, S, 3), `mask` and `valid` (B, S, S) of `out`, all uint8."""
+        ids = self._cache.record_ids(rows)
+        recorded = self._cache.params(rows)
+        train = self._cache.split[rows] == 0
+        numbers = [
+            self._fresh[each] if fresh and self._fresh else row
+            for each, fresh, row in zip(ids, train, recorded, strict=True)
+        ]
+        list(self._pool.map(lambda place: self._fill_one(place, ids[place], numbers[place], out), range(len(ids))))
+
+    def _fill_one(self, place: int, record_id: str, numbers: NDArray[np.int32], out: HostBatch) -> None:
+        record, params = self._records[record_id], ViewParams.from_row(numbers)
+        side_px = out["image"].shape[1]
+        # As extraction lays it out: another memory layout resamples to other last bits.
+        picture = torch.from_numpy(np.ascontiguousarray(read_image(record.image).transpose(2, 0, 1)))  # -> (3, H, W)
+        view = replay_image(picture, params, side_px)
+        out["image"][place] = (view * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        out["valid"][place] = replay_valid(params, side_px).numpy()
+        if record.mask is None:
+            out["mask"][place] = NO_MASK
+        else:
+            out["mask"][place] = replay_mask(torch.from_numpy(read_mask(record.mask)), params, side_px).numpy()
+
+    def _refuse_others(self, data: Path) -> None:
+        """Raise unless `data` holds every record of the cache, unchanged."""
+        lines = {str(line["id"]): line for part in self._cache.parts for line in part.table.records}
+        absent = [record_id for record_id in lines if record_id not in self._records]
+        if absent:
+            raise DataError(
+                f"{data} lacks {len(absent)} of the {len(lines)} records of the cache, such as "
+                f"{', '.join(absent[:_SHOWN_IDS])}; give the data that the cache was extracted from"
+            )
+        changed = [name for name, line in lines.items() if _digests(self._records[name]) != _stored_digests(line)]
+        if changed:
+            raise ManifestError(
+                f"{len(changed)} pictures or masks in {data} changed since the cache was made, such as "
+                f"{', '.join(changed[:_SHOWN_IDS])}; restore them, or extract a new cache"
+            )
+
+
+def _digests(record: Record) -> tuple[str, str]:
+    return record.image_sha256, record.mask_sha256
+
+
+def _stored_digests(line: object) -> tuple[str, str]:
+    return line["image_sha256"], line["mask_sha256"]  # type: ignore[index]
+
+
+def picture_shapes(side_px: int) -> dict[str, Sequence[int]]:
+    """Return the shape of one row of each picture array."""
+    return {"image": (side_px, side_px, 3), "mask": (side_px, side_px), "valid": (side_px, side_px)}

@@ -1,0 +1,86 @@
+"""What every distiller does: it names taps, makes targets of them, holds the student to them, and measures."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from difom_train.distill.choice import TeachingCache
+from difom_train.distill.comparison import Comparison, count_moments, summarise_moments
+from difom_train.students.base import StudentOutput
+
+Batch = dict[str, Any]
+Targets = dict[str, Tensor]
+
+
+class Distiller(nn.Module):
+    """Distils nothing; every kind of distillation is one of these with taps, targets and comparisons.
+
+    Attributes:
+        taps: full names of what `targets` needs of a batch.
+        weights: term name -> its weight beside the segmentation loss.
+    """
+
+    def __init__(self, cache: TeachingCache, taps: Sequence[str], weights: dict[str, float]) -> None:
+        super().__init__()
+        self._decode = cache.decode
+        self.taps = tuple(dict.fromkeys(taps))
+        self.weights = weights
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether `calibrate` has to be called before the first `targets`."""
+        return False
+
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        """Fit what needs the masks of training records (nothing, unless a kind says otherwise)."""
+
+    def features(self, batch: Batch, tap: str) -> Tensor:
+        """Return the decoded features of one tap, (B, C, g, g) float32."""
+        return self._decode(tap, batch[f"{tap}/code"], batch.get(f"{tap}/scale")).float()
+
+    def targets(self, batch: Batch) -> Targets:
+        """Return what the student is compared with; call it without autocast or with, it computes in float32.
+
+        Args:
+            batch: "<tap>/code" and "<tap>/scale" for each of `taps`, tensors on this module's device.
+        """
+        return {}
+
+    def compare(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> list[Comparison]:
+        """Return each pair of maps that the terms are made of."""
+        return []
+
+    def terms(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> dict[str, Tensor]:
+        """Return the unweighted terms, each (B,), under the keys of `weights`.
+
+        Args:
+            output: of `Student.forward_train`.
+            targets: of `targets`, for the same pictures.
+            valid: (B, H, W), 1 inside the frame; None where every pixel is.
+        """
+        return {}
+
+    def forward(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> dict[str, Tensor]:
+        """The same as `terms`, so that wrappers which synchronise gradients see the call."""
+        return self.terms(output, targets, valid)
+
+    @torch.no_grad()
+    def measure(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> dict[str, Tensor]:
+        """Return sums for `summarise`; add them over batches, and over processes."""
+        return count_moments(self.compare(output, targets, valid))
+
+    def summarise(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        """Return target variance, student variance and explained fraction by log key."""
+        return summarise_moments(sums)
+
+    def describe(self) -> list[str]:
+        """Return lines for the start of a run: what teaches what."""
+        return ["distillation: none"]
+
+
+def in_float32(device: torch.device) -> AbstractContextManager[None]:
+    """Return a context in which autocast is off: targets, bands and errors need more than bfloat16's 8 bits."""
+    return torch.autocast(device.type, enabled=False)

@@ -1,0 +1,163 @@
+"""`multiscale`: every level learns from the taps of its stride, and the masks learn from the teachers' masks."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from difom_train.distill.bands import fill_outside, split_bands
+from difom_train.distill.base import Batch, Distiller, Targets, in_float32
+from difom_train.distill.calibration import Calibration, fit_calibration, sample_cells
+from difom_train.distill.choice import (
+    TeachingCache,
+    logits_taps,
+    match_levels,
+    refuse_nothing,
+    teacher_of,
+)
+from difom_train.distill.comparison import Comparison, cells_inside, meet, to_grid
+from difom_train.distill.heads import build_heads
+from difom_train.distill.losses import cosine_and_smooth_l1, soft_mask_loss, squared_error
+from difom_train.distill.settings import DistillSettings
+from difom_train.distill.targets import FrozenTarget, fit_projection
+from difom_train.students.base import Student, StudentOutput
+
+MASK_LEVEL = "logits"  # the student's own main output
+
+
+class MultiscaleDistiller(Distiller):
+    """Each pair of tap and level has its own head; pairs count equally within a teacher, and teachers among each other.
+
+    Targets are rotated so that every channel has variance 1 (PHI-S), and compared by 0.9 cosine + 0.1 smooth L1. The
+    logits of teachers that give them are calibrated on training masks and compared as soft masks.
+    """
+
+    calibration: Tensor
+
+    def __init__(
+        self, settings: DistillSettings, cache: TeachingCache, student: Student, teachers: Sequence[str], input_px: int
+    ) -> None:
+        matches = match_levels(cache, teachers, student, input_px) if settings.feature_weight > 0 else []
+        logits = logits_taps(cache, teachers) if settings.logits_weight > 0 else []
+        if not matches and not logits:
+            refuse_nothing(cache, teachers, student)
+        weights = {"feature": settings.feature_weight} if matches else {}
+        weights |= {"low": settings.low_weight, "high": settings.high_weight} if matches and settings.bands else {}
+        weights |= {"logits": settings.logits_weight} if logits else {}
+        super().__init__(cache, [match.tap for match in matches] + logits, weights)
+        self.matches = matches
+        self.mask_taps = tuple(logits)
+        self.feature_taps = tuple(dict.fromkeys(match.tap for match in matches))
+        projections = [
+            FrozenTarget(fit_projection(tap, cache.stats(tap), settings.channels, equalise=True))
+            for tap in self.feature_taps
+        ]
+        self.projections = nn.ModuleList(projections)
+        channels = {tap: projection.channels for tap, projection in zip(self.feature_taps, projections, strict=True)}
+        self.heads = build_heads(student, [(match.level, channels[match.tap]) for match in matches])
+        self.register_buffer("calibration", torch.full((len(logits), 2), torch.nan))
+
+    @property
+    def needs_calibration(self) -> bool:
+        return bool(self.calibration.isnan().any())
+
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        """Fit sigmoid(a t + b) for each logits tap.
+
+        Args:
+            batches: of labelled training records, view 0: "<tap>/code", "<tap>/scale", "mask" (B, H, W) of 0 and 1,
+                and perhaps "valid" (B, H, W).
+        """
+        cells: dict[str, list[tuple[Tensor, Tensor]]] = {tap: [] for tap in self.mask_taps}
+        for batch in batches:
+            for tap in self.mask_taps:
+                logits = self.features(batch, tap)
+                mask = to_grid(batch["mask"].clamp(max=1).float().unsqueeze(1), logits.shape[-1])
+                inside = sample_cells(cells_inside(batch.get("valid"), logits)) > 0
+                cells[tap].append((sample_cells(logits)[inside].cpu(), sample_cells(mask)[inside].cpu()))
+        for index, tap in enumerate(self.mask_taps):
+            values = torch.cat([pair[0] for pair in cells[tap]] or [torch.empty(0)])
+            truth = torch.cat([pair[1] for pair in cells[tap]] or [torch.empty(0)])
+            fitted = fit_calibration(tap, values, truth)
+            self.calibration[index] = torch.tensor([fitted.slope, fitted.offset])
+
+    @torch.no_grad()
+    def targets(self, batch: Batch) -> Targets:
+        targets = {}
+        for tap, projection in zip(self.feature_taps, self.projections, strict=True):
+            grid = max(match.grid for match in self.matches if match.tap == tap)
+            features = to_grid(self.features(batch, tap), grid)
+            with in_float32(features.device):
+                targets[tap] = projection(features)
+        for index, tap in enumerate(self.mask_taps):
+            slope, offset = self.calibration[index]
+            targets[tap] = (slope * self.features(batch, tap) + offset).sigmoid()
+        return targets
+
+    def compare_features(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> list[Comparison]:
+        """Return each level, through its head, beside the target of each of its taps."""
+        pairs = []
+        for match, head in zip(self.matches, self.heads, strict=True):
+            level, target = meet(output.levels[match.level].float(), targets[match.tap])
+            with in_float32(target.device):
+                pairs.append(Comparison(match.tap, match.level, head(level), target, cells_inside(valid, target)))
+        return pairs
+
+    def compare_masks(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> list[Comparison]:
+        """Return the student's main logits beside each teacher's soft mask."""
+        pairs = []
+        for tap in self.mask_taps:
+            logits, prob = meet(output.logits[0].float(), targets[tap])
+            pairs.append(Comparison(tap, MASK_LEVEL, logits, prob, cells_inside(valid, prob)))
+        return pairs
+
+    def terms(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> dict[str, Tensor]:
+        terms: dict[str, list[tuple[str, Tensor]]] = {name: [] for name in self.weights}
+        with in_float32(output.logits[0].device):
+            for pair in self.compare_features(output, targets, valid):
+                loss = cosine_and_smooth_l1(pair.student, pair.target, pair.inside)
+                terms["feature"].append((pair.what, loss))
+                if "low" in terms:
+                    low, high = _band_errors(pair)
+                    terms["low"].append((pair.what, low))
+                    terms["high"].append((pair.what, high))
+            for pair in self.compare_masks(output, targets, valid):
+                terms["logits"].append((pair.what, soft_mask_loss(pair.student, pair.target, pair.inside)))
+            return {name: mean_over_teachers(losses) for name, losses in terms.items()}
+
+    def compare(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> list[Comparison]:
+        masks = self.compare_masks(output, targets, valid)
+        for pair in masks:
+            pair.student = pair.student.sigmoid()
+        return self.compare_features(output, targets, valid) + masks
+
+    def calibrations(self) -> dict[str, Calibration]:
+        """Return slope and offset by logits tap."""
+        rows = self.calibration.tolist()
+        return {tap: Calibration(*row) for tap, row in zip(self.mask_taps, rows, strict=True)}
+
+    def describe(self) -> list[str]:
+        kept = dict(zip(self.feature_taps, self.projections, strict=True))
+        lines = [f"distillation: multiscale, {len(self.matches)} pairs of tap and level"]
+        for match in self.matches:
+            projection = kept[match.tap]
+            lines.append(
+                f"  {match.tap} -> {match.level}, {match.grid} x {match.grid} cells, "
+                f"{projection.channels} directions keep {projection.kept_frac:.1%} of variance"
+            )
+        return lines + [f"  {tap} -> the student's mask" for tap in self.mask_taps]
+
+
+def mean_over_teachers(losses: Sequence[tuple[str, Tensor]]) -> Tensor:
+    """Return the mean over teachers of the mean over each teacher's losses; (tap, (B,)) each -> (B,)."""
+    by_teacher: dict[str, list[Tensor]] = {}
+    for tap, loss in losses:
+        by_teacher.setdefault(teacher_of(tap), []).append(loss)
+    return torch.stack([torch.stack(own).mean(dim=0) for own in by_teacher.values()]).mean(dim=0)
+
+
+def _band_errors(pair: Comparison) -> tuple[Tensor, Tensor]:
+    student, target = (fill_outside(x, pair.inside) for x in (pair.student, pair.target))
+    (student_low, student_high), (target_low, target_high) = split_bands(student), split_bands(target)
+    low = squared_error(student_low, target_low, pair.inside)
+    return low, squared_error(student_high, target_high, pair.inside)

@@ -1,0 +1,66 @@
+"""The state of a run on disk: written whole after every epoch, read back bit for bit."""
+
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from difom_cache.errors import RunError
+
+CHECKPOINT = "last.ckpt"
+FORMAT_VERSION = 1
+
+
+@dataclass
+class Progress:
+    """How far a run has come, beside its weights."""
+
+    epochs_done: int = 0
+    best_dice: float = -1.0
+    best_epoch: int = -1
+    first_alive: dict[str, float] = field(default_factory=dict)
+    "The distiller's figures of the first epoch that distilled, which later ones are compared with."
+    alive: list[dict[str, float]] = field(default_factory=list)
+    "The distiller's figures of every epoch that distilled."
+    collapsed: list[str] = field(default_factory=list)
+    "One line for each variance that collapsed in any epoch."
+    warnings: list[str] = field(default_factory=list)
+    "`collapsed`, and what is unexplained as of now."
+
+
+def write_checkpoint(folder: Path, progress: Progress, states: dict[str, Any]) -> None:
+    """Write `last.ckpt` so that it is either the old one or the new one, whatever happens."""
+    partial = folder / f".{CHECKPOINT}.partial"
+    content = {"format": FORMAT_VERSION, "progress": asdict(progress), "states": states}
+    with partial.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(folder / CHECKPOINT)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_checkpoint(folder: Path) -> tuple[Progress, dict[str, Any]]:
+    """Return the progress and the states of `last.ckpt`, on the CPU.
+
+    Raises:
+        RunError: there is none, it is damaged, or another version wrote it.
+    """
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        raise RunError(
+            f"{folder} holds no {CHECKPOINT}: the run was stopped before its first epoch ended; start it anew"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds for a damaged file
+        raise RunError(f"{path} cannot be read ({error}); remove the folder and start the run anew") from error
+    if content.get("format") != FORMAT_VERSION:
+        raise RunError(f"{path} has format {content.get('format')!r}, expected {FORMAT_VERSION}")
+    return Progress(**content["progress"]), content["states"]

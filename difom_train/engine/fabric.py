@@ -1,0 +1,108 @@
+"""The machine a run computes on: Lightning Fabric for one CPU, one GPU, or the processes of torchrun and Slurm."""
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.loggers import CSVLogger, TensorBoardLogger
+from lightning.fabric.strategies import DDPStrategy
+
+from difom_cache.errors import DeviceError
+
+_PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+_INTERACTIVE = {"bash", "interactive"}  # job names under which Slurm has allocated, but started nothing with srun
+
+
+@dataclass(frozen=True)
+class Processes:
+    """How many processes train together."""
+
+    on_machine: int
+    machines: int
+
+    @property
+    def world(self) -> int:
+        """All of them."""
+        return self.on_machine * self.machines
+
+
+def count_processes(environment: dict[str, str]) -> Processes:
+    """Return how many processes torchrun or srun has started; one where neither has."""
+    if "LOCAL_WORLD_SIZE" in environment:
+        here = int(environment["LOCAL_WORLD_SIZE"])
+        return Processes(here, int(environment["WORLD_SIZE"]) // here)
+    tasks, job = int(environment.get("SLURM_NTASKS", "1")), environment.get("SLURM_JOB_NAME", "")
+    if tasks > 1 and "SLURM_PROCID" in environment and job not in _INTERACTIVE:
+        machines = int(environment.get("SLURM_NNODES", "1"))
+        return Processes(tasks // machines, machines)
+    return Processes(1, 1)
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the device that `wanted` names; auto = CUDA where there is one.
+
+    Raises:
+        DeviceError: no such device.
+    """
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = wanted.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+        raise DeviceError(f"device {wanted!r} is not known; use auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(f"device {wanted!r} was asked for, but PyTorch finds no CUDA device; use --device cpu")
+    if kind == "cuda" and number and int(number) >= torch.cuda.device_count():
+        raise DeviceError(f"device {wanted!r} does not exist; there are {torch.cuda.device_count()} CUDA devices")
+    return torch.device(wanted)
+
+
+def open_fabric(device: torch.device, precision: str, *, logger: str, folder: Path) -> Fabric:
+    """Return Fabric, launched.
+
+    Args:
+        device: kind, and number where it matters.
+        precision: float32, bfloat16 or auto (bfloat16 on CUDA).
+        logger: tensorboard, csv or none; written to a folder of that name inside `folder`.
+        folder: of the run.
+    """
+    if precision == "auto":
+        precision = "bfloat16" if device.type == "cuda" else "float32"
+    processes = count_processes(dict(os.environ))
+    with warnings.catch_warnings():
+        # It warns wherever Slurm is installed but not used, which is no news to who trains on one machine.
+        warnings.filterwarnings("ignore", message="The `srun` command is available")
+        fabric = _build_fabric(device, precision, processes, _build_logger(logger, folder))
+        fabric.launch()
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+    return fabric
+
+
+def _build_fabric(device: torch.device, precision: str, processes: Processes, loggers: Any) -> Fabric:
+    several = processes.world > 1
+    # Some parameters have no gradient in some phases (heads, a frozen encoder), and each process keeps its own
+    # batch-norm statistics within an epoch, as one process does over accumulated passes.
+    strategy = DDPStrategy(
+        find_unused_parameters=True,
+        broadcast_buffers=False,
+        process_group_backend="nccl" if device.type == "cuda" else "gloo",
+    )
+    return Fabric(
+        accelerator=device.type,
+        devices=[device.index] if device.index is not None and not several else processes.on_machine,
+        num_nodes=processes.machines,
+        strategy=strategy if several else "auto",
+        precision=_PRECISIONS[precision],  # type: ignore[arg-type]
+        loggers=loggers,
+    )
+
+
+def _build_logger(name: str, folder: Path) -> Any:
+    if name == "none":
+        return []
+    kind = {"tensorboard": TensorBoardLogger, "csv": CSVLogger}[name]
+    return kind(root_dir=folder, name="", version=name)

@@ -1,0 +1,1 @@
+"""Scores of frames, gathered into tables and compared between runs."""

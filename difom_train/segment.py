@@ -1,0 +1,121 @@
+"""A network as its users see it: pictures of any size in, probabilities of the same size out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from difom_cache import ViewParams, replay_image
+from difom_cache.errors import DeviceError, TeacherError
+from difom_train.students.base import Student
+from difom_train.students.saved import load_student
+
+TEACHER_PREFIX = "teacher:"
+
+
+class Segmenter(Protocol):
+    """What turns pictures into logits."""
+
+    name: str
+    input_px: int
+    device: str
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Return (B, 1, h, w) float32 logits of pixels (B, 3, input_px, input_px) in [0, 1], on the device."""
+        ...
+
+
+class StudentSegmenter:
+    """The student of a run, at the input size it was trained with."""
+
+    def __init__(self, student: Student, *, name: str, device: str) -> None:
+        self.student = student
+        self.name = name
+        self.input_px = int(student.meta["input_px"])
+        self.device = device
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.student(pixels)
+        return logits.float()
+
+
+class TeacherSegmenter:
+    """A teacher that has a logits tap of its own, such as `onnx:FILE` or `student:RUN`."""
+
+    def __init__(self, spec: str, *, device: str) -> None:
+        from difom_cache import build_teacher  # late: it brings the teacher's own library
+
+        known = build_teacher(spec, device=device).spec
+        taps = [tap for tap in known.native.values() if tap.kind == "logits" and tap.channels == 1]
+        if not taps:
+            raise TeacherError(
+                f"{spec} gives no polyp logits (its taps: {', '.join(known.native)}), so it cannot be scored; "
+                "foundation models need a student on top"
+            )
+        self.tap = taps[0].name
+        self.teacher = build_teacher(spec, device=device, taps=[f"{self.tap}@native"])
+        self.name = known.label
+        self.input_px = known.input_px
+        self.device = device
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        return self.teacher.features(pixels)[self.tap].float()
+
+
+def load_segmenter(spec: Path | str, *, device: str = "auto") -> Segmenter:
+    """Return the student of a run folder, or the teacher that "teacher:SPEC" names.
+
+    Raises:
+        RunError: the folder holds no trained student.
+        TeacherError: the teacher gives no logits.
+        DeviceError: the device is not there.
+    """
+    chosen = pick_device(device)
+    if str(spec).startswith(TEACHER_PREFIX):
+        return TeacherSegmenter(str(spec).removeprefix(TEACHER_PREFIX), device=chosen)
+    folder = Path(spec)
+    return StudentSegmenter(load_student(folder, chosen), name=folder.resolve().name, device=chosen)
+
+
+def pick_device(device: str) -> str:
+    """Return the device to use; "auto" is CUDA where there is one.
+
+    Raises:
+        DeviceError: CUDA was asked for and is absent.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise DeviceError(f"--device {device}: this machine has no CUDA device; use --device cpu")
+    return device
+
+
+def render_picture(picture: NDArray[np.uint8], input_px: int) -> Tensor:
+    """Return a picture as the network gets it, equal to view 0 of a cache.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        input_px: side of the network's input.
+
+    Returns:
+        (3, input_px, input_px) float32 in [0, 1].
+    """
+    height, width = picture.shape[:2]
+    pixels = torch.tensor(picture).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+    return replay_image(pixels, whole_frame(width, height), input_px)
+
+
+def whole_frame(width: int, height: int) -> ViewParams:
+    """Return view 0 of a frame of this size: all of it, unturned."""
+    return ViewParams(top=0, left=0, height=height, width=width)
+
+
+@torch.inference_mode()
+def segment(segmenter: Segmenter, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """Return the logits of some pictures, whatever their sizes: (B, h, w) float32."""
+    pixels = torch.stack([render_picture(picture, segmenter.input_px) for picture in pictures])
+    return segmenter.logits(pixels.to(segmenter.device))[:, 0].cpu().numpy()

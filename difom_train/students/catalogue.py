@@ -1,0 +1,101 @@
+"""Students by name."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from difom_cache.errors import SettingsError, name_nearest
+from difom_train.students import pranet
+from difom_train.students import weights as sources
+from difom_train.students.base import Student, StudentSettings
+from difom_train.students.smp import PREFIX, SmpStudent
+from difom_train.students.unet import UNet
+from difom_train.students.unetpp import UNetPlusPlus
+
+STUDENTS: dict[str, Callable[[StudentSettings], Student]] = {
+    "unet": UNet,
+    "unet++": UNetPlusPlus,
+    "pranet": pranet.PraNet,
+}
+NAMES = [*STUDENTS, f"{PREFIX}ARCH/ENCODER"]
+
+
+def default_weights(name: str) -> str:
+    """Return where the student called `name` starts from unless told: "imagenet" or "random"."""
+    return "imagenet" if name == "pranet" or name.startswith(PREFIX) else "random"
+
+
+def build_student(
+    name: str,
+    *,
+    width: int | None = None,
+    weights: str | None = None,
+    neck: str | None = None,
+    deep_supervision: bool = False,
+    seed: int | None = None,
+) -> Student:
+    """Return a new student.
+
+    Args:
+        name: unet, unet++, pranet, or smp:ARCH/ENCODER.
+        width: channels of the finest scale (unet, unet++: 32 unless told) or behind PraNet's receptive fields (32).
+        weights: "random", "imagenet", a path, or None for `default_weights(name)`.
+        neck: None, "difom" or "paper".
+        deep_supervision: one output per nested decoder (unet++ only).
+        seed: of the random weights, drawn without touching the global generator; None draws from the global one.
+
+    Raises:
+        SettingsError: an unknown name, or an option that this student does not have.
+        WeightsError: the weights cannot be had, or are another network's.
+    """
+    settings = StudentSettings(name=name, width=width, neck=neck, deep_supervision=deep_supervision)
+    check_settings(settings)
+    source = weights or default_weights(name)
+    with _seeded(seed):
+        student = _build(settings, source)
+    if source not in ("imagenet", "random"):
+        _load(student, source)
+    return student
+
+
+def check_settings(settings: StudentSettings) -> None:
+    """Return if a student can be built from `settings`; raise SettingsError otherwise."""
+    name = settings.name
+    if name not in STUDENTS and not name.startswith(PREFIX):
+        raise SettingsError(name_nearest("student", name, NAMES))
+    if settings.deep_supervision and name != "unet++":
+        raise SettingsError(f"deep supervision is an option of unet++; {name} does not have it")
+    if settings.width is not None and name.startswith(PREFIX):
+        raise SettingsError(f"{name} has no --width; choose a smaller encoder instead")
+    if settings.width is not None and settings.width < 1:
+        raise SettingsError(f"--width is at least 1, found {settings.width}")
+
+
+def _build(settings: StudentSettings, source: str) -> Student:
+    if settings.name.startswith(PREFIX):
+        if source != "imagenet":
+            return SmpStudent(settings)
+        student: Student = sources.fetch(settings.name, lambda: SmpStudent(settings, encoder_weights="imagenet"))
+        return student
+    student = STUDENTS[settings.name](settings)
+    if source == "imagenet":
+        if not isinstance(student, pranet.PraNet):
+            raise SettingsError(f"{settings.name} has no ImageNet weights; pass --student-weights random or a path")
+        student.encoder.load_state_dict(sources.fetch_timm_state(pranet.ENCODER))
+    return student
+
+
+def _load(student: Student, source: str) -> None:
+    sources.load_file_into(student, Path(source))
+
+
+@contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,120 @@
+"""`student:RUN`: a trained student teaches another one. Its taps are its levels and its logits."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from difom_cache import (
+    NativeTap,
+    NetworkFacts,
+    TapNetwork,
+    TapRequest,
+    Teacher,
+    TeacherOrder,
+    Weights,
+    assemble,
+    digest_tensors,
+)
+from difom_cache.errors import TeacherError
+from difom_train.students.base import BOTTLENECK, Student, check_sides
+from difom_train.students.catalogue import build_student
+from difom_train.students.saved import load_student
+from difom_train.students.smp import PREFIX
+from difom_train.students.weights import load_file_into
+
+LOGITS = "logits"
+LOGITS_STRIDE = 2
+FEATURE_STRIDES = (8, 16, 32)
+DEFAULT_INPUT_PX = 352
+NO_CHANGE_MEAN = (0.0, 0.0, 0.0)  # the student normalises by itself
+NO_CHANGE_STD = (1.0, 1.0, 1.0)
+
+
+class StudentTaps(TapNetwork):
+    """A student read at its levels and its main logits."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Return the map (B, C, h, w) of each kept tap, of pixels (B, 3, S, S) in [0, 1]."""
+        output = self.student.forward_train(pixels)
+        maps = {**output.levels, LOGITS: output.logits[0]}
+        return {name: maps[name] for name in self.taps}
+
+
+def build(order: TeacherOrder) -> Teacher:
+    """Return the student of the run folder `order.variant` as a teacher.
+
+    Its input is the size that it was trained at, unless the order names another.
+
+    Raises:
+        TeacherError: the order names no run folder.
+        RunError: the folder holds no trained student.
+        SettingsError: the input size does not divide by the student's largest stride.
+    """
+    if not order.variant:
+        raise TeacherError("the teacher `student` needs a run folder: --teacher student:RUN")
+    run = Path(order.variant)
+    student = _load(run, order.weights)
+    input_px = order.input_px or int(student.meta.get("input_px", DEFAULT_INPUT_PX))
+    check_sides(student, input_px, input_px)
+    native = {name: NativeTap(name, level.channels, level.stride) for name, level in student.levels.items()}
+    native[LOGITS] = NativeTap(LOGITS, 1, 1, kind="logits")
+    facts = NetworkFacts(
+        label=f"student-{run.resolve().name}",
+        name="student",
+        variant=f"{student.name}-{run.resolve().name}",
+        input_px=input_px,
+        mean=NO_CHANGE_MEAN,
+        std=NO_CHANGE_STD,
+        native=native,
+        default_taps=_default_taps(student, input_px, order.picture_px),
+        packages=_packages(student.name),
+        licence=str(student.meta.get("licence", "as the data and weights that the run was trained from")),
+        weights=Weights("random" if order.weights == "random" else str(run), digest_tensors(student.state_dict())),
+        options={},
+    )
+    teacher: Teacher = assemble(order, facts, StudentTaps(student))
+    return teacher
+
+
+def _load(run: Path, weights: str) -> Student:
+    student = load_student(run)
+    if weights == "random":
+        settings, meta = student.settings, student.meta
+        student = build_student(
+            settings.name,
+            width=settings.width,
+            weights="random",
+            neck=settings.neck,
+            deep_supervision=settings.deep_supervision,
+            seed=0,
+        )
+        student.meta = meta
+    elif weights != "hub":
+        load_file_into(student, Path(weights))
+    return student.eval()
+
+
+def _default_taps(student: Student, input_px: int, picture_px: int) -> tuple[TapRequest, ...]:
+    """Return the deepest level at each of the strides 8, 16 and 32, and the logits at 2.
+
+    Strides count picture px; where the student's own grid is coarser than that, the tap keeps the own grid.
+    """
+    deepest = {level.stride: name for name, level in student.levels.items() if not name.startswith("decoder")}
+    deepest[student.levels[BOTTLENECK].stride] = BOTTLENECK
+    wanted = [(deepest[stride], stride) for stride in FEATURE_STRIDES if stride in deepest]
+    taps = []
+    for name, stride in [*wanted, (LOGITS, LOGITS_STRIDE)]:
+        own_grid = input_px // (1 if name == LOGITS else student.levels[name].stride)
+        fits = picture_px % stride == 0 and picture_px // stride <= own_grid
+        taps.append(TapRequest(name, stride if fits else picture_px / own_grid))
+    return tuple(taps)
+
+
+def _packages(name: str) -> tuple[str, ...]:
+    if name.startswith(PREFIX):
+        return ("timm", "segmentation-models-pytorch")
+    return ("timm",) if name == "pranet" else ()

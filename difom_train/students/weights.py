@@ -1,0 +1,124 @@
+"""Where a student's first weights come from: chance, ImageNet through a hub, or a file."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import timm
+import torch
+from huggingface_hub import constants
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from difom_cache.errors import SettingsError, WeightsError
+from difom_train.students.base import Student
+
+REACH_S = 5.0  # a hub that answers nothing for so long counts as unreachable; its own retries take most of a minute
+WAY_OUT = "pass --student-weights random, or --student-weights PATH with a file fetched elsewhere"
+
+
+def fetch_timm_state(architecture: str) -> dict[str, Tensor]:
+    """Return timm's ImageNet weights of `architecture` (features only)."""
+    network = fetch(architecture, lambda: timm.create_model(architecture, pretrained=True, features_only=True))
+    state: dict[str, Tensor] = network.state_dict()
+    return state
+
+
+def fetch(what: str, create: Callable[[], Any]) -> Any:
+    """Return what `create` makes with weights from a hub or from its local cache.
+
+    Raises:
+        WeightsError: they are neither cached nor reachable; one line that names the way out.
+    """
+    try:
+        with _offline_if_unreachable():
+            return create()
+    except (SettingsError, MemoryError):
+        raise
+    except Exception as error:  # hubs fail with errors of many families (HTTP, socket, hub); the cause is kept
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"ImageNet weights of {what} could not be fetched ({reason}); {WAY_OUT}") from error
+
+
+@contextmanager
+def _offline_if_unreachable() -> Iterator[None]:
+    """Let the hub's client use its cache only, while inside, if the hub cannot be reached."""
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not _hub_answers()
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _hub_answers() -> bool:
+    try:
+        with urlopen(constants.ENDPOINT, timeout=REACH_S):
+            return True
+    except HTTPError:
+        return True  # it answered, if only to refuse this page
+    except OSError:
+        return False
+
+
+def load_file_into(student: Student, path: Path) -> None:
+    """Put the weights of `path` into `student`.
+
+    Args:
+        path: a run folder, a student's safetensors file, or an encoder's state (safetensors, pt, pth).
+
+    Raises:
+        WeightsError: no such file, unreadable, or another network's (names the first difference).
+    """
+    file = path / "student.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        raise WeightsError(f"no student weights at {file}; {WAY_OUT}")
+    state = read_state(file)
+    whole = student.state_dict()
+    if set(state) & set(whole):
+        _load(student, state, file)
+        return
+    encoder = student.encoder_modules()[0]
+    wanted = set(encoder.state_dict())
+    _load(encoder, {name: value for name, value in state.items() if name in wanted}, file)
+
+
+def read_state(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors or torch file by name."""
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise WeightsError(f"{file} cannot be read as weights ({error}); fetch or save it again") from error
+    except Exception as error:
+        if type(error).__name__ != "UnpicklingError":
+            raise
+        raise WeightsError(f"{file} holds more than tensors and is not loaded; save its state_dict alone") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{file} holds no table of tensors; save the network's state_dict alone")
+    return state
+
+
+def _load(module: nn.Module, state: dict[str, Tensor], file: Path) -> None:
+    expected = module.state_dict()
+    missing = sorted(set(expected) - set(state))
+    unknown = sorted(set(state) - set(expected))
+    if missing or unknown:
+        which = f"lacks {missing[0]!r}" if missing else f"has an unknown {unknown[0]!r}"
+        raise WeightsError(
+            f"{file} holds another network's weights: it {which} "
+            f"({len(missing)} missing, {len(unknown)} unknown of {len(expected)}); {WAY_OUT}"
+        )
+    for name, value in expected.items():
+        if value.shape != state[name].shape:
+            raise WeightsError(
+                f"{file} holds another network's weights: {name!r} is {tuple(state[name].shape)}, "
+                f"expected {tuple(value.shape)} (another width or neck?); {WAY_OUT}"
+            )
+    module.load_state_dict(state)
