@@ -1,0 +1,103 @@
+"""Dask fills a cache with the same bytes as one process, however many workers it has and however they die."""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from painted_folder import paint_folder
+
+from difom_cache import extract, finish, open_cache
+
+distributed = pytest.importorskip("distributed")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # sockets of killed workers
+]
+SMALL: dict[str, Any] = {
+    "teacher": ["dinov2:tiny@56", "mask2former:tiny@64"],
+    "weights": "random",
+    "input_size": 64,
+    "views": 5,
+    "quiet": True,
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return paint_folder(tmp_path_factory.mktemp("data"), frames=30)
+
+
+@pytest.fixture(scope="module")
+def expected(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The digests of a cache that one process filled."""
+    cache = tmp_path_factory.mktemp("one") / "feats"
+    assert extract(data=data, cache=cache, **SMALL).complete
+    return open_cache(cache).content_digests()
+
+
+@contextmanager
+def cluster(workers: int, folder: Path) -> Iterator[Any]:
+    options = {"n_workers": workers, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    with distributed.LocalCluster(**options, silence_logs=50, local_directory=str(folder)) as running:
+        yield running
+
+
+def worker_pids(running: Any) -> list[int]:
+    return [nanny.pid for nanny in running.workers.values() if nanny.pid]
+
+
+@pytest.mark.parametrize(
+    "workers",
+    [
+        pytest.param(1, marks=pytest.mark.slow),
+        pytest.param(2, marks=pytest.mark.journey),
+        pytest.param(4, marks=pytest.mark.slow),
+    ],
+)
+def test_workers_fill_a_cache_with_the_bytes_of_one_process(
+    workers: int, data: Path, expected: dict[str, str], tmp_path: Path
+) -> None:
+    with cluster(workers, tmp_path / "dask") as running:
+        report = extract(
+            data=data, cache=tmp_path / "feats", engine="dask", scheduler=running.scheduler_address, **SMALL
+        )
+    assert report.complete
+    assert open_cache(tmp_path / "feats").content_digests() == expected
+
+
+@pytest.mark.slow
+def test_workers_killed_in_the_middle_of_a_block_cost_nothing_but_time(
+    data: Path, expected: dict[str, str], tmp_path: Path
+) -> None:
+    feats, problems, kills = tmp_path / "feats", [], 0
+
+    def run(address: str) -> None:
+        try:
+            extract(data=data, cache=feats, engine="dask", scheduler=address, **SMALL)
+        except BaseException as error:
+            problems.append(error)
+
+    with cluster(2, tmp_path / "dask") as running:
+        extraction = threading.Thread(target=run, args=(running.scheduler_address,))
+        extraction.start()
+        for ticks in (1, 4, 7):
+            while extraction.is_alive() and len(list(feats.rglob("ticks/*.json"))) < ticks:
+                time.sleep(0.01)
+            time.sleep(random.uniform(0, 0.5))
+            pids = worker_pids(running)
+            if extraction.is_alive() and pids:
+                os.kill(random.choice(pids), signal.SIGKILL)
+                kills += 1
+        extraction.join()
+    assert not problems
+    assert kills == 3
+    assert open_cache(feats).content_digests() == expected
+    finish(feats)
+    assert not list(feats.rglob(".tmp-*"))

@@ -1,0 +1,51 @@
+"""A whole teacher in one file, to copy: the contract tests run it beside the built-in ones.
+
+In a package of your own, name `build` as an entry point of the group `difom.teachers`; then `--teacher edges` finds it.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from difom_cache.teachers.base import NativeTap, TapRequest, TeacherOrder
+from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
+from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_input_px
+from difom_cache.teachers.weights import Weights, digest_tensors, fill_random
+
+
+class EdgeTaps(TapNetwork):
+    """Two convolutions, read after each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = nn.Conv2d(3, 8, kernel_size=8, stride=8)
+        self.coarse = nn.Conv2d(8, 16, kernel_size=2, stride=2)
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Return the map (B, C, h, w) of each kept tap, of normalised pixels (B, 3, S, S)."""
+        fine = torch.tanh(self.fine(pixels))
+        maps = {"fine": fine, "coarse": self.coarse(fine)}
+        return {tap: maps[tap] for tap in self.taps}
+
+
+def build(order: TeacherOrder) -> NetworkTeacher:
+    """Return the teacher that `order` asks for."""
+    input_px = order.input_px or 352
+    check_input_px(input_px, 16, "edges")
+    with torch.random.fork_rng(devices=[]):  # PyTorch's own draw below must not move the user's generator
+        network = EdgeTaps()
+    fill_random(network, "edges")  # a real teacher reads order.weights here
+    facts = NetworkFacts(
+        label="edges",
+        name="edges",
+        variant=order.variant,
+        input_px=input_px,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        native={"fine": NativeTap("fine", 8, 8), "coarse": NativeTap("coarse", 16, 16)},
+        default_taps=(TapRequest("fine", 8), TapRequest("coarse", 16)),
+        packages=(),
+        licence="Apache-2.0",
+        weights=Weights("random", digest_tensors(network.state_dict())),
+        options={},
+    )
+    return assemble(order, facts, network)

@@ -1,0 +1,77 @@
+"""Colours change by explicit numbers, sizes change antialiased, and nothing draws from a global generator."""
+
+import numpy as np
+import pytest
+import torch
+
+from difom_train.data.keys import keys_of
+from difom_train.data.photometric import ColourRange, draw_colours, draw_scale, recolour, to_pixels, to_side
+
+REACH = ColourRange(0.2, 0.3, 0.4, 0.05)
+NONE = ColourRange(0.0, 0.0, 0.0, 0.0)
+
+
+def draw(reach=REACH, records=200, seed=0, epoch=0):
+    return draw_colours(reach, keys_of(map(str, range(records))), np.arange(records), seed=seed, epoch=epoch)
+
+
+def test_colours_fill_their_ranges():
+    factors = draw(records=2000)
+    for column, (low, high) in enumerate([(0.8, 1.2), (0.7, 1.3), (0.6, 1.4)]):
+        assert low <= factors[:, column].min() < low + 0.02
+        assert high - 0.02 < factors[:, column].max() <= high
+    assert np.abs(factors[:, 3]).max() == pytest.approx(0.05 * 2 * np.pi, rel=0.02)
+
+
+def test_colours_depend_on_seed_epoch_record_and_place_alone():
+    before = torch.get_rng_state()
+    assert np.array_equal(draw(), draw())
+    assert not np.array_equal(draw(), draw(seed=1))
+    assert not np.array_equal(draw(), draw(epoch=1))
+    assert torch.equal(torch.get_rng_state(), before)
+    twice = draw_colours(REACH, keys_of(["a", "a"]), np.array([0, 1]), seed=0, epoch=0)
+    assert not np.array_equal(twice[0], twice[1])
+
+
+def test_no_range_leaves_pixels_alone():
+    pixels = torch.rand(2, 3, 8, 8)
+    assert NONE.is_empty and not REACH.is_empty
+    torch.testing.assert_close(recolour(pixels, torch.from_numpy(draw(NONE, records=2))), pixels, atol=1e-5, rtol=0)
+
+
+def test_brightness_multiplies():
+    pixels = torch.full((1, 3, 4, 4), 0.5)
+    changed = recolour(pixels, torch.tensor([[1.2, 1.0, 1.0, 0.0]]))
+    torch.testing.assert_close(changed, torch.full_like(pixels, 0.6), atol=1e-5, rtol=0)
+
+
+def test_pixels_stay_in_range():
+    changed = recolour(torch.rand(8, 3, 8, 8), torch.from_numpy(draw(records=8)))
+    assert changed.min() >= 0 and changed.max() <= 1 and changed.isfinite().all()
+
+
+def test_stored_picture_becomes_channels_first_floats():
+    image = torch.zeros(1, 4, 4, 3, dtype=torch.uint8)
+    image[..., 1] = 255
+    pixels = to_pixels(image, 4)
+    assert pixels.shape == (1, 3, 4, 4)
+    assert torch.equal(pixels[0, :, 0, 0], torch.tensor([0.0, 1.0, 0.0]))
+
+
+def test_resizing_is_antialiased():
+    stripes = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
+    stripes[:, :, ::2] = 255
+    inner = to_pixels(stripes, 2)
+    torch.testing.assert_close(inner, torch.full_like(inner, 0.5), atol=0.05, rtol=0)
+
+
+def test_mask_is_one_where_half_of_it_was():
+    mask = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    mask[:, :2] = 1
+    assert to_side(mask, 2).tolist() == [[[1, 1], [0, 0]]]
+
+
+def test_one_scale_a_step_is_drawn_evenly():
+    drawn = [draw_scale((0.75, 1.0, 1.25), seed=0, epoch=0, step=step) for step in range(600)]
+    assert [drawn.count(scale) for scale in (0.75, 1.0, 1.25)] == pytest.approx([200] * 3, rel=0.2)
+    assert draw_scale((1.0,), seed=0, epoch=0, step=3) == 1.0

@@ -1,0 +1,306 @@
+"""What each kind of distillation does, on a cache in memory whose features follow from the pictures."""
+
+import copy
+import math
+
+import pytest
+import torch
+from memory_cache import MemoryCache
+
+from difom_cache.errors import CacheIncompleteError, SettingsError
+from difom_cache.store.layout import TapSpec
+from difom_train.distill.alive import find_collapse
+from difom_train.distill.bands import split_bands
+from difom_train.distill.bottleneck import share_channels
+from difom_train.distill.choice import Match
+from difom_train.distill.distiller import build_distiller
+from difom_train.distill.multiscale import mean_over_teachers
+from difom_train.distill.settings import KINDS, DistillSettings, neck_for
+from difom_train.students.base import StudentOutput
+from difom_train.students.catalogue import build_student
+
+PICTURE_PX = 64
+TAPS = {
+    name: TapSpec(name, kind, channels, PICTURE_PX // stride, stride, "float16")
+    for name, kind, channels, stride in [
+        ("a/deep@16", "feature", 6, 16),
+        ("a/fine@8", "feature", 5, 8),
+        ("b/deep@16", "feature", 4, 16),
+        ("b/logits@2", "logits", 1, 2),
+    ]
+}
+
+
+@pytest.fixture(scope="module")
+def cache():
+    return MemoryCache(records=20, views=2, picture_px=PICTURE_PX, taps=TAPS)
+
+
+@pytest.fixture(scope="module")
+def batch(cache):
+    return {key: torch.from_numpy(value) for key, value in cache.gather(range(8)).items()}
+
+
+@pytest.fixture(scope="module")
+def pictures(batch):
+    return batch["image"].permute(0, 3, 1, 2).float() / 255
+
+
+def build(cache, kind, *, seed=0, **options):
+    student = build_student("unet", width=2, neck=neck_for(kind), seed=seed)
+    settings = DistillSettings(kind=kind, **options)
+    distiller = build_distiller(settings, cache=cache, student=student, input_px=PICTURE_PX, seed=seed)
+    return student, distiller
+
+
+def calibrated(distiller, batch):
+    if distiller.needs_calibration:
+        distiller.calibrate([batch])
+    return distiller
+
+
+@pytest.fixture
+def small_notebook_grid(monkeypatch):
+    """The notebook's 64 x 64 Fourier transforms of 256 channels are slow; 16 x 16 show the same."""
+    monkeypatch.setattr("difom_train.distill.published.NOTEBOOK_GRID", 16)
+
+
+@pytest.mark.usefixtures("small_notebook_grid")
+@pytest.mark.parametrize("kind", KINDS)
+class TestEveryKind:
+    def test_terms_are_one_number_a_picture_under_the_weights_names(self, kind, cache, batch, pictures):
+        student, distiller = build(cache, kind, bands=True)
+        targets = calibrated(distiller, batch).targets({k: batch[k] for k in batch if k.startswith(distiller.taps)})
+        terms = distiller(student.forward_train(pictures), targets, batch["valid"])
+        assert set(terms) == set(distiller.weights) and (kind == "none") == (terms == {})
+        assert all(term.shape == (8,) and term.isfinite().all() and (term >= 0).all() for term in terms.values())
+
+    def test_what_a_picture_costs_does_not_depend_on_its_batch(self, kind, cache, batch, pictures):
+        student, distiller = build(cache, kind, bands=True)
+        student.eval()
+        calibrated(distiller, batch)
+        with torch.no_grad():
+            together = distiller(student.forward_train(pictures), distiller.targets(batch), batch["valid"])
+            first = {key: value[:1] for key, value in batch.items()}
+            alone = distiller(student.forward_train(pictures[:1]), distiller.targets(first), first["valid"])
+        for name, term in together.items():
+            torch.testing.assert_close(alone[name], term[:1], rtol=1e-4, atol=1e-5)
+
+    def test_targets_need_no_gradient_and_nothing_on_their_side_is_trained(self, kind, cache, batch):
+        _, distiller = build(cache, kind)
+        targets = calibrated(distiller, batch).targets(batch)
+        assert not any(target.requires_grad for target in targets.values())
+        trained = {name.partition(".")[0] for name, _ in distiller.named_parameters()}
+        assert trained == {"multiscale": {"heads"}, "published": {"fuse", "branch"}}.get(kind, set())
+
+    def test_a_whole_valid_area_is_the_same_as_none(self, kind, cache, batch, pictures):
+        student, distiller = build(cache, kind, bands=True)
+        output, targets = student.forward_train(pictures), calibrated(distiller, batch).targets(batch)
+        with_area, without = distiller(output, targets, batch["valid"]), distiller(output, targets, None)
+        for name, term in with_area.items():
+            torch.testing.assert_close(term, without[name])
+
+    def test_numbers_for_the_log_are_finite(self, kind, cache, batch, pictures):
+        student, distiller = build(cache, kind)
+        targets = calibrated(distiller, batch).targets(batch)
+        logged = distiller.summarise(distiller.measure(student.forward_train(pictures), targets, None))
+        assert all(math.isfinite(value) for value in logged.values())
+        words = {key.split("/")[1] for key in logged}
+        assert words == (set() if kind == "none" else {"target_var", "student_var", "explained"})
+        assert distiller.describe()[0].startswith("distillation: ")
+
+    def test_multi_scale_input_meets_the_same_targets(self, kind, cache, batch, pictures):
+        student, distiller = build(cache, kind)
+        targets = calibrated(distiller, batch).targets(batch)
+        for side in (48, 80):
+            resized = torch.nn.functional.interpolate(pictures, size=(side, side), mode="bilinear")
+            terms = distiller(student.forward_train(resized), targets, batch["valid"])
+            assert all(term.isfinite().all() for term in terms.values())
+
+    def test_a_copy_through_its_state_gives_the_same_terms(self, kind, cache, batch, pictures):
+        student, distiller = build(cache, kind)
+        output = student.forward_train(pictures)
+        expected = calibrated(distiller, batch)(output, distiller.targets(batch), None)
+        _, other = build(cache, kind, seed=1)
+        other.load_state_dict(copy.deepcopy(distiller.state_dict()))
+        assert not other.needs_calibration
+        terms = other(output, other.targets(batch), None)
+        assert all(torch.equal(terms[name], expected[name]) for name in expected)
+
+
+def test_difom_is_met_exactly_by_the_two_bands(cache, batch):
+    _, distiller = build(cache, "difom", channels=8)
+    targets = distiller.targets(batch)
+    low, high = split_bands(targets["fused"])  # (8, 8, 4, 4)
+    free = torch.randn(8, 256 - 8, 4, 4)
+    output = StudentOutput([], {}, {"z1": torch.cat([low, free], 1), "z2": torch.cat([high, free], 1)})
+    terms = distiller(output, targets, None)
+    torch.testing.assert_close(terms, {"low": torch.zeros(8), "high": torch.zeros(8)}, atol=1e-10, rtol=0)
+    logged = distiller.summarise(distiller.measure(output, targets, None))
+    assert logged["distill/explained/a/deep@16"] == pytest.approx(1)
+
+
+def test_channels_are_shared_equally_by_teachers_then_by_their_taps():
+    matches = [Match("a/x@16", "bottleneck", 4), Match("a/y@16", "bottleneck", 4), Match("b/z@16", "bottleneck", 4)]
+    assert share_channels(matches, 256) == [64, 64, 128]
+    with pytest.raises(SettingsError, match=r"distill\.channels = 3 is too few for 3 taps"):
+        share_channels(matches, 3)
+
+
+def test_a_student_without_the_neck_is_refused(cache):
+    student = build_student("unet", width=2)
+    with pytest.raises(SettingsError, match="needs a student with neck 'difom', found None"):
+        build_distiller(DistillSettings(kind="difom"), cache=cache, student=student, input_px=PICTURE_PX)
+
+
+def test_teachers_count_equally_however_many_taps_they_have():
+    losses = [("a/x", torch.tensor([1.0])), ("a/y", torch.tensor([3.0])), ("b/z", torch.tensor([10.0]))]
+    assert mean_over_teachers(losses).tolist() == [6.0]
+
+
+def test_multiscale_learns_from_what_is_weighted(cache, batch):
+    _, distiller = build(cache, "multiscale")
+    assert distiller.taps == ("a/deep@16", "a/fine@8", "b/deep@16", "b/logits@2")
+    assert distiller.weights == {"feature": 1.0, "logits": 1.0}
+    _, features_only = build(cache, "multiscale", logits_weight=0.0)
+    assert "b/logits@2" not in features_only.taps and not features_only.needs_calibration
+    _, logits_only = build(cache, "multiscale", feature_weight=0.0)
+    assert logits_only.taps == ("b/logits@2",) and list(logits_only.parameters()) == []
+    with pytest.raises(CacheIncompleteError, match="no tap can teach unet"):
+        build(cache, "multiscale", feature_weight=0.0, teachers=("a",))
+
+
+def test_calibration_makes_the_teachers_mask_the_best_answer(cache, batch):
+    """The painted tap is far from a logit of the disc; two numbers bring it as near as they can."""
+    _, distiller = build(cache, "multiscale", feature_weight=0.0)
+    distiller.calibrate([batch])
+    prob = distiller.targets(batch)["b/logits@2"]
+    mask = torch.nn.functional.avg_pool2d(batch["mask"].float().unsqueeze(1), 2)
+    guess = mask.mean()
+    entropy = torch.nn.functional.binary_cross_entropy(prob, mask)
+    assert entropy < 0.9 * -(guess * guess.log() + (1 - guess) * (1 - guess).log())
+    assert prob.mean().item() == pytest.approx(guess.item(), abs=0.02)
+
+
+class BranchStudent(torch.nn.Module):
+    """A bottleneck that holds both bands of the target, linearly mixed, and the neck above it: nothing else to learn."""
+
+    def __init__(self, student, distiller, batch):
+        super().__init__()
+        self.neck = student.neck
+        channels = student.levels["bottleneck"].channels
+        bands = torch.cat(split_bands(distiller.targets(batch)["fused"]), dim=1)
+        mixing = torch.randn(channels, bands.shape[1], generator=torch.Generator().manual_seed(0))
+        self.bottleneck = torch.einsum("ck,bkhw->bchw", mixing, bands) / 4
+
+    def forward(self):
+        _, shown = self.neck(self.bottleneck)
+        return StudentOutput([], {"bottleneck": self.bottleneck}, shown)
+
+
+def descend(forward, parameters, distiller, batch, *, steps, rate):
+    """Train by the distillation terms alone; return what is logged before and after."""
+    optimiser = torch.optim.Adam([*parameters, *distiller.parameters()], lr=rate)
+    logs = []
+    for step in range(steps + 1):
+        output, targets = forward(), distiller.targets(batch)
+        if step in (0, steps):
+            logs.append(distiller.summarise(distiller.measure(output, targets, None)))
+        optimiser.zero_grad()
+        sum(term.mean() for term in distiller(output, targets, None).values()).backward()
+        optimiser.step()
+    return logs
+
+
+def learn_by_neck(cache, batch, kind):
+    student = build_student("unet", width=2, neck=neck_for(kind), seed=0)
+    settings = DistillSettings(kind=kind, channels=8)
+    distiller = build_distiller(settings, cache=cache, student=student, input_px=PICTURE_PX)
+    branch = BranchStudent(student, distiller, batch)
+    return descend(branch, branch.parameters(), distiller, batch, steps=150, rate=3e-2)
+
+
+def test_difom_lives_its_target_constant_and_all_of_it_within_reach(cache, batch):
+    first, last = learn_by_neck(cache, batch, "difom")
+    for what in ("a/deep@16", "b/deep@16", "low", "high"):
+        assert last[f"distill/target_var/{what}"] == first[f"distill/target_var/{what}"]
+        assert last[f"distill/explained/{what}"] > 0.99, what
+    assert find_collapse(first, last) == []
+
+
+def test_the_papers_relu_cannot_reach_a_low_band_of_both_signs(cache, batch):
+    _, last = learn_by_neck(cache, batch, "paper")
+    assert last["distill/explained/low"] < 0.5
+
+
+def test_published_collapses_while_its_loss_looks_good(cache, batch, pictures, monkeypatch):
+    monkeypatch.setattr("difom_train.distill.published.NOTEBOOK_GRID", 8)
+    student, distiller = build(cache, "published")
+    with torch.no_grad():
+        output = student.eval().forward_train(pictures[:2])
+    few = {key: value[:2] for key, value in batch.items()}
+    first, last = descend(lambda: output, [], distiller, few, steps=100, rate=2e-2)
+    assert last["distill/target_var/low"] < 0.01 * first["distill/target_var/low"]
+    assert any(line.startswith("distill/target_var/low collapsed") for line in find_collapse(first, last))
+    assert distiller(output, distiller.targets(few), None)["low"].mean() < 1e-2
+
+
+@pytest.mark.usefixtures("small_notebook_grid")
+def test_published_reaches_nothing_that_the_decoder_uses(cache, batch, pictures):
+    student, distiller = build(cache, "published")
+    terms = distiller(student.forward_train(pictures), distiller.targets(batch), None)
+    sum(term.mean() for term in terms.values()).backward()
+    assert all(parameter.grad is None for parameter in student.decoder.parameters())
+
+
+def test_multiscale_lives_at_every_level(cache, batch, pictures):
+    student, distiller = build(cache, "multiscale")
+    calibrated(distiller, batch)
+    first, last = descend(
+        lambda: student.forward_train(pictures), student.parameters(), distiller, batch, steps=40, rate=3e-2
+    )
+    explained = {key: value for key, value in last.items() if key.startswith("distill/explained/")}
+    assert min(explained.values()) > 0.1, explained
+    assert find_collapse(first, last) == []
+
+
+def test_what_lies_outside_the_frame_teaches_nothing(cache, batch, pictures):
+    """Features outside may be anything: with a valid area the terms do not see them."""
+    valid = batch["valid"].clone()
+    valid[:, :, 48:] = 0
+    changed = {key: value.clone() for key, value in batch.items()}
+    for tap, spec in TAPS.items():
+        changed[f"{tap}/code"][..., spec.grid * 3 // 4 :] = 50.0
+    for kind in ("difom", "multiscale"):
+        student, distiller = build(cache, kind, bands=True)
+        calibrated(distiller, batch)
+        output = student.forward_train(pictures)
+        expected = distiller(output, distiller.targets(batch), valid)
+        terms = distiller(output, distiller.targets(changed), valid)
+        for name, term in terms.items():
+            torch.testing.assert_close(term, expected[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("small_notebook_grid")
+def test_a_bfloat16_context_changes_no_term(cache, batch, pictures):
+    for kind in ("difom", "published", "multiscale"):
+        student, distiller = build(cache, kind, bands=True)
+        calibrated(distiller, batch)
+        output = student.forward_train(pictures)
+        expected = distiller(output, distiller.targets(batch), None)
+        with torch.autocast("cpu", torch.bfloat16):
+            terms = distiller(output, distiller.targets(batch), None)
+        assert all(torch.equal(terms[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "diffom"}, "did you mean 'difom'"),
+        ({"low_weight": -1.0}, "low_weight is at least 0, found -1"),
+        ({"channels": 0}, "channels is at least 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(SettingsError, match=message):
+        DistillSettings(**options)

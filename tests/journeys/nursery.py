@@ -1,0 +1,173 @@
+"""A process that forks extractions after its imports, so that a kill meets work and not the loading of libraries.
+
+It runs no network itself and keeps torch to one thread, so that its children may be forked safely. As a script it reads
+one question a line, {"task": "kill" or "together", ...}, and answers each with one line of JSON.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from difom_cache import blocks
+from difom_cache.blocks import TeacherOrderLine, load_teacher
+from difom_cache.extract import extract
+from difom_cache.store.reader import open_cache
+
+Settings = dict[str, Any]
+
+
+def load(settings: Settings) -> None:
+    """Build the teacher here, so that every child inherits it."""
+    order = TeacherOrderLine(
+        spec=settings["teacher"],
+        weights="random",
+        taps=None,
+        strides=None,
+        device="cpu",
+        precision=None,
+        picture_px=settings["input_size"],
+    )
+    load_teacher(order)
+
+
+def fork(work: Callable[[], None]) -> int:
+    """Return the process number of a child that does `work` and ends."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        work()
+    finally:
+        sys.stdout.flush()
+        os._exit(1 if sys.exc_info()[0] else 0)
+
+
+def start(cache: Path, settings: Settings, log: Path) -> int:
+    """Start an extraction that notes in `log` each block that it has computed and each that it has ticked."""
+
+    def work() -> None:
+        for kind in (blocks.PictureBlock, blocks.TeacherBlock):
+            note_blocks(kind, log)
+        report = extract(cache=cache, weights="random", quiet=True, **settings)
+        log.with_suffix(".json").write_text(
+            json.dumps({"complete": report.complete, "computed": dict(report.computed_blocks)})
+        )
+
+    return fork(work)
+
+
+def note_blocks(kind: Any, log: Path) -> None:
+    publish = kind.publish
+
+    def noted(block: Any) -> None:
+        name = f"{block.job.folder} {block.job.block}\n"
+        with log.open("a") as file:
+            file.write(f"computed {name}")
+        publish(block)
+
+    kind.publish = noted
+
+
+def finish(cache: Path, settings: Settings, log: Path) -> dict[str, Any]:
+    """Run an extraction to its end and return what it did."""
+    child = start(cache, settings, log)
+    if os.waitpid(child, 0)[1]:
+        raise RuntimeError(f"an extraction into {cache} failed")
+    done: dict[str, Any] = json.loads(log.with_suffix(".json").read_text())
+    return done | {"digests": open_cache(cache).content_digests()}
+
+
+def ticked(cache: Path) -> dict[str, list[int]]:
+    """Return the blocks that are ticked, by column folder."""
+    found: dict[str, list[int]] = {}
+    for tick in sorted(cache.glob("**/ticks/[0-9]*.json")):
+        found.setdefault(str(tick.parent.parent.relative_to(cache)), []).append(int(tick.stem))
+    return found
+
+
+def computed(log: Path) -> dict[str, list[int]]:
+    """Return the blocks that were computed, by column folder."""
+    found: dict[str, list[int]] = {}
+    for line in log.read_text().splitlines() if log.exists() else []:
+        _, folder, block = line.split()
+        found.setdefault(folder, []).append(int(block))
+    return found
+
+
+def kill_once(cache: Path, settings: Settings, after_s: float) -> dict[str, Any]:
+    """Kill an extraction after a while, unless it ends before; return what it had computed and ticked."""
+    log = cache.with_name(f"{cache.name}-{time.monotonic_ns()}")
+    before = ticked(cache)
+    child = start(cache, settings, log)
+    time.sleep(after_s)
+    ended = os.waitpid(child, os.WNOHANG)[0] != 0
+    if not ended:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    after = ticked(cache)
+    lost = {f: sorted(set(b) - set(after.get(f, []))) for f, b in computed(log).items()}
+    again = {f: sorted(set(b) & set(before.get(f, []))) for f, b in computed(log).items()}
+    return {"ended": ended, "ticked": after, "lost": lost, "again": again}
+
+
+def kill(root: Path, settings: Settings, runs: int, chained: int, seed: int) -> dict[str, Any]:
+    """Kill `runs` extractions once each, and one up to `chained` times, always resumed; compare with one left in peace."""
+    moments = random.Random(seed)
+    finish(root / "warm", settings, root / "warm-log")
+    started_s = time.monotonic()
+    reference = finish(root / "reference", settings, root / "reference-log")
+    life_s = time.monotonic() - started_s
+    kills = []
+    for number in range(runs):
+        cache = root / f"run{number}"
+        killed = kill_once(cache, settings, moments.uniform(0, life_s))
+        kills.append(
+            killed | {"finished": finish(cache, settings, root / f"run{number}-log"), "left": leftovers(cache)}
+        )
+        shutil.rmtree(cache)
+    chain = []
+    while chained and len(chain) < chained and not (chain and chain[-1]["ended"]):
+        chain.append(kill_once(root / "chain", settings, moments.uniform(0.2, 0.8) * life_s))
+    chained_end = finish(root / "chain", settings, root / "chain-log") if chained else None
+    return {"life_s": life_s, "reference": reference, "kills": kills, "chain": chain, "chained_end": chained_end}
+
+
+def leftovers(cache: Path) -> list[str]:
+    """Return the temporary files that are still there."""
+    return [str(path) for path in cache.rglob(".tmp-*")]
+
+
+def together(root: Path, several: list[Settings]) -> dict[str, Any]:
+    """Run extractions into one cache at once, and into another one after the other; return what became of both."""
+    logs = [root / f"together-log{number}" for number in range(len(several))]
+    children = [start(root / "together", settings, log) for settings, log in zip(several, logs, strict=True)]
+    failed = [child for child in children if os.waitpid(child, 0)[1]]
+    for number, settings in enumerate(several):
+        calm = finish(root / "in-turn", settings, root / f"in-turn-log{number}")
+    digests = open_cache(root / "together").content_digests()
+    return {"failed": len(failed), "digests": digests, "in_turn": calm["digests"], "left": leftovers(root / "together")}
+
+
+def main() -> None:
+    """Answer every line of the standard input."""
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        ask = json.loads(line)
+        root = Path(ask.pop("root"))
+        for settings in ask.get("several", [ask.get("settings")]):
+            load(settings)
+        task = {"kill": kill, "together": together}[ask.pop("task")]
+        print(json.dumps(task(root, **ask)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

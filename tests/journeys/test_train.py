@@ -1,0 +1,226 @@
+"""From painted pictures through a real cache to a trained student, by the commands that a user types."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from painted_folder import paint_folder
+
+from difom_cache import (
+    ViewParams,
+    area_pool,
+    build_teacher,
+    extract,
+    load_records,
+    open_cache,
+    read_image,
+    replay_image,
+)
+from difom_train import evaluate, load_student, train
+from difom_train.assemble import Setting, Sources, build_learner, choose_rows, join_parts, open_feed, plan_run
+from difom_train.data.caches import JointCache
+from difom_train.data.loader import Batch, Waiting
+from difom_train.engine.checkpoint import read_checkpoint
+from difom_train.engine.fabric import open_fabric
+from difom_train.engine.journal import read_log, read_run
+from difom_train.engine.loop import take_step
+from difom_train.engine.phases import set_mode
+from difom_train.settings import change_settings, read_recipe
+
+pytestmark = pytest.mark.journey
+
+TEACHER, SIDE = "dinov2:tiny@56", 64
+PLAIN = ["machine.logger=none"]
+TINY = {"width": 4, "input_size": 32, "batch_size": 4, "epochs": 2, "device": "cpu", "changes": PLAIN}
+COMMAND = [sys.executable, "-c", "from difom_train.cli import main; main()"]
+OPTIONS = ["--student", "unet", "--width", 4, "--input-size", 32, "--batch-size", 4, "--device", "cpu", "--set", *PLAIN]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return paint_folder(tmp_path_factory.mktemp("data"), frames=30)
+
+
+@pytest.fixture(scope="module")
+def cache(data, tmp_path_factory):
+    path = tmp_path_factory.mktemp("caches") / "feats"
+    options = {"views": 3, "input_size": SIDE, "codec": "float16", "device": "cpu", "quiet": True}
+    extract(teacher=TEACHER, weights="random", data=data, cache=path, **options)
+    return path
+
+
+def run_command(*arguments, launcher=(), **options):
+    command = [*(launcher or COMMAND), *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900, **options)
+
+
+def assert_equal(one, other):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+def test_command_trains_a_student_that_scores(cache, data, tmp_path):
+    done = run_command(*OPTIONS, "--cache", cache, "--recipe", "difom", "--epochs", 3, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "records with masks" in done.stderr and "stage: disk" in done.stderr
+    assert [line["epoch"] for line in read_log(tmp_path / "run")] == [0, 1, 2]
+    assert read_run(tmp_path / "run")["cache_digests"][0].keys() == {"pictures", "teachers/dinov2"}
+    assert load_student(tmp_path / "run")(torch.rand(1, 3, 32, 32)).shape == (1, 1, 32, 32)
+    assert evaluate(tmp_path / "run", data, limit=2, workers=0).means()
+
+
+def test_wrong_name_is_one_line_and_exit_code_two(cache):
+    done = run_command("--student", "unett", "--cache", cache)
+    assert done.returncode == 2
+    assert "unett" in done.stderr and "unet" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_killed_run_resumes_to_the_same_weights(cache, tmp_path):
+    options = [*OPTIONS, "--cache", cache, "--recipe", "difom-multiscale", "--epochs", 6]
+    run_command(*options, "--out", tmp_path / "whole")
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, options), "--out", killed],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
+    )
+    while len(read_log(killed)) < 2 and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = run_command(*options, "--out", killed, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert_equal(read_checkpoint(tmp_path / "whole")[1]["learner"], read_checkpoint(killed)[1]["learner"])
+
+
+def test_cache_without_pictures_trains_to_the_same_weights_from_the_data(data, cache, tmp_path):
+    bare = tmp_path / "bare"
+    options = {"views": 3, "input_size": SIDE, "codec": "float16", "device": "cpu", "quiet": True}
+    extract(teacher=TEACHER, weights="random", data=data, cache=bare, pictures=False, **options)
+    (stored,) = train("unet", cache, "difom", tmp_path / "stored", **TINY)
+    (rendered,) = train("unet", bare, "difom", tmp_path / "rendered", data=data, **TINY)
+    assert_equal(load_student(stored).state_dict(), load_student(rendered).state_dict())
+
+
+def test_fresh_views_differ_from_epoch_to_epoch(data, cache, tmp_path):
+    options = TINY | {"changes": [*PLAIN, "data.fresh_views=true"]}
+    (fresh,) = train("unet", cache, "baseline", tmp_path / "fresh", data=data, **options)
+    (stored,) = train("unet", cache, "baseline", tmp_path / "stored", **TINY)
+    assert read_log(fresh)[0]["loss"] != read_log(stored)[0]["loss"]
+
+
+def test_two_caches_train_one_student(data, cache, tmp_path):
+    more = paint_folder(tmp_path / "more", frames=12, width=56)
+    options = {"views": 2, "input_size": SIDE, "codec": "float16", "device": "cpu", "quiet": True}
+    extract(teacher=TEACHER, weights="random", data=more, cache=tmp_path / "second", **options)
+    (run,) = train("unet", [cache, tmp_path / "second"], "difom", tmp_path / "run", **TINY)
+    alone = len(open_cache(cache).rows_of("train")) // 3
+    assert read_run(run)["rows"]["labelled_records"] > alone
+    assert len(read_run(run)["cache_digests"]) == 2
+
+
+def test_torchrun_trains_by_the_same_command(cache, tmp_path):
+    command = str(Path(sys.executable).with_name("difom-train"))
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "--no-python",
+        command,
+    ]
+    options = [*OPTIONS, "--cache", cache, "--recipe", "difom", "--epochs", 3, "--out", tmp_path / "run"]
+    done = run_command(*options, launcher=launcher)
+    assert done.returncode == 0, done.stderr[-3000:]
+    facts = read_run(tmp_path / "run")
+    assert facts["hardware"]["processes"] == 2 and facts["pictures_per_step"] == 8
+
+
+class LiveCache(JointCache):
+    """A cache whose targets may also arrive as float32 features, straight from a teacher."""
+
+    def decode(self, tap, code, scale=None):
+        return code if code.dtype == torch.float32 else super().decode(tap, code, scale)
+
+
+def test_fifty_steps_with_the_teacher_in_the_loop_equal_fifty_from_the_cache(data, cache, tmp_path):
+    # Large enough that steps do not magnify rounding: here a change of the first weights by 1e-7 moves losses by 4e-4, with
+    # batches of 4 at 32 px by 6e-3.
+    changes = [*PLAIN, "student.name=unet", "student.width=8", f"data.input_px={SIDE}", "data.batch_size=16"]
+    settings = change_settings(read_recipe("difom"), changes)
+    fabric = open_fabric(torch.device("cpu"), "float32", logger="none", folder=tmp_path)
+    teacher = build_teacher(TEACHER, weights="random", device="cpu", picture_px=SIDE)
+    records = {record.id: record for record in load_records(data)}
+
+    def live_batch(joint, batch):
+        rows = zip(joint.record_ids(batch.rows), joint.params(batch.rows), strict=True)
+        pixels = [
+            replay_image(
+                torch.from_numpy(np.ascontiguousarray(read_image(records[name].image).transpose(2, 0, 1))),
+                ViewParams.from_row(numbers),
+                teacher.spec.input_px,
+            )
+            for name, numbers in rows
+        ]
+        with torch.inference_mode():
+            features = teacher.features(torch.stack(pixels))
+            pooled = {
+                f"{teacher.spec.label}/{tap.name}/code": area_pool(features[tap.native], tap.grid(SIDE)).float()
+                for tap in teacher.spec.taps
+            }
+        return Batch(batch.rows, batch.tensors | {key: value.clone() for key, value in pooled.items()})
+
+    losses = {}
+    for name in ("cached", "live"):
+        setting = Setting(settings, Sources((cache,), None, False), tmp_path, fabric, LiveCache([open_cache(cache)]))
+        learner = build_learner(setting, pretrained=False)
+        feed = open_feed(setting, choose_rows(setting, learner.distiller.taps), learner.distiller.taps)
+        parts, plan = join_parts(setting, learner, feed), plan_run(setting, learner, feed)
+        set_mode(learner.student, freeze_encoder=False)
+        losses[name] = []
+        while len(losses[name]) < 50:
+            epoch, step = divmod(len(losses[name]), feed.steps)
+            if step == 0:
+                stored = feed.train_batches(epoch, learner.distiller.taps, distils=True, waiting=Waiting())
+                batches = stored if name == "cached" else (live_batch(setting.cache, each) for each in stored)
+            taken, _ = take_step(plan, parts, plan.phases[1], batches, epoch, step, {})
+            losses[name].append(float(taken["loss"]))
+    np.testing.assert_allclose(losses["cached"], losses["live"], rtol=1e-3)
+
+
+def test_bench_step_times_every_lane(cache):
+    done = run_command(
+        *("bench", "step", "--cache", cache, "--student", "unet", "--width", 4, "--input-size", 32, "--batch-size", 4),
+        *("--steps", 2, "--teacher", TEACHER, "--teacher-steps", 1, "--device", "cpu", "--json"),
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["median_s"].keys() == {
+        "plain",
+        "plain, with data",
+        "cached",
+        "cached, with data",
+        "teacher in the loop",
+    }
+    assert all(0 <= share <= 1 for share in answer["wait_frac"].values())
+
+
+def test_help_comes_in_a_second_and_loads_no_torch():
+    code = "import sys, difom_train.cli; assert 'torch' not in sys.modules and 'lightning' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_train_is_a_function_of_the_package():
+    assert import_module("difom_train.train").train is train
+    assert Path(import_module("difom_train.train").__file__).name == "train.py"

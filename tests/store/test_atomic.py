@@ -1,0 +1,164 @@
+"""Files appear whole or not at all, once, and in an order that a power cut cannot turn around."""
+
+import errno
+import hashlib
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from difom_cache.errors import CacheSpaceError
+from difom_cache.store.atomic import FileDigest, digest_file, remove, remove_stale, replace, write_once
+
+
+def digest_of(content: bytes) -> FileDigest:
+    return FileDigest(len(content), hashlib.sha256(content).hexdigest())
+
+
+def test_a_written_file_holds_its_parts_and_its_digest_is_theirs(tmp_path: Path) -> None:
+    digest = write_once(tmp_path / "new" / "file", [b"ab", memoryview(b"cd")])
+    assert (tmp_path / "new" / "file").read_bytes() == b"abcd"
+    assert digest == digest_of(b"abcd") == digest_file(tmp_path / "new" / "file")
+
+
+def test_nothing_but_the_file_is_left_in_its_folder(tmp_path: Path) -> None:
+    write_once(tmp_path / "file", [b"x"])
+    write_once(tmp_path / "file", [b"y"])
+    replace(tmp_path / "file", [b"z"])
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_second_writer_changes_nothing_and_learns_the_first_ones_digest(tmp_path: Path) -> None:
+    write_once(tmp_path / "file", [b"first"])
+    assert write_once(tmp_path / "file", [b"second"]) == digest_of(b"first")
+    assert (tmp_path / "file").read_bytes() == b"first"
+
+
+def test_replace_changes_what_lay_there(tmp_path: Path) -> None:
+    write_once(tmp_path / "file", [b"old"])
+    assert replace(tmp_path / "file", [b"new"]) == digest_of(b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_a_file_system_without_links_publishes_by_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert write_once(tmp_path / "file", [b"x"]) == digest_of(b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole_write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, part: whole_write(descriptor, part[:3]))
+    assert write_once(tmp_path / "file", [b"0123456789"]) == digest_of(b"0123456789")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+@pytest.mark.parametrize("call", ["write", "fsync", "open", "link"])
+def test_a_disk_without_room_is_one_clear_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, call: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, "injected")
+
+    with monkeypatch.context() as injected:
+        injected.setattr(os, call, refuse)
+        with pytest.raises(CacheSpaceError, match=f"cannot write .*file: {os.strerror(code)}") as caught:
+            write_once(tmp_path / "file", [b"x"])
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "injected")
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    with pytest.raises(CacheSpaceError, match=r"locked/file: Permission denied.*folder that can be written"):
+        write_once(tmp_path / "locked" / "file", [b"x"])
+
+
+def test_an_error_of_the_device_itself_is_not_called_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "injected")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="injected"):
+        write_once(tmp_path / "file", [b"x"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:
+    write_once(tmp_path / "file", [b"x"])
+    remove(tmp_path / "file")
+    remove(tmp_path / "file")
+    remove(tmp_path / "nowhere" / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def temp_of(folder: Path, host: str, pid: int) -> Path:
+    path = folder / f".tmp-{host}~{pid}~0a1b2c3d~c.0.0"
+    path.write_bytes(b"half")
+    return path
+
+
+def dead_pid() -> int:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    return child
+
+
+def test_temporary_files_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    host = socket.gethostname()
+    dead, alive = temp_of(tmp_path, host, dead_pid()), temp_of(tmp_path, host, os.getpid())
+    assert remove_stale(tmp_path) == [dead]
+    assert alive.exists() and not dead.exists()
+
+
+def test_temporary_files_of_another_host_go_after_a_day(tmp_path: Path) -> None:
+    fresh, old = temp_of(tmp_path, "elsewhere", 1), temp_of(tmp_path, "far.away", 1)
+    day_ago = fresh.stat().st_mtime - 24 * 3600 - 60
+    os.utime(old, (day_ago, day_ago))
+    assert remove_stale(tmp_path) == [old]
+    assert fresh.exists()
+
+
+def test_the_file_is_synced_before_its_name_and_the_name_before_the_call_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace: list[str] = []
+    fsync, link = os.fsync, os.link
+
+    def watch_fsync(descriptor: int) -> None:
+        kind = "folder" if Path(f"/proc/self/fd/{descriptor}").resolve().is_dir() else "file"
+        trace.append(f"fsync {kind}")
+        fsync(descriptor)
+
+    def watch_link(source: Path, target: Path) -> None:
+        trace.append("publish")
+        link(source, target)
+
+    monkeypatch.setattr(os, "fsync", watch_fsync)
+    monkeypatch.setattr(os, "link", watch_link)
+    write_once(tmp_path / "file", [b"x"])
+    assert trace == ["fsync file", "publish", "fsync folder"]
+
+
+def test_a_new_folder_is_known_to_the_folder_above_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def watch_fsync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").resolve())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch_fsync)
+    write_once(tmp_path / "a" / "b" / "file", [b"x"])
+    assert [path for path in synced if path.is_dir()] == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]

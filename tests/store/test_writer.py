@@ -1,0 +1,195 @@
+"""Writing: skeletons that say what will be there, blocks that are whole, and whose tick comes last."""
+
+import csv
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from small_cache import (
+    PARAM_NAMES,
+    Shape,
+    draw_arrays,
+    identity_of,
+    start_small_cache,
+    teacher_identity,
+    write_small_block,
+    write_small_cache,
+)
+
+from difom_cache.errors import CacheIdentityError, CacheSpaceError
+from difom_cache.store.ledger import read_ticks
+from difom_cache.store.reader import open_cache
+from difom_cache.store.writer import (
+    RowTable,
+    create_cache,
+    create_column,
+    spell_records,
+    write_block,
+    write_constant,
+)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_records_are_a_csv_in_the_order_of_the_rows() -> None:
+    line = {
+        "id": 'set/a "b", c',
+        "dataset": "set",
+        "split": "train",
+        "group": "",
+        "labelled": 1,
+        "width": 3,
+        "height": 2,
+    }
+    spelled = spell_records([line | {"image_sha256": "a", "mask_sha256": ""}])
+    (read,) = csv.DictReader(spelled.decode().splitlines())
+    assert read["id"] == 'set/a "b", c'
+    assert list(read) == [
+        "id",
+        "dataset",
+        "split",
+        "group",
+        "labelled",
+        "width",
+        "height",
+        "image_sha256",
+        "mask_sha256",
+    ]
+
+
+def test_an_identity_comes_before_everything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    link = os.link
+
+    def watch(source: Path, target: Path) -> None:
+        order.append(str(Path(target).relative_to(tmp_path)))
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", watch)
+    write_small_cache(tmp_path)
+    assert order[0] == "identity.json"
+    for folder in ("pictures/", "teachers/one/"):
+        below = [name for name in order if name.startswith(folder) and not name.endswith("zarr.json")]
+        assert below[0] == f"{folder}identity.json"
+
+
+def test_the_tick_of_a_block_is_published_after_all_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    column = start_small_cache(tmp_path)["teachers/one"]
+    order: list[str] = []
+    link = os.link
+
+    def watch(source: Path, target: Path) -> None:
+        order.append(str(Path(target).relative_to(tmp_path / "teachers/one")))
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", watch)
+    write_small_block(tmp_path, column, 2, draw_arrays(), 12)
+    assert order == [
+        "block1@2/code/c.2.0.0.0",
+        "block1@2/scale/c.2.0",
+        "logits@2/code/c.2.0.0.0",
+        "moments/000002.safetensors",
+        "ticks/000002.json",
+    ]
+
+
+def test_writing_everything_twice_changes_nothing(tmp_path: Path) -> None:
+    write_small_cache(tmp_path)
+    before = contents(tmp_path)
+    write_small_cache(tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_two_caches_of_one_content_are_equal_byte_by_byte(tmp_path: Path) -> None:
+    write_small_cache(tmp_path / "one")
+    write_small_cache(tmp_path / "two")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_the_second_writer_of_a_block_ticks_what_lies_there(tmp_path: Path) -> None:
+    column, arrays = start_small_cache(tmp_path)["pictures"], draw_arrays()
+    path = tmp_path / "pictures/image/c.0.0.0.0"
+    write_small_block(tmp_path, column, 0, arrays, 12)
+    first = read_ticks(tmp_path, column)[0].files["image"]
+    (tmp_path / "pictures/ticks/000000.json").unlink()
+    other = draw_arrays(seed=1)
+    tick = write_block(tmp_path, column, 0, {"image": other["image"][:4], "mask": other["mask"][:4]})
+    assert tick.files["image"] == first
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == first.sha256
+
+
+@pytest.mark.parametrize(
+    "rows", [np.zeros((3, 8, 8, 3), np.uint8), np.zeros((4, 8, 8), np.uint8), np.zeros((4, 8, 8, 3), np.float32)]
+)
+def test_arrays_that_are_not_those_of_the_column_are_refused(tmp_path: Path, rows: np.ndarray) -> None:
+    column = start_small_cache(tmp_path)["pictures"]
+    with pytest.raises(ValueError, match="image: got"):
+        write_block(tmp_path, column, 0, {"image": rows, "mask": np.zeros((4, 8, 8), np.uint8)})
+    assert not (tmp_path / "pictures/ticks").exists()
+
+
+def test_a_block_that_does_not_fit_on_the_disk_is_not_ticked_and_is_written_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    column, write, written_bytes = start_small_cache(tmp_path)["teachers/one"], os.write, 0
+
+    def fill_up(descriptor: int, part: memoryview) -> int:
+        nonlocal written_bytes
+        if written_bytes + len(part) > 300:
+            raise OSError(28, "injected")
+        written_bytes += len(part)
+        return write(descriptor, part)
+
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(os, "write", fill_up)
+        with pytest.raises(CacheSpaceError, match=r"scale/c\.0\.0: No space left on device\. What is finished is safe"):
+            write_small_block(tmp_path, column, 0, draw_arrays(), 12)
+    assert read_ticks(tmp_path, column) == {}
+    assert not list(tmp_path.rglob(".tmp-*"))
+    write_small_block(tmp_path, column, 0, draw_arrays(), 12)
+    assert sorted(read_ticks(tmp_path, column)) == [0]
+
+
+def test_another_cache_is_refused_before_a_byte_of_it_is_written(tmp_path: Path) -> None:
+    start_small_cache(tmp_path)
+    before = contents(tmp_path)
+    rows = RowTable(*[np.zeros(14, np.int32)] * 5, np.zeros((14, 4), np.int32))
+    with pytest.raises(CacheIdentityError, match=r"plan\.seed: held 0, this run null"):
+        create_cache(tmp_path, identity_of(plan={}), b"", rows, PARAM_NAMES)
+    assert contents(tmp_path) == before
+
+
+def test_a_column_carries_zarr_groups_all_the_way_up(tmp_path: Path) -> None:
+    start_small_cache(tmp_path)
+    for folder in (".", "rows", "pictures", "teachers", "teachers/one", "teachers/one/block1@2"):
+        assert json.loads((tmp_path / folder / "zarr.json").read_text())["node_type"] == "group"
+
+
+def test_a_skeleton_that_was_killed_half_way_is_completed(tmp_path: Path) -> None:
+    column = start_small_cache(tmp_path)["teachers/one"]
+    whole = contents(tmp_path)
+    for name in ("teachers/one/zarr.json", "teachers/one/block1@2/code/zarr.json", "rows/params/c.0.0", "records.csv"):
+        (tmp_path / name).unlink()
+    start_small_cache(tmp_path)
+    create_column(tmp_path, column, teacher_identity())
+    assert contents(tmp_path) == whole
+
+
+def test_a_constant_is_a_plain_array_for_any_reader(tmp_path: Path) -> None:
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    write_constant(tmp_path / "basis", values, ("channel", "direction"))
+    np.testing.assert_array_equal(np.asarray(zarr.open_array(tmp_path / "basis", mode="r")[...]), values)
+
+
+def test_a_last_block_of_one_row_reads_back(tmp_path: Path) -> None:
+    shape = Shape(records=5, block_rows=11)
+    small = write_small_cache(tmp_path, shape)
+    assert small.columns["pictures"].range_of(1) == (11, 12)
+    np.testing.assert_array_equal(open_cache(tmp_path).gather([11])["image"], small.arrays["image"][[11]])

@@ -1,0 +1,142 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from difom_cache.errors import SettingsError, WeightsError
+from difom_cache.teachers.catalogue import build_teacher, parse_teacher
+from difom_cache.teachers.describe import describe_teachers, spell_teachers
+from difom_cache.teachers.fetch import fetch_weights
+
+
+@pytest.mark.parametrize(
+    ("spec", "parts"),
+    [
+        ("sam", ("sam", "", None)),
+        ("dinov2:large@518", ("dinov2", "large", 518)),
+        ("dinov2@518", ("dinov2", "", 518)),
+        ("onnx:/a/b@home/net.onnx@224", ("onnx", "/a/b@home/net.onnx", 224)),
+        ("onnx:C:/net.onnx", ("onnx", "C:/net.onnx", None)),
+        ("hf:owner/model", ("hf", "owner/model", None)),
+    ],
+)
+def test_a_teacher_is_read_as_name_variant_and_size(spec, parts):
+    assert parse_teacher(spec) == parts
+
+
+@pytest.mark.parametrize("spec", ["", "@224", ":base"])
+def test_a_teacher_without_a_name_is_refused(spec):
+    with pytest.raises(SettingsError, match=r"expected a teacher as NAME\[:VARIANT\]\[@PX\]"):
+        parse_teacher(spec)
+
+
+def test_an_unknown_teacher_or_variant_names_the_nearest():
+    with pytest.raises(SettingsError, match="no teacher 'dinov22'; did you mean 'dinov2'"):
+        build_teacher("dinov22")
+    with pytest.raises(SettingsError, match="no variant of mask2former 'swin-l'; did you mean 'swin_l'"):
+        build_teacher("mask2former:swin-l")
+
+
+@pytest.fixture(scope="module")
+def described():
+    return {entry["teacher"]: entry for entry in describe_teachers()}
+
+
+def test_every_teacher_is_described_in_plain_json(described):
+    assert json.loads(json.dumps(described)) == described
+    assert {"sam:vit_h", "dinov2:giant", "oneformer:swin_l", "mask2former:swin_s", "onnx:FILE", "student:..."} <= set(
+        described
+    )
+    assert {t for t, entry in described.items() if entry["default"]} == {
+        "sam:vit_b",
+        "dinov2:base",
+        "dinov3:base",
+        "clip:base",
+        "oneformer:swin_l",
+        "mask2former:swin_l",
+    }
+
+
+PUBLISHED = {  # encoders alone: segment-anything's README and arXiv:2304.07193, table 17; in millions
+    "sam:vit_b": 89.7,
+    "sam:vit_l": 308.3,
+    "sam:vit_h": 637.0,
+    "dinov2:small": 22.1,
+    "dinov2:base": 86.6,
+    "dinov2:large": 304.4,
+    "dinov2:giant": 1136.5,
+}
+
+
+@pytest.mark.parametrize("teacher", PUBLISHED)
+def test_parameters_are_those_of_the_published_network(described, teacher):
+    assert described[teacher]["parameters"] / 1e6 == pytest.approx(PUBLISHED[teacher], abs=0.06)
+
+
+@pytest.mark.parametrize("teacher", ["sam:tiny", "dinov2:tiny", "dinov3:tiny", "clip:tiny", "mask2former:tiny"])
+def test_a_description_is_true_of_the_teacher_that_is_built(described, teacher):
+    built = build_teacher(teacher, weights="random", taps=[f"{described[teacher]['taps'][-1]['name']}@native"])
+    entry = described[teacher]
+    assert entry["input_px"] == built.spec.input_px
+    assert {t["name"]: (t["channels"], t["stride_native"]) for t in entry["taps"]} == {
+        name: (tap.channels, tap.stride_native) for name, tap in built.spec.native.items()
+    }
+    if not teacher.startswith("mask2former"):  # there the mask features are dropped
+        assert entry["parameters"] == sum(p.numel() for p in built.network.parameters())
+
+
+def test_bytes_of_a_view_are_a_byte_a_value_and_a_scale_a_channel(described):
+    assert described["sam:vit_b"]["default_taps"] == ["neck@16", "block8@32"]
+    assert described["sam:vit_b"]["view_bytes"] == 256 * (22 * 22 + 4) + 768 * (11 * 11 + 4)
+
+
+def test_the_table_has_a_line_for_every_teacher_and_a_star_at_the_defaults(described):
+    table = spell_teachers(list(described.values()))
+    lines = {line.split()[0]: line for line in table.splitlines() if line}
+    assert all(f"{name}{'*' if entry['default'] else ''}" in lines for name, entry in described.items())
+    assert "89.7 M" in lines["sam:vit_b*"] and "220,928" in lines["sam:vit_b*"] and "1024 px" in lines["sam:vit_b*"]
+
+
+def test_weights_on_this_machine_are_seen(monkeypatch, tmp_path):
+    (tmp_path / "sam-vit_b").mkdir()
+    monkeypatch.setenv("DIFOM_WEIGHTS", str(tmp_path))
+    entries = {entry["teacher"]: entry for entry in describe_teachers()}
+    assert entries["sam:vit_b"]["here"] is True and entries["sam:tiny"]["here"] is None
+
+
+def test_fetching_downloads_what_the_teacher_will_look_for(monkeypatch, tmp_path):
+    asked = []
+
+    def download(repository, allow_patterns, local_dir):
+        asked.append((repository, allow_patterns))
+        Path(local_dir).mkdir(parents=True, exist_ok=True)
+        if len(asked) > 1:
+            (local_dir / "pytorch_model.bin").touch()
+        return str(local_dir)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    folder = fetch_weights("dinov2", tmp_path)
+    assert folder == tmp_path / "dinov2-base"
+    assert asked == [
+        ("facebook/dinov2-base", ["*.json", "*.safetensors"]),
+        ("facebook/dinov2-base", ["*.json", "pytorch_model*.bin"]),
+    ]
+
+
+@pytest.mark.parametrize("teacher", ["sam:tiny", "onnx:net.onnx", "student:run"])
+def test_what_has_no_published_weights_cannot_be_fetched(teacher, tmp_path):
+    with pytest.raises(SettingsError, match="has no published weights"):
+        fetch_weights(teacher, tmp_path)
+
+
+def test_a_teacher_without_its_weights_says_how_to_get_them(monkeypatch):
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def unreachable(*args, **kwargs):
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    with pytest.raises(
+        WeightsError, match=r"weights fetch mask2former:swin_l --to DIR.*--weights DIR/mask2former-swin_l"
+    ):
+        build_teacher("mask2former")

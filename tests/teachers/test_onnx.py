@@ -1,0 +1,161 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from small_networks import save_onnx
+
+from difom_cache.errors import SettingsError, TeacherError, WeightsError
+from difom_cache.teachers.catalogue import build_teacher
+
+
+def tap_names(teacher):
+    return [tap.name for tap in teacher.spec.taps]
+
+
+@pytest.fixture
+def file(tmp_path):
+    return save_onnx(tmp_path / "Small Net.onnx")
+
+
+def test_outputs_and_the_last_inner_tensors_are_the_default_taps(file):
+    teacher = build_teacher(f"onnx:{file}@128", picture_px=128)
+    assert teacher.spec.label == "onnx-Small-Net"
+    assert tap_names(teacher) == ["mask@4", "inner8@8", "inner16@16", "inner32@32"]
+    assert teacher.spec.options["tensors"] == {
+        "mask": "mask",
+        "inner8": "/stage8/Relu",
+        "inner16": "/stage16/Conv",
+        "inner32": "/stage16/Conv",
+    }
+    assert teacher.spec.native["mask"].kind == "logits" and teacher.spec.native["inner8"].kind == "feature"
+
+
+def test_inner_tensors_are_chosen_by_the_stride_in_the_stored_picture(file):
+    """At 352 px a stride of 16 asks for 22 cells: the 8 px stage has them at an input of 176 px, the 16 px one not."""
+    teacher = build_teacher(f"onnx:{file}@176", strides=[16, 32])
+    assert teacher.spec.options["tensors"]["inner16"] == "/stage8/Relu"
+    assert teacher.spec.options["tensors"]["inner32"] == "/stage16/Conv"
+
+
+def test_features_equal_the_graphs_own(file):
+    teacher = build_teacher(f"onnx:{file}@64", picture_px=64)
+    pixels = torch.rand(3, 3, 64, 64)
+    mean, std = torch.tensor(teacher.spec.mean)[:, None, None], torch.tensor(teacher.spec.std)[:, None, None]
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    (mask,) = session.run(["mask"], {"pixels": ((pixels - mean) / std).numpy()})
+    np.testing.assert_allclose(teacher.features(pixels)["mask"].numpy(), mask, rtol=1e-5, atol=1e-6)
+
+
+def test_logits_are_read_before_a_last_sigmoid(tmp_path):
+    file = save_onnx(tmp_path / "prob.onnx", sigmoid=True)
+    teacher = build_teacher(f"onnx:{file}@64", picture_px=64)
+    assert teacher.spec.options["tensors"]["mask"] == "score"
+    assert teacher.features(torch.rand(1, 3, 64, 64))["mask"].min() < 0
+
+
+def test_settings_beside_the_file_give_size_mean_std_and_logits(file):
+    settings = {"size": 96, "mean": [0, 0, 0], "std": [1, 1, 0.5], "logits": []}
+    Path(f"{file}.json").write_text(json.dumps(settings))
+    spec = build_teacher(f"onnx:{file}", picture_px=96).spec
+    assert (spec.input_px, spec.mean, spec.std) == (96, (0, 0, 0), (1, 1, 0.5))
+    assert spec.native["mask"].kind == "feature"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sise": 96}, "did you mean 'size'"),
+        ({"size": 96, "std": [1, 1, 0]}, "std must be three numbers"),
+        ({"size": 96, "mean": "x"}, "mean must be three numbers"),
+        ({"size": 96, "logits": ["masks"]}, "did you mean 'mask'"),
+    ],
+)
+def test_settings_that_are_wrong_are_refused(file, settings, message):
+    Path(f"{file}.json").write_text(json.dumps(settings))
+    with pytest.raises(SettingsError, match=message):
+        build_teacher(f"onnx:{file}", picture_px=96)
+
+
+def test_a_graph_of_one_size_needs_no_other(tmp_path):
+    file = save_onnx(tmp_path / "fixed.onnx", size=64, batch=1)
+    teacher = build_teacher(f"onnx:{file}", picture_px=64)
+    assert teacher.spec.input_px == 64
+    assert teacher.features(torch.rand(3, 3, 64, 64))["mask"].shape == (3, 1, 16, 16)
+    with pytest.raises(TeacherError, match="takes inputs of 64 px, not 96 px; the nearest is @64"):
+        build_teacher(f"onnx:{file}@96", picture_px=64)
+
+
+def test_a_graph_of_any_size_asks_for_one(file):
+    with pytest.raises(TeacherError, match=r"takes any size; name one .*@224"):
+        build_teacher(f"onnx:{file}")
+
+
+def test_a_named_tensor_becomes_a_tap_under_its_alias(file):
+    teacher = build_teacher(f"onnx:{file}@64", picture_px=64, taps=["deep=/stage16/Conv@32", "mask@8"])
+    assert tap_names(teacher) == ["deep@32", "mask@8"]
+    assert teacher.features(torch.rand(1, 3, 64, 64))["deep"].shape == (1, 16, 4, 4)
+    assert teacher.spec.identity()["options"] == {"tensors": {"deep": "/stage16/Conv", "mask": "mask"}}
+
+
+def test_an_unknown_tensor_names_the_nearest(file):
+    with pytest.raises(TeacherError, match="did you mean '/stage16/Conv'"):
+        build_teacher(f"onnx:{file}@64", picture_px=64, taps=["deep=/stage16/conv"])
+
+
+def test_an_alias_must_be_a_plain_name(file):
+    with pytest.raises(SettingsError, match="an alias is letters"):
+        build_teacher(f"onnx:{file}@64", picture_px=64, taps=["a/b=/stage16/Conv"])
+
+
+def test_the_digest_is_the_files_and_weights_cannot_be_named_apart(file, tmp_path):
+    (tmp_path / "other").mkdir()
+    moved = tmp_path / "other" / "moved.onnx"
+    moved.write_bytes(file.read_bytes())
+    first, second = (build_teacher(f"onnx:{path}@64", picture_px=64).spec for path in (file, moved))
+    assert first.weights_digest == second.weights_digest and first.label != second.label
+    with pytest.raises(WeightsError, match="holds its own weights"):
+        build_teacher(f"onnx:{file}@64", weights="random")
+
+
+def test_a_damaged_or_missing_file_is_refused_and_named(tmp_path, file):
+    with pytest.raises(WeightsError, match=r"nowhere\.onnx: there is no such file"):
+        build_teacher(f"onnx:{tmp_path / 'nowhere.onnx'}")
+    (tmp_path / "cut.onnx").write_bytes(file.read_bytes()[:-400])
+    with pytest.raises(WeightsError, match=r"cut\.onnx: not a whole ONNX file"):
+        build_teacher(f"onnx:{tmp_path / 'cut.onnx'}@64")
+
+
+def test_a_session_follows_the_number_of_threads(file):
+    teacher = build_teacher(f"onnx:{file}@64", picture_px=64)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before + 1)
+        teacher.features(torch.rand(1, 3, 64, 64))
+        assert teacher.threads == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.weights
+def test_the_trained_segmenter_finds_the_polyp():
+    path = os.environ.get("DIFOM_TEACHER_ONNX")
+    data = os.environ.get("DIFOM_BENCHMARK")
+    if not path or not data:
+        pytest.skip("set DIFOM_TEACHER_ONNX to a trained ONNX segmenter and DIFOM_BENCHMARK to the benchmark")
+    from difom_cache.images import read_image, read_mask
+    from difom_cache.manifest import load_records
+
+    teacher = build_teacher(f"onnx:{path}@224")
+    dice = []
+    for record in load_records(Path(data), splits=("test",), limit=4):
+        image = torch.from_numpy(read_image(record.image).copy()).permute(2, 0, 1)[None] / 255
+        pixels = torch.nn.functional.interpolate(image, (224, 224), mode="bilinear", antialias=True)
+        mask = torch.from_numpy(read_mask(record.mask).copy())[None, None].float()
+        truth = torch.nn.functional.interpolate(mask, (224, 224), mode="area") > 0.5
+        found = teacher.features(pixels)["logits"] > 0
+        dice.append(float(2 * (found & truth).sum() / (found.sum() + truth.sum())))
+    assert sum(dice) / len(dice) > 0.5

@@ -1,0 +1,106 @@
+"""`difom-cache` as a user meets it: an answer, or one line and exit code 2."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from painted_folder import paint_folder
+from small_cache import write_small_cache
+
+from difom_cache import cli
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Return a function that runs the command and gives exit code, output and error output."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["difom-cache", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return call
+
+
+SMALL = ("--weights", "random", "--input-size", 64, "--views", 2)
+
+
+def test_extract_then_info_show_finish_and_verify(run, tmp_path: Path):
+    data, cache = paint_folder(tmp_path / "data", frames=9), tmp_path / "feats"
+    assert run("extract", "--teacher", "dinov2:tiny@56", "--data", data, "--cache", cache, *SMALL)[0] == 0
+    code, out, _ = run("info", cache, "--json")
+    assert code == 0
+    assert json.loads(out)["columns"]["teachers/dinov2"]["finished_blocks"] > 0
+    assert run("show", cache, "--out", tmp_path / "view.png")[0] == 0
+    assert (tmp_path / "view.png").read_bytes().startswith(b"\x89PNG")
+    assert run("finish", cache)[:2] == (0, "pictures: complete\nteachers/dinov2: complete\n")
+    code, out, _ = run("verify", cache, "--json")
+    assert (code, json.loads(out)["sound"]) == (0, True)
+
+
+def test_a_dry_run_estimates_and_writes_nothing(run, tmp_path: Path):
+    data, cache = paint_folder(tmp_path / "data", frames=9), tmp_path / "feats"
+    code, out, _ = run(
+        "extract", "--teacher", "dinov2:tiny@56", "--data", data, "--cache", cache, *SMALL, "--dry-run", "--epochs", 3
+    )
+    assert code == 0
+    assert "teacher passes saved: 3 epochs x 1 runs / 2 views = 1.5" in out
+    assert "pictures/image" in out
+    assert not cache.exists()
+
+
+def test_verify_and_finish_exit_with_1_where_something_is_wrong(run, tmp_path: Path):
+    part = write_small_cache(tmp_path / "part", leave_out=(0,)).path
+    assert run("finish", part)[:2] == (1, "pictures: complete\nteachers/one: 1 blocks missing\n")
+    assert run("verify", part)[0] == 1  # a made-up table of records is not what the identity says
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["info", "nowhere"], "nowhere is not a cache"),
+        (["extract", "--teacher", "dinov3x"], "data"),
+        (["extract", "--teacher", "sam", "--strides", "8,x"], "--strides: expected positive integers"),
+        (["extract", "--teachr", "sam"], "No such option: --teachr"),
+        (["import", "nothing.h5", "feats"], "nothing.h5"),
+        (["drop", "nowhere", "--teacher", "sam"], "nowhere is not a cache"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(run, monkeypatch, tmp_path: Path, arguments, line):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert line in err
+
+
+def test_no_cuda_is_one_line_that_names_the_way_out(run, tmp_path: Path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    data = paint_folder(tmp_path / "data", frames=4)
+    code, _, err = run("extract", "--teacher", "dinov2:tiny", "--data", data, "--device", "cuda", *SMALL)
+    assert code == 2
+    assert "--device cpu" in err
+
+
+def test_ctrl_c_says_how_to_go_on(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("difom_cache.store.reader.Cache.__init__", interrupt)
+    code, _, err = run("info", tmp_path)
+    assert code == 130
+    assert "run the same command again" in err
+
+
+def test_sample_and_manifest(run, tmp_path: Path):
+    assert run("sample", tmp_path / "data", "--train", 4, "--test", 1, "--side", 64)[0] == 0
+    code, out, _ = run("manifest", tmp_path / "data", "--out", tmp_path / "m.csv", "--json")
+    assert code == 0
+    assert sum(json.loads(out).values()) == 4 + 5
+    assert (tmp_path / "m.csv").exists()

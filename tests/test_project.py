@@ -1,0 +1,101 @@
+"""The project as a newcomer gets it: nothing of the machine it was written on, one version, files that tools accept."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import difom_cache
+import difom_train
+
+ROOT = Path(__file__).parents[1]
+BINARIES = Path(sys.executable).parent
+MACHINE_PATHS = re.compile(r"(?<![\w.{}$:/-])/(?:work|root|home/(?!difom)\w+|Users|mnt)/")
+REGISTRY_HOSTS = re.compile(r"pypi\.org|pythonhosted|registry\.npmjs|index-url|deb\.debian|nexus|artifactory", re.I)
+
+
+def tracked_texts() -> dict[str, str]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    texts = {}
+    for name in listed.stdout.decode().split("\0"):
+        path = ROOT / name
+        if name and name != "tests/test_project.py" and path.is_file() and b"\0" not in (content := path.read_bytes()):
+            texts[name] = content.decode("utf-8")
+    return texts
+
+
+def offences(pattern: re.Pattern[str]) -> list[str]:
+    return [
+        f"{name}:{number}: {line.strip()[:100]}"
+        for name, text in tracked_texts().items()
+        for number, line in enumerate(text.splitlines(), 1)
+        if pattern.search(line)
+    ]
+
+
+def test_no_file_names_a_path_of_one_machine() -> None:
+    assert not offences(MACHINE_PATHS)
+
+
+def test_no_file_names_a_package_registry() -> None:
+    assert not offences(REGISTRY_HOSTS)
+
+
+def test_one_file_alone_looks_beside_the_checkout() -> None:
+    found = [name for name, text in tracked_texts().items() if "../" + "shared" in text]
+    assert found == [".ci/run"]
+
+
+def test_version_is_the_same_everywhere() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    cited = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.M)
+    assert cited
+    assert {difom_cache.__version__, difom_train.__version__, cited[1]} == {declared}
+
+
+def test_constraints_are_exact_versions_alone_and_cover_every_dependency() -> None:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert not [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[0-9][\w.]*", line)]
+    pinned = {line.partition("==")[0]: line.partition("==")[2] for line in lines}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [
+        *project["dependencies"],
+        *(each for extra in project["optional-dependencies"].values() for each in extra),
+    ]
+    for requirement in map(Requirement, wanted):
+        if requirement.name != "difom":
+            assert pinned[canonicalize_name(requirement.name)] in requirement.specifier
+
+
+def test_citation_file_is_valid() -> None:
+    check_schema("citation-file-format", "CITATION.cff")
+
+
+def test_compose_file_follows_the_specification() -> None:
+    check_schema("compose-spec", "docker/compose.yaml")
+
+
+@pytest.mark.parametrize("name", ["cache.Dockerfile", "train.Dockerfile"])
+def test_container_files_are_clean(name: str) -> None:
+    done = subprocess.run([BINARIES / "hadolint", ROOT / "docker" / name], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def check_schema(schema: str, name: str) -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", name]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_pages_that_the_readme_names_exist() -> None:
+    for page in ("README.md", "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!http|#)([^)#]+)", text):
+            assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
