@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -122,12 +123,11 @@ def compute_blocks(jobs: Sequence[BlockJob]) -> Iterator[BlockReport]:
         kiln = PicturePass(identity, jobs[0].rows)
     else:
         kiln = TeacherPass(jobs[0], identity, load_teacher(jobs[0].order))
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(kiln.threads)
     pool = ThreadPoolExecutor(os.cpu_count() or 1, "decode")
     writer = ThreadPoolExecutor(1, "write")
     try:
-        yield from _run(kiln, jobs, pool, writer)
+        with torch_threads(kiln.threads):
+            yield from _run(kiln, jobs, pool, writer)
     except torch.cuda.OutOfMemoryError as error:
         raise DeviceError(
             f"{kiln.device} ran out of memory with batches of {kiln.batch}: {str(error).splitlines()[0]} "
@@ -136,7 +136,20 @@ def compute_blocks(jobs: Sequence[BlockJob]) -> Iterator[BlockReport]:
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         writer.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(threads_before)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let PyTorch compute with `count` threads on the CPU, and with as many as before afterwards.
+
+    Sums on the CPU are cut by thread, so their last bits depend on the number.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _run(

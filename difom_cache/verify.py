@@ -21,6 +21,7 @@ from difom_cache.blocks import (
     load_teacher,
     read_frame,
     render,
+    torch_threads,
 )
 from difom_cache.errors import CacheDamagedError, CacheFormatError, CacheIdentityError, CacheSpaceError
 from difom_cache.manifest import Record, load_records
@@ -215,31 +216,31 @@ def compare_live(
     teacher = load_teacher(order)
     label, identity = teacher.spec.label, cache.teachers[teacher.spec.label]
     assert_same_teacher(identity, teacher, BlockJob(cache.path, f"teachers/{label}", 0, len(cache), (), order))
-    torch.set_num_threads(identity["threads"])
     rows = np.random.default_rng(seed).permutation(len(cache))[:views]
     jobs = [view_of(cache, int(row), records) for row in rows]
     batch, device = identity["batch"], torch.device(order.device)
     cosines: dict[str, list[Tensor]] = {}
     errors: dict[str, list[float]] = {}
     mirrored: dict[str, list[Tensor]] = {}
-    for start in tqdm(range(0, len(jobs), batch), desc=f"recompute {label}", unit="batch", disable=None):
-        part = jobs[start : start + batch]
-        frames = [read_frame(job.record, masks=False) for job in part]
-        pixels = render(part, frames, teacher.spec.input_px, batch, device)
-        live = teacher.features(pixels)
-        flipped = teacher.features(pixels.flip(-1)) if mirror else {}
-        stored = cache.gather(
-            rows[start : start + batch], [f"{label}/{tap['name']}" for tap in identity["taps"]], pictures=False
-        )
-        for request, tap in zip(teacher.spec.taps, identity["taps"], strict=True):
-            name = f"{label}/{tap['name']}"
-            target = torch.from_numpy(cache.decode(name, stored[f"{name}/code"], stored.get(f"{name}/scale")))
-            feature = area_pool(live[request.native], tap["grid"])[: len(part)].cpu()
-            cosines.setdefault(name, []).append(mean_removed_cosine(feature, target))
-            errors.setdefault(name, []).append(float((feature - target).abs().max()))
-            if mirror:
-                other = area_pool(flipped[request.native], tap["grid"])[: len(part)].cpu()
-                mirrored.setdefault(name, []).append(mean_removed_cosine(other, target.flip(-1)))
+    with torch_threads(identity["threads"]):
+        for start in tqdm(range(0, len(jobs), batch), desc=f"recompute {label}", unit="batch", disable=None):
+            part = jobs[start : start + batch]
+            frames = [read_frame(job.record, masks=False) for job in part]
+            pixels = render(part, frames, teacher.spec.input_px, batch, device)
+            live = teacher.features(pixels)
+            flipped = teacher.features(pixels.flip(-1)) if mirror else {}
+            stored = cache.gather(
+                rows[start : start + batch], [f"{label}/{tap['name']}" for tap in identity["taps"]], pictures=False
+            )
+            for request, tap in zip(teacher.spec.taps, identity["taps"], strict=True):
+                name = f"{label}/{tap['name']}"
+                target = torch.from_numpy(cache.decode(name, stored[f"{name}/code"], stored.get(f"{name}/scale")))
+                feature = area_pool(live[request.native], tap["grid"])[: len(part)].cpu()
+                cosines.setdefault(name, []).append(mean_removed_cosine(feature, target))
+                errors.setdefault(name, []).append(float((feature - target).abs().max()))
+                if mirror:
+                    other = area_pool(flipped[request.native], tap["grid"])[: len(part)].cpu()
+                    mirrored.setdefault(name, []).append(mean_removed_cosine(other, target.flip(-1)))
     for name, parts in cosines.items():
         cosine = torch.cat(parts)
         report.recomputed[name] = {
