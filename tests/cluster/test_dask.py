@@ -45,8 +45,13 @@ def expected(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 @contextmanager
 def cluster(workers: int, folder: Path) -> Iterator[Any]:
     options = {"n_workers": workers, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
-    with distributed.LocalCluster(**options, silence_logs=50, local_directory=str(folder)) as running:
-        yield running
+    before = os.environ.copy()
+    try:
+        with distributed.LocalCluster(**options, silence_logs=50, local_directory=str(folder)) as running:
+            yield running
+    finally:  # a cluster sets OMP_NUM_THREADS here for the workers it starts, and leaves it behind
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def worker_pids(running: Any) -> list[int]:
