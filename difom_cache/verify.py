@@ -30,6 +30,7 @@ from difom_cache.store.layout import PICTURES, RECORDS, Column, shard_path, tick
 from difom_cache.store.ledger import read_damaged, read_tick, write_damaged
 from difom_cache.store.reader import Cache, open_cache
 from difom_cache.store.shard import read_index
+from difom_cache.store.stats import read_moments
 from difom_cache.store.writer import describe_array
 from difom_cache.views.params import ViewParams
 
@@ -134,8 +135,21 @@ def check_column(cache: Cache, column: Column, report: VerifyReport) -> None:
         report.damaged[column.folder] = damaged
     if missing:
         report.missing[column.folder] = missing
-    if column.folder != PICTURES and not missing and not totals_path(cache.path, column.folder).exists():
-        report.problems.append(f"{totals_path(cache.path, column.folder)}: missing; `difom-cache finish` sums it up")
+    if column.folder != PICTURES:
+        report.problems += check_statistics(cache.path, column, complete=not missing)
+
+
+def check_statistics(cache: Path, column: Column, complete: bool) -> Iterator[str]:
+    """Yield what is wrong with a teacher's statistics: of each block, and their sum once every block is finished."""
+    totals = totals_path(cache, column.folder)
+    if complete and not totals.exists():
+        yield f"{totals}: missing; `difom-cache finish` sums it up"
+    for path in [*sorted(totals.parent.glob("moments/*.safetensors")), totals]:
+        try:
+            if path.exists():
+                read_moments(path)
+        except CacheDamagedError as error:
+            yield str(error)
 
 
 def check_block(cache: Path, column: Column, block: int, report: VerifyReport) -> Iterator[str]:

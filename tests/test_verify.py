@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from painted_folder import paint_folder
+from safetensors.numpy import load
 
 from difom_cache.errors import CacheDamagedError, CacheIdentityError, EngineError
 from difom_cache.extract import extract
+from difom_cache.manage import finish
 from difom_cache.store.layout import shard_path, tick_path, totals_path
 from difom_cache.store.reader import Cache, open_cache
 from difom_cache.verify import spell_report, verify
@@ -87,6 +90,20 @@ def test_lost_statistics_are_a_problem_that_names_the_way_out(cache: Cache):
     report = verify(cache.path)
     assert not report.sound
     assert "difom-cache finish" in spell_report(report)
+
+
+def test_a_flipped_byte_in_the_statistics_is_named_and_mended_as_the_message_says(cache: Cache):
+    totals = totals_path(cache.path, "teachers/dinov2")
+    whole = totals.read_bytes()
+    flip_byte(totals)
+    report = verify(cache.path)
+    assert [str(totals) in problem for problem in report.problems] == [True]
+    totals.unlink()
+    finish(cache.path)
+    assert verify(cache.path).sound
+    mended, meant = load(totals.read_bytes()), load(whole)
+    for name in meant:
+        np.testing.assert_allclose(mended[name], meant[name], rtol=1e-5, atol=1e-5)
 
 
 def test_missing_blocks_are_listed_but_are_no_damage(data: Path, tmp_path: Path):

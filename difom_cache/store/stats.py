@@ -1,7 +1,9 @@
 """Statistics that travel with a cache: count, mean and covariance of every tap (FORMAT.md, section 5)."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +49,7 @@ def write_moments(path: Path, moments: dict[str, Moments]) -> FileDigest:
         tensors[f"{tap}/count"] = np.array([sums.count], dtype=np.int64)
         tensors[f"{tap}/total"] = sums.total
         tensors[f"{tap}/product"] = sums.product[lower].astype(np.float32)
-    return write_once(path, [save(tensors)])
+    return write_once(path, [_save_with_digest(tensors)])
 
 
 def read_moments(path: Path) -> dict[str, Moments]:
@@ -56,15 +58,36 @@ def read_moments(path: Path) -> dict[str, Moments]:
     Raises:
         CacheDamagedError: the file cannot be read as what it should be.
     """
+    file = path.read_bytes()
     try:
-        tensors = load(path.read_bytes())
-    except SafetensorError as error:
+        tensors = load(file)
+        if _promised_digest(file) != _digest(tensors):
+            raise ValueError("its numbers are not those of its digest")
+    except (SafetensorError, ValueError) as error:
         raise CacheDamagedError(
             f"the statistics in {path} cannot be read ({error}); remove the file and run `difom-cache finish`, or "
             "copy it again"
         ) from None
     taps = [name.removesuffix("/count") for name in tensors if name.endswith("/count")]
     return {tap: _unfold(tensors, tap) for tap in taps}
+
+
+def _save_with_digest(tensors: dict[str, NDArray[np.generic]]) -> bytes:
+    return save(tensors, metadata={"sha256": _digest(tensors)})
+
+
+def _promised_digest(file: bytes) -> str | None:
+    header_bytes = int.from_bytes(file[:8], "little")
+    digest: str | None = json.loads(file[8 : 8 + header_bytes]).get("__metadata__", {}).get("sha256")
+    return digest
+
+
+def _digest(tensors: dict[str, NDArray[np.generic]]) -> str:
+    digest = sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].tobytes())
+    return digest.hexdigest()
 
 
 def fold_statistics(cache: Path, column: Column, ticks: dict[int, Tick]) -> bool:
@@ -113,7 +136,7 @@ def write_totals(path: Path, sums: dict[str, Moments]) -> None:
         tensors[f"{tap}/count"] = np.array([moments.count], dtype=np.int64)
         tensors[f"{tap}/total"] = moments.total
         tensors[f"{tap}/product"] = moments.product[np.tril_indices(len(moments.total))]
-    write_once(path, [save(tensors)])
+    write_once(path, [_save_with_digest(tensors)])
 
 
 def read_statistics(cache: Path, column: Column, ticks: dict[int, Tick], tap: str) -> TapStats:

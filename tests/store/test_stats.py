@@ -114,6 +114,15 @@ def test_statistics_that_cannot_be_read_are_named(small: SmallCache, content: by
         open_cache(small.path).stats("one/block1@2")
 
 
+def test_a_flipped_bit_anywhere_in_statistics_is_found(small: SmallCache) -> None:
+    path = small.path / "teachers/one/moments/000000.safetensors"
+    whole = path.read_bytes()
+    for place in range(8, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(CacheDamagedError, match=r"000000\.safetensors cannot be read"):
+            read_moments(path)
+
+
 def test_statistics_read_while_another_writer_folds_them_are_whole(
     small: SmallCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
