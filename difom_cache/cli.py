@@ -286,12 +286,16 @@ def bench(
     views: Annotated[int, typer.Option(help="Pictures in each run.")] = 64,
     repeats: Annotated[int, typer.Option(help="Runs of each way, alternating; medians are shown.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    ways: Annotated[str, typer.Option(help="Which to run, separated by commas.")] = "notebook,library,difom",
     as_json: Json = False,
 ) -> None:
     """Measure pictures a second from JPEG files to stored bytes: the published way, the library's best, ours."""
     from difom_cache.bench import bench_teacher, spell_bench
 
-    result = bench_teacher(teacher, data=data, weights=weights, views=views, repeats=repeats, device=device)
+    chosen = [way.strip() for way in ways.split(",")]
+    result = bench_teacher(
+        teacher, data=data, weights=weights, views=views, repeats=repeats, device=device, ways=chosen
+    )
     if as_json:
         print_json(result)
     else:

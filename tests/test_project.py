@@ -1,17 +1,20 @@
 """The project as a newcomer gets it: nothing of the machine it was written on, one version, files that tools accept."""
 
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from typer.core import TyperGroup
 
-import difom_cache
-import difom_train
+import difom_cache.cli
+import difom_train.cli
 
 ROOT = Path(__file__).parents[1]
 BINARIES = Path(sys.executable).parent
@@ -99,3 +102,21 @@ def test_pages_that_the_readme_names_exist() -> None:
         text = (ROOT / page).read_text(encoding="utf-8")
         for target in re.findall(r"\]\((?!http|#)([^)#]+)", text):
             assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
+
+
+def commands_in(page: Path) -> list[list[str]]:
+    """Return the words of every difom command in a page's code blocks, comments and continued lines apart."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines if line.startswith(("difom-cache ", "difom-train "))]
+    return [words for words in commands if "..." not in words]
+
+
+@pytest.mark.parametrize("page", ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))])
+def test_commands_on_the_pages_are_accepted_as_written(page: str) -> None:
+    apps = {"difom-cache": difom_cache.cli.app, "difom-train": difom_train.cli.app}
+    for words in commands_in(ROOT / page):
+        command, arguments = typer.main.get_command(apps[words[0]]), words[1:]
+        while isinstance(command, TyperGroup) and arguments and arguments[0] in command.commands:
+            command, arguments = command.commands[arguments[0]], arguments[1:]
+        command.make_context(words[0], arguments)  # refuses an unknown option or a missing one
