@@ -128,7 +128,7 @@ def probe_batch(teacher: Teacher, device: str) -> int:
     """Return the batch that a teacher runs with: on CUDA the largest power of two that fits, elsewhere a small one."""
     side = teacher.spec.input_px
     if torch.device(device).type != "cuda":
-        return 2 ** int(np.log2(np.clip(8 * 512 * 512 / side**2, 1, 8)))
+        return 2 ** int(np.log2(np.clip(4 * 512 * 512 / side**2, 1, 8)))
     total_bytes, batch = torch.cuda.get_device_properties(torch.device(device)).total_memory, 1
     while batch < LARGEST_BATCH:
         torch.cuda.reset_peak_memory_stats(device)

@@ -45,7 +45,7 @@ def test_levels_without_the_mask_features_equal_the_librarys_too(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_base_size_equals_the_librarys_own_forward(name):
-    teacher = build_teacher(f"{name}:swin_t@352", weights="random", picture_px=176)
+    teacher = build_teacher(f"{name}:swin_t@352", weights="random", picture_px=352)
     check_parity(teacher, library_module(name, "swin_t"), read_library, count=1)
 
 
