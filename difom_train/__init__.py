@@ -16,6 +16,7 @@ __all__ = expose(
         "bench_step": "bench_step",
         "build_student": "students.catalogue",
         "compare": "compare",
+        "curves": "curves",
         "evaluate": "evaluate",
         "export": "export",
         "load_student": "students.saved",

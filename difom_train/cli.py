@@ -212,6 +212,17 @@ def compare(
 
 
 @app.command()
+def curves(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, a row each.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("curves.png"),
+) -> None:
+    """Draw loss, validation Dice and how alive the distillation is, of several runs in one picture."""
+    from difom_train.curves import curves as draw
+
+    print(draw(runs, out))
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The file to write.", show_default=False)],

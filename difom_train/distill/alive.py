@@ -6,6 +6,7 @@ COLLAPSED_FRAC = 0.01  # of a variance's first value
 UNEXPLAINED_FRAC = 0.01  # of the target's variance
 VARIANCES = ("distill/target_var/", "distill/student_var/")
 EXPLAINED = "distill/explained/"
+LOGITS = "/logits@"
 
 
 def find_collapse(first: Mapping[str, float], now: Mapping[str, float]) -> list[str]:
@@ -23,8 +24,12 @@ def find_collapse(first: Mapping[str, float], now: Mapping[str, float]) -> list[
 
 
 def find_unexplained(history: Sequence[Mapping[str, float]]) -> list[str]:
-    """Return one line for each target of which the student has explained nothing in any epoch of `history`."""
-    keys = dict.fromkeys(key for epoch in history for key in epoch if key.startswith(EXPLAINED))
+    """Return one line for each target of which the student has explained nothing in any epoch of `history`.
+
+    A teacher's logits are left out: the student answers them with its own mask, which the labels shape as well, so a
+    squared error above the target's variance says that the two differ in confidence, not that nothing is learnt.
+    """
+    keys = dict.fromkeys(key for epoch in history for key in epoch if key.startswith(EXPLAINED) and LOGITS not in key)
     return [
         f"{key} has stayed at zero (best {best:.3f}): the student learns nothing of this target"
         for key in keys

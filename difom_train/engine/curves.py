@@ -1,6 +1,6 @@
-"""curves.png: what the log says, at one look."""
+"""curves.png: what logs say, at one look."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,24 @@ _PANELS = (
 )
 
 
-def draw_curves(log: Sequence[dict[str, Any]], path: Path, title: str) -> None:
-    """Write the curves of a run's log to a PNG; panels without any value are left out."""
-    panels = [(name, _keys_of(log, starts), in_logs) for name, starts, in_logs in _PANELS]
-    panels = [panel for panel in panels if panel[1]]
-    figure = Figure(figsize=(4.2 * max(1, len(panels)), 3.6), layout="constrained")
-    figure.suptitle(title)
-    for place, (name, keys, in_logs) in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), place + 1)
-        _draw_panel(axes, log, keys, in_logs=in_logs)
-        axes.set_title(name, fontsize=10)
-        axes.set_xlabel("epoch")
+def draw_curves(logs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
+    """Write the curves of runs to a PNG, a row each; panels without any value are left out.
+
+    Args:
+        logs: title to log.
+        path: where the picture goes.
+    """
+    rows = {title: [(name, _keys_of(log, keys), scale) for name, keys, scale in _PANELS] for title, log in logs.items()}
+    rows = {title: [panel for panel in panels if panel[1]] for title, panels in rows.items()}
+    widest = max(1, *(len(panels) for panels in rows.values()))
+    figure = Figure(figsize=(4.2 * widest, 3.6 * len(rows)), layout="constrained")
+    for part, (title, panels) in zip(figure.subfigures(len(rows), squeeze=False)[:, 0], rows.items(), strict=True):
+        part.suptitle(title)
+        for place, (name, keys, in_logs) in enumerate(panels):
+            axes = part.add_subplot(1, len(panels), place + 1)
+            _draw_panel(axes, logs[title], keys, in_logs=in_logs)
+            axes.set_title(name, fontsize=10)
+            axes.set_xlabel("epoch")
     FigureCanvasAgg(figure).print_png(str(path))
 
 

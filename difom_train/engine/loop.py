@@ -210,7 +210,7 @@ def _validate(plan: Plan, parts: Parts, phase: PhasePlan) -> Validation:
 
 
 def _draw_curves(plan: Plan) -> None:
-    draw_curves(read_log(plan.folder), plan.folder / CURVES_FILE, plan.title)
+    draw_curves({plan.title: read_log(plan.folder)}, plan.folder / CURVES_FILE)
 
 
 def _average_statistics(parts: Parts) -> None:

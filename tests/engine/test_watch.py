@@ -1,5 +1,6 @@
 """A distillation that dies is found, said once, and stays marked."""
 
+from difom_train.distill.alive import find_unexplained
 from difom_train.engine.checkpoint import Progress
 from difom_train.engine.watch import watch
 
@@ -51,3 +52,8 @@ def test_long_runs_are_young_for_a_tenth_of_their_epochs():
 def test_epoch_without_distillation_leaves_no_figures():
     progress = Progress()
     assert watch(progress, {}, epochs=3) == [] and progress.alive == []
+
+
+def test_a_teachers_logits_are_not_called_unexplained():
+    history = [{"distill/explained/onnx/logits@2": -2.0, "distill/explained/onnx/block@16": -0.1}] * 3
+    assert [line.split()[0] for line in find_unexplained(history)] == ["distill/explained/onnx/block@16"]
