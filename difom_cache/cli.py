@@ -292,7 +292,7 @@ def bench(
     """Measure pictures a second from JPEG files to stored bytes: the published way, the library's best, ours."""
     from difom_cache.bench import bench_teacher, spell_bench
 
-    chosen = [way.strip() for way in ways.split(",")]
+    chosen = split_list(ways) or ()
     result = bench_teacher(
         teacher, data=data, weights=weights, views=views, repeats=repeats, device=device, ways=chosen
     )

@@ -1,15 +1,15 @@
 """Statistics that travel with a cache: count, mean and covariance of every tap (FORMAT.md, section 5)."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from difom_cache.errors import CacheDamagedError, CacheIncompleteError
 from difom_cache.store.atomic import FileDigest, remove, write_once
@@ -43,13 +43,21 @@ class TapStats:
 
 def write_moments(path: Path, moments: dict[str, Moments]) -> FileDigest:
     """Write the moments of one block: symmetric products as float32 triangles, so that they stay small."""
+    return write_once(path, [_pack(moments, np.float32)])
+
+
+def write_totals(path: Path, sums: dict[str, Moments]) -> None:
+    """Write the sums over all blocks, products in float64."""
+    write_once(path, [_pack(sums, np.float64)])
+
+
+def _pack(moments: dict[str, Moments], product_dtype: type[np.floating[Any]]) -> bytes:
     tensors: dict[str, NDArray[np.generic]] = {}
     for tap, sums in moments.items():
-        lower = np.tril_indices(len(sums.total))
         tensors[f"{tap}/count"] = np.array([sums.count], dtype=np.int64)
         tensors[f"{tap}/total"] = sums.total
-        tensors[f"{tap}/product"] = sums.product[lower].astype(np.float32)
-    return write_once(path, [_save_with_digest(tensors)])
+        tensors[f"{tap}/product"] = sums.product[np.tril_indices(len(sums.total))].astype(product_dtype)
+    return save(tensors, metadata={"sha256": _digest(tensors)})
 
 
 def read_moments(path: Path) -> dict[str, Moments]:
@@ -58,28 +66,18 @@ def read_moments(path: Path) -> dict[str, Moments]:
     Raises:
         CacheDamagedError: the file cannot be read as what it should be.
     """
-    file = path.read_bytes()
     try:
-        tensors = load(file)
-        if _promised_digest(file) != _digest(tensors):
-            raise ValueError("its numbers are not those of its digest")
-    except (SafetensorError, ValueError) as error:
+        with safe_open(path, "numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+            if (file.metadata() or {}).get("sha256") != _digest(tensors):
+                raise SafetensorError("its numbers are not those of its digest")
+    except SafetensorError as error:
         raise CacheDamagedError(
             f"the statistics in {path} cannot be read ({error}); remove the file and run `difom-cache finish`, or "
             "copy it again"
         ) from None
     taps = [name.removesuffix("/count") for name in tensors if name.endswith("/count")]
     return {tap: _unfold(tensors, tap) for tap in taps}
-
-
-def _save_with_digest(tensors: dict[str, NDArray[np.generic]]) -> bytes:
-    return save(tensors, metadata={"sha256": _digest(tensors)})
-
-
-def _promised_digest(file: bytes) -> str | None:
-    header_bytes = int.from_bytes(file[:8], "little")
-    digest: str | None = json.loads(file[8 : 8 + header_bytes]).get("__metadata__", {}).get("sha256")
-    return digest
 
 
 def _digest(tensors: dict[str, NDArray[np.generic]]) -> str:
@@ -128,15 +126,6 @@ def _sum_blocks(cache: Path, column: Column, blocks: Iterable[int]) -> dict[str,
             ) from None
         sums |= {tap: sums[tap] + part if tap in sums else part for tap, part in parts.items()}
     return sums
-
-
-def write_totals(path: Path, sums: dict[str, Moments]) -> None:
-    tensors: dict[str, NDArray[np.generic]] = {}
-    for tap, moments in sums.items():
-        tensors[f"{tap}/count"] = np.array([moments.count], dtype=np.int64)
-        tensors[f"{tap}/total"] = moments.total
-        tensors[f"{tap}/product"] = moments.product[np.tril_indices(len(moments.total))]
-    write_once(path, [_save_with_digest(tensors)])
 
 
 def read_statistics(cache: Path, column: Column, ticks: dict[int, Tick], tap: str) -> TapStats:

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,28 +32,21 @@ class ViewPolicy:
     """Recorded brightness, contrast and saturation change by up to so many thousandths; hue by a tenth of that."""
 
 
+_DEFAULT = ViewPolicy(
+    flips=True,
+    quarter_turns=True,
+    smallest_keep_frac=0.6,
+    largest_aspect=1.2,
+    rotate_frac=0.5,
+    largest_angle_deg=15.0,
+)
 POLICIES = {
-    "default": ViewPolicy(
-        flips=True,
-        quarter_turns=True,
-        smallest_keep_frac=0.6,
-        largest_aspect=1.2,
-        rotate_frac=0.5,
-        largest_angle_deg=15.0,
-    ),
+    "default": _DEFAULT,
     "flips": ViewPolicy(flips=True),
     "pad": ViewPolicy(
         flips=True, quarter_turns=True, smallest_keep_frac=0.6, rotate_frac=0.75, largest_angle_deg=45.0, pad=True
     ),
-    "colour": ViewPolicy(
-        flips=True,
-        quarter_turns=True,
-        smallest_keep_frac=0.6,
-        largest_aspect=1.2,
-        rotate_frac=0.5,
-        largest_angle_deg=15.0,
-        colour_permille=200,
-    ),
+    "colour": replace(_DEFAULT, colour_permille=200),
     "plain": ViewPolicy(),
 }
 
