@@ -1,7 +1,9 @@
 """Maps from a vision transformer of transformers: the patch tokens after chosen blocks, laid out as a grid."""
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ class TokenTaps(TapNetwork):
     """A transformer read after chosen blocks: `block0` is the tokens after the first.
 
     Args:
-        model: gives `hidden_states`, the embeddings first and then the tokens after each block.
+        model: runs `blocks` one after the other.
         blocks: the model's own list of blocks.
         norm: applied to the tokens of every tap; `nn.Identity()` for none.
         prefix_tokens: class and register tokens in front of the patches, which never enter the map.
@@ -46,13 +48,25 @@ class TokenTaps(TapNetwork):
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         """Return the map (B, C, h, w) of each kept tap, of normalised pixels (B, 3, S, S)."""
-        states = self.model(pixels, output_hidden_states=True, **self.call).hidden_states
-        return {tap: self._as_map(states[block_number(tap) + 1]) for tap in self.taps}
+        tokens: dict[str, Tensor] = {}
+        with ExitStack() as hooks:  # the model's own `hidden_states` would hold every block's tokens to the end
+            for tap in self.taps:
+                hook = self.blocks[block_number(tap)].register_forward_hook(partial(_hold, tokens, tap))
+                hooks.enter_context(hook)
+            self.model(pixels, **self.call)
+        return {tap: self._as_map(tokens[tap]) for tap in self.taps}
 
     def _as_map(self, tokens: Tensor) -> Tensor:
         patches = self.norm(tokens)[:, self.prefix_tokens :]  # (B, h*w, C)
         side = round(patches.shape[1] ** 0.5)
         return patches.transpose(1, 2).unflatten(2, (side, side))  # (B, C, h, w)
+
+
+def _hold(
+    tokens: dict[str, Tensor], tap: str, block: nn.Module, given: Any, output: Tensor | tuple[Tensor, ...]
+) -> None:
+    """Put a block's output down under `tap` (a hook; some releases of transformers give a tuple)."""
+    tokens[tap] = output[0] if isinstance(output, tuple) else output
 
 
 @dataclass(frozen=True)
