@@ -140,6 +140,9 @@ def study(
     batch_size: Annotated[int, typer.Option(help="Pictures in a step.")] = 16,
     epochs: Annotated[int, typer.Option(help="Passes over the train records.")] = 16,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="Change any setting: key=value; may repeat.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Score so many frames of each set.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -162,6 +165,7 @@ def study(
         batch_size=batch_size,
         epochs=epochs,
         device=device,
+        changes=changes or (),
         limit=limit,
     )
     print_json(lines) if as_json else print(spell_table(lines))

@@ -32,6 +32,7 @@ class Budget:
     batch_size: int
     epochs: int
     device: str | None = None
+    changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def study(
     batch_size: int = 16,
     epochs: int = 16,
     device: str | None = None,
+    changes: Sequence[str] = (),
     limit: int | None = None,
 ) -> list[dict[str, Any]]:
     """Train and score every cell that is not finished yet; return one line for each recipe and share of the masks.
@@ -81,9 +83,10 @@ def study(
         teachers: labels in the cache to learn from.
         also: more to score beside the runs: run folders, or "teacher:SPEC".
         student, width, input_size, batch_size, epochs, device: of every run.
+        changes: `dotted.key=value` changes of any setting, for every run.
         limit: frames of each test set.
     """
-    budget = Budget(student, width, input_size, batch_size, epochs, device)
+    budget = Budget(student, width, input_size, batch_size, epochs, device, tuple(changes))
     folder = Path(out)
     cells = [Cell(recipe, share, seed) for share in labels for seed in seeds for recipe in recipes]
     for cell in cells:
