@@ -210,6 +210,19 @@ def test_loss_that_is_not_finite_names_its_records_and_keeps_the_checkpoint(trai
     assert (tmp_path / "run" / "last.ckpt").read_bytes() == before
 
 
+@pytest.mark.parametrize("recipe", ["baseline", "difom", "difom-paper", "difom-published", "difom-multiscale"])
+def test_every_recipe_trains_in_bfloat16(train, recipe):
+    lines = read_log(train(recipe=recipe, precision="bfloat16"))
+    assert len(lines) == 3
+    assert ("distill/gradient_share" in lines[-1]) == (recipe != "baseline")
+
+
+def test_a_look_at_the_gradients_changes_no_training(train, monkeypatch):
+    looked = load_student(train("looked", recipe="difom", epochs=2)).state_dict()
+    monkeypatch.setattr(loop, "gradient_share", lambda *_: 0.5)
+    assert_equal(looked, load_student(train("blind", recipe="difom", epochs=2)).state_dict())
+
+
 def test_share_of_labels_leaves_the_other_frames_to_the_teachers(train):
     distilled = train("distilled", recipe="difom", epochs=1, labels=0.25)
     rows = read_run(distilled)["rows"]
