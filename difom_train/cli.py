@@ -31,7 +31,7 @@ def train(
     cache: Annotated[
         list[Path] | None, typer.Option(help="Cache to train from; may repeat.", show_default="./feats")
     ] = None,
-    recipe: Annotated[str, typer.Option(help="Name of a recipe, or a TOML file.")] = "difom",
+    recipe: Annotated[str, typer.Option(help="Name of a recipe, or a TOML file.")] = "difom-multiscale",
     out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/STUDENT-RECIPE-seedN")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the train records.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures in one forward pass.")] = None,

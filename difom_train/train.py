@@ -51,7 +51,7 @@ _OPTIONS = {
 def train(
     student: str | None = None,
     cache: str | Path | Sequence[str | Path] = "./feats",
-    recipe: str | Path = "difom",
+    recipe: str | Path = "difom-multiscale",
     out: str | Path | None = None,
     *,
     epochs: int | None = None,
