@@ -9,10 +9,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 _PANELS = (
-    ("loss, one number a picture", ("loss", "segmentation"), False),
-    ("validation Dice at 0.5", ("val_dice",), False),
-    ("target variance explained (validation)", ("distill/explained/",), False),
-    ("variance of targets and projections", ("distill/target_var/", "distill/student_var/"), True),
+    ("loss, one number a picture", ("loss", "segmentation"), "linear"),
+    ("validation Dice at 0.5", ("val_dice",), "linear"),
+    # Logarithmic where it falls below -1: a collapsed target has errors of thousands of times its variance.
+    ("target variance explained (validation)", ("distill/explained/",), "symlog"),
+    ("variance of targets and projections", ("distill/target_var/", "distill/student_var/"), "log"),
 )
 
 
@@ -29,21 +30,22 @@ def draw_curves(logs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> Non
     figure = Figure(figsize=(4.2 * widest, 3.6 * len(rows)), layout="constrained")
     for part, (title, panels) in zip(figure.subfigures(len(rows), squeeze=False)[:, 0], rows.items(), strict=True):
         part.suptitle(title)
-        for place, (name, keys, in_logs) in enumerate(panels):
+        for place, (name, keys, scale) in enumerate(panels):
             axes = part.add_subplot(1, len(panels), place + 1)
-            _draw_panel(axes, logs[title], keys, in_logs=in_logs)
+            _draw_panel(axes, logs[title], keys, scale)
             axes.set_title(name, fontsize=10)
             axes.set_xlabel("epoch")
     FigureCanvasAgg(figure).print_png(str(path))
 
 
-def _draw_panel(axes: Axes, log: Sequence[dict[str, Any]], keys: Sequence[str], *, in_logs: bool) -> None:
+def _draw_panel(axes: Axes, log: Sequence[dict[str, Any]], keys: Sequence[str], scale: str) -> None:
     for key in keys:
         points = [(line["epoch"] + 1, line[key]) for line in log if line.get(key) is not None]
-        dashed = "--" if key.startswith("distill/target_var/") else "-"
-        axes.plot(*zip(*points, strict=True), dashed, label=key.removeprefix("distill/"), linewidth=1.2)
-    if in_logs and any(line.get(key, 0) > 0 for line in log for key in keys):
-        axes.set_yscale("log")
+        style = ".--" if key.startswith("distill/target_var/") else ".-"
+        axes.plot(*zip(*points, strict=True), style, label=key.removeprefix("distill/"), linewidth=1.2)
+    values = [line[key] for line in log for key in keys if line.get(key) is not None]
+    if (scale == "log" and max(values) > 0) or (scale == "symlog" and min(values) < -1):
+        axes.set_yscale(scale)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=6)
 
