@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from difom_cache.errors import DeviceError
 from difom_cache.teachers.base import NativeTap, TapRequest, TeacherOrder, TeacherSpec, choose_taps
+from difom_cache.teachers.packed_linear import can_pack, pack_linears
 from difom_cache.teachers.preprocess import Triple, check_pixels, normalise
 from difom_cache.teachers.weights import Weights
 
@@ -120,6 +121,9 @@ def assemble(order: TeacherOrder, facts: NetworkFacts, network: TapNetwork) -> N
         precision=order.chosen_precision,
         options={**facts.options, **({"compile": True} if order.compile else {})},
     )
+    teacher = NetworkTeacher(spec, network).to(device)
     if order.compile:
         network.compile(dynamic=False)
-    return NetworkTeacher(spec, network).to(device)
+    elif device.type == "cpu" and spec.precision == "float32" and can_pack():
+        pack_linears(network)
+    return teacher
