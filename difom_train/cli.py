@@ -15,6 +15,7 @@ app.add_typer(bench_app, name="bench")
 Data = Annotated[Path, typer.Option(help="Manifest, test sets, or any folder inside them.", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Changes = Annotated[list[str] | None, typer.Option("--set", help="Change any setting: key=value; may repeat.")]
 
 
 def main() -> None:
@@ -49,9 +50,7 @@ def train(
         str | None, typer.Option(help="Teachers of the cache to learn from, such as sam,dinov2.")
     ] = None,
     views: Annotated[int | None, typer.Option(help="Use the first so many views of each record.")] = None,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", help="Change any setting: key=value; may repeat.")
-    ] = None,
+    changes: Changes = None,
     data: Annotated[Path | None, typer.Option(help="Source pictures, for a cache without them.")] = None,
     allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Train on an unfinished cache.")] = False,
 ) -> None:
@@ -140,9 +139,7 @@ def study(
     batch_size: Annotated[int, typer.Option(help="Pictures in a step.")] = 16,
     epochs: Annotated[int, typer.Option(help="Passes over the train records.")] = 16,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", help="Change any setting: key=value; may repeat.")
-    ] = None,
+    changes: Changes = None,
     limit: Annotated[int | None, typer.Option(help="Score so many frames of each set.")] = None,
     as_json: Json = False,
 ) -> None:
