@@ -48,12 +48,11 @@ def can_pack() -> bool:
 def pack_linears(network: nn.Module) -> None:
     """Replace every plain `nn.Linear` inside `network`, float32 on the CPU, by its packed twin; subclasses stay."""
     twins: dict[nn.Module, PackedLinear] = {}  # a layer that is used in two places is packed once
-    for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and child.weight.dtype == torch.float32:
-                if child not in twins:
-                    twins[child] = PackedLinear(child)
-                setattr(parent, name, twins[child])
+    for name, layer in list(network.named_modules(remove_duplicate=False)):
+        if type(layer) is nn.Linear and layer.weight.dtype == torch.float32:
+            if layer not in twins:
+                twins[layer] = PackedLinear(layer)
+            network.set_submodule(name, twins[layer])
 
 
 def count_flops() -> dict[object, Callable[..., int]]:
