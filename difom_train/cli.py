@@ -60,6 +60,7 @@ def train(
     """
     if context.invoked_subcommand is not None:
         return
+    from difom_train.engine.fabric import leave_processes
     from difom_train.train import train as run
 
     run(
@@ -85,6 +86,7 @@ def train(
         data=data,
         allow_partial=allow_partial,
     )
+    leave_processes()
 
 
 @app.command()

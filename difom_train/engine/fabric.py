@@ -1,5 +1,6 @@
 """The machine a run computes on: Lightning Fabric for one CPU, one GPU, or the processes of torchrun and Slurm."""
 
+import gc
 import os
 import warnings
 from contextlib import AbstractContextManager
@@ -96,6 +97,17 @@ def open_fabric(device: torch.device, precision: str, *, logger: str, folder: Pa
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
     return fabric
+
+
+def leave_processes() -> None:
+    """End the talk between the processes of a run, where there are several; the last thing a successful command does.
+
+    Gloo's threads must end before the interpreter: one that still frees a tensor while Python shuts down aborts its
+    process, and torchrun then reports a finished run as failed. Unreachable modules that hold the group go first.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()
+        torch.distributed.destroy_process_group()
 
 
 def _build_fabric(device: torch.device, precision: str, processes: Processes, loggers: Any) -> Fabric:

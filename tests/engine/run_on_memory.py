@@ -8,6 +8,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from memory_cache import MemoryCache
 
 from difom_cache.store.layout import TapSpec
+from difom_train.engine.fabric import leave_processes
 
 TAPS = {"wide/block@16": TapSpec("wide/block@16", "feature", 6, 2, 16, "float16")}
 
@@ -31,3 +32,4 @@ def run(folder: str, batch_size: str, accumulate: str) -> None:
 
 if __name__ == "__main__":
     run(*sys.argv[1:])
+    leave_processes()
