@@ -52,7 +52,7 @@ def fork(work: Callable[[], None]) -> int:
 
 
 def start(cache: Path, settings: Settings, log: Path) -> int:
-    """Start an extraction that notes in `log` each block that it has computed and each that it has ticked."""
+    """Start an extraction that notes in `log` each block that it has computed, and when."""
 
     def work() -> None:
         for kind in (blocks.PictureBlock, blocks.TeacherBlock):
@@ -69,9 +69,8 @@ def note_blocks(kind: Any, log: Path) -> None:
     publish = kind.publish
 
     def noted(block: Any) -> None:
-        name = f"{block.job.folder} {block.job.block}\n"
         with log.open("a") as file:
-            file.write(f"computed {name}")
+            file.write(f"{block.job.folder} {block.job.block} {time.monotonic()}\n")
         publish(block)
 
     kind.publish = noted
@@ -98,18 +97,34 @@ def computed(log: Path) -> dict[str, list[int]]:
     """Return the blocks that were computed, by column folder."""
     found: dict[str, list[int]] = {}
     for line in log.read_text().splitlines() if log.exists() else []:
-        _, folder, block = line.split()
+        folder, block, _ = line.split()
         found.setdefault(folder, []).append(int(block))
     return found
 
 
-def kill_once(cache: Path, settings: Settings, after_s: float) -> dict[str, Any]:
-    """Kill an extraction after a while, unless it ends before; return what it had computed and ticked."""
+def moments(log: Path) -> list[float]:
+    """Return when each block was computed, in seconds of the machine's monotonic clock."""
+    return [float(line.split()[-1]) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def kill_once(cache: Path, settings: Settings, blocks: int, after_s: float) -> dict[str, Any]:
+    """Kill an extraction a while after it has computed so many blocks, unless it ends before.
+
+    Counted in blocks, the kill meets the same work on a busy machine as on a calm one.
+
+    Returns:
+        What it had computed and ticked.
+    """
     log = cache.with_name(f"{cache.name}-{time.monotonic_ns()}")
     before = ticked(cache)
     child = start(cache, settings, log)
-    time.sleep(after_s)
-    ended = os.waitpid(child, os.WNOHANG)[0] != 0
+    ended = False
+    while len(moments(log)) < blocks and not ended:
+        time.sleep(0.001)
+        ended = os.waitpid(child, os.WNOHANG)[0] != 0
+    if not ended:
+        time.sleep(after_s)
+        ended = os.waitpid(child, os.WNOHANG)[0] != 0
     if not ended:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
@@ -120,23 +135,32 @@ def kill_once(cache: Path, settings: Settings, after_s: float) -> dict[str, Any]
 
 
 def kill(root: Path, settings: Settings, runs: int, chained: int, seed: int) -> dict[str, Any]:
-    """Kill `runs` extractions once each, and one up to `chained` times, always resumed; compare with one left in peace."""
-    moments = random.Random(seed)
+    """Kill `runs` extractions once each, and one up to `chained` times, always resumed; compare with one left in peace.
+
+    The `runs` moments lie one in each of as many equal parts of the life of the one left in peace.
+    """
+    chance = random.Random(seed)
     finish(root / "warm", settings, root / "warm-log")
     started_s = time.monotonic()
     reference = finish(root / "reference", settings, root / "reference-log")
     life_s = time.monotonic() - started_s
+    reached_s = [0.0, *(at - started_s for at in moments(root / "reference-log"))]
+
+    def kill_at(cache: Path, share: float) -> dict[str, Any]:
+        blocks = sum(at <= share * life_s for at in reached_s) - 1
+        return kill_once(cache, settings, blocks, share * life_s - reached_s[blocks])
+
     kills = []
     for number in range(runs):
         cache = root / f"run{number}"
-        killed = kill_once(cache, settings, moments.uniform(0, life_s))
+        killed = kill_at(cache, (number + chance.random()) / runs)
         kills.append(
             killed | {"finished": finish(cache, settings, root / f"run{number}-log"), "left": leftovers(cache)}
         )
         shutil.rmtree(cache)
     chain = []
     while chained and len(chain) < chained and not (chain and chain[-1]["ended"]):
-        chain.append(kill_once(root / "chain", settings, moments.uniform(0.2, 0.8) * life_s))
+        chain.append(kill_at(root / "chain", chance.uniform(0.2, 0.8)))
     chained_end = finish(root / "chain", settings, root / "chain-log") if chained else None
     return {"life_s": life_s, "reference": reference, "kills": kills, "chain": chain, "chained_end": chained_end}
 
