@@ -1,68 +1,159 @@
 """Stage one: teacher features of augmented pictures, computed once and kept in Zarr.
 
-What stands in `__all__` is the public surface. Every command is a function of the same name here.
+What stands in `__all__` is the public surface, loaded name by name when first used (PEP 562), so that importing the package
+stays quick. Every command is a function of the same name here.
 """
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from difom_cache.surface import expose
+if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` loads the same names
+    from difom_cache.benchmarks.extraction import bench_teacher as bench_teacher
+    from difom_cache.benchmarks.random_cache import write_random_cache as write_random_cache
+    from difom_cache.data.check import check_records as check_records
+    from difom_cache.data.images import PICTURE_SUFFIXES as PICTURE_SUFFIXES
+    from difom_cache.data.images import read_image as read_image
+    from difom_cache.data.images import read_mask as read_mask
+    from difom_cache.data.make_manifest import make_manifest as make_manifest
+    from difom_cache.data.manifest import Record as Record
+    from difom_cache.data.manifest import load_records as load_records
+    from difom_cache.data.manifest import read_manifest as read_manifest
+    from difom_cache.data.manifest import write_manifest as write_manifest
+    from difom_cache.extraction.run import extract as extract
+    from difom_cache.maintenance.copy import copy as copy
+    from difom_cache.maintenance.copy import drop as drop
+    from difom_cache.maintenance.copy import finish as finish
+    from difom_cache.maintenance.hdf5 import export_hdf5 as export_hdf5
+    from difom_cache.maintenance.hdf5 import import_hdf5 as import_hdf5
+    from difom_cache.maintenance.info import info as info
+    from difom_cache.maintenance.show import show as show
+    from difom_cache.maintenance.verify import verify as verify
+    from difom_cache.painting.sample import paint_sample as paint_sample
+    from difom_cache.store.layout import TapSpec as TapSpec
+    from difom_cache.store.reader import Cache as Cache
+    from difom_cache.store.reader import open_cache as open_cache
+    from difom_cache.teachers.base import NativeTap as NativeTap
+    from difom_cache.teachers.base import TapRequest as TapRequest
+    from difom_cache.teachers.base import Teacher as Teacher
+    from difom_cache.teachers.base import TeacherOrder as TeacherOrder
+    from difom_cache.teachers.base import TeacherSpec as TeacherSpec
+    from difom_cache.teachers.catalogue import build_teacher as build_teacher
+    from difom_cache.teachers.describe import describe_teachers as describe_teachers
+    from difom_cache.teachers.fetch import fetch_weights as fetch_weights
+    from difom_cache.teachers.network import NetworkFacts as NetworkFacts
+    from difom_cache.teachers.network import TapNetwork as TapNetwork
+    from difom_cache.teachers.network import assemble as assemble
+    from difom_cache.teachers.pooling import area_pool as area_pool
+    from difom_cache.teachers.weights import Weights as Weights
+    from difom_cache.teachers.weights import digest_tensors as digest_tensors
+    from difom_cache.views.params import ViewParams as ViewParams
+    from difom_cache.views.plan import draw_plan as draw_plan
+    from difom_cache.views.replay import replay_image as replay_image
+    from difom_cache.views.replay import replay_mask as replay_mask
+    from difom_cache.views.replay import replay_valid as replay_valid
 
 __version__ = "0.1.0"
 
-__all__ = expose(
-    __name__,
-    {
-        "Cache": "store.reader",
-        "NativeTap": "teachers.base",
-        "NetworkFacts": "teachers.network",
-        "PICTURE_SUFFIXES": "images",
-        "Record": "manifest",
-        "TapNetwork": "teachers.network",
-        "TapRequest": "teachers.base",
-        "TapSpec": "store.layout",
-        "Teacher": "teachers.base",
-        "TeacherOrder": "teachers.base",
-        "TeacherSpec": "teachers.base",
-        "ViewParams": "views.params",
-        "Weights": "teachers.weights",
-        "area_pool": "area",
-        "assemble": "teachers.network",
-        "bench_teacher": "bench",
-        "build_teacher": "teachers.catalogue",
-        "check_records": "check",
-        "copy": "manage",
-        "describe_teachers": "teachers.describe",
-        "digest_tensors": "teachers.weights",
-        "draw_plan": "views.plan",
-        "drop": "manage",
-        "export_hdf5": "hdf5",
-        "extract": "extract",
-        "fetch_weights": "teachers.fetch",
-        "finish": "manage",
-        "import_hdf5": "hdf5",
-        "info": "info",
-        "load_records": "manifest",
-        "make_manifest": "make_manifest",
-        "open_cache": "store.reader",
-        "paint_sample": "sample",
-        "read_image": "images",
-        "read_manifest": "manifest",
-        "read_mask": "images",
-        "replay_image": "views.replay",
-        "replay_mask": "views.replay",
-        "replay_valid": "views.replay",
-        "show": "show",
-        "verify": "verify",
-        "write_manifest": "manifest",
-        "write_random_cache": "store.random_cache",
-    },
-)
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "Cache",
+    "NativeTap",
+    "NetworkFacts",
+    "Record",
+    "TapNetwork",
+    "TapRequest",
+    "TapSpec",
+    "Teacher",
+    "TeacherOrder",
+    "TeacherSpec",
+    "ViewParams",
+    "Weights",
+    "area_pool",
+    "assemble",
+    "bench_teacher",
+    "build_teacher",
+    "check_records",
+    "copy",
+    "describe_teachers",
+    "digest_tensors",
+    "draw_plan",
+    "drop",
+    "export_hdf5",
+    "extract",
+    "fetch_weights",
+    "finish",
+    "import_hdf5",
+    "info",
+    "load_records",
+    "make_manifest",
+    "open_cache",
+    "paint_sample",
+    "read_image",
+    "read_manifest",
+    "read_mask",
+    "replay_image",
+    "replay_mask",
+    "replay_valid",
+    "show",
+    "verify",
+    "write_manifest",
+    "write_random_cache",
+]
 
-if TYPE_CHECKING:  # functions that share their file's name, which a type checker would take for the file
-    from difom_cache.extract import extract as extract
-    from difom_cache.info import info as info
-    from difom_cache.show import show as show
-    from difom_cache.verify import verify as verify
+_HOMES = {
+    "Cache": "store.reader",
+    "NativeTap": "teachers.base",
+    "NetworkFacts": "teachers.network",
+    "PICTURE_SUFFIXES": "data.images",
+    "Record": "data.manifest",
+    "TapNetwork": "teachers.network",
+    "TapRequest": "teachers.base",
+    "TapSpec": "store.layout",
+    "Teacher": "teachers.base",
+    "TeacherOrder": "teachers.base",
+    "TeacherSpec": "teachers.base",
+    "ViewParams": "views.params",
+    "Weights": "teachers.weights",
+    "area_pool": "teachers.pooling",
+    "assemble": "teachers.network",
+    "bench_teacher": "benchmarks.extraction",
+    "build_teacher": "teachers.catalogue",
+    "check_records": "data.check",
+    "copy": "maintenance.copy",
+    "describe_teachers": "teachers.describe",
+    "digest_tensors": "teachers.weights",
+    "draw_plan": "views.plan",
+    "drop": "maintenance.copy",
+    "export_hdf5": "maintenance.hdf5",
+    "extract": "extraction.run",
+    "fetch_weights": "teachers.fetch",
+    "finish": "maintenance.copy",
+    "import_hdf5": "maintenance.hdf5",
+    "info": "maintenance.info",
+    "load_records": "data.manifest",
+    "make_manifest": "data.make_manifest",
+    "open_cache": "store.reader",
+    "paint_sample": "painting.sample",
+    "read_image": "data.images",
+    "read_manifest": "data.manifest",
+    "read_mask": "data.images",
+    "replay_image": "views.replay",
+    "replay_mask": "views.replay",
+    "replay_valid": "views.replay",
+    "show": "maintenance.show",
+    "verify": "maintenance.verify",
+    "write_manifest": "data.manifest",
+    "write_random_cache": "benchmarks.random_cache",
+}
 
-    def __getattr__(name: str) -> Any:
-        """Tell type checkers that the names above exist."""
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -64,7 +64,7 @@ def extract(
     force: Annotated[bool, typer.Option("--force", help="Go on where the disk looks too small.")] = False,
 ) -> None:
     """Run teachers once over augmented views and keep their features; the same command again goes on where it stopped."""
-    from difom_cache.extract import extract as run
+    from difom_cache.extraction.run import extract as run
 
     run(
         teacher=teacher,
@@ -101,8 +101,8 @@ def extract(
 @app.command()
 def info(cache: CachePath = Path("feats"), as_json: Json = False) -> None:
     """Say what a cache holds, how well its codes keep the features, and its content digest."""
-    from difom_cache.info import info as read
-    from difom_cache.info import spell_info
+    from difom_cache.maintenance.info import info as read
+    from difom_cache.maintenance.info import spell_info
 
     facts = read(cache)
     if as_json:
@@ -119,7 +119,7 @@ def show(
     out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("view.png"),
 ) -> None:
     """Draw one view with its mask and every tap of every teacher as colours."""
-    from difom_cache.show import show as draw
+    from difom_cache.maintenance.show import show as draw
 
     print(draw(cache, record=record, view=view, out=out))
 
@@ -135,7 +135,7 @@ def manifest(
     as_json: Json = False,
 ) -> None:
     """List a data set as records, and check it for duplicates and leaks between its splits."""
-    from difom_cache.make_manifest import make_manifest
+    from difom_cache.data.make_manifest import make_manifest
 
     records, report = make_manifest(data, out, unlabelled=unlabelled, check=check, montage=montage, names=names)
     if report is not None:
@@ -154,7 +154,7 @@ def sample(
     side: Annotated[int, typer.Option(help="Of the pictures, px.")] = 256,
 ) -> None:
     """Paint a small colonoscopy-like benchmark, to try everything without data."""
-    from difom_cache.sample import paint_sample
+    from difom_cache.painting.sample import paint_sample
 
     print(paint_sample(out, seed=seed, train=train, test=test, side=side))
 
@@ -175,9 +175,9 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check every file against its tick; name what is damaged. Exits with 1 where something is."""
-    from difom_cache.verify import as_json as spell_json
-    from difom_cache.verify import spell_report
-    from difom_cache.verify import verify as check
+    from difom_cache.maintenance.verify import as_json as spell_json
+    from difom_cache.maintenance.verify import spell_report
+    from difom_cache.maintenance.verify import verify as check
 
     report = check(
         cache,
@@ -201,7 +201,7 @@ def verify(
 @app.command()
 def finish(cache: CachePath = Path("feats"), as_json: Json = False) -> None:
     """Remove what dead writers left and say what is missing. Exits with 1 where something is."""
-    from difom_cache.manage import finish as run
+    from difom_cache.maintenance.copy import finish as run
 
     missing = run(cache)
     if as_json:
@@ -218,7 +218,7 @@ def drop(
     teacher: Annotated[str, typer.Option(help="Label of the teacher, as `difom-cache info` shows it.")],
 ) -> None:
     """Remove one teacher's features from a cache."""
-    from difom_cache.manage import drop as run
+    from difom_cache.maintenance.copy import drop as run
 
     run(cache, teacher)
 
@@ -233,7 +233,7 @@ def copy(
     pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Whether stored views go along.")] = True,
 ) -> None:
     """Copy a cache, or some of its taps in another codec."""
-    from difom_cache.manage import copy as run
+    from difom_cache.maintenance.copy import copy as run
 
     run(source, target, taps=split_list(taps), codec=codec, compress=compress, pictures=pictures)
 
@@ -241,7 +241,7 @@ def copy(
 @app.command(name="export")
 def export_file(cache: CachePath, file: Annotated[Path, typer.Argument(help="HDF5 file to write.")]) -> None:
     """Write a complete cache as one HDF5 file."""
-    from difom_cache.hdf5 import export_hdf5
+    from difom_cache.maintenance.hdf5 import export_hdf5
 
     export_hdf5(cache, file)
 
@@ -251,7 +251,7 @@ def import_file(
     file: Annotated[Path, typer.Argument(help="HDF5 file of an exported cache.")], cache: CachePath
 ) -> None:
     """Make a cache from an HDF5 file, bit for bit."""
-    from difom_cache.hdf5 import import_hdf5
+    from difom_cache.maintenance.hdf5 import import_hdf5
 
     import_hdf5(file, cache)
 
@@ -290,7 +290,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Measure pictures a second from JPEG files to stored bytes: the published way, the library's best, ours."""
-    from difom_cache.bench import bench_teacher, spell_bench
+    from difom_cache.benchmarks.extraction import bench_teacher, spell_bench
 
     chosen = split_list(ways) or ()
     result = bench_teacher(
@@ -316,7 +316,7 @@ def scale(
     price: Annotated[float, typer.Option(help="Of a worker's hour.")] = 0.0,
 ) -> None:
     """Say how long a pass takes on many workers, what it costs, and where the file system becomes the limit."""
-    from difom_cache.scaling import Cluster, Workload, most_useful_workers, predict, spell_prediction
+    from difom_cache.extraction.scaling import Cluster, Workload, most_useful_workers, predict, spell_prediction
 
     load = Workload(frames, views, view_bytes, frame_bytes)
     for number in read_numbers("--workers", workers) or ():

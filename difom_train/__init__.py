@@ -1,31 +1,60 @@
 """Stage two: light students, trained against cached teacher features.
 
-What stands in `__all__` is the public surface. Every command is a function of the same name here.
+What stands in `__all__` is the public surface, loaded name by name when first used (PEP 562), so that importing the package
+stays quick. Every command is a function of the same name here.
 """
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from difom_cache.surface import expose
+if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` loads the same names
+    from difom_train.benchmarks.loader import bench_loader as bench_loader
+    from difom_train.benchmarks.step import bench_step as bench_step
+    from difom_train.evaluation.evaluate import evaluate as evaluate
+    from difom_train.inference.export import export as export
+    from difom_train.inference.predict import predict as predict
+    from difom_train.reporting.compare import compare as compare
+    from difom_train.students.catalogue import build_student as build_student
+    from difom_train.students.saved import load_student as load_student
+    from difom_train.training.curve_picture import curves as curves
+    from difom_train.training.run import train as train
 
 __version__ = "0.1.0"
 
-__all__ = expose(
-    __name__,
-    {
-        "bench_loader": "bench_loader",
-        "bench_step": "bench_step",
-        "build_student": "students.catalogue",
-        "compare": "compare",
-        "curves": "curves",
-        "evaluate": "evaluate",
-        "export": "export",
-        "load_student": "students.saved",
-        "predict": "predict",
-        "train": "train",
-    },
-)
+__all__ = [
+    "bench_loader",
+    "bench_step",
+    "build_student",
+    "compare",
+    "curves",
+    "evaluate",
+    "export",
+    "load_student",
+    "predict",
+    "train",
+]
 
-if TYPE_CHECKING:
+_HOMES = {
+    "bench_loader": "benchmarks.loader",
+    "bench_step": "benchmarks.step",
+    "build_student": "students.catalogue",
+    "compare": "reporting.compare",
+    "curves": "training.curve_picture",
+    "evaluate": "evaluation.evaluate",
+    "export": "inference.export",
+    "load_student": "students.saved",
+    "predict": "inference.predict",
+    "train": "training.run",
+}
 
-    def __getattr__(name: str) -> Any:
-        """Tell type checkers that the names above exist."""
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

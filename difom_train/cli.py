@@ -60,8 +60,8 @@ def train(
     """
     if context.invoked_subcommand is not None:
         return
-    from difom_train.engine.fabric import leave_processes
-    from difom_train.train import train as run
+    from difom_train.training.fabric import leave_processes
+    from difom_train.training.run import train as run
 
     run(
         student,
@@ -103,7 +103,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a network on test sets, frame by frame, under each protocol."""
-    from difom_train.evaluate import evaluate as score
+    from difom_train.evaluation.evaluate import evaluate as score
 
     scored = score(run, data, limit=limit, device=device, workers=workers, batch_size=batch_size, out=out)
     _answer(scored, as_json)
@@ -120,7 +120,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Mark polyps in pictures or a video."""
-    from difom_train.predict import predict as mark
+    from difom_train.inference.predict import predict as mark
 
     _answer(mark(run, source, out=out, device=device, batch_size=batch_size, outlines=outlines), as_json)
 
@@ -146,8 +146,8 @@ def study(
     as_json: Json = False,
 ) -> None:
     """Train and score recipes x shares of the masks x seeds; the same command again goes on where it stopped."""
-    from difom_train.study import spell_table
-    from difom_train.study import study as run
+    from difom_train.evaluation.study import spell_table
+    from difom_train.evaluation.study import study as run
 
     lines = run(
         cache or ["./feats"],
@@ -198,7 +198,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Put evaluated runs into one table and one report, with paired differences."""
-    from difom_train.compare import compare as run
+    from difom_train.reporting.compare import compare as run
 
     found = run(
         runs,
@@ -220,7 +220,7 @@ def curves(
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("curves.png"),
 ) -> None:
     """Draw loss, validation Dice and how alive the distillation is, of several runs in one picture."""
-    from difom_train.curves import curves as draw
+    from difom_train.training.curve_picture import curves as draw
 
     print(draw(runs, out))
 
@@ -238,7 +238,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a student as one file, and compare it with the student."""
-    from difom_train.export import export as write
+    from difom_train.inference.export import export as write
 
     written = write(
         run,
@@ -264,7 +264,7 @@ def cost(
     as_json: Json = False,
 ) -> None:
     """Measure parameters, FLOPs and latency of students and teachers."""
-    from difom_train.cost import compare_costs
+    from difom_train.benchmarks.cost import compare_costs
 
     if not runs and not teacher:
         raise SettingsError("nothing to measure: name run folders, or teachers with --teacher")
@@ -291,8 +291,8 @@ def bench_step(
     as_json: Json = False,
 ) -> None:
     """Seconds a step: plain, distilled from the cache, and with the teacher in the loop, alternating."""
-    from difom_train.bench_step import StepBench
-    from difom_train.bench_step import bench_step as measure
+    from difom_train.benchmarks.step import StepBench
+    from difom_train.benchmarks.step import bench_step as measure
 
     options = StepBench(
         student=student,
@@ -323,7 +323,7 @@ def bench_loader(
     as_json: Json = False,
 ) -> None:
     """Samples a second of memcpy, of the cache's reader, of zarr-python, and of one file a teacher and picture."""
-    from difom_train.bench_loader import bench_loader as measure
+    from difom_train.benchmarks.loader import bench_loader as measure
 
     _answer(measure(folder, size_gb=size_gb, batch_size=batch_size, seconds=seconds), as_json)
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from difom_cache import Record, extract, load_records, paint_sample, read_image, read_mask, show
-from difom_train.evaluate import Evaluation, evaluate
-from difom_train.scores.files import mask_path
-from difom_train.scores.summary import render_columns
-from difom_train.train import train
+from difom_train.evaluation.evaluate import Evaluation, evaluate
+from difom_train.evaluation.files import mask_path
+from difom_train.evaluation.summary import render_columns
+from difom_train.training.run import train
 
 TABLE_METRIC = "fixed/dice"
 LR = "optimiser.lr=2e-3"  # small networks and few steps

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from difom_train.segment import render_picture
+from difom_train.inference.segmenter import render_picture
 from difom_train.students.catalogue import build_student
 from difom_train.students.saved import save_student
 

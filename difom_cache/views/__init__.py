@@ -1,0 +1,1 @@
+"""Augmentation as numbers: view parameters are drawn once and replayed for ever."""

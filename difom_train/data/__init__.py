@@ -1,0 +1,1 @@
+"""Cache to batches: which rows, in which order, held where, on which device."""

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from difom_cache.errors import CacheIdentityError, CacheIncompleteError
-from difom_train.data.keys import Keys, keys_of
+from difom_train.data.counter_rng import Keys, keys_of
 
 SPLITS = ("train", "val", "test")  # as `table.split` counts
 HostBatch = dict[str, NDArray[Any]]
@@ -18,12 +18,23 @@ HostBatch = dict[str, NDArray[Any]]
 class OneCache(Protocol):
     """What the trainer uses of `difom_cache.Cache`."""
 
-    path: Path
-    picture_px: int
-    identity: Mapping[str, Any]
-    taps: Mapping[str, Any]
-    teachers: Mapping[str, Any]
-    table: Any
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def picture_px(self) -> int: ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]: ...
+
+    @property
+    def taps(self) -> Mapping[str, Any]: ...
+
+    @property
+    def teachers(self) -> Mapping[str, Any]: ...
+
+    @property
+    def table(self) -> Any: ...
 
     def __len__(self) -> int: ...
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difom_cache.errors import SettingsError
-from difom_train.data.keys import Keys, key_of, mix, uniform
+from difom_train.data.counter_rng import Keys, key_of, mix, uniform
 
 _ORDER, _VIEW, _LABELS = 1, 2, 3  # what a mix is for, so that order and view do not depend on each other
 

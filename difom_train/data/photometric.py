@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from difom_train.data.keys import Keys, mix, uniform
+from difom_train.data.counter_rng import Keys, mix, uniform
 
 _COLOUR, _SCALE = 11, 12  # what a mix is for
 

@@ -22,7 +22,7 @@ from difom_cache import (
 )
 from difom_cache.errors import DataError, ManifestError
 from difom_train.data.caches import HostBatch, JointCache
-from difom_train.data.keys import mix_counts
+from difom_train.data.counter_rng import mix_counts
 
 _SHOWN_IDS = 3
 NO_MASK = 255  # stands everywhere in the mask of a record that has none

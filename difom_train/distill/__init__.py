@@ -1,0 +1,1 @@
+"""Features to loss terms: which tap teaches which level, targets, comparison, one kind of distillation a file."""

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from difom_train.distill.choice import TeachingCache
 from difom_train.distill.comparison import Comparison, count_moments, summarise_moments
+from difom_train.distill.matching import TeachingCache
 from difom_train.students.base import StudentOutput
 
 Batch = dict[str, Any]

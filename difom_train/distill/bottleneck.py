@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from difom_cache.errors import SettingsError
 from difom_train.distill.bands import fill_outside, halfwidth_cycles, split_bands
 from difom_train.distill.base import Batch, Distiller, Targets, in_float32
-from difom_train.distill.choice import Match, TeachingCache, match_bottleneck, teacher_of
 from difom_train.distill.comparison import Comparison, cells_inside, meet, to_grid
 from difom_train.distill.losses import squared_error
+from difom_train.distill.matching import Match, TeachingCache, match_bottleneck, teacher_of
 from difom_train.distill.settings import DistillSettings, neck_for
 from difom_train.distill.targets import FrozenTarget, fit_projection
 from difom_train.students.base import Student, StudentOutput

@@ -8,16 +8,16 @@ from torch import Tensor, nn
 from difom_train.distill.bands import fill_outside, split_bands
 from difom_train.distill.base import Batch, Distiller, Targets, in_float32
 from difom_train.distill.calibration import Calibration, fit_calibration, sample_cells
-from difom_train.distill.choice import (
+from difom_train.distill.comparison import Comparison, cells_inside, meet, to_grid
+from difom_train.distill.heads import build_heads
+from difom_train.distill.losses import cosine_and_smooth_l1, soft_mask_loss, squared_error
+from difom_train.distill.matching import (
     TeachingCache,
     logits_taps,
     match_levels,
     refuse_nothing,
     teacher_of,
 )
-from difom_train.distill.comparison import Comparison, cells_inside, meet, to_grid
-from difom_train.distill.heads import build_heads
-from difom_train.distill.losses import cosine_and_smooth_l1, soft_mask_loss, squared_error
 from difom_train.distill.settings import DistillSettings
 from difom_train.distill.targets import FrozenTarget, fit_projection
 from difom_train.students.base import Student, StudentOutput

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from difom_train.distill.base import Batch, Distiller, Targets, in_float32
-from difom_train.distill.choice import TeachingCache, match_bottleneck
 from difom_train.distill.comparison import Comparison, cells_inside
 from difom_train.distill.losses import squared_error
+from difom_train.distill.matching import TeachingCache, match_bottleneck
 from difom_train.distill.settings import DistillSettings
 from difom_train.students.base import BOTTLENECK, Student, StudentOutput
 from difom_train.students.necks import NECK_CHANNELS, PaperNeck

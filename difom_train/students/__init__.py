@@ -1,0 +1,1 @@
+"""Networks: one architecture a file, how they are saved and loaded, their catalogue."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from difom_train.data.keys import keys_of
+from difom_train.data.counter_rng import keys_of
 from difom_train.data.photometric import ColourRange, draw_colours, draw_scale, recolour, to_pixels, to_side
 
 REACH = ColourRange(0.2, 0.3, 0.4, 0.05)

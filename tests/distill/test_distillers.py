@@ -12,8 +12,8 @@ from difom_cache.store.layout import TapSpec
 from difom_train.distill.alive import find_collapse
 from difom_train.distill.bands import split_bands
 from difom_train.distill.bottleneck import share_channels
-from difom_train.distill.choice import Match
-from difom_train.distill.distiller import build_distiller
+from difom_train.distill.catalogue import build_distiller
+from difom_train.distill.matching import Match
 from difom_train.distill.multiscale import mean_over_teachers
 from difom_train.distill.settings import KINDS, DistillSettings, neck_for
 from difom_train.students.base import StudentOutput

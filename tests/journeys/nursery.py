@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from difom_cache import blocks
-from difom_cache.blocks import TeacherOrderLine, load_teacher
-from difom_cache.extract import extract
+from difom_cache.extraction import blocks
+from difom_cache.extraction.blocks import TeacherOrderLine, load_teacher
+from difom_cache.extraction.run import extract
 from difom_cache.store.reader import open_cache
 
 Settings = dict[str, Any]

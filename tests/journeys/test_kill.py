@@ -19,7 +19,7 @@ from painted_folder import paint_folder
 from small_cache import Shape, SmallCache, draw_arrays, start_small_cache, teacher_identity, write_small_block
 
 from difom_cache.errors import CacheError, CacheSpaceError
-from difom_cache.extract import ColumnWork, extract, find_missing
+from difom_cache.extraction.run import ColumnWork, extract, find_missing
 from difom_cache.store.atomic import remove_stale
 from difom_cache.store.layout import shard_path
 from difom_cache.store.ledger import read_ticks

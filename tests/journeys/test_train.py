@@ -25,15 +25,15 @@ from difom_cache import (
     replay_image,
 )
 from difom_train import evaluate, load_student, train
-from difom_train.assemble import Setting, Sources, build_learner, choose_rows, join_parts, open_feed, plan_run
+from difom_train.config import change_settings, read_recipe
 from difom_train.data.caches import JointCache
 from difom_train.data.loader import Batch, Waiting
-from difom_train.engine.checkpoint import read_checkpoint
-from difom_train.engine.fabric import open_fabric
-from difom_train.engine.journal import read_log, read_run
-from difom_train.engine.loop import take_step
-from difom_train.engine.phases import set_mode
-from difom_train.settings import change_settings, read_recipe
+from difom_train.training.build import Setting, Sources, build_learner, choose_rows, join_parts, open_feed, plan_run
+from difom_train.training.checkpoint import read_checkpoint
+from difom_train.training.fabric import open_fabric
+from difom_train.training.phases import set_mode
+from difom_train.training.run_folder import read_log, read_run
+from difom_train.training.trainer import take_step
 
 pytestmark = pytest.mark.journey
 
@@ -229,5 +229,5 @@ def test_help_comes_in_a_second_and_loads_no_torch():
 
 
 def test_train_is_a_function_of_the_package():
-    assert import_module("difom_train.train").train is train
-    assert Path(import_module("difom_train.train").__file__).name == "train.py"
+    assert import_module("difom_train.training.run").train is train
+    assert Path(import_module("difom_train.training.run").__file__).name == "run.py"

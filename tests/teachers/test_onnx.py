@@ -146,8 +146,8 @@ def test_the_trained_segmenter_finds_the_polyp():
     data = os.environ.get("DIFOM_BENCHMARK")
     if not path or not data:
         pytest.skip("set DIFOM_TEACHER_ONNX to a trained ONNX segmenter and DIFOM_BENCHMARK to the benchmark")
-    from difom_cache.images import read_image, read_mask
-    from difom_cache.manifest import load_records
+    from difom_cache.data.images import read_image, read_mask
+    from difom_cache.data.manifest import load_records
 
     teacher = build_teacher(f"onnx:{path}@224")
     dice = []

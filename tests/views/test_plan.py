@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from difom_cache.data.manifest import Record
 from difom_cache.errors import CacheFormatError, SettingsError
-from difom_cache.manifest import Record
 from difom_cache.views.plan import ViewPlan, draw_plan
 
 

@@ -1,0 +1,1 @@
+"""How fast stage one is; nothing that a user's run imports."""

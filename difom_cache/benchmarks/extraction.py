@@ -1,0 +1,332 @@
+"""Pictures a second from JPEG files to stored bytes, three ways, and what the device could do at most.
+
+`notebook`: the library's network in float32, one picture after the other, a `.pt` file each, as published.
+`library`: the same network at its best plain use: batches, its own fused attention, bfloat16 on CUDA, float16 files.
+`difom`: `extract`, into a cache.
+
+All read the same files, one view a picture, and write to the same disk. Runs alternate; medians are reported.
+"""
+
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from difom_cache.benchmarks.library_teachers import PlainForward, build_plain
+from difom_cache.data.manifest import Record, load_records, write_manifest
+from difom_cache.errors import DataError, SettingsError
+from difom_cache.extraction.prepare import probe_batch
+from difom_cache.extraction.run import choose_device, extract
+from difom_cache.teachers.base import Precision, Teacher, TeacherSpec
+from difom_cache.teachers.catalogue import build_teacher
+from difom_cache.teachers.packed_linear import PackedLinear, can_pack, count_flops
+from difom_cache.teachers.preprocess import normalise
+
+WAYS = ("notebook", "library", "difom")
+MATMUL_SIDE = {"cpu": 2048, "cuda": 8192}
+MATMUL_RUNS = 10
+LOADER_WORKERS = 8  # of the library's way on CUDA; on the CPU they would only take cores from the network
+_STATUS = Path("/proc/self/status")
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True)
+class Rig:
+    """What every way of one benchmark shares.
+
+    Attributes:
+        teacher: "NAME[:VARIANT][@PX]".
+        weights: "hub", "random" or a path.
+        records: the pictures.
+        device: where the network runs.
+        batch: of the library's way and ours.
+        compile: ours runs through torch.compile.
+        folder: for everything that is written.
+        spec: of our teacher; its precision is the library's way's too.
+    """
+
+    teacher: str
+    weights: str
+    records: tuple[Record, ...]
+    device: torch.device
+    batch: int
+    compile: bool
+    folder: Path
+    spec: TeacherSpec
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to do the work: from files to stored bytes, and the network alone on a batch of pixels in [0, 1]."""
+
+    whole: Callable[[], None]
+    network: Callable[[Tensor], object]
+    batch: int
+
+
+def bench_teacher(
+    teacher: str,
+    *,
+    data: str | Path = "./data",
+    weights: str = "random",
+    views: int = 64,
+    repeats: int = 5,
+    device: str = "auto",
+    precision: Precision | None = None,
+    batch_size: int | None = None,
+    compile: bool = False,
+    ways: Sequence[str] = WAYS,
+    scratch: str | Path | None = None,
+) -> dict[str, Any]:
+    """Return pictures a second of each way, from JPEG to stored bytes and of the network alone, ready for JSON.
+
+    Args:
+        teacher: "NAME[:VARIANT][@PX]".
+        data: a manifest, a benchmark's root or any folder inside it.
+        weights: "hub", "random" or a path.
+        views: pictures in each run.
+        repeats: runs of each way, alternating, after one that is not counted.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: None for bfloat16 on CUDA and float32 elsewhere.
+        batch_size: None probes the device.
+        compile: run our teacher through torch.compile.
+        ways: which of `WAYS` to run.
+        scratch: folder for what is written; None for the system's.
+
+    Raises:
+        DifomError: whatever the user can mend, in one line.
+    """
+    unknown = [way for way in ways if way not in WAYS]
+    if unknown or not ways or views < 1 or repeats < 1:
+        raise SettingsError(f"expected ways of {', '.join(WAYS)}, views and repeats of at least 1; found {list(ways)}")
+    chosen = choose_device(device)
+    records = choose_pictures(Path(data), views)
+    ours = build_teacher(teacher, weights=weights, device=chosen, precision=precision, compile=compile)
+    with tempfile.TemporaryDirectory(prefix="difom-bench-", dir=scratch) as folder:
+        batch = min(views, batch_size or probe_batch(ours, chosen))
+        rig = Rig(teacher, weights, records, torch.device(chosen), batch, compile, Path(folder), ours.spec)
+        write_manifest(records, rig.folder / "pictures.csv")
+        return _describe(rig) | _count(rig, ours) | {"ways": _alternate(list_ways(rig, ours, ways), rig, repeats)}
+
+
+def choose_pictures(data: Path, count: int) -> tuple[Record, ...]:
+    """Return `count` records of `data`, whatever their split, as training records.
+
+    Raises:
+        DataError: there are fewer.
+    """
+    records = load_records(data, unlabelled=True)
+    if len(records) < count:
+        raise DataError(f"{data}: expected at least {count} pictures, found {len(records)}; ask for fewer with --views")
+    return tuple(replace(record, split="train") for record in records[:count])
+
+
+def list_ways(rig: Rig, ours: Teacher, names: Sequence[str]) -> dict[str, Way]:
+    """Return the ways that were asked for, by name, their networks on the device."""
+    ways = {}
+    if "notebook" in names:
+        network, forward = _plain(rig, torch.float32)
+        ways["notebook"] = _plain_way(rig, network, forward, torch.float32, 1)
+    if "library" in names:
+        dtype = torch.bfloat16 if rig.spec.precision == "bfloat16" else torch.float32
+        network, forward = _plain(rig, dtype)
+        ways["library"] = _plain_way(rig, network, forward, dtype, rig.batch)
+    if "difom" in names:
+        ways["difom"] = Way(lambda: _extract(rig), ours.features, rig.batch)
+    return ways
+
+
+def _plain(rig: Rig, dtype: torch.dtype) -> tuple[nn.Module, PlainForward]:
+    network, forward = build_plain(rig.teacher, rig.weights)
+    return network.eval().requires_grad_(False).to(rig.device, dtype), forward
+
+
+def _plain_way(rig: Rig, network: nn.Module, forward: PlainForward, dtype: torch.dtype, batch: int) -> Way:
+    def run(pixels: Tensor) -> list[Tensor]:
+        return forward(network, normalise(pixels, rig.spec.mean, rig.spec.std).to(dtype))
+
+    return Way(lambda: _store_plainly(rig, run, batch, torch.float32 if batch == 1 else torch.float16), run, batch)
+
+
+class Pictures(Dataset[Tensor]):
+    """Pictures as a user of the library reads them: float32 (3, S, S) in [0, 1]."""
+
+    def __init__(self, records: Sequence[Record], input_px: int) -> None:
+        self.records = records
+        self.input_px = input_px
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Tensor:
+        with Image.open(self.records[index].image) as picture:
+            side = (self.input_px, self.input_px)
+            pixels = np.array(picture.convert("RGB").resize(side, Image.Resampling.BILINEAR))
+        return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255  # (S, S, 3) -> (3, S, S)
+
+
+def _store_plainly(rig: Rig, run: Callable[[Tensor], list[Tensor]], batch: int, dtype: torch.dtype) -> None:
+    """Write a `.pt` file of native maps for each picture."""
+    workers = LOADER_WORKERS if rig.device.type == "cuda" and batch > 1 else 0
+    loader = DataLoader(Pictures(rig.records, rig.spec.input_px), batch_size=batch, num_workers=workers)
+    with tempfile.TemporaryDirectory(dir=rig.folder) as folder, torch.no_grad():
+        number = 0
+        for pixels in loader:
+            maps = [feature.to(dtype).cpu() for feature in run(pixels.to(rig.device))]
+            for row in range(len(pixels)):
+                torch.save([feature[row].clone() for feature in maps], Path(folder) / f"{number}.pt")
+                number += 1
+
+
+def _extract(rig: Rig) -> None:
+    with tempfile.TemporaryDirectory(dir=rig.folder) as folder:
+        extract(
+            teacher=rig.teacher,
+            data=rig.folder / "pictures.csv",
+            cache=Path(folder) / "feats",
+            weights=rig.weights,
+            views=1,
+            split=("train",),
+            unlabelled=True,
+            pictures=False,
+            device=str(rig.device),
+            precision=rig.spec.precision,
+            batch_size=rig.batch,
+            compile=rig.compile,
+            quiet=True,
+        )
+
+
+def _alternate(ways: dict[str, Way], rig: Rig, repeats: int) -> dict[str, dict[str, Any]]:
+    """Return medians of `repeats` rounds, every round running all ways; a first round warms up and shows the peak."""
+    lines: dict[str, dict[str, Any]] = {}
+    for name, way in ways.items():
+        _reset_peak(rig.device)
+        way.whole()
+        lines[name] = {"peak_bytes": _read_peak(rig.device), "whole_s": [], "network_s": []}
+        _run_network(way, rig)
+    for _ in tqdm(range(repeats), desc=f"bench {rig.teacher}", unit="round", disable=None):
+        for name, way in ways.items():
+            lines[name]["whole_s"].append(_seconds(way.whole, rig.device))
+            lines[name]["network_s"].append(_seconds(partial(_run_network, way, rig), rig.device))
+    for line in lines.values():
+        line["images_per_s"] = len(rig.records) / statistics.median(line["whole_s"])
+        line["network_images_per_s"] = len(rig.records) / statistics.median(line["network_s"])
+    return lines
+
+
+def _run_network(way: Way, rig: Rig) -> None:
+    side = rig.spec.input_px
+    pixels = torch.rand((way.batch, 3, side, side), generator=torch.Generator().manual_seed(0)).to(rig.device)
+    with torch.no_grad():
+        done = 0
+        while done < len(rig.records):
+            way.network(pixels[: len(rig.records) - done])
+            done += way.batch
+
+
+def _seconds(run: Callable[[], object], device: torch.device) -> float:
+    _wait(device)
+    started_s = time.perf_counter()
+    run()
+    _wait(device)
+    return time.perf_counter() - started_s
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif _STATUS.exists():
+        Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM to what is held now
+
+
+def _read_peak(device: torch.device) -> int | None:
+    """Return the most memory held since `_reset_peak`: of the device on CUDA, of the process on Linux, else None."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    if not _STATUS.exists():
+        return None
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def _count(rig: Rig, ours: Teacher) -> dict[str, Any]:
+    """Return the operations of one picture, and how many the device does at most in this precision."""
+    side = rig.spec.input_px
+    counter = FlopCounterMode(display=False, custom_mapping=count_flops())
+    with counter, sdpa_kernel(SDPBackend.MATH):  # fused kernels would hide their products from the counter
+        ours.features(torch.zeros((1, 3, side, side), device=rig.device))
+    return {
+        "flops_per_image": counter.get_total_flops(),
+        "matmul_flops_per_s": measure_matmul(rig.device, rig.spec.precision),
+    }
+
+
+def measure_matmul(device: torch.device, precision: Precision) -> float:
+    """Return the operations a second of the best of some large matrix products, by every library that ours use."""
+    side = MATMUL_SIDE[device.type]
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    left, right = (torch.ones((side, side), device=device, dtype=dtype) for _ in range(2))
+    products: list[Callable[[], object]] = [partial(torch.mm, left, right, out=torch.empty_like(left))]
+    if device.type == "cpu" and dtype == torch.float32 and can_pack():
+        products.append(partial(PackedLinear(nn.Linear(side, side, bias=False)), left))
+    return 2 * side**3 / min(_seconds(product, device) for product in products for _ in range(MATMUL_RUNS))
+
+
+def _describe(rig: Rig) -> dict[str, Any]:
+    cuda = rig.device.type == "cuda"
+    return {
+        "teacher": f"{rig.spec.name}:{rig.spec.variant}@{rig.spec.input_px}",
+        "device": torch.cuda.get_device_name(rig.device) if cuda else _name_processor(),
+        "threads": torch.get_num_threads(),
+        "precision": rig.spec.precision,
+        "batch": rig.batch,
+        "views": len(rig.records),
+        "torch": torch.__version__,
+    }
+
+
+def _name_processor() -> str:
+    if _CPUINFO.exists():
+        names = [line.partition(":")[2].strip() for line in _CPUINFO.read_text().splitlines() if "model name" in line]
+        return names[0] if names else platform.machine()
+    return platform.processor() or platform.machine()
+
+
+def spell_bench(result: dict[str, Any]) -> str:
+    """Return what `bench_teacher` gave as a table and a sentence on the share of the device's ceiling."""
+    lines = [
+        f"{result['teacher']} on {result['device']}, {result['threads']} threads, {result['precision']}, "
+        f"batch {result['batch']}, {result['views']} pictures",
+        f"{'way':<10}{'JPEG to bytes':>16}{'network alone':>16}{'peak memory':>14}",
+    ]
+    for name, way in result["ways"].items():
+        peak = f"{way['peak_bytes'] / 2**30:.2f} GiB" if way["peak_bytes"] else "-"
+        lines.append(f"{name:<10}{way['images_per_s']:>12.2f} i/s{way['network_images_per_s']:>12.2f} i/s{peak:>14}")
+    ceiling, flops = result["matmul_flops_per_s"], result["flops_per_image"]
+    lines.append(f"{flops / 1e9:.1f} GFLOP a picture; matrix products reach {ceiling / 1e12:.2f} TFLOP/s here")
+    ours = result["ways"].get("difom")
+    if ours:
+        share = flops * ours["network_images_per_s"] / ceiling
+        whole = ours["images_per_s"] / ours["network_images_per_s"]
+        lines.append(f"ours: {share:.0%} of that in the network, {whole:.0%} of the network's speed from JPEG to bytes")
+    return "\n".join(lines)

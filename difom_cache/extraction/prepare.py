@@ -1,0 +1,205 @@
+"""Fixing, before the first block, everything that decides a column: its batch, its codecs' bases, its identity."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from difom_cache.codecs.base import Codec
+from difom_cache.codecs.catalogue import build_codec, resolve_codec
+from difom_cache.codecs.compact import CompactBasis, fit_compact, kept_directions
+from difom_cache.errors import DataError
+from difom_cache.extraction.blocks import TeacherOrderLine, ViewJob, load_teacher, read_frame, render
+from difom_cache.store.columns import describe_tap, pictures_column, read_basis, teacher_column, write_basis
+from difom_cache.store.identity import Identity, read_identity
+from difom_cache.store.layout import (
+    FORMAT_VERSION,
+    IDENTITY,
+    PICTURES,
+    Column,
+    TapSpec,
+    choose_block_rows,
+    teacher_folder,
+)
+from difom_cache.store.ledger import read_ticks
+from difom_cache.store.writer import create_column
+from difom_cache.teachers.base import Teacher
+from difom_cache.teachers.pooling import area_pool
+
+FIT_RECORDS = 256  # view 0 of so many training records decides a compact codec's basis
+LARGEST_BATCH = 64
+MEMORY_FRAC = 0.8  # of a CUDA device, that the probe may fill
+
+
+@dataclass(frozen=True)
+class ColumnWork:
+    """A column ready for its blocks: where it lies, what it holds, and how a worker builds its teacher."""
+
+    column: Column
+    identity: Identity
+    order: TeacherOrderLine | None
+
+
+@dataclass(frozen=True)
+class ColumnChoices:
+    """What the user chose for a column; None leaves it to this file, or to the identity that is there already."""
+
+    codec: str = "int8"
+    compression: str = "none"
+    batch: int | None = None
+
+
+def prepare_pictures(cache: Path, *, picture_px: int, pads: bool, rows: int, dry: bool) -> ColumnWork:
+    """Return the column of stored views, with its identity written unless `dry`.
+
+    A column that is complete already is taken as it is, whatever library versions made it.
+    """
+    widest = picture_px * picture_px * 3
+    identity: Identity = {
+        "format": FORMAT_VERSION,
+        "picture_px": picture_px,
+        "pads": pads,
+        "block_rows": choose_block_rows(rows, widest, 1),
+        "compression": "none",
+        "libraries": _render_libraries(),
+    }
+    held = _held_identity(cache / PICTURES)
+    if held is not None:
+        there = pictures_column(held, rows)
+        if len(read_ticks(cache, there, skip_unreadable=True)) == there.blocks:
+            identity |= {"libraries": held["libraries"]}
+    column = pictures_column(identity, rows)
+    return ColumnWork(column, identity if dry else create_column(cache, column, identity), None)
+
+
+def prepare_teacher(
+    cache: Path, order: TeacherOrderLine, choices: ColumnChoices, views: Sequence[ViewJob], *, dry: bool
+) -> ColumnWork:
+    """Return the column of one teacher, with its identity written unless `dry`.
+
+    Args:
+        cache: the cache's folder.
+        order: how the teacher is built.
+        choices: the user's.
+        views: every row of the cache.
+        dry: write nothing and fit nothing; the bases of compact codecs are then placeholders of the right size.
+
+    Raises:
+        CacheIdentityError: the cache holds this teacher with another identity.
+    """
+    teacher = load_teacher(order)
+    label = teacher.spec.label
+    folder = cache / teacher_folder(label)
+    held = _held_identity(folder)
+    batch = choices.batch or (held["batch"] if held else (1 if dry else probe_batch(teacher, order.device)))
+    specs = describe_taps(teacher, order.picture_px, choices.codec)
+    bases = _placeholder_bases(specs) if dry else _fix_bases(folder, held, teacher, specs, views, batch, order.device)
+    codecs = {s.name: build_codec(s.codec, s.channels, basis=bases.get(s.name)) for s in specs}
+    identity = {
+        "format": FORMAT_VERSION,
+        "teacher": teacher.spec.identity(),
+        "taps": [describe_tap(s, codecs[s.name]) for s in specs],
+        "block_rows": choose_block_rows(len(views), max(_row_bytes(s, codecs[s.name]) for s in specs), batch),
+        "compression": choices.compression,
+        "device": torch.device(order.device).type,
+        "batch": batch,
+        "threads": held["threads"] if held else torch.get_num_threads(),
+        "libraries": _render_libraries(),
+    }
+    column = teacher_column(identity, label, len(views))
+    return ColumnWork(column, identity if dry else create_column(cache, column, identity), order)
+
+
+def describe_taps(teacher: Teacher, picture_px: int, codec: str) -> list[TapSpec]:
+    """Return what a cache keeps of a teacher: logits always as float16, features in `codec`."""
+    specs = []
+    for request in teacher.spec.taps:
+        native = teacher.spec.native[request.native]
+        name = f"{teacher.spec.label}/{request.name}"
+        chosen = "float16" if native.kind == "logits" else resolve_codec(codec, native.channels)
+        specs.append(TapSpec(name, native.kind, native.channels, request.grid(picture_px), request.stride, chosen))
+    return specs
+
+
+def probe_batch(teacher: Teacher, device: str) -> int:
+    """Return the batch that a teacher runs with: on CUDA the largest power of two that fits, elsewhere a small one."""
+    side = teacher.spec.input_px
+    if torch.device(device).type != "cuda":
+        return 2 ** int(np.log2(np.clip(4 * 512 * 512 / side**2, 1, 8)))
+    total_bytes, batch = torch.cuda.get_device_properties(torch.device(device)).total_memory, 1
+    while batch < LARGEST_BATCH:
+        torch.cuda.reset_peak_memory_stats(device)
+        try:
+            teacher.features(torch.zeros((2 * batch, 3, side, side), device=device))
+            torch.cuda.synchronize(device)
+        except torch.cuda.OutOfMemoryError:
+            break
+        if torch.cuda.max_memory_allocated(device) > MEMORY_FRAC * total_bytes:
+            break
+        batch *= 2
+    torch.cuda.empty_cache()
+    return batch
+
+
+def _held_identity(folder: Path) -> Identity | None:
+    return read_identity(folder) if (folder / IDENTITY).exists() else None
+
+
+def _render_libraries() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "kornia", "pillow")}
+
+
+def _row_bytes(spec: TapSpec, codec: Codec) -> int:
+    return codec.code_channels(spec.channels) * spec.grid**2 * np.dtype(codec.code_dtype).itemsize
+
+
+def _placeholder_bases(specs: Sequence[TapSpec]) -> dict[str, CompactBasis]:
+    return {
+        s.name: CompactBasis(
+            np.zeros(s.channels, np.float32), np.eye(s.channels, kept_directions(s.channels), dtype=np.float32), 1.0
+        )
+        for s in specs
+        if s.codec == "compact"
+    }
+
+
+def _fix_bases(
+    folder: Path,
+    held: Identity | None,
+    teacher: Teacher,
+    specs: Sequence[TapSpec],
+    views: Sequence[ViewJob],
+    batch: int,
+    device: str,
+) -> dict[str, CompactBasis]:
+    """Return the basis of each compact tap: the one that lies there, or a new one written before the identity."""
+    compact = {s.name: s for s in specs if s.codec == "compact"}
+    if not compact:
+        return {}
+    places = {name: folder / name.partition("/")[2] for name in compact}
+    if held is not None and all((place / "basis").exists() for place in places.values()):
+        return {name: read_basis(place) for name, place in places.items()}
+    requests = {f"{teacher.spec.label}/{request.name}": request.native for request in teacher.spec.taps}
+    features: dict[str, list[torch.Tensor]] = {name: [] for name in compact}
+    chosen = choose_fit_views(views)
+    for start in range(0, len(chosen), batch):
+        part = chosen[start : start + batch]
+        frames = [read_frame(view.record, masks=False) for view in part]
+        native = teacher.features(render(part, frames, teacher.spec.input_px, batch, torch.device(device)))
+        for name, spec in compact.items():
+            features[name].append(area_pool(native[requests[name]], spec.grid)[: len(part)].cpu())
+    return {name: write_basis(places[name], fit_compact(features[name])) for name in compact}
+
+
+def choose_fit_views(views: Sequence[ViewJob]) -> list[ViewJob]:
+    """Return view 0 of up to 256 training records, in order of the records' digests."""
+    first: dict[str, ViewJob] = {}
+    for view in views:
+        if view.train:
+            first.setdefault(view.record.id, view)
+    if not first:
+        raise DataError("codec compact is fitted on training records, and there is none; choose --codec int8")
+    return sorted(first.values(), key=lambda view: (view.record.image_sha256, view.record.id))[:FIT_RECORDS]

@@ -1,0 +1,226 @@
+"""Care of a cache: finish what writers left, drop a teacher, copy a part in another codec."""
+
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from difom_cache.codecs.base import Codec
+from difom_cache.codecs.catalogue import build_codec, resolve_codec
+from difom_cache.codecs.compact import choose_basis
+from difom_cache.codecs.fidelity import measure_fidelity
+from difom_cache.errors import CacheIncompleteError, CacheSpaceError, SettingsError
+from difom_cache.extraction.blocks import VALID_FRAC, sum_cells, to_moments
+from difom_cache.store.atomic import remove_stale
+from difom_cache.store.columns import describe_tap, pictures_column, tap_specs, teacher_column, write_basis
+from difom_cache.store.identity import Identity, digest_identity, read_identity
+from difom_cache.store.layout import PICTURES, RECORDS, Column, teacher_folder, totals_path
+from difom_cache.store.reader import Cache, open_cache, require_teacher
+from difom_cache.store.stats import Moments, fold_statistics, read_moments, write_totals
+from difom_cache.store.writer import create_cache, create_column, write_block
+from difom_cache.teachers.pooling import area_pool
+
+
+def finish(cache: str | Path) -> dict[str, list[int]]:
+    """Remove what dead writers left, sum up statistics, and return the missing blocks of each column by its folder."""
+    opened = open_cache(cache)
+    for leftover in opened.path.glob("teachers/.dropped-*"):
+        shutil.rmtree(leftover)
+    remove_stale(opened.path)
+    missing = {}
+    for column in opened.columns():
+        ticks = opened.ticks(column)
+        missing[column.folder] = sorted(set(range(column.blocks)) - ticks.keys())
+        if column.folder != PICTURES and not fold_statistics(opened.path, column, ticks) and not missing[column.folder]:
+            rebuild_statistics(opened, column)
+    return missing
+
+
+def rebuild_statistics(cache: Cache, column: Column) -> None:
+    """Sum up a complete column's statistics from its codes, where the sums of its blocks were lost."""
+    label = column.folder.partition("/")[2]
+    sums: dict[str, Moments] = {}
+    for block in tqdm(range(column.blocks), desc=f"statistics of {label}", unit="block", disable=None):
+        rows = np.arange(*column.range_of(block))
+        for name, target, counts in decode_rows(cache, label, rows):
+            moments = to_moments(sum_cells(target, counts))
+            sums[name] = sums[name] + moments if name in sums else moments
+    write_totals(totals_path(cache.path, column.folder), sums)
+
+
+def drop(cache: str | Path, teacher: str) -> None:
+    """Make `cache` hold no features of `teacher`; everything else stays.
+
+    Raises:
+        CacheFormatError: the cache has no such teacher.
+        CacheSpaceError: the cache cannot be written.
+    """
+    opened = open_cache(cache)
+    require_teacher(opened, teacher)
+    folder = opened.path / teacher_folder(teacher)
+    away = folder.with_name(f".dropped-{secrets.token_hex(4)}")
+    try:
+        folder.rename(away)
+        shutil.rmtree(away)
+    except OSError as error:
+        way_out = f"run `difom-cache finish {cache}` when it can be written"
+        raise CacheSpaceError(f"cannot drop {folder}: {error.strerror}; {way_out}") from None
+
+
+def copy(
+    source: str | Path,
+    target: str | Path,
+    *,
+    taps: Sequence[str] | None = None,
+    codec: str | None = None,
+    compress: bool = False,
+    pictures: bool = True,
+) -> None:
+    """Make `target` a cache with the same views as `source` and some of its taps, perhaps in another codec.
+
+    Args:
+        source: a complete cache.
+        target: a folder to fill; an interrupted copy is finished by running it again.
+        taps: full names; None for all.
+        codec: for taps of features; None keeps each one's.
+        compress: compress maps with zstd: smaller, but read at the speed of zarr-python.
+        pictures: whether stored views go along.
+
+    Raises:
+        CacheIncompleteError: the source lacks a tap or blocks.
+        CacheIdentityError: the target is another cache.
+    """
+    opened, folder = open_cache(source), Path(target)
+    chosen = list(opened.taps) if taps is None else list(taps)
+    unknown = [tap for tap in chosen if tap not in opened.taps]
+    if unknown:
+        raise CacheIncompleteError(f"{source} has no tap {unknown[0]!r}; it has {', '.join(opened.taps)}")
+    if folder.resolve() == Path(source).resolve():
+        raise SettingsError(f"copy: source and target are the same folder {folder}; choose another target")
+    records = (opened.path / RECORDS).read_bytes()
+    create_cache(folder, opened.identity, records, opened.table.as_rows(), opened.identity["plan"]["params"])
+    compression = "zstd" if compress else "none"
+    if pictures and opened.has_pictures:
+        copy_pictures(opened, folder, compression)
+    for label in opened.teachers:
+        wanted = [tap for tap in chosen if tap.partition("/")[0] == label]
+        if wanted:
+            copy_teacher(opened, folder, label, wanted, codec, compression)
+
+
+def copy_pictures(source: Cache, target: Path, compression: str) -> None:
+    """Copy the stored views."""
+    identity = read_identity(source.path / PICTURES) | {"compression": compression}
+    column = pictures_column(identity, len(source))
+    create_column(target, column, identity)
+    names = {array.path for array in column.arrays}
+    for block, rows in blocks_of(column, "copy pictures"):
+        batch = source.gather(rows, [], pictures=True)
+        write_block(target, column, block, {name: batch[name] for name in names})
+
+
+def copy_teacher(
+    source: Cache, target: Path, label: str, taps: Sequence[str], codec: str | None, compression: str
+) -> None:
+    """Copy some taps of one teacher, code by code, or decoded and encoded again where the codec changes."""
+    held = source.teachers[label]
+    codecs = {tap: choose_codec(source, target, tap, codec) for tap in taps}
+    specs = tap_specs(held, label)
+    identity: Identity = held | {
+        "taps": [describe_tap(specs[tap], codecs[tap]) for tap in taps],
+        "compression": compression,
+        "copied_from": digest_identity(held),
+    }
+    if codec is None and compression == held["compression"] and len(taps) == len(held["taps"]):
+        identity = held  # a whole copy is the same column
+    column = teacher_column(identity, label, len(source))
+    create_column(target, column, identity)
+    kept = {tap for tap in taps if codecs[tap].identity() == source.codec(tap).identity()}
+    for block, rows in blocks_of(column, f"copy {label}"):
+        write_recoded(source, target, column, block, rows, codecs, kept)
+    if len(kept) == len(taps):
+        totals = read_moments(totals_path(source.path, column.folder))
+        write_totals(
+            totals_path(target, column.folder), {t.partition("/")[2]: totals[t.partition("/")[2]] for t in taps}
+        )
+    fold_statistics(target, column, open_cache(target).ticks(column))
+
+
+def choose_codec(source: Cache, target: Path, tap: str, codec: str | None) -> Codec:
+    """Return the codec that a tap has in a copy; a compact one is fitted to the tap's statistics."""
+    spec = source.taps[tap]
+    name = spec.codec if codec is None or spec.kind == "logits" else resolve_codec(codec, spec.channels)
+    if name == spec.codec and name != "compact":
+        return source.codec(tap)
+    if name == "compact":
+        label, _, place = tap.partition("/")
+        stats = source.stats(tap)
+        basis = source.codec(tap).basis if spec.codec == "compact" else choose_basis(stats.mean, stats.covariance)  # type: ignore[attr-defined]
+        return build_codec(name, spec.channels, basis=write_basis(target / teacher_folder(label) / place, basis))
+    return build_codec(name, spec.channels)
+
+
+def write_recoded(
+    source: Cache,
+    target: Path,
+    column: Column,
+    block: int,
+    rows: NDArray[np.int64],
+    codecs: dict[str, Codec],
+    kept: set[str],
+) -> None:
+    """Write one block of a copy; taps in `kept` go over as they are."""
+    label = column.folder.partition("/")[2]
+    stored = source.gather(rows, list(codecs), pictures=False)
+    arrays: dict[str, NDArray[Any]] = {name.removeprefix(f"{label}/"): values for name, values in stored.items()}
+    moments, fidelity = {}, dict(source.ticks(source.column(column.folder))[block].fidelity)
+    fidelity = {name: sums for name, sums in fidelity.items() if f"{label}/{name}" in kept}
+    for name, feature, counts in decode_rows(source, label, rows, [tap for tap in codecs if tap not in kept]):
+        codec = codecs[f"{label}/{name}"]
+        code, scale = codec.encode(feature)
+        arrays[f"{name}/code"] = code.numpy()
+        arrays.pop(f"{name}/scale", None)
+        if scale is not None:
+            arrays[f"{name}/scale"] = scale.numpy()
+        decoded = codec.decode(code, scale)
+        fidelity[name] = measure_fidelity(feature, decoded, torch.ones_like(counts)).as_dict()
+        moments[name] = to_moments(sum_cells(decoded, counts))
+    for tap in kept if moments else ():
+        for name, feature, counts in decode_rows(source, label, rows, [tap]):
+            moments[name] = to_moments(sum_cells(feature, counts))
+    write_block(target, column, block, arrays, moments or None, fidelity)
+
+
+def decode_rows(
+    cache: Cache, label: str, rows: NDArray[np.int64], taps: Sequence[str] | None = None
+) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+    """Yield (tap name without its teacher, target (B, C, h, w), which cells count in statistics (B, h, w)).
+
+    Raises:
+        CacheIncompleteError: rows are missing; or the plan pads and the valid areas are not stored.
+    """
+    names = [tap for tap in cache.taps if tap.partition("/")[0] == label] if taps is None else list(taps)
+    if not names:
+        return
+    pads = cache.has_pictures and read_identity(cache.path / PICTURES)["pads"]
+    batch = cache.gather(rows, names, pictures=pads)
+    train = torch.from_numpy(cache.table.split[rows] == 0)
+    for tap in names:
+        target = torch.from_numpy(cache.decode(tap, batch[f"{tap}/code"], batch.get(f"{tap}/scale")))
+        counts = torch.ones((len(rows), *target.shape[-2:]), dtype=torch.bool)
+        if pads:
+            area = torch.from_numpy(batch["valid"]).float()[:, None]
+            counts = area_pool(area, target.shape[-1])[:, 0] >= VALID_FRAC
+        yield tap.partition("/")[2], target, counts & train[:, None, None]
+
+
+def blocks_of(column: Column, title: str) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield every block of a column with its rows, under a bar."""
+    for block in tqdm(range(column.blocks), desc=title, unit="block", disable=None):
+        yield block, np.arange(*column.range_of(block))

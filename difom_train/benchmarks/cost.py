@@ -1,0 +1,200 @@
+"""What a network costs: parameters, floating-point operations, and time a picture on this device."""
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from difom_cache.errors import SettingsError
+from difom_train.evaluation.summary import render_columns
+from difom_train.inference.segmenter import TEACHER_PREFIX, StudentSegmenter, load_segmenter, pick_device
+from difom_train.students.base import count_parameters
+
+WARM_UP_PASSES = 3  # the first passes choose kernels and fill caches
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One network at batch 1.
+
+    Attributes:
+        name: of the run, or the teacher's spec.
+        kind: "student" or "teacher".
+        input_px: side of its input.
+        parameters: None where the network is not a PyTorch one (ONNX).
+        gflops: of one forward pass, a multiplication and an addition counted as two; None as above.
+        latency_p50_ms: median time of a pass.
+        latency_p95_ms: 95th percentile.
+        frames_per_s: passes in a second, from their mean time.
+        device: what it ran on.
+        threads: of PyTorch on the CPU.
+    """
+
+    name: str
+    kind: str
+    input_px: int
+    parameters: int | None
+    gflops: float | None
+    latency_p50_ms: float
+    latency_p95_ms: float
+    frames_per_s: float
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """Costs of students and teachers on one device."""
+
+    costs: tuple[Cost, ...]
+
+    def ratios(self) -> dict[str, dict[str, float]]:
+        """Return student name to how many times all teachers together cost: parameters, gflops, time."""
+        teachers = [cost for cost in self.costs if cost.kind == "teacher"]
+        if not teachers:
+            return {}
+        ratios = {}
+        for student in (cost for cost in self.costs if cost.kind == "student"):
+            ratio = {"time": sum(t.latency_p50_ms for t in teachers) / student.latency_p50_ms}
+            if student.parameters and all(t.parameters for t in teachers):
+                ratio["parameters"] = sum(t.parameters or 0 for t in teachers) / student.parameters
+            if student.gflops and all(t.gflops for t in teachers):
+                ratio["gflops"] = sum(t.gflops or 0 for t in teachers) / student.gflops
+            ratios[student.name] = ratio
+        return ratios
+
+    def render(self) -> str:
+        """Return a line a network, and a line a student on the ratio to all teachers together."""
+        rows = [["network", "input px", "M parameters", "GFLOPs", "p50 ms", "p95 ms", "frames/s"]]
+        rows += [
+            [
+                f"{cost.name} ({cost.kind})",
+                str(cost.input_px),
+                "unknown" if cost.parameters is None else f"{cost.parameters / 1e6:.2f}",
+                "unknown" if cost.gflops is None else f"{cost.gflops:.2f}",
+                f"{cost.latency_p50_ms:.1f}",
+                f"{cost.latency_p95_ms:.1f}",
+                f"{cost.frames_per_s:.1f}",
+            ]
+            for cost in self.costs
+        ]
+        lines = [render_columns(rows), ""]
+        if self.costs:
+            lines.append(
+                f"batch 1 on {self.costs[0].device}, {self.costs[0].threads} threads; 1 multiply-add = 2 FLOPs"
+            )
+        for name, ratio in self.ratios().items():
+            words = ", ".join(f"{value:.1f} x the {what}" for what, value in ratio.items())
+            lines.append(f"the teachers together cost {words} of {name}")
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the same for a program."""
+        return {"costs": [asdict(cost) for cost in self.costs], "teachers_over_student": self.ratios()}
+
+
+def compare_costs(
+    runs: Sequence[Path | str], teachers: Sequence[str] = (), *, device: str = "auto", passes: int = 30
+) -> CostTable:
+    """Measure students and teachers one after the other.
+
+    Args:
+        runs: run folders.
+        teachers: specs such as "sam:vit_b"; random weights cost the same, so none are fetched.
+        device: "auto", "cpu" or "cuda".
+        passes: timed passes of each.
+    """
+    networks = [*runs, *(f"{TEACHER_PREFIX}{spec}" for spec in teachers)]
+    bar = tqdm(networks, desc="timing", unit="network", disable=None)
+    return CostTable(tuple(measure_cost(network, device=device, passes=passes) for network in bar))
+
+
+def measure_cost(network: Path | str, *, device: str = "auto", passes: int = 30) -> Cost:
+    """Return what one network costs at its input size and batch 1.
+
+    Args:
+        network: a run folder, or "teacher:SPEC".
+        device: "auto", "cpu" or "cuda".
+        passes: timed passes; the percentiles are over these.
+    """
+    if passes < 1:
+        raise SettingsError(f"--passes is at least 1, found {passes}")
+    chosen = pick_device(device)
+    if str(network).startswith(TEACHER_PREFIX):
+        name, kind = str(network).removeprefix(TEACHER_PREFIX), "teacher"
+        run, module, input_px = _load_teacher(name, chosen)
+    else:
+        segmenter = load_segmenter(network, device=chosen)
+        name, kind, input_px = segmenter.name, "student", segmenter.input_px
+        run, module = segmenter.logits, segmenter.student if isinstance(segmenter, StudentSegmenter) else None
+    pixels = torch.rand(1, 3, input_px, input_px, generator=torch.Generator().manual_seed(0)).to(chosen)
+    times_ms = time_passes(run, pixels, passes)
+    return Cost(
+        name=name,
+        kind=kind,
+        input_px=input_px,
+        parameters=count_parameters(module) if module is not None else None,
+        gflops=count_flops(run, pixels) / 1e9 if module is not None else None,
+        latency_p50_ms=float(np.percentile(times_ms, 50)),
+        latency_p95_ms=float(np.percentile(times_ms, 95)),
+        frames_per_s=1000 / float(times_ms.mean()),
+        device=describe_device(chosen),
+        threads=torch.get_num_threads(),
+    )
+
+
+@torch.inference_mode()
+def time_passes(run: Callable[[Tensor], Any], pixels: Tensor, passes: int) -> np.ndarray:
+    """Return the milliseconds of each of some passes, (passes,), after a warm-up."""
+    times_ms = []
+    for number in range(WARM_UP_PASSES + passes):
+        _finish(pixels.device)
+        started = time.perf_counter()
+        run(pixels)
+        _finish(pixels.device)
+        if number >= WARM_UP_PASSES:
+            times_ms.append((time.perf_counter() - started) * 1e3)
+    return np.array(times_ms)
+
+
+@torch.no_grad()
+def count_flops(run: Callable[[Tensor], Any], pixels: Tensor) -> int:
+    """Return the floating-point operations of one pass: convolutions, matrix products and attention."""
+    with FlopCounterMode(display=False) as counter:
+        run(pixels)
+    return int(counter.get_total_flops())
+
+
+def describe_device(device: str) -> str:
+    """Return the name of a device as people know it."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _load_teacher(spec: str, device: str) -> tuple[Callable[[Tensor], Any], nn.Module | None, int]:
+    """Return a teacher's forward pass, its PyTorch module if it has one, and its input size."""
+    from difom_cache import build_teacher  # late: it brings the teacher's own library
+
+    weights = "hub" if spec.startswith(("onnx:", "student:")) else "random"
+    teacher = build_teacher(spec, weights=weights, device=device)
+    network = getattr(teacher, "network", None)
+    return teacher.features, network if isinstance(network, nn.Module) else None, teacher.spec.input_px
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

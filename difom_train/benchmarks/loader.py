@@ -1,0 +1,203 @@
+"""How fast a cache is read: against a plain copy of memory, zarr-python, and one file for each teacher and picture."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn.functional import interpolate
+
+from difom_cache import Cache, write_random_cache
+from difom_train.training.run_folder import describe_hardware, describe_versions
+
+TAPS, CHANNELS, GRID, PICTURE_PX = 3, 256, 22, 352
+# What the published notebook stores for each picture, fp32: SAM, OneFormer and DINOv2 as its loader names them
+# (arXiv:2512.09307, released notebook), about 15.4 MB a view. It resizes all to 64 x 64 while loading.
+NOTEBOOK_SHAPES = ((9, 256, 256), (256, 56, 56), (768, 37, 37))
+NOTEBOOK_GRID, NOTEBOOK_VIEWS = 64, 24
+_ROUNDS = 5
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LoaderSpeeds:
+    """Samples a second of each way of reading, medians over alternating rounds."""
+
+    samples_per_s: dict[str, float]
+    sample_bytes: int
+    about: dict[str, Any]
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """How many times as fast `gather` is as each other way."""
+        gather = self.samples_per_s["gather"]
+        return {name: gather / speed for name, speed in self.samples_per_s.items() if name != "gather"}
+
+    def render(self) -> str:
+        """Return one line for each way."""
+        lines = [f"{'way of reading':34}{'samples/s':>11}{'GB/s':>8}{'gather is':>12}"]
+        for name, speed in self.samples_per_s.items():
+            times = f"{self.ratios[name]:.2f} x" if name in self.ratios else ""
+            lines.append(f"{name:34}{speed:>11.1f}{speed * self.sample_bytes / 1e9:>8.2f}{times:>12}")
+        return "\n".join(
+            [*lines, f"zarr-python {zarr.__version__}, {self.about['views']} views of {self.sample_bytes} bytes"]
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the same for a program."""
+        return asdict(self) | {"ratios": self.ratios}
+
+
+def bench_loader(
+    folder: str | Path, *, size_gb: float = 2.0, batch_size: int = 16, seconds: float = 10.0
+) -> LoaderSpeeds:
+    """Return how fast random batches are read in each way, from a warm page cache, and once from a cold one.
+
+    Args:
+        folder: the measured cache and the notebook's files are made there, unless they are there already.
+        size_gb: of the cache; the plain buffer is as large.
+        batch_size: rows in a batch.
+        seconds: that each way is measured in all.
+    """
+    folder = Path(folder)
+    sample_bytes = TAPS * CHANNELS * (GRID**2 + 4) + 4 * PICTURE_PX**2
+    views = max(batch_size, int(size_gb * 1e9 / sample_bytes))
+    cache = write_random_cache(
+        folder / "feats", views=views, taps=TAPS, channels=CHANNELS, grid=GRID, picture_px=PICTURE_PX
+    )
+    notebook = _write_notebook(folder / "notebook")
+    cold = _time_cold(cache, folder / "feats", batch_size)
+    ways = {
+        "memcpy": _copy_memory(views, sample_bytes, batch_size),
+        "gather": _gather(cache, batch_size),
+        "zarr-python, row by row": _read_zarr(folder / "feats", cache, batch_size, by_row=True),
+        "zarr-python, a batch at a time": _read_zarr(folder / "feats", cache, batch_size, by_row=False),
+        "notebook's files": _read_notebook(notebook),
+    }
+    speeds = _measure(ways, views, batch_size, seconds) | {"gather, cold": cold}
+    about = {
+        "views": views,
+        "batch_size": batch_size,
+        "versions": describe_versions() | {"zarr": zarr.__version__},
+        "hardware": describe_hardware(torch.device("cpu"), 1),
+    }
+    return LoaderSpeeds(speeds, sample_bytes, about)
+
+
+def _measure(ways: dict[str, Callable[[Rows], int]], views: int, batch: int, seconds: float) -> dict[str, float]:
+    """Return the median samples a second of each way; ways alternate, and each has been run once before."""
+    rng = np.random.default_rng(0)
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for read in ways.values():
+        read(rng.integers(0, views, batch))
+    for _ in range(_ROUNDS):
+        for name, read in ways.items():
+            samples, started = 0, time.perf_counter()
+            while (taken := time.perf_counter() - started) < seconds / _ROUNDS or not samples:
+                samples += read(rng.integers(0, views, batch))
+            found[name].append(samples / max(taken, time.perf_counter() - started))
+    return {name: statistics.median(each) for name, each in found.items()}
+
+
+def _copy_memory(views: int, sample_bytes: int, batch: int) -> Callable[[Rows], int]:
+    """Return a copy of the same bytes at random offsets out of a plain buffer as large as the cache."""
+    buffer = np.zeros((views, sample_bytes), np.uint8)
+    buffer[:, ::4096] = 1  # every page is there before the clock runs
+    out = np.empty((batch, sample_bytes), np.uint8)
+
+    def read(rows: Rows) -> int:
+        np.take(buffer, rows, axis=0, out=out, mode="clip")
+        return len(rows)
+
+    return read
+
+
+def _gather(cache: Cache, batch: int) -> Callable[[Rows], int]:
+    out = {
+        key: np.empty_like(array) for key, array in cache.gather(np.zeros(batch, np.int64)).items() if key != "valid"
+    }
+    out["valid"] = np.empty((batch, PICTURE_PX, PICTURE_PX), np.uint8)
+
+    def read(rows: Rows) -> int:
+        cache.gather(rows, out=out)
+        return len(rows)
+
+    return read
+
+
+def _read_zarr(path: Path, cache: Cache, batch: int, *, by_row: bool) -> Callable[[Rows], int]:
+    names = ["pictures/image", "pictures/mask"]
+    names += [f"teachers/{tap}/{part}" for tap in cache.taps for part in ("code", "scale")]
+    arrays = [zarr.open_array(path / name, mode="r") for name in names]
+
+    def read(rows: Rows) -> int:
+        for array in arrays:
+            if by_row:
+                np.stack([np.asarray(array[int(row)]) for row in rows])
+            else:
+                order, places = np.unique(rows, return_inverse=True)
+                np.asarray(array.oindex[order])[places]
+        return len(rows)
+
+    return read
+
+
+def _write_notebook(folder: Path) -> list[tuple[list[Path], Path]]:
+    """Return the files of some pictures as the notebook lays them down: one tensor a teacher, and the picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = torch.Generator().manual_seed(0)
+    kept = []
+    for view in range(NOTEBOOK_VIEWS):
+        tensors = [folder / f"{view:03d}-{teacher}.pt" for teacher in range(len(NOTEBOOK_SHAPES))]
+        picture = folder / f"{view:03d}.png"
+        if not picture.exists():
+            for path, shape in zip(tensors, NOTEBOOK_SHAPES, strict=True):
+                torch.save(torch.rand((1, *shape), generator=generator), path)
+            noise = torch.randint(0, 256, (PICTURE_PX, PICTURE_PX, 3), generator=generator, dtype=torch.uint8)
+            Image.fromarray(noise.numpy()).save(picture)
+        kept.append((tensors, picture))
+    return kept
+
+
+def _read_notebook(files: Sequence[tuple[list[Path], Path]]) -> Callable[[Rows], int]:
+    """Return the notebook's way of one item at a time: load, resize, decode."""
+
+    def read(rows: Rows) -> int:
+        tensors, picture = files[int(rows[0]) % len(files)]
+        for path in tensors:
+            feature = torch.load(path, weights_only=True)
+            interpolate(feature, (NOTEBOOK_GRID, NOTEBOOK_GRID), mode="bilinear", align_corners=False)
+        np.asarray(Image.open(picture).convert("RGB").resize((PICTURE_PX, PICTURE_PX)))
+        return 1
+
+    return read
+
+
+def _time_cold(cache: Cache, path: Path, batch: int) -> float:
+    """Return the samples a second of one pass over all rows from the disk; no page may be mapped before."""
+    _forget(path)
+    read = _gather(cache, batch)
+    rows = np.random.default_rng(1).permutation(len(cache))
+    started = time.perf_counter()
+    done = sum(read(rows[start : start + batch]) for start in range(0, len(rows) - batch + 1, batch))
+    return done / (time.perf_counter() - started)
+
+
+def _forget(folder: Path) -> None:
+    """Ask the system to drop the files' pages, so that the next reading comes from the disk."""
+    for path in folder.rglob("c.*"):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)

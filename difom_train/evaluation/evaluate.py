@@ -1,0 +1,248 @@
+"""A trained student is scored on test sets, frame by frame, under both protocols."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from difom_cache import Record, __version__, load_records, read_image
+from difom_cache.errors import DataError, RunError, SettingsError
+from difom_train.evaluation.files import COLUMNS, mask_path, write_set, write_summary
+from difom_train.evaluation.metrics import PROTOCOLS
+from difom_train.evaluation.score_frames import FrameJob, FrameScores, read_map, score_frames
+from difom_train.evaluation.summary import (
+    METRICS,
+    PROTOCOL_TITLES,
+    FrameInfo,
+    SetScores,
+    format_value,
+    mean_label,
+    mean_of_sets,
+    render_columns,
+)
+from difom_train.inference.segmenter import (
+    TEACHER_PREFIX,
+    Segmenter,
+    StudentSegmenter,
+    TeacherSegmenter,
+    load_segmenter,
+    segment,
+)
+
+NAMES_SHOWN = 10  # in a message about many files
+MAP_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of one network, or of one folder of saved maps.
+
+    Attributes:
+        name: of the run, teacher or folder.
+        folder: where the files lie (RUN/eval).
+        sets: test set to its frames' scores.
+    """
+
+    name: str
+    folder: Path
+    sets: dict[str, SetScores]
+
+    def means(self) -> dict[str, dict[str, float]]:
+        """Return test set, and the mean's label, to metric name to value."""
+        means = {name: scores.summarise() for name, scores in self.sets.items()}
+        return {**means, mean_label(list(means)): mean_of_sets(means)} if len(means) > 1 else means
+
+    def render(self) -> str:
+        """Return one table a protocol, a line a test set."""
+        means = self.means()
+        tables = []
+        for protocol in PROTOCOLS:
+            metrics = [metric for metric in METRICS if metric.protocol == protocol]
+            rows = [["test set", "frames", *(metric.label for metric in metrics)]]
+            for name, values in means.items():
+                frames = str(len(self.sets[name].frames)) if name in self.sets else ""
+                rows.append([name, frames, *(format_value(metric, values[metric.name]) for metric in metrics)])
+            tables.append(f"{self.name}, {PROTOCOL_TITLES[protocol]}\n{render_columns(rows)}")
+        return "\n\n".join([*tables, f"per frame: {self.folder}"])
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the same for a program."""
+        frames = {name: len(scores.frames) for name, scores in self.sets.items()}
+        return {"run": self.name, "folder": str(self.folder), "frames": frames, "scores": self.means()}
+
+
+def evaluate(
+    run: Path | str,
+    data: Path | str,
+    *,
+    limit: int | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    batch_size: int = 8,
+    out: Path | str | None = None,
+) -> Evaluation:
+    """Score a network on test sets; write every frame's scores and mask, and return the table.
+
+    Args:
+        run: a run folder; "teacher:SPEC" for a teacher that gives polyp logits; or a folder of saved grey maps,
+            `<set>/<stem>.png`, as result archives of published methods come.
+        data: a manifest or folder. Its test records are scored, or all records if it knows no splits.
+        limit: score so many frames of each set, those whose ids hash lowest; None scores all.
+        device: "auto", "cpu" or "cuda".
+        workers: scoring processes; 0 scores in this process; None takes the cores if there are frames enough.
+        batch_size: pictures in one forward pass.
+        out: where the files go; None means RUN/eval (a teacher has no folder and needs `out`).
+
+    Raises:
+        DataError: nothing to score, or maps that are missing or of another size (all are counted, ten named).
+        RunError: the run holds no trained student.
+    """
+    records = choose_records(Path(data), limit)
+    folder = _choose_folder(run, out)
+    if _is_folder_of_maps(run):
+        identity: dict[str, Any] = {"source": "maps"}
+        jobs = _jobs_of_maps(Path(run), records, folder)
+        name = Path(run).resolve().name
+    else:
+        segmenter = load_segmenter(run, device=device)
+        identity = identify(segmenter, run)
+        jobs = _jobs_of(segmenter, records, folder, batch_size)
+        name = segmenter.name
+    scored = score_frames(jobs, frames=len(records), workers=workers)
+    bar = tqdm(scored, total=len(records), desc=f"scoring {name}", unit="frame", disable=None)
+    sets = _gather(list(bar))
+    for scores in sets.values():
+        write_set(scores, folder)
+    write_summary(folder, sets, identity, {"name": name, "difom": __version__, "data": str(data), "limit": limit})
+    return Evaluation(name=name, folder=folder, sets=sets)
+
+
+def choose_records(data: Path, limit: int | None = None) -> list[Record]:
+    """Return the labelled records to score: the test split, or all of them if the data has no test split.
+
+    Raises:
+        DataError: none is left, or some have no mask.
+    """
+    if limit is not None and limit < 1:
+        raise SettingsError(f"--limit is at least 1 frame of each set, found {limit}")
+    found = load_records(data)
+    records = [record for record in found if record.split == "test"] or found
+    bare = [record.id for record in records if not record.labelled]
+    if bare:
+        raise DataError(
+            f"{data}: {len(bare)} of {len(records)} records have no mask to score against: {name_some(bare)}"
+        )
+    if limit is None:
+        return records
+    kept: set[str] = set()
+    for dataset in {record.dataset for record in records}:
+        ids = [record.id for record in records if record.dataset == dataset]
+        kept.update(sorted(ids, key=lambda each: hashlib.sha256(each.encode()).digest())[:limit])
+    return [record for record in records if record.id in kept]
+
+
+def identify(segmenter: Segmenter, run: Path | str) -> dict[str, Any]:
+    """Return what decides a network's logits: its weights and its input size."""
+    if isinstance(segmenter, TeacherSegmenter):
+        digest = segmenter.teacher.spec.weights_digest
+    else:
+        digest = hashlib.sha256((Path(run) / "student.safetensors").read_bytes()).hexdigest()
+    source = "student" if isinstance(segmenter, StudentSegmenter) else "teacher"
+    return {"source": source, "weights_sha256": digest, "input_px": segmenter.input_px}
+
+
+def name_some(names: Sequence[str]) -> str:
+    """Return the first names of a list, and how many more there are."""
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def in_batches(records: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Yield `records` in runs of `size`; the last may be shorter."""
+    for start in range(0, len(records), size):
+        yield records[start : start + size]
+
+
+def _jobs_of(segmenter: Segmenter, records: Sequence[Record], folder: Path, batch_size: int) -> Iterator[FrameJob]:
+    for batch in in_batches(records, batch_size):
+        logits = segment(segmenter, [read_image(record.image) for record in batch])
+        for record, each in zip(batch, logits, strict=True):
+            yield FrameJob(record, logits=each, mask_path=mask_path(folder, record.dataset, record.id))
+
+
+def _jobs_of_maps(maps: Path, records: Sequence[Record], folder: Path) -> Iterator[FrameJob]:
+    """Return one job a record once every map is known to be there, at its ground truth's size."""
+    found = {record.id: _find_map(maps, record) for record in records}
+    missing = [name for name, path in found.items() if path is None]
+    if missing:
+        raise DataError(f"{maps}: no map for {len(missing)} of {len(records)} frames: {name_some(missing)}")
+    paths = {name: path for name, path in found.items() if path is not None}
+    odd = []
+    for record in records:
+        height, width = read_map(paths[record.id]).shape
+        if (height, width) != (record.height, record.width):
+            odd.append(f"{record.id} ({width} x {height}, its mask {record.width} x {record.height})")
+    if odd:
+        raise DataError(f"{maps}: {len(odd)} maps are not of their mask's size: {name_some(odd)}")
+    return (
+        FrameJob(record, map_path=paths[record.id], mask_path=mask_path(folder, record.dataset, record.id))
+        for record in records
+    )
+
+
+def _find_map(maps: Path, record: Record) -> Path | None:
+    stem = record.id.removeprefix(f"{record.dataset}/")
+    paths = (maps / record.dataset / f"{stem}{suffix}" for suffix in MAP_SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _is_folder_of_maps(run: Path | str) -> bool:
+    """Return whether `run` holds sub-folders of pictures and nothing that training writes."""
+    if str(run).startswith(TEACHER_PREFIX):
+        return False
+    folder = Path(run)
+    if not folder.is_dir() or any((folder / name).exists() for name in ("student.json", "settings.toml", "run.json")):
+        return False
+    return any(path.suffix.lower() in MAP_SUFFIXES for path in folder.glob("*/*"))
+
+
+def _choose_folder(run: Path | str, out: Path | str | None) -> Path:
+    if out is not None:
+        return Path(out)
+    if str(run).startswith(TEACHER_PREFIX):
+        raise SettingsError(f"{run} has no folder for its scores; name one with --out")
+    if not Path(run).is_dir():
+        raise RunError(f"{run} is not a folder; pass the folder of a finished run")
+    return Path(run) / "eval"
+
+
+def _gather(scored: Sequence[FrameScores]) -> dict[str, SetScores]:
+    """Return the scores by test set, sets in the order in which they came."""
+    sets: dict[str, SetScores] = {}
+    for dataset in dict.fromkeys(each.record.dataset for each in scored):
+        own = [each for each in scored if each.record.dataset == dataset]
+        columns = {
+            f"{protocol}/{key}": np.array([getattr(getattr(each, protocol), key) for each in own])
+            for protocol in PROTOCOLS
+            for key in COLUMNS[protocol]
+        }
+        curves = np.stack([each.pranet.e_curve for each in own]).astype(np.float32)
+        sets[dataset] = SetScores(dataset, tuple(_info(each.record) for each in own), columns, curves)
+    return sets
+
+
+def _info(record: Record) -> FrameInfo:
+    return FrameInfo(
+        id=record.id,
+        group=record.group,
+        image=str(record.image.resolve()),
+        mask=str(record.mask.resolve()) if record.mask else "",
+        image_sha256=record.image_sha256,
+        mask_sha256=record.mask_sha256,
+        width=record.width,
+        height=record.height,
+    )

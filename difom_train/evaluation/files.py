@@ -1,0 +1,150 @@
+"""Scores on disk: one CSV a protocol and test set, one line a frame, and a summary that says how they were made.
+
+RUN/eval/summary.json                what was scored, with which weights, under which protocol version
+RUN/eval/pranet/<set>.csv            a line a frame
+RUN/eval/pranet/<set>.e-curves.npy   (N, 256) float32, E-measure at each threshold, rows as in the CSV
+RUN/eval/fixed/<set>.csv             a line a frame
+RUN/eval/masks/<set>/<stem>.png      the mask at threshold 0.5, ground-truth size
+"""
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from difom_cache.errors import RunError
+from difom_train.evaluation.metrics import PROTOCOLS
+from difom_train.evaluation.summary import FrameInfo, SetScores
+
+PROTOCOL_VERSION = 1
+"""Grows when equal logits would no longer get equal scores."""
+
+COLUMNS = {
+    "pranet": ("dice", "iou", "weighted_f", "s_measure", "mean_e", "peak_e", "mae"),
+    "fixed": ("dice", "iou", "precision", "recall", "hd95_px", "mae"),
+}
+_INFO = tuple(field.name for field in fields(FrameInfo))
+
+
+def file_name(dataset: str) -> str:
+    """Return a test set's name as a file name: unchanged if it is plain."""
+    return quote(dataset, safe=" +,=@()")
+
+
+def mask_path(folder: Path, dataset: str, record_id: str) -> Path:
+    """Return where the mask of a frame lies."""
+    stem = record_id.removeprefix(f"{dataset}/")
+    return folder / "masks" / file_name(dataset) / f"{file_name(stem)}.png"
+
+
+def write_set(scores: SetScores, folder: Path) -> None:
+    """Write the per-frame files of one test set below `folder` (RUN/eval)."""
+    name = file_name(scores.dataset)
+    for protocol in PROTOCOLS:
+        (folder / protocol).mkdir(parents=True, exist_ok=True)
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow((*_INFO, *COLUMNS[protocol]))
+        values = [scores.columns[f"{protocol}/{key}"] for key in COLUMNS[protocol]]
+        for index, frame in enumerate(scores.frames):
+            info = [getattr(frame, each) for each in _INFO]
+            rows.writerow((*info, *(repr(float(value[index])) for value in values)))
+        write_whole(folder / protocol / f"{name}.csv", text.getvalue().encode())
+    curves = io.BytesIO()
+    np.save(curves, scores.e_curves.astype(np.float32))
+    write_whole(_curves_path(folder, scores.dataset), curves.getvalue())
+
+
+def read_set(folder: Path, dataset: str) -> SetScores:
+    """Return the scores that `write_set` wrote.
+
+    Raises:
+        RunError: a file is missing, has other columns, or the two protocols name other frames.
+    """
+    columns: dict[str, Any] = {}
+    frames: dict[str, tuple[FrameInfo, ...]] = {}
+    for protocol in PROTOCOLS:
+        path = folder / protocol / f"{file_name(dataset)}.csv"
+        lines = _read_lines(path, protocol)
+        frames[protocol] = tuple(_info_of(line) for line in lines)
+        for key in COLUMNS[protocol]:
+            columns[f"{protocol}/{key}"] = np.array([float(line[key]) for line in lines])
+    if frames["pranet"] != frames["fixed"]:
+        raise RunError(f"{folder}: the two protocols' files of {dataset} name other frames; evaluate the run again")
+    curves = _curves_path(folder, dataset)
+    if not curves.is_file():
+        raise RunError(f"{curves} is missing; evaluate the run again")
+    e_curves = np.load(curves)
+    if len(e_curves) != len(frames["fixed"]):
+        raise RunError(f"{curves} has {len(e_curves)} rows, its CSV {len(frames['fixed'])}; evaluate the run again")
+    return SetScores(dataset, frames["fixed"], columns, e_curves)
+
+
+def write_summary(
+    folder: Path, sets: Mapping[str, SetScores], identity: Mapping[str, Any], notes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write and return summary.json; sets that another identity was scored on are forgotten.
+
+    Args:
+        folder: RUN/eval.
+        sets: what was just scored.
+        identity: what decides the scores besides the frames, such as the digest of the weights.
+        notes: what else a reader may want to know.
+    """
+    old = read_summary(folder) if (folder / "summary.json").is_file() else {}
+    same = old.get("identity") == dict(identity) and old.get("protocol_version") == PROTOCOL_VERSION
+    kept = dict(old["sets"]) if same else {}
+    for name, scores in sets.items():
+        kept[name] = {"frames": len(scores.frames), "scores": scores.summarise()}
+    summary = {"protocol_version": PROTOCOL_VERSION, "identity": dict(identity), **notes, "sets": kept}
+    write_whole(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+    return summary
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Return summary.json.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    path = folder / "summary.json"
+    if not path.is_file():
+        raise RunError(f"{folder.parent} has not been evaluated ({path} is absent); run `difom-train evaluate` first")
+    try:
+        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path} is damaged ({error}); evaluate the run again") from error
+    return summary
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.partial")
+    draft.write_bytes(content)
+    draft.replace(path)
+
+
+def _curves_path(folder: Path, dataset: str) -> Path:
+    return folder / "pranet" / f"{file_name(dataset)}.e-curves.npy"
+
+
+def _read_lines(path: Path, protocol: str) -> list[dict[str, str]]:
+    if not path.is_file():
+        raise RunError(f"{path} is missing, so the run has no scores under {protocol}; evaluate it again")
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        if tuple(rows.fieldnames or ()) != (*_INFO, *COLUMNS[protocol]):
+            raise RunError(f"{path}: expected the columns {', '.join((*_INFO, *COLUMNS[protocol]))}; evaluate again")
+        return list(rows)
+
+
+def _info_of(line: Mapping[str, str]) -> FrameInfo:
+    words = {name: line[name] for name in _INFO}
+    return FrameInfo(**{**words, "width": int(words["width"]), "height": int(words["height"])})  # type: ignore[arg-type]

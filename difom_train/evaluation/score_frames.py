@@ -1,0 +1,136 @@
+"""Frames are scored over all cores: one job a frame, in processes of one thread each."""
+
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from difom_cache import Record, read_mask
+from difom_cache.errors import DataError, ImageError
+from difom_train.evaluation.metrics import FIXED_THRESHOLD, FixedScores, PranetScores, score_fixed, score_pranet
+from difom_train.inference.prob import prob_at_size
+
+FRAMES_WORTH_A_POOL = 48  # starting two processes takes about as long as scoring so many frames
+JOBS_PER_WORKER = 4  # waiting in line, so that memory stays bounded
+
+
+@dataclass(frozen=True)
+class FrameJob:
+    """One frame to score: what the network said, and where the truth lies.
+
+    Attributes:
+        record: has a mask.
+        logits: (h, w) float32 at the network's size; None where `map_path` stands instead.
+        map_path: a saved grey picture of the ground truth's size, 255 where polyp is sure.
+        mask_path: where the mask at threshold 0.5 is written, 1-bit PNG; None writes none.
+    """
+
+    record: Record
+    logits: NDArray[np.float32] | None = None
+    map_path: Path | None = None
+    mask_path: Path | None = None
+
+
+@dataclass(frozen=True)
+class FrameScores:
+    """One frame under both protocols."""
+
+    record: Record
+    pranet: PranetScores
+    fixed: FixedScores
+
+
+def score_frames(jobs: Iterable[FrameJob], *, frames: int, workers: int | None = None) -> Iterator[FrameScores]:
+    """Yield each frame's scores, in the order of `jobs`.
+
+    Args:
+        jobs: drawn from as room appears, never all at once.
+        frames: how many there are.
+        workers: processes; 0 scores in this one, None takes every core if there are frames enough.
+    """
+    if workers is None:
+        workers = count_cores() if frames >= FRAMES_WORTH_A_POOL else 0
+    if workers < 1:
+        yield from map(score_frame, jobs)
+        return
+    waiting: deque[Future[FrameScores]] = deque()
+    spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's thread pool in an unknown state
+    pool = ProcessPoolExecutor(min(workers, frames), mp_context=spawn, initializer=_start_worker)
+    try:
+        for job in jobs:
+            waiting.append(pool.submit(score_frame, job))
+            while len(waiting) >= JOBS_PER_WORKER * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def score_frame(job: FrameJob) -> FrameScores:
+    """Return the scores of one frame, and write its mask if the job says where."""
+    record = job.record
+    truth = read_truth(record)
+    prob = _read_prob(job, truth.shape)
+    if job.mask_path is not None:
+        write_mask(job.mask_path, prob >= FIXED_THRESHOLD)
+    return FrameScores(record=record, pranet=score_pranet(prob, truth), fixed=score_fixed(prob, truth))
+
+
+def read_truth(record: Record) -> NDArray[np.bool_]:
+    """Return the ground truth (H, W), which must be of the record's size.
+
+    Raises:
+        DataError: the record has no mask, or the file has another size than the manifest says.
+    """
+    if record.mask is None:
+        raise DataError(f"record {record.id} has no mask, so it cannot be scored; leave it out of the test data")
+    truth = read_mask(record.mask).astype(bool)
+    if truth.shape != (record.height, record.width):
+        raise DataError(
+            f"{record.mask}: expected a mask of {record.width} x {record.height} px as its picture, "
+            f"found {truth.shape[1]} x {truth.shape[0]}"
+        )
+    return truth
+
+
+def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
+    """Write a mask as 1-bit PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask).save(path)
+
+
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _read_prob(job: FrameJob, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    if job.map_path is not None:
+        return np.divide(read_map(job.map_path), 255, dtype=np.float32)
+    if job.logits is None:
+        raise ValueError(f"job {job.record.id} has neither logits nor a map")
+    return prob_at_size(job.logits, shape[0], shape[1])
+
+
+def read_map(path: Path) -> NDArray[np.uint8]:
+    """Return a saved probability map as grey levels (H, W)."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("L"))
+    except OSError as error:
+        raise ImageError(f"{path}: expected a grey picture of probabilities ({error})") from error
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the parent, once
+    torch.set_num_threads(1)

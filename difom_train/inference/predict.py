@@ -1,0 +1,243 @@
+"""A trained student marks polyps in pictures or in a video."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from difom_cache import PICTURE_SUFFIXES, read_image
+from difom_cache.errors import DataError, ImageError
+from difom_train.evaluation.metrics import FIXED_THRESHOLD
+from difom_train.evaluation.score_frames import write_mask
+from difom_train.inference.outline import draw_outline, list_polyps
+from difom_train.inference.prob import prob_at_size
+from difom_train.inference.segmenter import Segmenter, load_segmenter, segment
+from difom_train.inference.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
+
+OUTLINE_COLOUR = (90, 240, 150)
+NAMES_SHOWN = 5  # in a line about files that were left aside
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What was written, and what was not.
+
+    Attributes:
+        folder: where everything lies.
+        frames: pictures or video frames that were marked.
+        with_polyps: those with at least one polyp.
+        problems: one line for everything that was asked for and not done.
+    """
+
+    folder: Path
+    frames: int
+    with_polyps: int
+    problems: tuple[str, ...]
+
+    def render(self) -> str:
+        """Return one line a fact."""
+        done = f"{self.frames} frames, {self.with_polyps} with polyps: {self.folder}"
+        return "\n".join([done, *(f"not done: {problem}" for problem in self.problems)])
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the same for a program."""
+        return {**asdict(self), "folder": str(self.folder), "problems": list(self.problems)}
+
+
+@dataclass(frozen=True)
+class _Marked:
+    """One frame with its answer."""
+
+    name: str
+    picture: NDArray[np.uint8]
+    prob: NDArray[np.float32]
+    source: Any  # the VideoFrame it came from, or None
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        return self.prob >= FIXED_THRESHOLD
+
+
+def predict(
+    run: Path | str,
+    source: Path | str,
+    *,
+    out: Path | str,
+    device: str = "auto",
+    batch_size: int | None = None,
+    outlines: bool = True,
+) -> Predictions:
+    """Mark polyps in pictures or a video; write masks, outlines and a JSON line a frame at original size.
+
+    Pictures give OUT/masks/NAME.png (1-bit) and OUT/outlines/NAME.jpg; a video gives OUT/masks.mkv (lossless, 0 and 255)
+    and OUT/outlines.mp4 at its own frame rate. OUT/polyps.jsonl has for each frame its size and, for each polyp, its
+    area in px, its box (top, left, height, width) and its mean probability. Memory holds one batch, whatever the length.
+
+    Args:
+        run: a run folder, or "teacher:SPEC".
+        source: a folder of pictures, a text file with one picture path a line, a picture, or a video.
+        out: the folder to write into.
+        device: "auto", "cpu" or "cuda".
+        batch_size: pictures in one forward pass; None means 1 on the CPU, where more gains nothing, else 8.
+        outlines: also write the pictures with polyps outlined.
+
+    Raises:
+        DataError: the source is missing, empty or no picture, list or video.
+        RunError: the run holds no trained student.
+    """
+    source, folder = Path(source), Path(out)
+    if not source.exists():
+        raise DataError(f"{source}: expected a folder, a picture, a list or a video, found nothing there")
+    segmenter = load_segmenter(run, device=device)
+    size = batch_size or (1 if segmenter.device == "cpu" else 8)
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / ".polyps.jsonl.partial"
+    with draft.open("w", encoding="utf-8") as lines:
+        if source.suffix.lower() in VIDEO_SUFFIXES and source.is_file():
+            done = _mark_video(segmenter, source, folder, lines, size=size, outlines=outlines)
+        else:
+            done = _mark_pictures(segmenter, source, folder, lines, size=size, outlines=outlines)
+    draft.replace(folder / "polyps.jsonl")
+    return done
+
+
+def list_pictures(source: Path) -> tuple[list[Path], list[Path]]:
+    """Return the pictures that a folder, a list or a picture means, and the files beside them that are none.
+
+    Raises:
+        DataError: no picture is left, or a list names files that are not there.
+    """
+    if source.is_dir():
+        files = sorted(path for path in source.iterdir() if path.is_file() and not path.name.startswith("."))
+    elif source.suffix.lower() in PICTURE_SUFFIXES:
+        return [source], []
+    else:
+        files = _read_list(source)
+    pictures = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES]
+    if not pictures:
+        raise DataError(f"{source}: expected pictures ({', '.join(PICTURE_SUFFIXES)}), found {len(files)} other files")
+    return pictures, [path for path in files if path not in set(pictures)]
+
+
+def _read_list(source: Path) -> list[Path]:
+    try:
+        words = [line.strip() for line in source.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{source}: expected a folder, a picture, a list of pictures or a video") from error
+    files = [source.parent / word for word in words if word]
+    missing = [str(path) for path in files if not path.is_file()]
+    if missing:
+        raise DataError(f"{source}: {len(missing)} of {len(files)} files are not there: {_name_some(missing)}")
+    return files
+
+
+def _mark_pictures(
+    segmenter: Segmenter, source: Path, folder: Path, lines: TextIO, *, size: int, outlines: bool
+) -> Predictions:
+    pictures, others = list_pictures(source)
+    names = _name_outputs(pictures)
+    broken: list[str] = []
+
+    def read() -> Iterator[tuple[str, NDArray[np.uint8], None]]:
+        for path in tqdm(pictures, desc="marking", unit="picture", disable=None):
+            try:
+                picture = read_image(path)
+            except ImageError as error:  # one bad file must not cost a long run; it is named at the end
+                broken.append(str(error))
+            else:
+                yield names[path], picture, None
+
+    frames = found = 0
+    for marked in _mark(segmenter, read(), size):
+        write_mask(folder / "masks" / f"{marked.name}.png", marked.mask)
+        if outlines:
+            path = folder / "outlines" / f"{marked.name}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw_outline(marked.picture, marked.mask, OUTLINE_COLOUR)).save(path, quality=92)
+        found += _write_line(lines, marked, {})
+        frames += 1
+    if not frames:
+        raise DataError(f"{source}: none of {len(pictures)} pictures can be read: {broken[0]}")
+    aside = [f"{len(others)} files are no pictures: {_name_some([path.name for path in others])}"] if others else []
+    return Predictions(folder, frames, found, (*broken, *aside))
+
+
+def _mark_video(
+    segmenter: Segmenter, source: Path, folder: Path, lines: TextIO, *, size: int, outlines: bool
+) -> Predictions:
+    reader = VideoReader(source)
+    frames = found = 0
+    with ExitStack() as stack:
+        stack.callback(reader.close)
+        masks = stack.enter_context(VideoWriter(folder / "masks.mkv", rate=reader.rate, lossless=True))
+        drawn = None
+        if outlines:
+            drawn = stack.enter_context(VideoWriter(folder / "outlines.mp4", rate=reader.rate, lossless=False))
+        bar = tqdm(reader, total=reader.frames, desc="marking", unit="frame", disable=None)
+        numbered = ((str(number), frame.picture, frame) for number, frame in enumerate(bar))
+        for marked in _mark(segmenter, numbered, size):
+            masks.write(marked.mask.astype(np.uint8) * np.uint8(255), marked.source)
+            if drawn is not None:
+                drawn.write(draw_outline(marked.picture, marked.mask, OUTLINE_COLOUR), marked.source)
+            found += _write_line(lines, marked, {"time_s": marked.source.time_s})
+            frames += 1
+    return Predictions(folder, frames, found, (reader.problem,) if reader.problem else ())
+
+
+def _mark(segmenter: Segmenter, frames: Iterator[tuple[str, NDArray[np.uint8], Any]], size: int) -> Iterator[_Marked]:
+    """Yield each frame with its probability at its own size, holding one batch at a time."""
+    batch: list[tuple[str, NDArray[np.uint8], Any]] = []
+
+    def flush() -> Iterator[_Marked]:
+        for (name, picture, source), logits in zip(batch, segment(segmenter, [each[1] for each in batch]), strict=True):
+            yield _Marked(name, picture, prob_at_size(logits, *picture.shape[:2]), source)
+        batch.clear()
+
+    for frame in frames:
+        batch.append(frame)
+        if len(batch) == size:
+            yield from flush()
+    if batch:
+        yield from flush()
+
+
+def _write_line(lines: TextIO, marked: _Marked, extra: dict[str, Any]) -> bool:
+    """Write one frame's JSON line, and return whether it has a polyp."""
+    polyps = list_polyps(marked.mask, marked.prob)
+    height, width = marked.prob.shape
+    line = {"frame": marked.name, **extra, "width": width, "height": height, "polyps": [asdict(p) for p in polyps]}
+    lines.write(json.dumps(line) + "\n")
+    return bool(polyps)
+
+
+def _name_outputs(pictures: list[Path]) -> dict[Path, str]:
+    """Return a name for each picture: its path below their common folder, with its suffix only where two would meet."""
+    whole = [path.absolute() for path in pictures]
+    common = Path(*_common_parts([path.parent.parts for path in whole]))
+    stems = [path.relative_to(common).with_suffix("").as_posix() for path in whole]
+    names = [
+        stem if stems.count(stem) == 1 else path.relative_to(common).as_posix()
+        for stem, path in zip(stems, whole, strict=True)
+    ]
+    return dict(zip(pictures, names, strict=True))
+
+
+def _common_parts(paths: list[tuple[str, ...]]) -> tuple[str, ...]:
+    shared: list[str] = []
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return tuple(shared)
+
+
+def _name_some(names: list[str]) -> str:
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

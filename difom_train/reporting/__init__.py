@@ -1,0 +1,1 @@
+"""Many networks side by side: entries, intervals, tables, the HTML page."""

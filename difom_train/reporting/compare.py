@@ -1,0 +1,174 @@
+"""Runs side by side: one table, a second one without equal frames, differences with intervals, and a report."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from difom_cache.errors import SettingsError
+from difom_train.benchmarks.cost import Cost, compare_costs
+from difom_train.evaluation.files import read_summary, write_whole
+from difom_train.evaluation.summary import counted_sets, render_columns
+from difom_train.reporting.bootstrap import Difference, compare_paired
+from difom_train.reporting.entries import Entry, eval_folder, frames_of, load_entries
+from difom_train.reporting.html import write_report
+from difom_train.reporting.overlap import Twins, find_twins
+from difom_train.reporting.published import read_published
+from difom_train.reporting.tables import ScoreTable, build_table, to_csv
+
+HEADLINES = ("fixed/dice", "pranet/dice")  # what differences are given for
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found and wrote.
+
+    Attributes:
+        out: the folder.
+        table: every frame.
+        clean: without frames that repeat another or show a training picture; None if no frame does.
+        differences: entry name to "fixed/dice" or "pranet/dice" to its difference to the first entry.
+        costs: entry name to its cost; empty if it was not measured.
+    """
+
+    out: Path
+    table: ScoreTable
+    clean: ScoreTable | None
+    differences: Mapping[str, Mapping[str, Difference]]
+    costs: Mapping[str, Cost]
+
+    def render(self) -> str:
+        """Return both tables and the differences."""
+        parts = [self.table.render()]
+        if self.clean is not None:
+            parts.append(self.clean.render())
+        if self.differences:
+            parts.append(f"{self.difference_title}\n{render_columns(self.difference_rows())}")
+        return "\n\n".join([*parts, f"report: {self.out / 'report.html'}"])
+
+    @property
+    def difference_title(self) -> str:
+        """Return what the differences are of."""
+        first, places = self.table.rows[0].name, self.table.places
+        return f"difference to {first} in points of Dice ({places[-1]}), 95 % interval, p"
+
+    def difference_rows(self) -> list[list[str]]:
+        """Return a head line and a line an entry."""
+        rows = [["network", *(f"{name.replace('/dice', '')} mDice" for name in HEADLINES)]]
+        for name, found in self.differences.items():
+            rows.append([name, *(found[metric].render() for metric in HEADLINES)])
+        return rows
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the same for a program."""
+        tables = [self.table] if self.clean is None else [self.table, self.clean]
+        return {
+            "scores": [record for table in tables for record in table.to_records()],
+            "notes": [list(table.notes) for table in tables],
+            "differences": {
+                name: {metric: asdict(difference) for metric, difference in found.items()}
+                for name, found in self.differences.items()
+            },
+            "costs": {name: asdict(cost) for name, cost in self.costs.items()},
+            "report": str(self.out / "report.html"),
+        }
+
+
+def compare(
+    runs: Sequence[Path | str],
+    *,
+    out: Path | str,
+    data: Path | str | None = None,
+    published: bool = True,
+    cost: bool = True,
+    device: str = "auto",
+    gallery_per_set: int = 12,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare evaluated runs; write table.md, table.tex, table.csv, table.json and report.html into `out`.
+
+    Runs whose settings differ by the seed alone are one entry. The first run's entry is what the others are compared with.
+
+    Args:
+        runs: evaluated run folders, or folders that `evaluate --out` wrote.
+        out: the folder to write.
+        data: the training data; with it, test frames that show a training picture are left out of the second table.
+        published: put PraNet's published figures beside the runs, marked as published.
+        cost: measure parameters, FLOPs and latency of each entry's first run.
+        device: where the cost is measured.
+        gallery_per_set: frames of each set that the report shows.
+        resamples: draws of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        RunError: runs that are not evaluated, or not on the same frames under the same protocols.
+    """
+    if resamples < 1 or gallery_per_set < 0:
+        raise SettingsError(f"expected resamples >= 1 and gallery >= 0, found {resamples} and {gallery_per_set}")
+    entries, folder = load_entries(runs), Path(out)
+    sets = frames_of(entries)
+    twins = find_twins(sets, Path(data) if data is not None else None)
+    beside, source = read_published(list(sets)) if published else ({}, "")
+    notes = [f"Published figures: {source}."] if beside else []
+    if any(read_summary(eval_folder(run)).get("limit") for entry in entries for run in entry.runs):
+        notes.append("Not every frame was scored (--limit), so published figures are of other frames.")
+    table = build_table("All frames", entries, beside, notes)
+    rows = {name: twins.rows(frames) for name, frames in sets.items()}
+    clean = None
+    if not all(kept.all() for kept in rows.values()):
+        title = "Without frames that repeat another or show a training picture"
+        clean = build_table(title, [entry.keep(rows) for entry in entries], {}, twins.describe())
+    differences = _find_differences(entries, twins, resamples=resamples, seed=seed)
+    costs = _measure(entries, device) if cost else {}
+    comparison = Comparison(folder, table, clean, differences, costs)
+    _write_tables(comparison)
+    write_report(comparison, entries, twins, folder / "report.html", per_set=gallery_per_set)
+    return comparison
+
+
+def _find_differences(
+    entries: Sequence[Entry], twins: Twins, *, resamples: int, seed: int
+) -> dict[str, dict[str, Difference]]:
+    sets = frames_of(entries)
+    counted = counted_sets(list(sets))
+    groups = {name: twins.groups(sets[name]) for name in counted}
+    first = {metric: {name: entries[0].values(name, metric) for name in counted} for metric in HEADLINES}
+    return {
+        entry.name: {
+            metric: compare_paired(
+                {name: entry.values(name, metric) for name in counted},
+                first[metric],
+                groups,
+                resamples=resamples,
+                seed=seed,
+            )
+            for metric in HEADLINES
+        }
+        for entry in entries[1:]
+    }
+
+
+def _measure(entries: Sequence[Entry], device: str) -> dict[str, Cost]:
+    """Return the cost of each entry that is a trained run; folders of saved maps have none."""
+    trained = [entry for entry in entries if (entry.runs[0] / "student.safetensors").is_file()]
+    costs = compare_costs([entry.runs[0] for entry in trained], device=device).costs
+    return {entry.name: cost for entry, cost in zip(trained, costs, strict=True)}
+
+
+def _write_tables(comparison: Comparison) -> None:
+    tables = [comparison.table] if comparison.clean is None else [comparison.table, comparison.clean]
+    markdown = [table.to_markdown() for table in tables]
+    if comparison.differences:
+        head, *rows = comparison.difference_rows()
+        lines = [f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows]]
+        markdown.append(f"## {comparison.difference_title.capitalize()}\n\n" + "\n".join(lines) + "\n")
+    texts = {
+        "table.md": "\n".join(markdown),
+        "table.tex": "\n".join(table.to_latex() for table in tables),
+        "table.csv": to_csv(tables),
+        "table.json": json.dumps(comparison.as_json(), indent=1) + "\n",
+    }
+    for name, text in texts.items():
+        write_whole(comparison.out / name, text.encode())

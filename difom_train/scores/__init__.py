@@ -1,1 +1,0 @@
-"""Scores of frames, gathered into tables and compared between runs."""

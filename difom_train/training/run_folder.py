@@ -1,0 +1,125 @@
+"""The run folder's papers: settings.toml, run.json, log.jsonl and curves.png."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from difom_cache.errors import RunError
+from difom_train.config import Settings, find_differences, read_recipe, write_settings
+from difom_train.training.checkpoint import CHECKPOINT
+
+SETTINGS_FILE, RUN_FILE, LOG_FILE = "settings.toml", "run.json", "log.jsonl"
+FREE_ON_RESUME = ("machine.device", "machine.stage", "machine.logger")  # they do not decide the weights
+_LIBRARIES = ("difom", "torch", "kornia", "lightning", "numpy", "timm", "zarr")
+
+
+def open_folder(folder: Path, settings: Settings, *, resume: bool) -> bool:
+    """Make `folder` ready for a run with `settings`; return whether a checkpoint lies there to go on from.
+
+    Raises:
+        RunError: another run lies there, and it is not to be resumed; or it has other settings.
+    """
+    written = folder / SETTINGS_FILE
+    if folder.exists() and any(folder.iterdir()) and not written.is_file():
+        raise RunError(f"{folder} holds something that is no run; choose another --out")
+    if not (folder / CHECKPOINT).is_file():  # nothing that could be lost
+        folder.mkdir(parents=True, exist_ok=True)
+        write_settings(settings, written)
+        return False
+    if not resume:
+        raise RunError(f"{folder} already holds a run; go on with it by --resume, or choose another --out")
+    differences = find_differences(read_recipe(written), settings, ignore=FREE_ON_RESUME)
+    if differences:
+        raise RunError(f"{folder} was started with other settings: {'; '.join(differences)}; choose another --out")
+    return True
+
+
+def describe_versions() -> dict[str, str]:
+    """Return the versions of what computes the run."""
+    versions = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # not installed as a distribution, such as difom from a bare checkout
+            versions[name] = "unknown"
+    return versions
+
+
+def describe_hardware(device: torch.device, world: int) -> dict[str, Any]:
+    """Return what the run computes on."""
+    hardware: dict[str, Any] = {
+        "device": str(device),
+        "processes": world,
+        "cpu": _cpu_name(),
+        "cpu_cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(),
+    }
+    if device.type == "cuda":
+        hardware["gpu"] = torch.cuda.get_device_name(device)
+        hardware["cuda"] = torch.version.cuda
+    return hardware
+
+
+def write_run(folder: Path, facts: dict[str, Any]) -> None:
+    """Write run.json whole."""
+    partial = folder / f".{RUN_FILE}.partial"
+    partial.write_text(json.dumps({"command": sys.argv, **facts}, indent=1, default=str) + "\n", encoding="utf-8")
+    partial.replace(folder / RUN_FILE)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return run.json.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    try:
+        facts: dict[str, Any] = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder / RUN_FILE} cannot be read ({error}); start the run anew") from error
+    return facts
+
+
+def append_log(folder: Path, line: dict[str, Any]) -> None:
+    """Add one epoch to log.jsonl."""
+    with (folder / LOG_FILE).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """Return the epochs of log.jsonl; a last line that was cut off is left out."""
+    path = folder / LOG_FILE
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
+    return [json.loads(line) for line in lines]
+
+
+def cut_log(folder: Path, epochs: int) -> None:
+    """Keep the first `epochs` epochs of log.jsonl: what came after the checkpoint is done again."""
+    kept = [json.dumps(line) + "\n" for line in read_log(folder) if line["epoch"] < epochs]
+    (folder / LOG_FILE).write_text("".join(kept), encoding="utf-8")
+
+
+def refuse_differences(there: dict[str, Any], here: dict[str, Any], keys: Iterable[str], folder: Path) -> None:
+    """Raise RunError if a fact that decides the weights is not what the run was started with."""
+    differences = [
+        f"{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in keys if there.get(key) != here.get(key)
+    ]
+    if differences:
+        raise RunError(f"{folder} cannot be resumed: {'; '.join(differences)}; choose another --out")
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

@@ -1,0 +1,74 @@
+"""The validation pass: Dice at 0.5 on view 0, and how much of the targets' variance the student explains."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+from torch.nn import functional
+
+from difom_train.data.feed import Feed
+from difom_train.data.photometric import to_pixels, to_side
+from difom_train.students.base import Student
+from difom_train.training.losses import to_float
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What one pass over the validation split gave."""
+
+    dice: float | None
+    "Mean over pictures of Dice at 0.5, at the size of the stored masks; None without validation records."
+    pictures: int
+    alive: dict[str, float]
+    "Figures of the distiller: variances, explained fractions."
+
+
+@torch.no_grad()
+def validate(
+    fabric: Fabric, student: Student, distiller: Any, feed: Feed, *, input_px: int, distils: bool, pads: bool
+) -> Validation:
+    """Return the student's figures on the validation split; it is left in evaluation mode."""
+    student.eval()
+    device = next(student.parameters()).device
+    sums = torch.zeros(2, dtype=torch.float64, device=device)  # Dice, pictures
+    measured: dict[str, Tensor] = {}
+    taps = distiller.taps if distils else ()
+    for batch in feed.val_batches(taps):
+        pixels = to_pixels(batch.tensors["image"], input_px)
+        with fabric.autocast():
+            output = student.forward_train(pixels)
+        dice = dice_at_half(output.logits[0].float(), batch.tensors["mask"])
+        sums += torch.stack([dice.double().sum(), torch.tensor(float(len(dice)), dtype=torch.float64, device=device)])
+        if distils:
+            valid = to_side(batch.tensors["valid"], input_px) if pads else None
+            targets = distiller.targets(batch.tensors)
+            for name, value in distiller.measure(to_float(output), targets, valid).items():
+                measured[name] = measured[name] + value if name in measured else value
+    if feed.shares_validation:
+        sums = _sum_over_processes(fabric, sums)
+        measured = {name: _sum_over_processes(fabric, value) for name, value in sorted(measured.items())}
+    pictures = int(sums[1])
+    alive = distiller.summarise(measured) if measured else {}
+    return Validation(float(sums[0]) / pictures if pictures else None, pictures, alive)
+
+
+def dice_at_half(logits: Tensor, mask: Tensor) -> Tensor:
+    """Return Dice at prob 0.5 of each picture, (B,); 1 where both masks are empty.
+
+    Args:
+        logits: (B, 1, h, w), resized to the mask.
+        mask: (B, H, W) of 0 and 1.
+    """
+    if logits.shape[-2:] != mask.shape[-2:]:
+        logits = functional.interpolate(logits, mask.shape[-2:], mode="bilinear", align_corners=False)
+    found, true = logits[:, 0] > 0, mask > 0
+    both = (found & true).sum((1, 2)).double()
+    size = (found.sum((1, 2)) + true.sum((1, 2))).double()
+    return torch.where(size > 0, 2 * both / size.clamp(min=1), 1.0)
+
+
+def _sum_over_processes(fabric: Fabric, value: Tensor) -> Tensor:
+    total: Tensor = fabric.all_reduce(value, reduce_op="sum")  # type: ignore[assignment]
+    return total

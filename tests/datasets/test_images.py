@@ -1,0 +1,155 @@
+"""A file becomes an upright RGB array or a 0/1 mask, or an error that names it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from difom_cache.data.images import read_image, read_mask, read_size
+from difom_cache.errors import ImageError
+
+RED, GREEN = (200, 30, 20), (10, 180, 60)
+
+
+def two_colours() -> Image.Image:
+    """A picture 6 px wide and 4 px high: left half red, right half green."""
+    pixels = np.empty((4, 6, 3), np.uint8)
+    pixels[:, :3], pixels[:, 3:] = RED, GREEN
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".tiff", ".bmp"])
+def test_lossless_picture_is_read_as_it_was_saved(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    two_colours().save(path)
+    image = read_image(path)
+    assert image.shape == (4, 6, 3) and image.dtype == np.uint8
+    assert tuple(image[0, 0]) == RED and tuple(image[3, 5]) == GREEN
+    assert read_size(path) == (6, 4)
+
+
+def test_jpeg_is_read_as_rgb(tmp_path: Path) -> None:
+    path = tmp_path / "a.JPG"
+    two_colours().resize((60, 40), Image.Resampling.NEAREST).save(path, format="JPEG", quality=95)
+    assert np.abs(read_image(path)[5, 5].astype(int) - RED).max() < 8
+
+
+# What each EXIF orientation does to a 6 x 4 picture: (size afterwards, is the top left pixel red?)
+@pytest.mark.parametrize(
+    ("orientation", "size", "red_first"),
+    [(1, (6, 4), True), (2, (6, 4), False), (3, (6, 4), False), (6, (4, 6), True), (8, (4, 6), False)],
+)
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_exif_orientation_is_honoured(
+    tmp_path: Path, suffix: str, orientation: int, size: tuple[int, int], red_first: bool
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    two_colours().save(path, exif=exif, **({"quality": 100, "subsampling": 0} if suffix == ".jpg" else {}))
+    image = read_image(path)
+    assert read_size(path) == size == (image.shape[1], image.shape[0])
+    assert (image[0, 0, 0] > image[0, 0, 1]) == red_first
+
+
+def test_grey_palette_alpha_and_cmyk_become_rgb(tmp_path: Path) -> None:
+    picture = two_colours()
+    grey = picture.convert("L")
+    for mode, saved, wanted in [
+        ("L", grey, grey.convert("RGB")),
+        ("LA", picture.convert("LA"), grey.convert("RGB")),
+        ("P", picture.quantize(2), picture),
+        ("RGBA", picture.convert("RGBA"), picture),
+        ("CMYK", picture.convert("CMYK"), picture),
+    ]:
+        path = tmp_path / f"{mode}.{'tif' if mode == 'CMYK' else 'png'}"
+        saved.save(path)
+        with Image.open(path) as opened:
+            assert opened.mode == mode
+        image = read_image(path)
+        assert image.shape == (4, 6, 3)
+        assert np.abs(image.astype(int) - np.asarray(wanted)).max() <= 2, mode
+
+
+def test_cmyk_jpeg_becomes_rgb(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    two_colours().resize((60, 40), Image.Resampling.NEAREST).convert("CMYK").save(path, quality=95)
+    assert np.abs(read_image(path)[5, 5].astype(int) - RED).max() < 12
+
+
+def test_palette_with_transparent_entries_becomes_rgb(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    picture = Image.new("P", (4, 4))
+    picture.putpalette([*RED, *GREEN])
+    picture.save(path, transparency=bytes([0, 255]))
+    assert tuple(read_image(path)[0, 0]) == RED
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_sixteen_bit_grey_is_scaled_to_eight(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(np.array([[0, 257, 32896, 65535]], np.uint16)).save(path)
+    assert read_image(path)[0, :, 0].tolist() == [0, 1, 128, 255]
+    assert read_image(path).shape == (1, 4, 3)
+
+
+def test_mask_is_polyp_above_128(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 127, 128, 129, 255]], np.uint8)).save(tmp_path / "a.png")
+    assert read_mask(tmp_path / "a.png").tolist() == [[0, 0, 0, 1, 1]]
+
+
+def test_one_bit_rgb_palette_and_16_bit_masks_are_read_alike(tmp_path: Path) -> None:
+    grey = np.zeros((4, 6), np.uint8)
+    grey[1:3, 2:5] = 255
+    mask = Image.fromarray(grey)
+    for mode in ("1", "L", "RGB", "RGBA", "P"):
+        mask.convert(mode).save(tmp_path / "a.png")
+        assert np.array_equal(read_mask(tmp_path / "a.png"), grey // 255), mode
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "a.png")
+    assert np.array_equal(read_mask(tmp_path / "a.png"), grey // 255)
+
+
+def test_jpeg_mask_loses_its_ringing(tmp_path: Path) -> None:
+    grey = np.zeros((48, 48), np.uint8)
+    grey[16:32, 16:32] = 255
+    Image.fromarray(grey).save(tmp_path / "a.jpg", quality=80)
+    assert np.array_equal(read_mask(tmp_path / "a.jpg"), grey // 255)
+
+
+def test_empty_mask_is_a_mask(tmp_path: Path) -> None:
+    Image.new("L", (5, 5)).save(tmp_path / "a.png")
+    assert read_mask(tmp_path / "a.png").sum() == 0
+
+
+def test_mask_of_zeros_and_ones_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 1]], np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=r"a\.png.*0 and 1.*times 255"):
+        read_mask(tmp_path / "a.png")
+
+
+def test_truncated_jpeg_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "cut.jpg"
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ImageError, match=r"cut\.jpg.*truncated"):
+        read_image(path)
+    assert read_size(path) == (64, 64)  # the head is whole
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "empty file"), (b"not a picture", r"expected a JPEG, PNG, TIFF or BMP.*13 bytes")],
+)
+def test_a_file_that_is_no_picture_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    for read in (read_image, read_mask, read_size):
+        with pytest.raises(ImageError, match=rf"a\.png.*{message}"):
+            read(path)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"gone\.png.*no such file"):
+        read_image(tmp_path / "gone.png")

@@ -1,0 +1,191 @@
+"""A student is scored on test sets: every frame, under both protocols, with nothing dropped on the way."""
+
+import csv
+import json
+import os
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from painted_frames import SIZES, paint_benchmark, save_small_student
+from PIL import Image
+
+from difom_cache.data.images import read_image, read_mask
+from difom_cache.errors import DataError, DeviceError, DifomError, RunError, SettingsError
+from difom_train.evaluation.evaluate import evaluate
+from difom_train.evaluation.files import read_set, read_summary
+from difom_train.evaluation.metrics import score_fixed, score_pranet
+from difom_train.inference.prob import prob_at_size
+from difom_train.inference.segmenter import render_picture
+from difom_train.students.saved import load_student
+
+
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return paint_benchmark(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return save_small_student(tmp_path / "run")
+
+
+def save_maps(benchmark: Path, maps: Path) -> Path:
+    """Save every mask as a probability map, which is a perfect answer."""
+    for mask in (benchmark / "TestDataset").glob("*/masks/*.png"):
+        path = maps / mask.parts[-3] / mask.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(read_mask(mask) * np.uint8(255)).save(path)
+    return maps
+
+
+def test_a_frames_scores_are_those_of_the_students_logits_at_ground_truth_size(run: Path, benchmark: Path) -> None:
+    evaluation = evaluate(run, benchmark, workers=0)
+    folder = benchmark / "TestDataset" / "Kvasir"
+    with torch.inference_mode():
+        pixels = render_picture(read_image(folder / "images" / "2.png"), 32)
+        logits = load_student(run)(pixels[None])[0, 0].numpy()
+    prob = prob_at_size(logits, 58, 70)
+    truth = read_mask(folder / "masks" / "2.png").astype(bool)
+    row = [frame.id for frame in evaluation.sets["Kvasir"].frames].index("Kvasir/2")
+    columns = evaluation.sets["Kvasir"].columns
+    # a batch of three may differ from a batch of one in the last bits
+    assert columns["fixed/dice"][row] == pytest.approx(score_fixed(prob, truth).dice, abs=0.01)
+    assert columns["pranet/dice"][row] == pytest.approx(score_pranet(prob, truth).dice, abs=1e-4)
+    saved = np.asarray(Image.open(run / "eval" / "masks" / "Kvasir" / "2.png"))
+    assert saved.dtype == bool and (saved != (prob >= 0.5)).mean() < 0.01
+
+
+def test_table_shows_both_protocols_and_a_mean_without_the_set_inside_another(run: Path, benchmark: Path) -> None:
+    evaluation = evaluate(run, benchmark, workers=0)
+    means = evaluation.means()
+    outer = [means[name]["fixed/dice"] for name in ("Kvasir", "CVC-ColonDB")]
+    assert means["mean without CVC-300"]["fixed/dice"] == pytest.approx(np.mean(outer))
+    text = evaluation.render()
+    assert "pranet: mean over 256 thresholds" in text and "fixed: one threshold, 0.5" in text
+    assert all(name in text for name in (*SIZES, "mean without CVC-300", "maxE", "HD95 px"))
+    json.dumps(evaluation.as_json())
+
+
+def test_every_frame_has_a_line_under_each_protocol_and_reads_back_the_same(run: Path, benchmark: Path) -> None:
+    evaluation = evaluate(run, benchmark, workers=0)
+    for protocol in ("pranet", "fixed"):
+        with (run / "eval" / protocol / "CVC-300.csv").open(newline="") as file:
+            assert [line["id"] for line in csv.DictReader(file)] == ["CVC-300/1", "CVC-300/2", "CVC-300/3"]
+    again = read_set(run / "eval", "CVC-300")
+    assert again.frames == evaluation.sets["CVC-300"].frames
+    assert again.summarise() == evaluation.sets["CVC-300"].summarise()
+
+
+def test_max_e_is_the_maximum_of_the_mean_curve(run: Path, benchmark: Path) -> None:
+    scores = evaluate(run, benchmark, workers=0).sets["Kvasir"]
+    assert scores.summarise()["pranet/max_e"] == pytest.approx(scores.e_curves.mean(axis=0).max(), abs=1e-6)
+    assert scores.summarise()["pranet/max_e"] <= scores.columns["pranet/peak_e"].mean() + 1e-6
+
+
+def test_processes_give_the_scores_of_one_process(run: Path, benchmark: Path, tmp_path: Path) -> None:
+    alone = evaluate(run, benchmark, workers=0, out=tmp_path / "alone")
+    shared = evaluate(run, benchmark, workers=1, out=tmp_path / "shared")
+    assert alone.means() == shared.means()
+
+
+def test_limit_counts_frames_of_each_set(run: Path, benchmark: Path) -> None:
+    evaluation = evaluate(run, benchmark, limit=2, workers=0)
+    assert {name: len(scores.frames) for name, scores in evaluation.sets.items()} == dict.fromkeys(SIZES, 2)
+
+
+def test_sets_evaluated_one_by_one_stand_in_one_summary_until_the_weights_change(benchmark: Path, run: Path) -> None:
+    for name in ("Kvasir", "CVC-300"):
+        evaluate(run, benchmark / "TestDataset" / name, workers=0)
+    assert set(read_summary(run / "eval")["sets"]) == {"Kvasir", "CVC-300"}
+    save_small_student(run, seed=1)
+    evaluate(run, benchmark / "TestDataset" / "CVC-300", workers=0)
+    assert set(read_summary(run / "eval")["sets"]) == {"CVC-300"}
+
+
+def test_a_plain_folder_without_splits_is_scored_whole(run: Path, benchmark: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "clinic"
+    plain.symlink_to(benchmark / "TestDataset" / "Kvasir")
+    assert sum(len(scores.frames) for scores in evaluate(run, plain, workers=0).sets.values()) == 3
+
+
+def test_saved_maps_are_scored_as_they_lie(benchmark: Path, tmp_path: Path) -> None:
+    evaluation = evaluate(save_maps(benchmark, tmp_path / "maps"), benchmark, workers=0)
+    for values in evaluation.means().values():
+        assert (values["fixed/dice"], values["fixed/hd95_px"], values["fixed/mae"]) == (1, 0, 0)
+
+
+def test_missing_maps_are_counted_and_named(benchmark: Path, tmp_path: Path) -> None:
+    maps = save_maps(benchmark, tmp_path / "maps")
+    for name in ("1", "3"):
+        (maps / "Kvasir" / f"{name}.png").unlink()
+    with pytest.raises(DataError, match="no map for 2 of 9 frames: Kvasir/1, Kvasir/3"):
+        evaluate(maps, benchmark, workers=0)
+
+
+def test_maps_of_another_size_are_named_with_both_sizes(benchmark: Path, tmp_path: Path) -> None:
+    maps = save_maps(benchmark, tmp_path / "maps")
+    Image.new("L", (8, 9)).save(maps / "CVC-300" / "2.png")
+    with pytest.raises(DataError, match=r"1 maps .* CVC-300/2 \(8 x 9, its mask 64 x 48\)"):
+        evaluate(maps, benchmark, workers=0)
+
+
+def test_a_teacher_with_logits_is_scored_like_a_student(run: Path, benchmark: Path, tmp_path: Path) -> None:
+    student = evaluate(run, benchmark, workers=0)
+    teacher = evaluate(f"teacher:student:{run}", benchmark, workers=0, out=tmp_path / "teacher")
+    for name, values in student.means().items():
+        assert teacher.means()[name]["pranet/dice"] == pytest.approx(values["pranet/dice"], abs=1e-4)
+    with pytest.raises(SettingsError, match="--out"):
+        evaluate(f"teacher:student:{run}", benchmark, workers=0)
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        ("no checkpoint", RunError, "holds no trained student"),
+        ("no run", RunError, "is not a folder"),
+        ("no frames", DataError, "empty"),
+        ("no limit", SettingsError, "--limit is at least 1"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    damage: str, error: type[DifomError], message: str, run: Path, benchmark: Path, tmp_path: Path
+) -> None:
+    data, limit = benchmark, None
+    if damage == "no checkpoint":
+        (run / "student.safetensors").unlink()
+    elif damage == "no run":
+        run = tmp_path / "elsewhere"
+    elif damage == "no frames":
+        data = tmp_path / "empty"
+        data.mkdir()
+    else:
+        limit = 0
+    with pytest.raises(error, match=message) as caught:
+        evaluate(run, data, limit=limit, workers=0)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_that_is_not_there_is_refused(run: Path, benchmark: Path) -> None:
+    with pytest.raises(DeviceError, match="--device cpu"):
+        evaluate(run, benchmark, device="cuda")
+
+
+@pytest.mark.slow
+def test_all_real_test_frames_are_scored_within_eight_core_minutes(run: Path) -> None:
+    benchmark = os.environ.get("DIFOM_BENCHMARK")
+    if not benchmark:
+        pytest.skip("DIFOM_BENCHMARK is not set: no real frames to score")
+    before_s = spent_cpu_s()
+    evaluation = evaluate(run, Path(benchmark), workers=2)
+    assert sum(len(scores.frames) for scores in evaluation.sets.values()) == 797
+    assert spent_cpu_s() - before_s < 2 * 240  # four minutes on two cores; processor time, as other jobs may run
+
+
+def spent_cpu_s() -> float:
+    """Return the processor time of this process and of its ended children."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)

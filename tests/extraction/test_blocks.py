@@ -1,0 +1,259 @@
+"""One block: the same bytes wherever and in whatever company it is computed, and sums over what the frame shows."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from painted_folder import paint_folder
+from PIL import Image
+
+from difom_cache.data.manifest import Record, load_records
+from difom_cache.errors import EngineError, ManifestError
+from difom_cache.extraction import blocks
+from difom_cache.extraction.blocks import (
+    BlockJob,
+    TeacherOrderLine,
+    ViewJob,
+    assert_same_teacher,
+    compute_block,
+    compute_blocks,
+    load_teacher,
+    read_frame,
+    render,
+    sum_cells,
+    to_moments,
+    valid_cells,
+)
+from difom_cache.extraction.prepare import ColumnChoices, ColumnWork, prepare_pictures, prepare_teacher, probe_batch
+from difom_cache.extraction.run import list_views, start_cache
+from difom_cache.store.atomic import digest_file
+from difom_cache.store.layout import shard_path
+from difom_cache.store.ledger import read_ticks
+from difom_cache.store.reader import open_cache
+from difom_cache.views.params import ViewParams
+from difom_cache.views.plan import draw_plan
+from difom_cache.views.replay import replay_image, replay_mask
+
+CPU = torch.device("cpu")
+ORDER = TeacherOrderLine(
+    spec="dinov2:tiny@56", weights="random", taps=None, strides=None, device="cpu", precision=None, picture_px=64
+)
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
+    """Seven records, one with an empty mask, one without any, one of them for validation."""
+    data = paint_folder(tmp_path_factory.mktemp("blocks"), frames=7, empty=1, unlabelled=1)
+    found = load_records(data, unlabelled=True)
+    return [replace(record, split="val" if record.id.endswith("003") else "train") for record in found]
+
+
+def prepare(
+    cache: Path, records: list[Record], order: TeacherOrderLine | None, *, policy: str = "default", batch: int = 4
+) -> tuple[ColumnWork, list[BlockJob]]:
+    """Return a column of three views a record, and a job for each of its blocks."""
+    plan = draw_plan(records, views=3, seed=0, policy=policy)
+    views = list_views(records, plan)
+    start_cache(cache, records, plan, views=3, picture_px=64)
+    if order is None:
+        work = prepare_pictures(cache, picture_px=64, pads=policy == "pad", rows=len(views), dry=False)
+    else:
+        work = prepare_teacher(cache, order, ColumnChoices(batch=batch), views, dry=False)
+    column = work.column
+    parts = [tuple(views[slice(*column.range_of(block))]) for block in range(column.blocks)]
+    jobs = [BlockJob(cache, column.folder, n, column.rows, part, order) for n, part in enumerate(parts)]
+    return work, jobs
+
+
+def digests(cache: Path, work: ColumnWork) -> dict[str, Any]:
+    return {f"{n}/{name}": d for n, t in read_ticks(cache, work.column).items() for name, d in t.files.items()}
+
+
+def view(**numbers: int) -> ViewParams:
+    return ViewParams(0, 0, 32, 40, **numbers)
+
+
+def test_a_block_alone_has_the_bytes_it_has_among_others(records: list[Record], tmp_path: Path) -> None:
+    together, jobs = prepare(tmp_path / "together", records, ORDER)
+    alone, single = prepare(tmp_path / "alone", records, ORDER)
+    assert len(jobs) > 1
+    list(compute_blocks(jobs))
+    for job in reversed(single):
+        compute_block(job)
+    assert digests(tmp_path / "together", together) == digests(tmp_path / "alone", alone)
+
+
+def test_padding_a_batch_changes_no_view_in_it(records: list[Record]) -> None:
+    teacher = load_teacher(ORDER)
+    plan = draw_plan(records, views=3, seed=0)
+    views = list_views(records, plan)[:4]
+    frames = [read_frame(job.record, masks=False) for job in views]
+    full = teacher.features(render(views, frames, 56, 4, CPU))
+    padded = teacher.features(render(views[:1], frames[:1], 56, 4, CPU))
+    for name, native in full.items():
+        assert torch.equal(native[0], padded[name][0])
+
+
+def test_rendering_fills_the_batch_with_black(records: list[Record]) -> None:
+    frame = read_frame(records[0], masks=False)
+    pixels = render([ViewJob(records[0], view(flip_h=1), True, 1)], [frame], 28, 3, CPU)
+    assert pixels.shape == (3, 3, 28, 28)
+    assert torch.equal(pixels[0], replay_image(frame.image, view(flip_h=1), 28))
+    assert not pixels[1:].any()
+
+
+def test_stored_pictures_and_masks_are_the_replayed_ones(records: list[Record], tmp_path: Path) -> None:
+    work, jobs = prepare(tmp_path, records, None)
+    list(compute_blocks(jobs))
+    cache, plan = open_cache(tmp_path), draw_plan(records, views=3, seed=0)
+    batch = cache.gather(np.arange(len(plan)), [])
+    for row, job in enumerate(list_views(records, plan)):
+        frame = read_frame(job.record, masks=True)
+        image = (replay_image(frame.image, plan[row], 64) * 255).round().byte().permute(1, 2, 0)
+        np.testing.assert_array_equal(batch["image"][row], image.numpy())
+        if frame.mask is None:
+            assert (batch["mask"][row] == 255).all()
+            assert not cache.table.labelled[row]
+        else:
+            np.testing.assert_array_equal(batch["mask"][row], replay_mask(frame.mask, plan[row], 64).numpy())
+    assert work.column.blocks == len(jobs) > 1
+
+
+def test_an_empty_mask_is_stored_as_zeros_and_an_absent_one_as_255(records: list[Record], tmp_path: Path) -> None:
+    _, jobs = prepare(tmp_path, records, None)
+    list(compute_blocks(jobs))
+    cache = open_cache(tmp_path)
+    empty, absent = (next(i for i, r in enumerate(records) if r.id.endswith(stem)) for stem in ("000", "006"))
+    mask = cache.gather(np.arange(len(cache)), [])["mask"]
+    assert (mask[cache.table.record == empty] == 0).all()
+    assert (mask[cache.table.record == absent] == 255).all()
+
+
+def test_a_block_that_another_writer_finished_is_skipped(records: list[Record], tmp_path: Path) -> None:
+    _, jobs = prepare(tmp_path, records, None)
+    compute_block(jobs[0])
+    reports = {report.block: report for report in compute_blocks(jobs)}
+    assert [reports[n].skipped for n in sorted(reports)] == [True] + [False] * (len(jobs) - 1)
+
+
+def test_a_report_counts_views_and_seconds_of_every_stage(records: list[Record], tmp_path: Path) -> None:
+    _, jobs = prepare(tmp_path, records, ORDER)
+    report = compute_block(jobs[0])
+    assert (report.folder, report.block, report.views) == ("teachers/dinov2", 0, len(jobs[0].views))
+    assert report.seconds["teacher"] > 0 and report.seconds["decode"] > 0 and report.seconds["write"] > 0
+
+
+def test_a_picture_that_changed_since_the_plan_was_drawn_is_refused(records: list[Record], tmp_path: Path) -> None:
+    copy = Path(shutil.copy(records[0].image, tmp_path / "picture.png"))
+    changed = replace(records[0], image=copy)
+    read_frame(changed, masks=False)
+    Image.new("RGB", (40, 32)).save(copy)
+    with pytest.raises(ManifestError, match=r"picture\.png"):
+        read_frame(changed, masks=False)
+
+
+def test_a_worker_with_another_teacher_refuses_to_write(records: list[Record], tmp_path: Path) -> None:
+    work, jobs = prepare(tmp_path, records, ORDER)
+    held = work.identity | {"teacher": work.identity["teacher"] | {"weights_digest": "0" * 64}}
+    with pytest.raises(EngineError, match=r"would write other features.*weights_digest: held \"0000"):
+        assert_same_teacher(held, load_teacher(ORDER), jobs[0])
+
+
+def test_the_thread_count_of_the_identity_holds_while_blocks_are_computed(
+    records: list[Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    whole_render = blocks.render
+
+    def watch(*arguments: Any) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        return whole_render(*arguments)
+
+    monkeypatch.setattr(blocks, "render", watch)
+    before = torch.get_num_threads()
+    monkeypatch.setattr("difom_cache.extraction.prepare.torch.get_num_threads", lambda: 1)
+    _, jobs = prepare(tmp_path, records, ORDER)
+    monkeypatch.undo()
+    monkeypatch.setattr(blocks, "render", watch)
+    try:
+        torch.set_num_threads(2)
+        compute_block(jobs[0])
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_on_the_cpu_batches_are_small_powers_of_two() -> None:
+    assert probe_batch(load_teacher(ORDER), "cpu") == 8
+    assert probe_batch(load_teacher(replace(ORDER, spec="dinov2:tiny@616")), "cpu") == 2  # 4 x 512^2 / 616^2 = 2.8
+
+
+def test_cells_of_a_view_without_corners_count_where_half_of_them_shows_the_frame(records: list[Record]) -> None:
+    # Turned by 45 degrees the frame is a diamond |x| + |y| <= sqrt(1/2) about the centre, in sides of the view. On a 4 x 4
+    # grid the four corner cells' nearest corners have |x| + |y| = 1/2 and their centres 3/4 > 0.707: under half is shown.
+    corner = ViewJob(records[0], view(angle_mdeg=45_000, pad=1), True, 1)
+    cells = valid_cells([corner, ViewJob(records[0], view(), True, 0)], 4, CPU)
+    assert cells[1].all()
+    expected = torch.ones(4, 4, dtype=torch.bool)
+    expected[0, 0] = expected[0, 3] = expected[3, 0] = expected[3, 3] = False
+    assert torch.equal(cells[0], expected)
+
+
+def test_sums_leave_cells_out_that_do_not_count() -> None:
+    target = torch.tensor([[[[1.0, 2.0]], [[3.0, 5.0]]], [[[7.0, 9.0]], [[0.0, 1.0]]]])  # (2, 2, 1, 2)
+    counts = torch.tensor([[[True, False]], [[False, True]]])
+    moments = to_moments(sum_cells(target, counts))
+    assert (moments.count, moments.total.tolist()) == (2, [10.0, 4.0])  # cells (1, 3) and (9, 1)
+    assert moments.product.tolist() == [[82.0, 12.0], [12.0, 10.0]]
+
+
+@pytest.mark.parametrize("policy", ["pad", "default"])
+def test_statistics_are_those_of_valid_cells_of_training_views(
+    records: list[Record], tmp_path: Path, policy: str
+) -> None:
+    _, jobs = prepare(tmp_path, records, ORDER, policy=policy)
+    list(compute_blocks(jobs))
+    cache = open_cache(tmp_path)
+    plan = draw_plan(records, views=3, seed=0, policy=policy)
+    views = list_views(records, plan)
+    assert any(not job.train for job in views)
+    finest = max(spec.grid for spec in cache.taps.values())
+    assert valid_cells(views, finest, CPU).all() == (policy == "default")
+    for tap, spec in cache.taps.items():
+        batch = cache.gather(np.arange(len(plan)), [tap], pictures=False)
+        target = cache.decode(tap, batch[f"{tap}/code"], batch[f"{tap}/scale"]).astype(np.float64)
+        counts = valid_cells(views, spec.grid, CPU).numpy()
+        assert counts.all() or policy == "pad"
+        train = np.array([job.train for job in views])
+        cells = target.transpose(0, 2, 3, 1)[train][counts[train]]  # (cells, C)
+        stats = cache.stats(tap)
+        assert stats.count == len(cells)
+        np.testing.assert_allclose(stats.mean, cells.mean(0), atol=1e-5 * np.abs(cells).max())
+        np.testing.assert_allclose(stats.covariance, np.cov(cells.T, bias=True), atol=1e-5 * (cells**2).mean())
+
+
+def test_a_plan_that_pads_stores_its_valid_area(records: list[Record], tmp_path: Path) -> None:
+    _, jobs = prepare(tmp_path, records, None, policy="pad")
+    list(compute_blocks(jobs))
+    cache = open_cache(tmp_path)
+    batch = cache.gather(np.arange(len(cache)), [])
+    plain = cache.rows_of(view=0)
+    assert (batch["valid"][plain] == 1).all()
+    assert (batch["valid"] == 0).any()
+    assert not batch["image"][batch["valid"] == 0].any()
+    assert not batch["mask"][(batch["valid"] == 0) & (batch["mask"] != 255)].any()
+
+
+def test_a_tick_promises_the_files_that_lie_there(records: list[Record], tmp_path: Path) -> None:
+    work, jobs = prepare(tmp_path, records, ORDER)
+    compute_block(jobs[0])
+    (tick,) = read_ticks(tmp_path, work.column).values()
+    for array in work.column.arrays:
+        assert digest_file(shard_path(tmp_path, work.column, array, 0)) == tick.files[array.path]
+    for tap in work.identity["taps"]:
+        assert tick.fidelity[tap["name"]]["positions"] == len(jobs[0].views) * tap["grid"] ** 2

@@ -1,0 +1,285 @@
+"""From pictures to a cache, and on from whatever an earlier run left: missing, damaged, another's."""
+
+import json
+import random
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from painted_folder import paint_folder
+from PIL import Image
+from small_cache import SmallCache, teacher_identity, write_small_cache
+
+from difom_cache.data.manifest import load_records, write_manifest
+from difom_cache.errors import (
+    CacheFormatError,
+    CacheIdentityError,
+    CacheIncompleteError,
+    CacheSpaceError,
+    CodecError,
+    ManifestError,
+    SettingsError,
+)
+from difom_cache.extraction import blocks
+from difom_cache.extraction.run import ColumnWork, ExtractReport, extract, find_missing, parse_part
+from difom_cache.store.layout import shard_path, tick_path
+from difom_cache.store.ledger import read_damaged, read_ticks, withdraw_block, write_damaged
+from difom_cache.store.reader import open_cache
+
+SMALL = {"teacher": "dinov2:tiny@56", "weights": "random", "input_size": 64, "views": 3, "quiet": True}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return paint_folder(tmp_path_factory.mktemp("data"), frames=14, empty=1)
+
+
+@pytest.fixture(scope="module")
+def extracted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished cache; tests copy it before they change it."""
+    cache = tmp_path_factory.mktemp("extracted") / "feats"
+    assert extract(data=data, cache=cache, **SMALL).complete
+    return cache
+
+
+@pytest.fixture
+def feats(extracted: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(extracted, tmp_path / "feats"))
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> SmallCache:
+    return write_small_cache(tmp_path / "small", leave_out=(1,))
+
+
+def work_of(small: SmallCache) -> ColumnWork:
+    return ColumnWork(small.columns["teachers/one"], teacher_identity(), None)
+
+
+def again(data: Path, cache: Path, **changed: Any) -> ExtractReport:
+    return extract(data=data, cache=cache, **(SMALL | changed))
+
+
+def test_a_finished_cache_holds_every_view_of_every_record(extracted: Path) -> None:
+    cache = open_cache(extracted)
+    assert cache.finished_rows().all()
+    views = [int((cache.table.record == record).sum()) for record in range(len(cache.table.ids))]
+    splits = [line["split"] for line in cache.table.records]
+    assert views == [3 if split == "train" else 1 for split in splits]
+    assert len(views) == 14
+
+
+def test_the_same_command_again_computes_nothing(data: Path, feats: Path) -> None:
+    before = open_cache(feats).content_digests()
+    report = again(data, feats)
+    assert report.complete and not report.computed_blocks
+    assert open_cache(feats).content_digests() == before
+
+
+def test_a_missing_block_is_computed_alone_and_to_the_same_bytes(data: Path, feats: Path) -> None:
+    cache = open_cache(feats)
+    before, column = cache.content_digests(), cache.column("teachers/dinov2")
+    withdraw_block(feats, column, 1)
+    report = again(data, feats)
+    assert report.computed_blocks == {"teachers/dinov2": 1}
+    assert open_cache(feats).content_digests() == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"seed": 5}, r"plan\.seed: held 0, this run 5"),
+        ({"views": 2}, r"plan\.views: held 3, this run 2"),
+        ({"plan": "flips"}, r'plan\.policy: held "default", this run "flips"'),
+        ({"input_size": 32, "strides": (8,)}, "picture_px: held 64, this run 32"),
+        ({"limit": 3}, "records: held 14, this run"),
+        ({"codec": "float16"}, r'"int8".* this run .*"float16"'),
+        ({"strides": (32,)}, r"block\d@32"),
+        ({"teacher": "dinov2:tiny@70"}, r"input_px: held 56, this run 70"),
+        ({"batch_size": 2}, "batch: held 8, this run 2"),
+    ],
+)
+def test_a_run_that_would_write_something_else_is_refused_with_both_values(
+    data: Path, feats: Path, changed: dict[str, Any], named: str
+) -> None:
+    before = open_cache(feats).content_digests()
+    with pytest.raises(CacheIdentityError, match=named):
+        again(data, feats, **changed)
+    assert open_cache(feats).content_digests() == before
+
+
+def test_another_teacher_joins_the_cache_and_leaves_the_first_alone(data: Path, feats: Path) -> None:
+    before = open_cache(feats).content_digests()
+    assert again(data, feats, teacher="sam:tiny", strides=(32,)).complete
+    after = open_cache(feats).content_digests()
+    assert set(after) - set(before) == {"teachers/sam"}
+    assert after["teachers/dinov2"] == before["teachers/dinov2"]
+    assert after["pictures"] == before["pictures"]
+
+
+def test_a_picture_that_changed_since_its_manifest_was_made_is_named(data: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(data, tmp_path / "data"))
+    write_manifest(load_records(copy), tmp_path / "data.csv")
+    Image.new("RGB", (40, 32)).save(copy / "images" / "003.png")
+    with pytest.raises(ManifestError, match=r"003\.png"):
+        again(tmp_path / "data.csv", tmp_path / "feats")
+
+
+def test_a_picture_that_changed_since_the_cache_was_begun_is_another_cache(
+    data: Path, feats: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(data, tmp_path / "data"))
+    Image.new("RGB", (40, 32)).save(copy / "images" / "003.png")
+    with pytest.raises(CacheIdentityError, match="records_sha256: held"):
+        again(copy, feats)
+
+
+def test_weights_that_changed_since_are_refused_by_digest(
+    data: Path, feats: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = feats / "teachers/dinov2/identity.json"
+    identity = json.loads(path.read_text())
+    ours = identity["teacher"]["weights_digest"]
+    path.write_text(json.dumps(identity | {"teacher": identity["teacher"] | {"weights_digest": "f" * 64}}))
+    with pytest.raises(CacheIdentityError, match=f'weights_digest: held "ffff.*this run "{ours[:8]}'):
+        again(data, feats)
+
+
+def test_a_newer_cache_is_refused(data: Path, feats: Path) -> None:
+    path = feats / "pictures/identity.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(CacheFormatError, match="version 2, this difom reads version 1"):
+        again(data, feats)
+
+
+def test_a_dry_run_writes_nothing(data: Path, tmp_path: Path) -> None:
+    report = again(data, tmp_path / "feats", dry_run=True)
+    assert not (tmp_path / "feats").exists()
+    assert not report.complete
+    assert report.estimate.missing_bytes > 0
+
+
+def test_a_dry_run_over_a_damaged_cache_repairs_nothing(data: Path, feats: Path) -> None:
+    column = open_cache(feats).column("pictures")
+    shard = shard_path(feats, column, column.arrays[0], 0)
+    shard.write_bytes(b"short")
+    assert again(data, feats, dry_run=True).missing_blocks == {"pictures": 1, "teachers/dinov2": 0}
+    assert shard.read_bytes() == b"short"
+
+
+def test_a_cache_that_is_a_file_is_refused(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "feats").write_text("")
+    with pytest.raises(CacheSpaceError, match=r"feats is a file; choose a folder"):
+        again(data, tmp_path / "feats")
+
+
+def test_a_cache_without_pictures_says_so_when_they_are_asked_for(data: Path, tmp_path: Path) -> None:
+    assert again(data, tmp_path / "feats", pictures=False).complete
+    cache = open_cache(tmp_path / "feats")
+    assert set(cache.gather([0], pictures=False)) == {f"{t}/{p}" for t in cache.taps for p in ("code", "scale")}
+    with pytest.raises(CacheIncompleteError, match="--no-pictures"):
+        cache.gather([0])
+
+
+def test_parts_share_the_blocks_and_together_make_the_whole(data: Path, extracted: Path, tmp_path: Path) -> None:
+    whole = open_cache(extracted).column("teachers/dinov2").blocks
+    first = again(data, tmp_path / "feats", part="1/2")
+    assert first.missing_blocks["teachers/dinov2"] == whole // 2 >= 1
+    assert again(data, tmp_path / "feats", part="2/2").complete
+    assert open_cache(tmp_path / "feats").content_digests() == open_cache(extracted).content_digests()
+
+
+def test_statistics_are_those_of_the_decoded_training_views(extracted: Path) -> None:
+    cache = open_cache(extracted)
+    rows = cache.rows_of("train")
+    for tap in cache.taps:
+        batch = cache.gather(rows, [tap], pictures=False)
+        target = cache.decode(tap, batch[f"{tap}/code"], batch[f"{tap}/scale"]).astype(np.float64)
+        cells = target.transpose(1, 0, 2, 3).reshape(target.shape[1], -1)
+        stats = cache.stats(tap)
+        assert stats.count == cells.shape[1]
+        np.testing.assert_allclose(stats.mean, cells.mean(1), atol=1e-6 * np.abs(cells).max())
+        np.testing.assert_allclose(stats.covariance, np.cov(cells, bias=True), atol=1e-5 * (cells**2).mean())
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "1", "a/b", "1/", "/2", "1/2/3"])
+def test_a_part_that_does_not_exist_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match="--part: expected I/N"):
+        parse_part(text)
+
+
+def test_part_three_of_eight_begins_with_block_two() -> None:
+    assert parse_part("3/8") == (2, 8)
+    assert parse_part(None) == (0, 1)
+
+
+def test_blocks_without_a_tick_are_missing_in_an_order_of_this_writer(
+    small: SmallCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shuffled: list[list[int]] = []
+    monkeypatch.setattr(random, "shuffle", lambda numbers: shuffled.append(list(numbers)))
+    assert find_missing(small.path, work_of(small), None, repair=True) == [1] == shuffled[0]
+
+
+def test_short_listed_and_unreadable_blocks_are_withdrawn_and_missing(small: SmallCache) -> None:
+    column = small.columns["teachers/one"]
+    shard_path(small.path, column, column.arrays[0], 0).write_bytes(b"short")
+    tick_path(small.path, column, 2).write_text("{")
+    write_damaged(small.path, {"teachers/one": [3], "pictures": [0]})
+    assert sorted(find_missing(small.path, work_of(small), None, repair=True)) == [0, 1, 2, 3]
+    assert list((small.path / "teachers/one/ticks").iterdir()) == []
+    assert list((small.path / "teachers/one/block1@2/code").glob("c.*")) == []
+    assert read_damaged(small.path) == {"pictures": [0]}
+
+
+def test_a_part_repairs_its_own_blocks_only(small: SmallCache) -> None:
+    write_damaged(small.path, {"teachers/one": [2, 3]})
+    assert find_missing(small.path, work_of(small), "1/2", repair=True) == [2]
+    assert sorted(read_ticks(small.path, small.columns["teachers/one"])) == [0, 3]
+    assert read_damaged(small.path) == {"teachers/one": [3]}
+
+
+def test_a_repair_that_is_killed_half_way_is_taken_up_again(small: SmallCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    column = small.columns["teachers/one"]
+    shard = shard_path(small.path, column, column.arrays[0], 0)
+    shard.write_bytes(b"short")
+
+    def be_killed(cache: Path, column: Any, block: int) -> None:
+        tick_path(cache, column, block).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sys.modules["difom_cache.extraction.run"], "withdraw_block", be_killed)
+        with pytest.raises(KeyboardInterrupt):
+            find_missing(small.path, work_of(small), None, repair=True)
+    assert shard.exists()
+    assert sorted(find_missing(small.path, work_of(small), None, repair=True)) == [0, 1]
+    assert not shard.exists(), "the next writer would find the damaged shard and tick it as good"
+
+
+@pytest.mark.parametrize(
+    ("codec", "value", "said"),
+    [("int8", float("nan"), "NaN or infinity"), ("float16", 1e6, "float16 holds finite values up to 65504")],
+)
+def test_a_feature_that_cannot_be_coded_names_record_view_and_tap(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str, value: float, said: str
+) -> None:
+    whole_pool = blocks.area_pool
+
+    def spoil(native: Any, grid: int) -> Any:
+        feature = whole_pool(native, grid).clone()
+        feature[2, 5] = value
+        return feature
+
+    monkeypatch.setattr(blocks, "area_pool", spoil)
+    monkeypatch.setattr(random, "shuffle", lambda numbers: None)
+    with pytest.raises(CodecError) as caught:
+        again(data, tmp_path / "feats", codec=codec)
+    table = open_cache(tmp_path / "feats").table
+    record, view = table.ids[table.record[2]], int(table.view[2])
+    for part in ("dinov2/block", f"record {record}", f"view {view}", "channel 5", said):
+        assert part in str(caught.value)
+    assert not list((tmp_path / "feats/teachers/dinov2/ticks").glob("*"))

@@ -1,0 +1,169 @@
+"""An exported file gives its student's probabilities, says what it is, and needs nothing of this package to run."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from painted_frames import paint_benchmark, save_small_student
+
+from difom_cache.data.images import read_image, read_mask
+from difom_cache.errors import DifomError, RunError, SettingsError
+from difom_train.inference.export import Deployed, Exported, export, load_exported
+from difom_train.students.catalogue import build_student
+from difom_train.students.saved import load_student, save_student
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install 'difom[onnx]'), so nothing is exported")
+
+SCRIPT = Path(__file__).parent.parent / "docs" / "run_exported.py"
+# Warnings of the exporter's own code, which no caller can mend.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:onnx.*"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:torch.*"),
+]
+
+
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return paint_benchmark(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_small_student(tmp_path_factory.mktemp("runs") / "small")
+
+
+@pytest.fixture(scope="module")
+def onnx_file(run: Path, benchmark: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return export(run, out=tmp_path_factory.mktemp("onnx") / "student.onnx", dynamic_size=True, check=benchmark)
+
+
+def student_prob(run: Path, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        return Deployed(load_student(run))(torch.from_numpy(pictures)).numpy()
+
+
+def noise(*shape: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(5).integers(0, 256, (*shape, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 32), (3, 32, 32), (2, 48, 80)])
+def test_onnx_file_gives_the_students_probabilities_at_any_batch_and_size(
+    run: Path, onnx_file: Exported, shape: tuple[int, int, int]
+) -> None:
+    pictures = noise(*shape)
+    prob = load_exported(onnx_file.path)(pictures)
+    assert prob.shape == shape and prob.dtype == np.float32
+    np.testing.assert_allclose(prob, student_prob(run, pictures), atol=1e-4)
+
+
+def test_parity_is_measured_on_the_frames_that_were_given_and_printed(onnx_file: Exported) -> None:
+    parity = onnx_file.parity
+    assert (parity.frames, parity.real) == (9, True)
+    assert parity.prob_difference < 1e-4
+    assert parity.student_dice == pytest.approx(parity.file_dice, abs=1e-3)
+    assert "parity over 9 real frames" in onnx_file.render()
+    json.dumps(onnx_file.as_json())
+
+
+def test_file_says_what_it_is_and_that_it_is_for_research(run: Path, onnx_file: Exported) -> None:
+    facts = {prop.key: prop.value for prop in onnx.load(str(onnx_file.path)).metadata_props}
+    assert facts["notice"].startswith("For research only. Not a medical device")
+    assert json.loads(facts["classes"]) == ["background", "polyp"]
+    assert facts["input"].startswith("pictures: uint8 RGB (B, H, W, 3), sides are multiples of 16")
+    assert facts["input_px"] == "32"
+    assert json.loads(facts["provenance"])["run"] == "small"
+    assert len(json.loads(facts["provenance"])["weights_sha256"]) == 64
+
+
+def test_file_runs_where_difom_and_torch_are_not_installed(
+    onnx_file: Exported, benchmark: Path, tmp_path: Path
+) -> None:
+    folder = benchmark / "TestDataset" / "Kvasir" / "images"
+    blocked = textwrap.dedent(
+        f"""
+        import runpy, sys
+        sys.modules.update(dict.fromkeys(["difom_cache", "difom_train", "torch"]))  # importing them fails
+        sys.argv = ["run_exported.py", {str(onnx_file.path)!r}, {str(folder)!r}, "masks"]
+        runpy.run_path({str(SCRIPT)!r}, run_name="__main__")
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", blocked], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "For research only" in done.stdout
+    for path in folder.iterdir():
+        assert read_mask(tmp_path / "masks" / path.name).shape == read_image(path).shape[:2]
+
+
+def test_torch_file_gives_the_students_probabilities_and_holds_its_facts(run: Path, tmp_path: Path) -> None:
+    exported = export(run, format="torch", out=tmp_path / "student.pt2", frames=2)
+    pictures = noise(3, 32, 32)
+    np.testing.assert_allclose(load_exported(exported.path)(pictures), student_prob(run, pictures), atol=1e-5)
+    facts = {"difom.json": ""}
+    torch.export.load(str(exported.path), extra_files=facts)
+    assert json.loads(facts["difom.json"])["student"] == "unet"
+    assert "frames of noise (pass --check DATA" in exported.render()
+
+
+@pytest.mark.journey
+def test_int8_file_says_so_and_agrees_on_most_pixels(run: Path, benchmark: Path, tmp_path: Path) -> None:
+    exported = export(run, out=tmp_path / "int8.onnx", int8=True, calibration=benchmark, check=benchmark, frames=6)
+    assert exported.metadata["precision"] == "int8"
+    kinds = {node.op_type for node in onnx.load(str(exported.path)).graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
+    assert exported.parity.agreement_frac > 0.9
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["int8.onnx"]
+
+
+def test_a_file_that_disagrees_with_its_student_is_removed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = sys.modules["difom_train.inference.export"]  # the package shows the function under the same name
+    monkeypatch.setattr(module, "load_exported", lambda path: lambda pictures: np.zeros(pictures.shape[:3]))
+    with pytest.raises(RunError, match=r"differs from its student by .* so it was removed"):
+        export(run, format="torch", out=tmp_path / "student.pt2", frames=1)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "onx"}, "did you mean 'onnx'"),
+        ({"format": "torch", "int8": True}, "--int8 is made for --format onnx"),
+        ({"int8": True}, "--calibration DATA"),
+        ({"calibration": "data"}, "--calibration is for --int8"),
+        ({"int8": True, "calibration": "data", "dynamic_size": True}, "leave out --dynamic-size"),
+        ({"frames": 0}, "--frames is at least 1"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(run: Path, tmp_path: Path, options: dict, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        export(run, out=tmp_path / "student.onnx", **options)
+
+
+def test_run_without_a_student_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with pytest.raises(DifomError, match="holds no trained student"):
+        export(tmp_path / "run", out=tmp_path / "student.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "width", "input_px"), [("unet", 16, 128), ("unet++", 16, 128), ("pranet", None, 352)])
+def test_every_student_agrees_with_its_onnx_file_on_real_frames(
+    name: str, width: int | None, input_px: int, tmp_path: Path
+) -> None:
+    benchmark = os.environ.get("DIFOM_BENCHMARK")
+    if not benchmark:
+        pytest.skip("DIFOM_BENCHMARK is not set: no real frames to compare on")
+    student = build_student(name, width=width, weights="random", seed=0)
+    save_student(student, tmp_path / "run", {"input_px": input_px})
+    frames = Path(benchmark) / "TestDataset" / "Kvasir"
+    exported = export(tmp_path / "run", out=tmp_path / "student.onnx", check=frames, frames=8)
+    assert exported.parity.frames == 8 and exported.parity.prob_difference < 1e-4

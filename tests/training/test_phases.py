@@ -1,0 +1,75 @@
+"""Phases, learning rates and processes are pure functions of counts."""
+
+import pytest
+
+from difom_cache.errors import DeviceError
+from difom_train.students.catalogue import build_student
+from difom_train.training.fabric import choose_device, count_processes
+from difom_train.training.optimizer import RateSchedule, build_optimiser
+from difom_train.training.phases import phase_of, set_mode
+
+PAPER = [0.3333, 0.6667, 1.0]
+
+
+def test_papers_phases_of_75_epochs():
+    phases = [phase_of(epoch, 75, PAPER) for epoch in range(75)]
+    assert [phases.count(number) for number in range(3)] == [25, 25, 25]
+
+
+@pytest.mark.parametrize(("epochs", "expected"), [(1, [1]), (2, [0, 2]), (3, [0, 1, 2])])
+def test_short_runs_leave_phases_out(epochs, expected):
+    assert [phase_of(epoch, epochs, PAPER) for epoch in range(epochs)] == expected
+
+
+def test_freezing_holds_batch_norm_still_and_thaws_again():
+    student = build_student("unet", width=4, weights="random", neck="difom", seed=0)
+    set_mode(student, freeze_encoder=True)
+    parts = student.encoder_modules()
+    assert not any(part.training or any(p.requires_grad for p in part.parameters()) for part in parts)
+    assert student.training and any(p.requires_grad for p in student.parameters())
+    set_mode(student, freeze_encoder=False)
+    assert all(part.training and all(p.requires_grad for p in part.parameters()) for part in parts)
+
+
+def test_rate_rises_then_falls_to_one_per_cent():
+    rates = RateSchedule(steps=100, shape="cosine", warmup_frac=0.1)
+    assert [rates.factor(step) for step in (0, 9, 10)] == pytest.approx([1 / 11, 10 / 11, 1.0])
+    assert rates.factor(55) == pytest.approx(0.505)
+    assert rates.factor(100) == pytest.approx(0.01)
+
+
+def test_constant_rate_stays():
+    rates = RateSchedule(steps=10, shape="constant", warmup_frac=0.0)
+    assert {rates.factor(step) for step in range(10)} == {1.0}
+
+
+def test_pretrained_encoder_moves_slower_and_vectors_do_not_decay():
+    student = build_student("unet", width=4, weights="random", seed=0)
+    optimiser = build_optimiser("adamw", student, [], lr=1e-3, encoder_factor=0.2, weight_decay=0.1)
+    groups = {(group["lr"], group["weight_decay"]): group["params"] for group in optimiser.param_groups}
+    assert groups.keys() == {(2e-4, 0.1), (2e-4, 0.0), (1e-3, 0.1), (1e-3, 0.0)}
+    encoder = {id(p) for part in student.encoder_modules() for p in part.parameters()}
+    assert {id(p) for (lr, _), params in groups.items() if lr == 2e-4 for p in params} == encoder
+    assert all(p.ndim == 1 for (_, decay), params in groups.items() if decay == 0 for p in params)
+
+
+def test_processes_are_counted_from_torchrun_and_srun():
+    assert count_processes({}).world == 1
+    torchrun = count_processes({"LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "6"})
+    assert (torchrun.on_machine, torchrun.machines) == (2, 3)
+    slurm = {"SLURM_NTASKS": "8", "SLURM_NNODES": "2", "SLURM_PROCID": "0", "SLURM_JOB_NAME": "train"}
+    assert (count_processes(slurm).on_machine, count_processes(slurm).machines) == (4, 2)
+    assert count_processes(slurm | {"SLURM_JOB_NAME": "bash"}).world == 1
+    assert count_processes({"SLURM_NTASKS": "8"}).world == 1
+
+
+def test_absent_cuda_names_the_way_out(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(DeviceError, match="--device cpu"):
+        choose_device("cuda")
+    assert choose_device("auto").type == "cpu"
+
+
+def test_unknown_device_is_refused():
+    with pytest.raises(DeviceError, match="'gpu' is not known"):
+        choose_device("gpu")

@@ -1,0 +1,272 @@
+"""Whole runs on a cache in memory: what lies in the folder, what resumes, what is refused."""
+
+import json
+from importlib import import_module
+
+import pytest
+import torch
+
+from difom_cache.errors import CacheIncompleteError, RunError, SettingsError
+from difom_cache.store.layout import TapSpec
+from difom_train.students.saved import load_student
+from difom_train.training import trainer as loop
+from difom_train.training.checkpoint import read_checkpoint
+from difom_train.training.run_folder import read_log, read_run
+
+TAPS = {
+    "wide/block@16": TapSpec("wide/block@16", "feature", 6, 2, 16, "float16"),
+    "deep/neck@16": TapSpec("deep/neck@16", "feature", 5, 2, 16, "float16"),
+}
+train_module = import_module("difom_train.training.run")  # the package's attribute of that name is the function
+TIMES = ("data_wait_frac", "train_s")
+
+
+@pytest.fixture
+def train(make_cache, monkeypatch, tmp_path):
+    """Return a tiny `train` on a cache in memory; its one result is the run folder."""
+
+    def run(name="run", *, changes=(), **options):
+        tiny = {"student": "unet", "width": 4, "input_size": 32, "batch_size": 4, "epochs": 3, "device": "cpu"}
+        every = ["machine.logger=none", *changes]
+        (folder,) = train_module.train(**(tiny | options), cache="memory", out=tmp_path / name, changes=every)
+        return folder
+
+    run.cache = make_cache(records=20, views=2, picture_px=32, taps=TAPS)
+    monkeypatch.setattr(train_module, "open_cache", lambda path: run.cache)
+    return run
+
+
+@pytest.fixture
+def interrupt_after(monkeypatch):
+    """Return a function that lets the next run be interrupted after an epoch."""
+    finish = loop._finish_epoch
+
+    def arm(epoch):
+        def finish_and_stop(plan, parts, progress, line, found):
+            finish(plan, parts, progress, line, found)
+            if line["epoch"] == epoch:
+                monkeypatch.setattr(loop, "_finish_epoch", finish)
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(loop, "_finish_epoch", finish_and_stop)
+
+    return arm
+
+
+def assert_equal(one, other):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+def test_run_folder_holds_what_a_reader_needs(train):
+    folder = train(recipe="difom", epochs=2, changes=["machine.logger=tensorboard"])
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"settings.toml", "run.json", "log.jsonl", "last.ckpt", "curves.png"}
+    assert list((folder / "tensorboard").glob("events*"))
+    facts = read_run(folder)
+    assert facts["status"] == "finished"
+    assert facts["rows"] == {"train_views": 32, "val_records": 4, "labelled_records": 16, "unlabelled_records": 0}
+    assert len(facts["manifest_digests"][0]) == 64
+    assert facts["taps"] == list(TAPS)
+    assert load_student(folder).meta["input_px"] == 32
+
+
+def test_log_says_how_alive_the_distillation_is(train):
+    lines = read_log(train(recipe="difom"))
+    assert [line["epoch"] for line in lines] == [0, 1, 2]
+    assert [line["phase"]["distillation"] for line in lines] == [0.0, 1.0, 1.0]
+    assert "distill/gradient_share" not in lines[0]
+    assert 0 < lines[1]["distill/gradient_share"] < 1
+    for key in ("distill/target_var/low", "distill/student_var/z1", "distill/explained/high"):
+        assert key in lines[2]
+    assert all(0 <= line["data_wait_frac"] < 1 and line["val_pictures"] == 4 for line in lines)
+
+
+def test_frozen_encoder_keeps_its_weights_and_statistics(train, interrupt_after, tmp_path):
+    interrupt_after(epoch=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe="difom")
+    before = read_checkpoint(tmp_path / "run")[1]["learner"]
+    folder = train(recipe="difom", resume=True)
+    after = read_checkpoint(folder)[1]["learner"]
+    student = load_student(folder)
+    names = {id(tensor): name for name, tensor in student.state_dict(keep_vars=True).items()}
+    frozen = {
+        f"student.{names[id(tensor)]}"
+        for part in student.encoder_modules()
+        for tensor in part.state_dict(keep_vars=True).values()
+    }
+    assert any("running_mean" in name for name in frozen)
+    moved = {name for name in after if not torch.equal(before[name], after[name])}
+    assert moved and not moved & frozen
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes"),
+    [
+        ("baseline", ["optimiser.name=sgd"]),
+        ("difom", ["data.accumulate=2"]),
+        ("difom-multiscale", ["optimiser.ema_decay=0.9", "data.scales=[1.0, 2.0]"]),
+    ],
+)
+def test_stop_and_resume_equals_no_stop(train, interrupt_after, recipe, changes, tmp_path):
+    whole = train("whole", recipe=recipe, changes=changes)
+    interrupt_after(epoch=1)
+    with pytest.raises(KeyboardInterrupt):
+        train("stopped", recipe=recipe, changes=changes)
+    assert len(read_log(tmp_path / "stopped")) == 2
+    stopped = train("stopped", recipe=recipe, changes=changes, resume=True)
+
+    assert_equal(load_student(whole).state_dict(), load_student(stopped).state_dict())
+    assert_equal(read_checkpoint(whole)[1]["learner"], read_checkpoint(stopped)[1]["learner"])
+    logs = [[{k: v for k, v in line.items() if k not in TIMES} for line in read_log(run)] for run in (whole, stopped)]
+    assert logs[0] == logs[1]
+
+
+def test_line_of_an_epoch_without_checkpoint_is_written_anew(train, interrupt_after, tmp_path):
+    interrupt_after(epoch=0)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe="baseline")
+    with (tmp_path / "run" / "log.jsonl").open("a") as file:
+        file.write(json.dumps({"epoch": 1, "loss": 9}) + "\n" + '{"epoch": 2, "lo')
+    lines = read_log(train(recipe="baseline", resume=True))
+    assert [line["epoch"] for line in lines] == [0, 1, 2]
+    assert lines[1]["loss"] != 9
+
+
+def test_folder_in_use_is_refused_and_names_the_way_on(train):
+    train(recipe="baseline", epochs=1)
+    with pytest.raises(RunError, match="already holds a run; go on with it by --resume"):
+        train(recipe="baseline", epochs=1)
+
+
+def test_folder_of_something_else_is_refused(train, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("precious")
+    with pytest.raises(RunError, match="holds something that is no run"):
+        train(recipe="baseline", epochs=1)
+
+
+def test_resume_with_other_settings_names_each_difference(train):
+    train(recipe="baseline", epochs=1)
+    with pytest.raises(RunError, match=r"data.batch_size: 4 there, 8 here; optimiser.epochs: 1 there, 2 here"):
+        train(recipe="baseline", epochs=2, batch_size=8, resume=True)
+
+
+def test_resume_on_another_cache_is_refused(train, make_cache):
+    train(recipe="baseline", epochs=1)
+    train.cache = make_cache(records=20, views=2, picture_px=32, taps=TAPS, name="other")
+    with pytest.raises(RunError, match="manifest_digests"):
+        train(recipe="baseline", epochs=1, resume=True)
+
+
+def test_finished_run_resumes_to_itself(train):
+    folder = train(recipe="baseline", epochs=1)
+    before = load_student(folder).state_dict()
+    assert_equal(before, load_student(train(recipe="baseline", epochs=1, resume=True)).state_dict())
+
+
+def test_refused_run_leaves_no_folder(train, tmp_path):
+    with pytest.raises(SettingsError, match="the nearest is 32 px"):
+        train(recipe="baseline", input_size=33)
+    assert not (tmp_path / "run").exists()
+
+
+def test_unfinished_cache_says_how_many_views_are_missing(train):
+    train.cache.finished[3:8] = False
+    with pytest.raises(CacheIncompleteError, match=r"5 of 36 views are not finished.*--allow-partial"):
+        train(recipe="difom", epochs=1)
+    folder = train(recipe="difom", epochs=1, allow_partial=True)
+    assert read_run(folder)["rows"]["train_views"] == 27
+
+
+def test_cache_without_a_needed_tap_lists_what_it_has(train, make_cache):
+    train.cache = make_cache(records=20, views=1, picture_px=32, taps={})
+    with pytest.raises(CacheIncompleteError, match=r"holds no teacher.*difom-cache extract"):
+        train(recipe="difom", epochs=1)
+
+
+def test_unknown_teacher_is_refused_by_name(train):
+    with pytest.raises(SettingsError, match="wid"):
+        train(recipe="difom", epochs=1, teachers=["wid"])
+
+
+def test_chosen_teachers_alone_are_read(train):
+    assert read_run(train(recipe="difom", epochs=1, teachers=["deep"]))["taps"] == ["deep/neck@16"]
+
+
+def test_loss_that_is_not_finite_names_its_records_and_keeps_the_checkpoint(train, tmp_path, interrupt_after):
+    interrupt_after(epoch=0)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe="difom-multiscale")
+    before = (tmp_path / "run" / "last.ckpt").read_bytes()
+    broken = train.cache._arrays["wide/block@16/code"]
+    broken[:] = float("nan")
+    with pytest.raises(RunError, match=r"epoch 2, step 1 is not finite; .*not-finite.json"):
+        train(recipe="difom-multiscale", resume=True)
+    dump = json.loads((tmp_path / "run" / "not-finite.json").read_text())
+    assert len(dump["records"][0]) == 4 and dump["records"][0][0].startswith("memory/")
+    assert (tmp_path / "run" / "last.ckpt").read_bytes() == before
+
+
+@pytest.mark.parametrize("recipe", ["baseline", "difom", "difom-paper", "difom-published", "difom-multiscale"])
+def test_every_recipe_trains_in_bfloat16(train, recipe):
+    lines = read_log(train(recipe=recipe, precision="bfloat16"))
+    assert len(lines) == 3
+    assert ("distill/gradient_share" in lines[-1]) == (recipe != "baseline")
+
+
+def test_a_look_at_the_gradients_changes_no_training(train, monkeypatch):
+    looked = load_student(train("looked", recipe="difom", epochs=2)).state_dict()
+    monkeypatch.setattr(loop, "gradient_share", lambda *_: 0.5)
+    assert_equal(looked, load_student(train("blind", recipe="difom", epochs=2)).state_dict())
+
+
+def test_share_of_labels_leaves_the_other_frames_to_the_teachers(train):
+    distilled = train("distilled", recipe="difom", epochs=1, labels=0.25)
+    rows = read_run(distilled)["rows"]
+    assert (rows["labelled_records"], rows["unlabelled_records"]) == (4, 12)
+    plain = train("plain", recipe="baseline", epochs=1, labels=0.25)
+    assert read_run(plain)["steps_per_epoch"] == read_run(distilled)["steps_per_epoch"] == 4
+
+
+def test_frames_without_a_mask_train_beside_the_others(train, make_cache):
+    train.cache = make_cache(records=20, views=2, picture_px=32, taps=TAPS, unlabelled=6)
+    folder = train(recipe="difom-multiscale", epochs=1)
+    assert read_run(folder)["rows"]["unlabelled_records"] == 6
+
+
+def test_several_seeds_make_several_runs(train, tmp_path):
+    runs = train_module.train(
+        "unet", "memory", "baseline", tmp_path / "study", width=4, input_size=32, batch_size=8, epochs=1, seeds=[0, 1],
+        device="cpu", changes=["machine.logger=none"],
+    )  # fmt: skip
+    assert [run.name for run in runs] == ["study-seed0", "study-seed1"]
+    one, other = (load_student(run).state_dict() for run in runs)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_same_seed_gives_the_same_student(train):
+    one, other = train("one", recipe="difom", epochs=2), train("other", recipe="difom", epochs=2)
+    assert_equal(load_student(one).state_dict(), load_student(other).state_dict())
+
+
+def test_early_stopping_ends_the_run(train):
+    folder = train(recipe="baseline", epochs=8, changes=["optimiser.patience_epochs=1", "optimiser.lr=1e-9"])
+    assert read_run(folder)["epochs_done"] < 8
+
+
+@pytest.mark.slow
+def test_published_losses_collapse_and_mark_the_run(train, capsys):
+    changes = ["optimiser.lr=0.03", "phases.0.until_frac=0.0", "phases.1.until_frac=1.0", "phases.1.segmentation=0.0"]
+    folder = train(recipe="difom-published", epochs=12, changes=changes)
+    facts = read_run(folder)["distillation"]
+    assert facts["alive"] is False
+    assert any(line.startswith("distill/target_var/") and "collapsed" in line for line in facts["warnings"])
+    assert "WARNING: the distillation is dead" in capsys.readouterr().err
+
+
+def test_difom_stays_alive_where_published_dies(train):
+    facts = read_run(train(recipe="difom", epochs=2, changes=["phases.0.until_frac=0.0"]))["distillation"]
+    assert facts["alive"] is True and facts["warnings"] == []
