@@ -101,14 +101,14 @@ def extract(
 @app.command()
 def info(cache: CachePath = Path("feats"), as_json: Json = False) -> None:
     """Say what a cache holds, how well its codes keep the features, and its content digest."""
+    from difom_cache.maintenance.info import format_info
     from difom_cache.maintenance.info import info as read
-    from difom_cache.maintenance.info import spell_info
 
     facts = read(cache)
     if as_json:
         print_json(facts)
     else:
-        print(spell_info(facts))
+        print(format_info(facts))
 
 
 @app.command()
@@ -174,9 +174,9 @@ def verify(
     unlabelled: Unlabelled = False,
     as_json: Json = False,
 ) -> None:
-    """Check every file against its tick; name what is damaged. Exits with 1 where something is."""
-    from difom_cache.maintenance.verify import as_json as spell_json
-    from difom_cache.maintenance.verify import spell_report
+    """Check every file against its marker; name what is damaged. Exits with 1 where something is."""
+    from difom_cache.maintenance.verify import as_json as format_json
+    from difom_cache.maintenance.verify import format_report
     from difom_cache.maintenance.verify import verify as check
 
     report = check(
@@ -191,9 +191,9 @@ def verify(
         unlabelled=unlabelled,
     )
     if as_json:
-        print_json(spell_json(report))
+        print_json(format_json(report))
     else:
-        print(spell_report(report))
+        print(format_report(report))
     if not report.sound:
         raise typer.Exit(1)
 
@@ -259,12 +259,12 @@ def import_file(
 @app.command()
 def teachers(as_json: Json = False) -> None:
     """List teachers and variants: parameters, input, taps, bytes a view, licence, weights on this machine."""
-    from difom_cache.teachers.describe import describe_teachers, spell_teachers
+    from difom_cache.teachers.describe import describe_teachers, format_teachers
 
     if as_json:
         print_json(describe_teachers())
     else:
-        print(spell_teachers(describe_teachers()))
+        print(format_teachers(describe_teachers()))
 
 
 @weights_app.command()
@@ -290,7 +290,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Measure pictures a second from JPEG files to stored bytes: the published way, the library's best, ours."""
-    from difom_cache.benchmarks.extraction import bench_teacher, spell_bench
+    from difom_cache.benchmarks.extraction import bench_teacher, format_bench
 
     chosen = split_list(ways) or ()
     result = bench_teacher(
@@ -299,7 +299,7 @@ def bench(
     if as_json:
         print_json(result)
     else:
-        print(spell_bench(result))
+        print(format_bench(result))
 
 
 @app.command()
@@ -316,12 +316,12 @@ def scale(
     price: Annotated[float, typer.Option(help="Of a worker's hour.")] = 0.0,
 ) -> None:
     """Say how long a pass takes on many workers, what it costs, and where the file system becomes the limit."""
-    from difom_cache.extraction.scaling import Cluster, Workload, most_useful_workers, predict, spell_prediction
+    from difom_cache.extraction.scaling import Cluster, Workload, format_prediction, most_useful_workers, predict
 
     load = Workload(frames, views, view_bytes, frame_bytes)
     for number in read_numbers("--workers", workers) or ():
         cluster = Cluster(rate, number, start_s, read_mb_s * 1e6, write_mb_s * 1e6, price)
-        print(spell_prediction(number, predict(load, cluster)))
+        print(format_prediction(number, predict(load, cluster)))
     print(f"more than {most_useful_workers(load, cluster)} workers of this rate do not pay off on this file system")
 
 

@@ -14,7 +14,7 @@ DifomError
 │   ├── CacheIdentityError  the cache holds something else than this run would write
 │   ├── CacheFormatError    not a cache, or of another format version
 │   ├── CacheIncompleteError  views or taps that are not there (yet)
-│   ├── CacheDamagedError   bytes that are not what their tick says
+│   ├── CacheDamagedError   bytes that are not what their marker says
 │   └── CacheSpaceError     no room, or not writable
 ├── EngineError             workers, schedulers
 └── RunError                a training run's folder
@@ -76,7 +76,7 @@ class CacheIncompleteError(CacheError):
 
 
 class CacheDamagedError(CacheError):
-    """Bytes differ from what their tick promises."""
+    """Bytes differ from what their marker promises."""
 
 
 class CacheSpaceError(CacheError):

@@ -13,7 +13,7 @@ from difom_cache.store.identity import Identity
 from difom_cache.store.layout import FORMAT_VERSION, Column, TapSpec
 from difom_cache.store.reader import Cache
 from difom_cache.store.stats import Moments
-from difom_cache.store.writer import RowTable, create_cache, create_column, spell_records, write_block
+from difom_cache.store.writer import RowTable, create_cache, create_column, format_records, write_block
 
 PARAM_NAMES = ("top", "left", "height", "width")
 EMPTY_MASK_ROW, NO_MASK_ROW, ZERO_MAP_ROW = 3, 4, 6
@@ -128,7 +128,7 @@ def start_small_cache(path: Path, shape: Shape = DEFAULT) -> dict[str, Column]:
         for i in range(records)
     ]
     table = RowTable(record.astype(np.int32), view.astype(np.int32), split, record.astype(np.int32), labelled, params)
-    create_cache(path, identity_of(shape), spell_records(lines), table, PARAM_NAMES)
+    create_cache(path, identity_of(shape), format_records(lines), table, PARAM_NAMES)
     columns = {
         "pictures": pictures_column(pictures_identity(shape), shape.rows),
         "teachers/one": teacher_column(teacher_identity(shape), "one", shape.rows),

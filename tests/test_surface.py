@@ -41,7 +41,7 @@ def test_a_public_name_can_be_replaced(monkeypatch):
 
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'extrakt'"):
-        difom_cache.extrakt
+        _ = difom_cache.extrakt
 
 
 def test_importing_the_packages_loads_no_heavy_library():

@@ -312,7 +312,7 @@ def _name_processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def spell_bench(result: dict[str, Any]) -> str:
+def format_bench(result: dict[str, Any]) -> str:
     """Return what `bench_teacher` gave as a table and a sentence on the share of the device's ceiling."""
     lines = [
         f"{result['teacher']} on {result['device']}, {result['threads']} threads, {result['precision']}, "

@@ -17,7 +17,7 @@ from difom_cache.store.layout import (
     choose_block_rows,
 )
 from difom_cache.store.reader import Cache
-from difom_cache.store.writer import RowTable, create_cache, create_column, spell_records, write_block
+from difom_cache.store.writer import RowTable, create_cache, create_column, format_records, write_block
 
 _LABEL = "random"
 
@@ -85,11 +85,11 @@ def _write_rows(path: Path, views: int, picture_px: int) -> None:
     }
     digests = {"image_sha256": "0" * 64, "mask_sha256": "0" * 64}
     lines = [{"id": f"{_LABEL}/{number:07d}"} | fields | digests for number in range(views)]
-    create_cache(path, identity, spell_records(lines), table, ["top"])
+    create_cache(path, identity, format_records(lines), table, ["top"])
 
 
 def _fill(path: Path, column: Column, seed: int) -> None:
-    finished = Cache(path).ticks(column)
+    finished = Cache(path).markers(column)
     blocks = [block for block in range(column.blocks) if block not in finished]
     for block in tqdm(blocks, desc=f"random {Path(column.folder).name}", unit="block", disable=None):
         start, stop = column.range_of(block)

@@ -76,11 +76,13 @@ class Report:
         for dataset, splits in self.records.items():
             count, distinct = sum(splits.values()), self.distinct[dataset]
             twins = "" if distinct == count else f"; {distinct} distinct pictures"
-            lines.append(f"  {dataset}: {_spell(splits)}{twins}")
+            lines.append(f"  {dataset}: {_format(splits)}{twins}")
         lines.append(_headline("pairs that show the same picture", len(self.pairs)))
         for sets, kinds in _count_pairs(self.pairs).items():
-            shared = "" if len(sets) == 1 else f" ({self._spell_overlap(sets)})"
-            lines.append(f"  {'inside' if len(sets) == 1 else 'between'} {' and '.join(sets)}: {_spell(kinds)}{shared}")
+            shared = "" if len(sets) == 1 else f" ({self._format_overlap(sets)})"
+            lines.append(
+                f"  {'inside' if len(sets) == 1 else 'between'} {' and '.join(sets)}: {_format(kinds)}{shared}"
+            )
         lines.append(_headline("pairs across splits", len(self.leaks)))
         lines += _shorten(map(_line, self.leaks))
         lines.append(_headline("pairs of equal pictures with different masks", len(self.different_masks)))
@@ -88,7 +90,7 @@ class Report:
         tested = sum(splits.get("test", 0) for splits in self.groups_across_splits.values())
         where = f", with {tested} test frames" if tested else ""
         lines.append(_headline("groups across splits", len(self.groups_across_splits)) + where)
-        lines += _shorten(f"{group}: {_spell(splits)}" for group, splits in self.groups_across_splits.items())
+        lines += _shorten(f"{group}: {_format(splits)}" for group, splits in self.groups_across_splits.items())
         lines.append(_headline("empty masks", len(self.empty_masks)))
         lines += _shorten(self.empty_masks)
         lines.append(_headline("odd sizes", len(self.odd_sizes)))
@@ -106,7 +108,7 @@ class Report:
                     sides.setdefault(dataset, set()).add(record)
         return {both: {name: len(sides[name]) for name in sorted(sides)} for both, sides in sorted(shared.items())}
 
-    def _spell_overlap(self, sets: tuple[str, ...]) -> str:
+    def _format_overlap(self, sets: tuple[str, ...]) -> str:
         shared = self.overlaps[" + ".join(sets)]
         return ", ".join(f"{count} of {sum(self.records[name].values())} of {name}" for name, count in shared.items())
 
@@ -212,5 +214,5 @@ def _shorten(lines: Iterable[str]) -> list[str]:
     return listed[:_TOLD] + more
 
 
-def _spell(counts: dict[str, int] | Counter[str]) -> str:
+def _format(counts: dict[str, int] | Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())

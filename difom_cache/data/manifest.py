@@ -120,7 +120,7 @@ def write_manifest(records: Sequence[Record], path: Path) -> None:
     """Write records as CSV; paths inside the CSV's folder become relative, so that the folder can move."""
     folder = path.resolve().parent
 
-    def spell(file: Path | None) -> str:
+    def format_path(file: Path | None) -> str:
         if file is None:
             return ""
         whole = file if file.is_absolute() else file.absolute()
@@ -133,7 +133,7 @@ def write_manifest(records: Sequence[Record], path: Path) -> None:
         rows.writerow(COLUMNS)
         for record in records:
             values = {name: getattr(record, name) for name in COLUMNS}
-            rows.writerow({**values, "image": spell(record.image), "mask": spell(record.mask)}.values())
+            rows.writerow({**values, "image": format_path(record.image), "mask": format_path(record.mask)}.values())
     draft.replace(path)
 
 

@@ -30,7 +30,7 @@ from difom_cache.extraction.timing import Stopwatch
 from difom_cache.store.columns import open_codec, pictures_column, teacher_column
 from difom_cache.store.identity import Identity, name_differences, read_identity
 from difom_cache.store.layout import Column
-from difom_cache.store.ledger import is_ticked
+from difom_cache.store.ledger import is_done
 from difom_cache.store.stats import Moments
 from difom_cache.store.writer import write_block
 from difom_cache.teachers.base import Teacher
@@ -118,19 +118,19 @@ def compute_blocks(jobs: Sequence[BlockJob]) -> Iterator[BlockReport]:
     if not jobs:
         return
     identity = read_identity(jobs[0].cache / jobs[0].folder)
-    kiln: PicturePass | TeacherPass
+    encoder: PicturePass | TeacherPass
     if jobs[0].order is None:
-        kiln = PicturePass(identity, jobs[0].rows)
+        encoder = PicturePass(identity, jobs[0].rows)
     else:
-        kiln = TeacherPass(jobs[0], identity, load_teacher(jobs[0].order))
+        encoder = TeacherPass(jobs[0], identity, load_teacher(jobs[0].order))
     pool = ThreadPoolExecutor(os.cpu_count() or 1, "decode")
     writer = ThreadPoolExecutor(1, "write")
     try:
-        with torch_threads(kiln.threads):
-            yield from _run(kiln, jobs, pool, writer)
+        with torch_threads(encoder.threads):
+            yield from _run(encoder, jobs, pool, writer)
     except torch.cuda.OutOfMemoryError as error:
         raise DeviceError(
-            f"{kiln.device} ran out of memory with batches of {kiln.batch}: {str(error).splitlines()[0]} "
+            f"{encoder.device} ran out of memory with batches of {encoder.batch}: {str(error).splitlines()[0]} "
             "Give the device to this run alone, or extract into another cache with a smaller --batch-size"
         ) from None
     finally:
@@ -153,42 +153,42 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def _run(
-    kiln: "PicturePass | TeacherPass",
+    encoder: "PicturePass | TeacherPass",
     jobs: Iterable[BlockJob],
     pool: ThreadPoolExecutor,
     writer: ThreadPoolExecutor,
 ) -> Iterator[BlockReport]:
-    watch = Stopwatch(kiln.device)
+    watch = Stopwatch(encoder.device)
     writing: deque[Future[BlockReport]] = deque()
-    firing = None
-    for batch in _read_ahead(kiln, jobs, pool):
+    block = None
+    for batch in _read_ahead(encoder, jobs, pool):
         job = batch.job
         if batch.skipped:
             yield BlockReport(job.folder, job.block, len(job.views), {}, _worker(), skipped=True)
             continue
-        if firing is None:
-            firing = kiln.start(job)
+        if block is None:
+            block = encoder.start(job)
         with watch.on_host("wait"):
             frames = [frame.result() for frame in batch.frames]
         for frame in {id(frame): frame for frame in frames}.values():
             watch.add("decode", frame.decode_s)
-        firing.add(batch.views, frames, watch, pool)
+        block.add(batch.views, frames, watch, pool)
         if batch.last:
             with watch.on_host("wait"):
                 while writing:  # at most one block waits to be written, so that memory stays bounded
                     yield writing.popleft().result()
             seconds = watch.read()
-            writing.append(writer.submit(_write, firing, seconds))
-            firing = None
+            writing.append(writer.submit(_write, block, seconds))
+            block = None
     while writing:
         yield writing.popleft().result()
 
 
-def _write(firing: "PictureBlock | TeacherBlock", seconds: dict[str, float]) -> BlockReport:
+def _write(block: "PictureBlock | TeacherBlock", seconds: dict[str, float]) -> BlockReport:
     started_s = time.perf_counter()
-    firing.publish()
+    block.publish()
     seconds = seconds | {"write": time.perf_counter() - started_s}
-    job = firing.job
+    job = block.job
     return BlockReport(job.folder, job.block, len(job.views), seconds, _worker())
 
 
@@ -215,23 +215,25 @@ class _Batch:
 
 
 def _read_ahead(
-    kiln: "PicturePass | TeacherPass", jobs: Iterable[BlockJob], pool: ThreadPoolExecutor
+    encoder: "PicturePass | TeacherPass", jobs: Iterable[BlockJob], pool: ThreadPoolExecutor
 ) -> Iterator[_Batch]:
     """Yield the batches of all jobs in order, with the pictures of the next few being decoded meanwhile."""
     queue: deque[_Batch] = deque()
     for job in jobs:
-        if is_ticked(job.cache, kiln.column, job.block):  # another writer may have been here since the jobs were listed
+        if is_done(
+            job.cache, encoder.column, job.block
+        ):  # another writer may have been here since the jobs were listed
             queue.append(_Batch(job, skipped=True))
             continue
         decoding: dict[str, Future[Frame]] = {}
-        for start in range(0, len(job.views), kiln.batch):
-            views = job.views[start : start + kiln.batch]
+        for start in range(0, len(job.views), encoder.batch):
+            views = job.views[start : start + encoder.batch]
             for view in views:
                 if view.record.id not in decoding:
-                    decoding[view.record.id] = pool.submit(read_frame, view.record, masks=kiln.needs_masks)
+                    decoding[view.record.id] = pool.submit(read_frame, view.record, masks=encoder.needs_masks)
             frames = tuple(decoding[view.record.id] for view in views)
             decoding = {view.record.id: frame for view, frame in zip(views[-1:], frames[-1:], strict=True)}
-            queue.append(_Batch(job, views, frames, last=start + kiln.batch >= len(job.views)))
+            queue.append(_Batch(job, views, frames, last=start + encoder.batch >= len(job.views)))
             while len(queue) > READ_AHEAD_BATCHES:
                 yield queue.popleft()
     yield from queue
@@ -275,9 +277,9 @@ class PicturePass:
 class PictureBlock:
     """One block of stored views while it grows."""
 
-    def __init__(self, kiln: PicturePass, job: BlockJob) -> None:
-        self.job, self._column, self._side = job, kiln.column, kiln.identity["picture_px"]
-        self._arrays = _empty_arrays(kiln.column, len(job.views))
+    def __init__(self, encoder: PicturePass, job: BlockJob) -> None:
+        self.job, self._column, self._side = job, encoder.column, encoder.identity["picture_px"]
+        self._arrays = _empty_arrays(encoder.column, len(job.views))
         self._filled = 0
 
     def add(
@@ -326,9 +328,9 @@ class TeacherPass:
 class TeacherBlock:
     """One block of codes while it grows."""
 
-    def __init__(self, kiln: TeacherPass, job: BlockJob) -> None:
-        self.job, self._kiln = job, kiln
-        self._arrays = _empty_tensors(kiln.column, len(job.views), pinned=kiln.device.type == "cuda")
+    def __init__(self, encoder: TeacherPass, job: BlockJob) -> None:
+        self.job, self._encoder = job, encoder
+        self._arrays = _empty_tensors(encoder.column, len(job.views), pinned=encoder.device.type == "cuda")
         self._sums: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
         self._fidelity: dict[str, Fidelity] = {}
         self._filled = 0
@@ -336,15 +338,15 @@ class TeacherBlock:
     def add(
         self, views: Sequence[ViewJob], frames: Sequence[Frame], watch: Stopwatch, pool: ThreadPoolExecutor
     ) -> None:
-        kiln, spec = self._kiln, self._kiln.teacher.spec
+        encoder, spec = self._encoder, self._encoder.teacher.spec
         with watch.on_device("render"):
-            pixels = render(views, frames, spec.input_px, kiln.batch, kiln.device)
+            pixels = render(views, frames, spec.input_px, encoder.batch, encoder.device)
         with watch.on_device("teacher"):
-            native = kiln.teacher.features(pixels)
-        for request, tap in zip(spec.taps, kiln.identity["taps"], strict=True):
+            native = encoder.teacher.features(pixels)
+        for request, tap in zip(spec.taps, encoder.identity["taps"], strict=True):
             with watch.on_device("encode"), torch.no_grad():
                 feature = area_pool(native[request.native], tap["grid"])[: len(views)]
-                code, scale = kiln.codecs[tap["name"]].encode(feature, check=False)
+                code, scale = encoder.codecs[tap["name"]].encode(feature, check=False)
                 self._sum_up(tap, feature, code, scale, views)
             with watch.on_device("copy"):
                 self._keep(f"{tap['name']}/code", code)
@@ -354,21 +356,21 @@ class TeacherBlock:
 
     def publish(self) -> None:
         """Refuse what could not be coded, then write the block."""
-        if self._kiln.device.type == "cuda":
-            torch.cuda.synchronize(self._kiln.device)
+        if self._encoder.device.type == "cuda":
+            torch.cuda.synchronize(self._encoder.device)
         arrays = {name: tensor.numpy() for name, tensor in self._arrays.items()}
-        for name, codec in self._kiln.codecs.items():
+        for name, codec in self._encoder.codecs.items():
             try:
                 codec.check_code(arrays[f"{name}/code"], arrays.get(f"{name}/scale"))
             except UncodableFeatureError as error:
                 view = self.job.views[error.row]
                 raise CodecError(
-                    f"{self._kiln.label}/{name}, record {view.record.id}, view {view.view}, "
+                    f"{self._encoder.label}/{name}, record {view.record.id}, view {view.view}, "
                     f"channel {error.channel}: {error.problem}"
                 ) from None
         write_block(
             self.job.cache,
-            self._kiln.column,
+            self._encoder.column,
             self.job.block,
             arrays,
             {tap: to_moments(sums) for tap, sums in self._sums.items()},
@@ -383,7 +385,7 @@ class TeacherBlock:
         self, tap: dict[str, Any], feature: Tensor, code: Tensor, scale: Tensor | None, views: Sequence[ViewJob]
     ) -> None:
         name, grid = tap["name"], tap["grid"]
-        target = self._kiln.codecs[name].decode(code, scale)
+        target = self._encoder.codecs[name].decode(code, scale)
         counts = valid_cells(views, grid, feature.device)
         fidelity = measure_fidelity(feature, target, counts)
         self._fidelity[name] = self._fidelity[name] + fidelity if name in self._fidelity else fidelity

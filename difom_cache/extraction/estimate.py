@@ -9,7 +9,7 @@ from difom_cache.errors import CacheSpaceError
 from difom_cache.store.layout import Column
 from difom_cache.store.shard import index_bytes_of
 
-SPARE_FRAC = 0.02  # of the estimate, for metadata, ticks and statistics
+SPARE_FRAC = 0.02  # of the estimate, for metadata, markers and statistics
 PUBLISHED_BYTES = 15_400_000  # a view of the published notebook: fp32 maps of three teachers in .pt files
 
 
@@ -23,18 +23,18 @@ class Estimate:
     missing_bytes: int
     passes_saved: float
 
-    def spell(self) -> str:
+    def format(self) -> str:
         """Return the estimate as a small table."""
         width = max(len(name) for name in self.bytes_per_view)
-        lines = [f"  {name:<{width}}  {spell_bytes(size):>10} a view" for name, size in self.bytes_per_view.items()]
+        lines = [f"  {name:<{width}}  {format_bytes(size):>10} a view" for name, size in self.bytes_per_view.items()]
         features = sum(size for name, size in self.bytes_per_view.items() if not name.startswith("pictures"))
         if features:
             share = PUBLISHED_BYTES / features
             lines.append(
-                f"  {'features':<{width}}  {spell_bytes(features):>10} a view, 1/{share:.1f} of the published 15.4 MB"
+                f"  {'features':<{width}}  {format_bytes(features):>10} a view, 1/{share:.1f} of the published 15.4 MB"
             )
         lines.append(
-            f"  {self.rows} views, {spell_bytes(self.total_bytes)} in all, {spell_bytes(self.missing_bytes)} to write"
+            f"  {self.rows} views, {format_bytes(self.total_bytes)} in all, {format_bytes(self.missing_bytes)} to write"
         )
         return "\n".join(lines)
 
@@ -72,12 +72,12 @@ def refuse_full_disk(cache: Path, estimate: Estimate) -> None:
     free_bytes, needed_bytes = shutil.disk_usage(folder).free, int(estimate.missing_bytes * (1 + SPARE_FRAC))
     if needed_bytes > free_bytes:
         raise CacheSpaceError(
-            f"{cache} needs {spell_bytes(needed_bytes)} more, but its disk has {spell_bytes(free_bytes)} free; "
+            f"{cache} needs {format_bytes(needed_bytes)} more, but its disk has {format_bytes(free_bytes)} free; "
             "make room, choose fewer --views or --codec compact, or insist with --force"
         )
 
 
-def spell_passes(passes_saved: float, *, views: int, epochs: int, runs: int) -> str:
+def format_passes(passes_saved: float, *, views: int, epochs: int, runs: int) -> str:
     """Return one sentence on whether the cache pays off."""
     if passes_saved > 1:
         return (
@@ -90,7 +90,7 @@ def spell_passes(passes_saved: float, *, views: int, epochs: int, runs: int) -> 
     )
 
 
-def spell_bytes(size: float) -> str:
+def format_bytes(size: float) -> str:
     """Return a number of bytes with a decimal unit."""
     if size < 1000:
         return f"{size:.0f} B"
@@ -101,7 +101,7 @@ def spell_bytes(size: float) -> str:
     return f"{size / 1000:.1f} TB"
 
 
-def spell_seconds(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """Return a duration in words, such as "3 min 20 s"."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -24,7 +24,7 @@ from difom_cache.store.layout import (
     choose_block_rows,
     teacher_folder,
 )
-from difom_cache.store.ledger import read_ticks
+from difom_cache.store.ledger import read_markers
 from difom_cache.store.writer import create_column
 from difom_cache.teachers.base import Teacher
 from difom_cache.teachers.pooling import area_pool
@@ -69,7 +69,7 @@ def prepare_pictures(cache: Path, *, picture_px: int, pads: bool, rows: int, dry
     held = _held_identity(cache / PICTURES)
     if held is not None:
         there = pictures_column(held, rows)
-        if len(read_ticks(cache, there, skip_unreadable=True)) == there.blocks:
+        if len(read_markers(cache, there, skip_unreadable=True)) == there.blocks:
             identity |= {"libraries": held["libraries"]}
     column = pictures_column(identity, rows)
     return ColumnWork(column, identity if dry else create_column(cache, column, identity), None)

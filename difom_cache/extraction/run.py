@@ -27,7 +27,7 @@ from difom_cache.extraction.blocks import (
     load_teacher,
 )
 from difom_cache.extraction.engines import EngineOptions, count_local, open_executor
-from difom_cache.extraction.estimate import Estimate, estimate_run, refuse_full_disk, spell_passes, spell_seconds
+from difom_cache.extraction.estimate import Estimate, estimate_run, format_passes, format_seconds, refuse_full_disk
 from difom_cache.extraction.prepare import ColumnChoices, ColumnWork, prepare_pictures, prepare_teacher
 from difom_cache.extraction.timing import STAGES
 from difom_cache.store.atomic import remove_stale
@@ -35,14 +35,14 @@ from difom_cache.store.identity import Identity
 from difom_cache.store.layout import FORMAT_VERSION, PICTURES, Column
 from difom_cache.store.ledger import (
     find_short_blocks,
-    list_ticks,
+    list_markers,
     read_damaged,
-    read_ticks,
+    read_markers,
     withdraw_block,
     write_damaged,
 )
 from difom_cache.store.stats import fold_statistics
-from difom_cache.store.writer import SPLITS, RowTable, create_cache, spell_records
+from difom_cache.store.writer import SPLITS, RowTable, create_cache, format_records
 from difom_cache.views.params import COLUMNS, REPLAY_VERSION
 from difom_cache.views.plan import ViewPlan, draw_plan
 
@@ -171,8 +171,8 @@ def extract(
     )
     report = ExtractReport(folder, estimate)
     say(f"{folder}: {len(records)} records, plan {plan!r}, seed {seed}, {views} views of each training record")
-    say(estimate.spell())
-    say(spell_passes(estimate.passes_saved, views=views, epochs=epochs, runs=runs))
+    say(estimate.format())
+    say(format_passes(estimate.passes_saved, views=views, epochs=epochs, runs=runs))
     if not force:
         refuse_full_disk(folder, estimate)
     if dry_run:
@@ -186,7 +186,7 @@ def extract(
         for work in works:
             compute_column(folder, work, missing[work.column.folder], rows, executor, report, quiet=quiet)
     finish_columns(folder, works, report)
-    say(spell_rates(report))
+    say(format_rates(report))
     return report
 
 
@@ -227,14 +227,14 @@ def start_cache(cache: Path, records: Sequence[Record], plan: ViewPlan, *, views
         }
         for r in records
     ]
-    spelled = spell_records(lines)
+    formatted = format_records(lines)
     identity: Identity = {
         "format": FORMAT_VERSION,
         "replay": REPLAY_VERSION,
         "picture_px": picture_px,
         "rows": len(plan),
         "records": len(records),
-        "records_sha256": hashlib.sha256(spelled).hexdigest(),
+        "records_sha256": hashlib.sha256(formatted).hexdigest(),
         "plan": {
             "policy": plan.policy,
             "seed": plan.seed,
@@ -243,7 +243,7 @@ def start_cache(cache: Path, records: Sequence[Record], plan: ViewPlan, *, views
             "params": list(COLUMNS),
         },
     }
-    create_cache(cache, identity, spelled, tabulate(records, plan), COLUMNS)
+    create_cache(cache, identity, formatted, tabulate(records, plan), COLUMNS)
     return identity
 
 
@@ -261,19 +261,19 @@ def tabulate(records: Sequence[Record], plan: ViewPlan) -> RowTable:
 def find_missing(cache: Path, work: ColumnWork, part: str | None, *, repair: bool) -> list[int]:
     """Return the blocks that are to be computed, in a random order of this writer's own.
 
-    Blocks of this part whose tick cannot be believed, whose files are short, or that `verify` found damaged, are
+    Blocks of this part whose marker cannot be believed, whose files are short, or that `verify` found damaged, are
     withdrawn first where `repair` is true.
     """
     column = work.column
     first, step = parse_part(part)
-    ticks = read_ticks(cache, column, skip_unreadable=True)
-    unreadable = list_ticks(cache, column).keys() - ticks.keys()
+    markers = read_markers(cache, column, skip_unreadable=True)
+    unreadable = list_markers(cache, column).keys() - markers.keys()
     listed = set(read_damaged(cache).get(column.folder, []))
-    bad = unreadable | set(find_short_blocks(cache, column, ticks)) | listed
+    bad = unreadable | set(find_short_blocks(cache, column, markers)) | listed
     own = {block for block in bad if block % step == first}
     if repair and own:
         repair_blocks(cache, column, own, listed)
-    missing = [b for b in range(column.blocks) if (b not in ticks or b in bad) and b % step == first]
+    missing = [b for b in range(column.blocks) if (b not in markers or b in bad) and b % step == first]
     random.shuffle(missing)  # writers that start together seldom meet at the same block
     return missing
 
@@ -282,7 +282,7 @@ def repair_blocks(cache: Path, column: Column, blocks: Set[int], listed: Set[int
     """Make `blocks` missing, so that they are computed anew.
 
     They are listed as damaged until nothing is left of them: a file that stayed behind when this process was killed
-    would be taken for another writer's, and ticked.
+    would be taken for another writer's, and marked.
 
     Args:
         cache: the cache's folder.
@@ -342,7 +342,7 @@ def compute_column(
                 sums = {stage: sums[stage] + done.seconds[stage] for stage in STAGES}
                 if report.computed_blocks[column.folder] == 1 and len(jobs) > 1 and not quiet and not bar.disable:
                     left_s = (time.perf_counter() - started_s) * (len(jobs) - 1)
-                    bar.write(f"{column.folder}: about {spell_seconds(left_s)} left after the first block")
+                    bar.write(f"{column.folder}: about {format_seconds(left_s)} left after the first block")
     report.seconds[column.folder] = sums
     report.wall_s[column.folder] = time.perf_counter() - started_s
 
@@ -365,12 +365,12 @@ def run_jobs(jobs: Sequence[BlockJob], executor: Executor | None) -> Iterator[Bl
 def finish_columns(cache: Path, works: Sequence[ColumnWork], report: ExtractReport) -> None:
     """Sum statistics of complete columns, remove what dead writers left, and count what is still missing."""
     for work in works:
-        ticks = read_ticks(cache, work.column, skip_unreadable=True)
-        for block in find_short_blocks(cache, work.column, ticks):
-            del ticks[block]  # two writers that repair one block at once can leave a tick without its files
-        report.missing_blocks[work.column.folder] = work.column.blocks - len(ticks)
+        markers = read_markers(cache, work.column, skip_unreadable=True)
+        for block in find_short_blocks(cache, work.column, markers):
+            del markers[block]  # two writers that repair one block at once can leave a marker without its files
+        report.missing_blocks[work.column.folder] = work.column.blocks - len(markers)
         if work.column.folder != PICTURES:
-            fold_statistics(cache, work.column, ticks)
+            fold_statistics(cache, work.column, markers)
     remove_stale(cache)
 
 
@@ -384,7 +384,7 @@ def refuse_unwritable(cache: Path) -> None:
         raise CacheSpaceError(f"--cache {cache} is a file; choose a folder")
 
 
-def spell_rates(report: ExtractReport) -> str:
+def format_rates(report: ExtractReport) -> str:
     """Return one table of seconds by stage, and what each column was limited by."""
     lines = []
     for folder, seconds in report.seconds.items():
@@ -395,7 +395,7 @@ def spell_rates(report: ExtractReport) -> str:
             lines.append(f"{folder}: {state}, nothing to compute")
             continue
         wall_s = report.wall_s[folder]
-        lines.append(f"{folder}: {state}; {views} views in {spell_seconds(wall_s)}, {views / wall_s:.1f} views/s")
+        lines.append(f"{folder}: {state}; {views} views in {format_seconds(wall_s)}, {views / wall_s:.1f} views/s")
         lines.append("  " + "  ".join(f"{stage} {seconds[stage]:.1f} s" for stage in STAGES))
         lines.append(f"  limited by {name_limit(seconds)}")
     return "\n".join(lines)

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from difom_cache.errors import SettingsError
-from difom_cache.extraction.estimate import spell_bytes, spell_seconds
+from difom_cache.extraction.estimate import format_bytes, format_seconds
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ def most_useful_workers(load: Workload, cluster: Cluster) -> int:
     return max(1, math.floor(min(by_write, by_read, blocks)))
 
 
-def spell_prediction(workers: int, prediction: Prediction) -> str:
+def format_prediction(workers: int, prediction: Prediction) -> str:
     """Return one line of a table."""
     return (
-        f"{workers:>6} workers  {spell_seconds(prediction.wall_s):>16}  {prediction.worker_hours:>10.1f} worker hours"
-        f"  {prediction.price:>8.0f} in price  {spell_bytes(prediction.cache_bytes):>9}  limit: {prediction.limit}"
+        f"{workers:>6} workers  {format_seconds(prediction.wall_s):>16}  {prediction.worker_hours:>10.1f} worker hours"
+        f"  {prediction.price:>8.0f} in price  {format_bytes(prediction.cache_bytes):>9}  limit: {prediction.limit}"
     )

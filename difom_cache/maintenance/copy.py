@@ -35,9 +35,13 @@ def finish(cache: str | Path) -> dict[str, list[int]]:
     remove_stale(opened.path)
     missing = {}
     for column in opened.columns():
-        ticks = opened.ticks(column)
-        missing[column.folder] = sorted(set(range(column.blocks)) - ticks.keys())
-        if column.folder != PICTURES and not fold_statistics(opened.path, column, ticks) and not missing[column.folder]:
+        markers = opened.markers(column)
+        missing[column.folder] = sorted(set(range(column.blocks)) - markers.keys())
+        if (
+            column.folder != PICTURES
+            and not fold_statistics(opened.path, column, markers)
+            and not missing[column.folder]
+        ):
             rebuild_statistics(opened, column)
     return missing
 
@@ -69,8 +73,8 @@ def drop(cache: str | Path, teacher: str) -> None:
         folder.rename(away)
         shutil.rmtree(away)
     except OSError as error:
-        way_out = f"run `difom-cache finish {cache}` when it can be written"
-        raise CacheSpaceError(f"cannot drop {folder}: {error.strerror}; {way_out}") from None
+        hint = f"run `difom-cache finish {cache}` when it can be written"
+        raise CacheSpaceError(f"cannot drop {folder}: {error.strerror}; {hint}") from None
 
 
 def copy(
@@ -149,7 +153,7 @@ def copy_teacher(
         write_totals(
             totals_path(target, column.folder), {t.partition("/")[2]: totals[t.partition("/")[2]] for t in taps}
         )
-    fold_statistics(target, column, open_cache(target).ticks(column))
+    fold_statistics(target, column, open_cache(target).markers(column))
 
 
 def choose_codec(source: Cache, target: Path, tap: str, codec: str | None) -> Codec:
@@ -179,7 +183,7 @@ def write_recoded(
     label = column.folder.partition("/")[2]
     stored = source.gather(rows, list(codecs), pictures=False)
     arrays: dict[str, NDArray[Any]] = {name.removeprefix(f"{label}/"): values for name, values in stored.items()}
-    moments, fidelity = {}, dict(source.ticks(source.column(column.folder))[block].fidelity)
+    moments, fidelity = {}, dict(source.markers(source.column(column.folder))[block].fidelity)
     fidelity = {name: sums for name, sums in fidelity.items() if f"{label}/{name}" in kept}
     for name, feature, counts in decode_rows(source, label, rows, [tap for tap in codecs if tap not in kept]):
         codec = codecs[f"{label}/{name}"]

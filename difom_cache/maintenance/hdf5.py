@@ -30,7 +30,7 @@ def export_hdf5(cache: str | Path, file: str | Path) -> None:
     if path.exists():
         raise CacheSpaceError(f"{path} exists; choose another file, or remove it")
     for column in opened.columns():
-        missing = column.blocks - len(opened.ticks(column))
+        missing = column.blocks - len(opened.markers(column))
         if missing:
             raise CacheIncompleteError(
                 f"{opened.path / column.folder}: {missing} blocks are missing; run `difom-cache extract` first"
@@ -85,9 +85,9 @@ def _export_column(cache: Cache, column: Column, book: h5py.File) -> None:
     label = column.folder.partition("/")[2]
     group = book.create_group(column.folder)
     identity = (cache.path / column.folder / "identity.json").read_text()
-    ticks = cache.ticks(column)
+    markers = cache.markers(column)
     group.attrs["identity"] = identity
-    fidelity = canonical({str(block): ticks[block].fidelity for block in sorted(ticks)})
+    fidelity = canonical({str(block): markers[block].fidelity for block in sorted(markers)})
     group.create_dataset("fidelity.json", data=np.frombuffer(fidelity, np.uint8))
     totals = totals_path(cache.path, column.folder)
     if totals.exists():

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from difom_cache.codecs.fidelity import Fidelity
-from difom_cache.extraction.estimate import spell_bytes
+from difom_cache.extraction.estimate import format_bytes
 from difom_cache.store.layout import PICTURES, Column
-from difom_cache.store.ledger import Tick
+from difom_cache.store.ledger import DoneMarker
 from difom_cache.store.reader import Cache, open_cache
 from difom_cache.store.writer import SPLITS
 
@@ -33,13 +33,13 @@ def info(cache: str | Path) -> dict[str, Any]:
 
 def describe_column(cache: Cache, column: Column) -> dict[str, Any]:
     """Return blocks, bytes and, for a teacher, its identity's main facts and taps."""
-    ticks = cache.ticks(column)
+    markers = cache.markers(column)
     facts: dict[str, Any] = {
         "blocks": column.blocks,
-        "finished_blocks": len(ticks),
+        "finished_blocks": len(markers),
         "damaged_blocks": cache.damaged.get(column.folder, []),
         "block_rows": column.block_rows,
-        "stored_bytes": sum(file.file_bytes for tick in ticks.values() for file in tick.files.values()),
+        "stored_bytes": sum(file.file_bytes for marker in markers.values() for file in marker.files.values()),
         "bytes_per_view": sum(array.row_bytes for array in column.arrays),
     }
     if column.folder == PICTURES:
@@ -55,16 +55,16 @@ def describe_column(cache: Cache, column: Column) -> dict[str, Any]:
         f"{label}/{tap['name']}": {
             **{name: tap[name] for name in ("kind", "channels", "grid", "stride")},
             "codec": tap["codec"]["name"],
-            **spell_fidelity(ticks, tap["name"]),
+            **format_fidelity(markers, tap["name"]),
         }
         for tap in identity["taps"]
     }
     return facts
 
 
-def spell_fidelity(ticks: dict[int, Tick], tap: str) -> dict[str, float]:
+def format_fidelity(markers: dict[int, DoneMarker], tap: str) -> dict[str, float]:
     """Return relative L2 error and mean-removed cosine of a tap's targets against its live features, over all blocks."""
-    parts = [Fidelity.from_dict(tick.fidelity[tap]) for tick in ticks.values() if tap in tick.fidelity]
+    parts = [Fidelity.from_dict(marker.fidelity[tap]) for marker in markers.values() if tap in marker.fidelity]
     if not parts:
         return {}
     total = parts[0]
@@ -78,7 +78,7 @@ def spell_fidelity(ticks: dict[int, Tick], tap: str) -> dict[str, float]:
     }
 
 
-def spell_info(facts: dict[str, Any]) -> str:
+def format_info(facts: dict[str, Any]) -> str:
     """Return the facts as a page of text."""
     views = ", ".join(f"{count} {split}" for split, count in facts["views"].items() if count)
     plan = facts["plan"]
@@ -91,7 +91,7 @@ def spell_info(facts: dict[str, Any]) -> str:
     for folder, column in facts["columns"].items():
         state = "complete" if column["finished_blocks"] == column["blocks"] else "incomplete"
         blocks = f"{column['finished_blocks']} of {column['blocks']} blocks"
-        size = f"{spell_bytes(column['bytes_per_view'])} a view, {spell_bytes(column['stored_bytes'])}"
+        size = f"{format_bytes(column['bytes_per_view'])} a view, {format_bytes(column['stored_bytes'])}"
         lines.append(f"{folder}: {state}, {blocks}, {size}")
         if column["damaged_blocks"]:
             lines.append(f"  damaged blocks: {column['damaged_blocks']}; `difom-cache extract` makes them anew")

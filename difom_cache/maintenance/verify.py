@@ -25,8 +25,8 @@ from difom_cache.extraction.blocks import (
     torch_threads,
 )
 from difom_cache.store.atomic import digest_file
-from difom_cache.store.layout import PICTURES, RECORDS, Column, shard_path, tick_path, totals_path
-from difom_cache.store.ledger import read_damaged, read_tick, write_damaged
+from difom_cache.store.layout import PICTURES, RECORDS, Column, marker_path, shard_path, totals_path
+from difom_cache.store.ledger import read_damaged, read_marker, write_damaged
 from difom_cache.store.reader import Cache, open_cache
 from difom_cache.store.shard import read_index
 from difom_cache.store.stats import read_moments
@@ -64,7 +64,7 @@ def verify(
     seed: int = 0,
     unlabelled: bool = False,
 ) -> VerifyReport:
-    """Check every file of a cache against its tick; name what is damaged, and keep the list for the next extraction.
+    """Check every file of a cache against its marker; name what is damaged, and keep the list for the next extraction.
 
     Args:
         cache: its folder.
@@ -124,7 +124,7 @@ def check_column(cache: Cache, column: Column, report: VerifyReport) -> None:
             )
     damaged, missing = [], []
     for block in tqdm(range(column.blocks), desc=f"verify {column.folder}", unit="block", disable=None):
-        if not tick_path(cache.path, column, block).exists():
+        if not marker_path(cache.path, column, block).exists():
             missing.append(block)
             continue
         problems = list(check_block(cache.path, column, block, report))
@@ -153,26 +153,27 @@ def check_statistics(cache: Path, column: Column, complete: bool) -> Iterator[st
 
 
 def check_block(cache: Path, column: Column, block: int, report: VerifyReport) -> Iterator[str]:
-    """Yield one sentence for each thing that is wrong with a ticked block."""
-    path = tick_path(cache, column, block)
+    """Yield one sentence for each thing that is wrong with a marked block."""
+    path = marker_path(cache, column, block)
     try:
-        tick = read_tick(path)
+        marker = read_marker(path)
     except CacheDamagedError as error:
         yield str(error)
         return
-    if (tick.block, (tick.start, tick.stop)) != (block, column.range_of(block)):
-        yield f"{path}: speaks of block {tick.block}, rows {tick.start} to {tick.stop}"
+    if (marker.block, (marker.start, marker.stop)) != (block, column.range_of(block)):
+        yield f"{path}: speaks of block {marker.block}, rows {marker.start} to {marker.stop}"
     for array in column.arrays:
         shard = shard_path(cache, column, array, block)
         report.checked_files += 1
-        if array.path not in tick.files:
+        if array.path not in marker.files:
             yield f"{path}: does not name {array.path}"
         elif not shard.exists():
             yield f"{shard}: missing"
-        elif digest_file(shard) != tick.files[array.path]:
-            yield f"{shard}: is not what its tick says ({shard.stat().st_size} bytes, ticked {tick.files[array.path].file_bytes})"
+        elif digest_file(shard) != marker.files[array.path]:
+            sizes = f"{shard.stat().st_size} bytes, marked {marker.files[array.path].file_bytes}"
+            yield f"{shard}: is not what its marker says ({sizes})"
         else:
-            yield from check_rows(shard, column, array.dtype, tick.stop - tick.start)
+            yield from check_rows(shard, column, array.dtype, marker.stop - marker.start)
 
 
 def check_rows(shard: Path, column: Column, dtype: str, rows: int) -> Iterator[str]:
@@ -294,7 +295,7 @@ def mean_removed_cosine(one: Tensor, other: Tensor) -> Tensor:
     return functional.cosine_similarity(one - mean, other - mean, dim=1).flatten()
 
 
-def spell_report(report: VerifyReport) -> str:
+def format_report(report: VerifyReport) -> str:
     """Return what was found, a line each."""
     lines = [*report.problems]
     for folder, blocks in report.missing.items():

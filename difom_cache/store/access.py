@@ -71,7 +71,7 @@ def open_access(how: str, cache: Path, column: Column, array: ArraySpec, blocks:
 class MappedRows:
     """All shards of one array side by side in memory, at distances that are whole rows and whole pages.
 
-    Blocks that are not there stay reserved but unreadable: the caller checks rows against the ticks first.
+    Blocks that are not there stay reserved but unreadable: the caller checks rows against the markers first.
     """
 
     def __init__(self, cache: Path, column: Column, array: ArraySpec, blocks: Sequence[int]) -> None:
@@ -123,7 +123,7 @@ class ZarrRows:
     def __init__(self, cache: Path, column: Column, array: ArraySpec, blocks: Sequence[int]) -> None:
         for block in blocks:
             if not shard_path(cache, column, array, block).exists():
-                raise CacheDamagedError(f"{shard_path(cache, column, array, block)} is missing although it is ticked")
+                raise CacheDamagedError(f"{shard_path(cache, column, array, block)} is missing although it is marked")
         self._array = zarr.open_array(cache / column.folder / array.path, mode="r")
 
     def take(self, rows: NDArray[np.int64], out: NDArray[np.generic]) -> None:
@@ -164,7 +164,7 @@ def _open_shard(path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise CacheDamagedError(
-            f"{path} is missing although its block is ticked as finished: was the cache copied whole? "
+            f"{path} is missing although its block is marked as finished: was the cache copied whole? "
             "Run `difom-cache verify` on it"
         ) from None
 

@@ -25,7 +25,7 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, 
 
 @dataclass(frozen=True)
 class FileDigest:
-    """What a tick promises about one file."""
+    """What a marker promises about one file."""
 
     file_bytes: int
     sha256: str

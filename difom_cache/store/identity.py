@@ -12,13 +12,13 @@ from difom_cache.store.layout import FORMAT_VERSION, IDENTITY, Column, canonical
 Identity = dict[str, Any]
 
 
-def fix_identity(folder: Path, identity: Identity, *, way_out: str) -> Identity:
+def fix_identity(folder: Path, identity: Identity, *, hint: str) -> Identity:
     """Make `folder` hold `identity`, or refuse when it holds another one.
 
     Args:
         folder: the cache, or the folder of one column.
         identity: what this run would write there; JSON values only.
-        way_out: one sentence that tells the user what to do when the two differ.
+        hint: one sentence that tells the user what to do when the two differ.
 
     Returns:
         The identity that lies there, equal to `identity`.
@@ -30,9 +30,7 @@ def fix_identity(folder: Path, identity: Identity, *, way_out: str) -> Identity:
     held = read_identity(folder)
     differing = name_differences(held, json.loads(canonical(identity)))
     if differing:
-        raise CacheIdentityError(
-            f"{folder} holds something else than this run brings: {'; '.join(differing)}. {way_out}"
-        )
+        raise CacheIdentityError(f"{folder} holds something else than this run brings: {'; '.join(differing)}. {hint}")
     return held
 
 
@@ -79,11 +77,11 @@ def digest_identity(identity: Identity) -> str:
     return hashlib.sha256(canonical(identity)).hexdigest()
 
 
-def content_digest(identity: Identity, column: Column, ticks: dict[int, Any]) -> str:
+def content_digest(identity: Identity, column: Column, markers: dict[int, Any]) -> str:
     """Return one digest for what a column contains; equal contents have equal digests, whoever wrote them and when."""
     files = {
-        str(block): {path: digest.sha256 for path, digest in tick.files.items()}
-        for block, tick in sorted(ticks.items())
+        str(block): {path: digest.sha256 for path, digest in marker.files.items()}
+        for block, marker in sorted(markers.items())
     }
     return digest_identity({"identity": identity, "folder": column.folder, "files": files})
 

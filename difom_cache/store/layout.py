@@ -86,7 +86,7 @@ def shard_path(cache: Path, column: Column, array: ArraySpec, block: int) -> Pat
     return cache / column.folder / array.path / key
 
 
-def tick_path(cache: Path, column: Column, block: int) -> Path:
+def marker_path(cache: Path, column: Column, block: int) -> Path:
     return cache / column.folder / "ticks" / f"{block:06d}.json"
 
 

@@ -1,4 +1,4 @@
-"""Ticks: the only thing that says a block is finished, and what its files must then contain."""
+"""Done markers: the only thing that says a block is finished, and what its files must then contain."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -7,11 +7,11 @@ from typing import Any
 
 from difom_cache.errors import CacheDamagedError
 from difom_cache.store.atomic import FileDigest, remove, replace, write_once
-from difom_cache.store.layout import DAMAGED, Column, canonical, moments_path, shard_path, tick_path, totals_path
+from difom_cache.store.layout import DAMAGED, Column, canonical, marker_path, moments_path, shard_path, totals_path
 
 
 @dataclass(frozen=True)
-class Tick:
+class DoneMarker:
     """One finished block: its rows, the digest of each of its files, and how well its codes keep the features.
 
     `files` is keyed by the array's path in its column; `moments` is the digest of the block's statistics, None for
@@ -26,67 +26,67 @@ class Tick:
     fidelity: dict[str, Any]
 
 
-def write_tick(cache: Path, column: Column, tick: Tick) -> None:
-    """Say that a block is finished. Everything that the tick names must lie on the disk already."""
-    write_once(tick_path(cache, column, tick.block), [canonical(asdict(tick))])
+def write_marker(cache: Path, column: Column, marker: DoneMarker) -> None:
+    """Say that a block is finished. Everything that the marker names must lie on the disk already."""
+    write_once(marker_path(cache, column, marker.block), [canonical(asdict(marker))])
 
 
-def is_ticked(cache: Path, column: Column, block: int) -> bool:
-    return tick_path(cache, column, block).exists()
+def is_done(cache: Path, column: Column, block: int) -> bool:
+    return marker_path(cache, column, block).exists()
 
 
-def read_tick(path: Path) -> Tick:
-    """Return the tick in `path`.
+def read_marker(path: Path) -> DoneMarker:
+    """Return the marker in `path`.
 
     Raises:
-        CacheDamagedError: it cannot be read as a tick.
+        CacheDamagedError: it cannot be read as a marker.
     """
     try:
         fields = json.loads(path.read_bytes())
         files = {name: FileDigest(**digest) for name, digest in fields.pop("files").items()}
         moments = fields.pop("moments")
-        return Tick(files=files, moments=FileDigest(**moments) if moments else None, **fields)
+        return DoneMarker(files=files, moments=FileDigest(**moments) if moments else None, **fields)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CacheDamagedError(
-            f"the tick {path} cannot be read ({error}); `difom-cache verify` says what to do"
+            f"the marker {path} cannot be read ({error}); `difom-cache verify` says what to do"
         ) from None
 
 
-def list_ticks(cache: Path, column: Column) -> dict[int, Path]:
-    """Return the file of every tick of a column, readable or not, by the block's number."""
+def list_markers(cache: Path, column: Column) -> dict[int, Path]:
+    """Return the file of every marker of a column, readable or not, by the block's number."""
     return {int(path.stem): path for path in sorted((cache / column.folder / "ticks").glob("[0-9]*.json"))}
 
 
-def read_ticks(cache: Path, column: Column, *, skip_unreadable: bool = False) -> dict[int, Tick]:
+def read_markers(cache: Path, column: Column, *, skip_unreadable: bool = False) -> dict[int, DoneMarker]:
     """Return every finished block of a column, by its number.
 
     Args:
         cache: the cache's folder.
         column: pictures or one teacher.
-        skip_unreadable: leave ticks out that cannot be believed, so that their blocks count as missing.
+        skip_unreadable: leave markers out that cannot be believed, so that their blocks count as missing.
 
     Raises:
-        CacheDamagedError: a tick cannot be read, or speaks of another block or other arrays than its column has.
+        CacheDamagedError: a marker cannot be read, or speaks of another block or other arrays than its column has.
     """
-    ticks = {}
-    for block, path in list_ticks(cache, column).items():
+    markers = {}
+    for block, path in list_markers(cache, column).items():
         try:
-            ticks[block] = _believe(read_tick(path), path, column, block)
+            markers[block] = _believe(read_marker(path), path, column, block)
         except CacheDamagedError:
             if not skip_unreadable:
                 raise
-    return ticks
+    return markers
 
 
-def _believe(tick: Tick, path: Path, column: Column, block: int) -> Tick:
-    said = (tick.block, tick.start, tick.stop, sorted(tick.files))
+def _believe(marker: DoneMarker, path: Path, column: Column, block: int) -> DoneMarker:
+    said = (marker.block, marker.start, marker.stop, sorted(marker.files))
     due = (block, *column.range_of(block), sorted(array.path for array in column.arrays))
     if said != due:
         raise CacheDamagedError(
-            f"the tick {path} says (block, start, stop, arrays) {said}, its column has {due}; "
+            f"the marker {path} says (block, start, stop, arrays) {said}, its column has {due}; "
             "`difom-cache extract` with the same arguments makes the block anew"
         )
-    return tick
+    return marker
 
 
 def read_damaged(cache: Path) -> dict[str, list[int]]:
@@ -117,20 +117,20 @@ def write_damaged(cache: Path, damaged: dict[str, list[int]]) -> None:
 
 
 def withdraw_block(cache: Path, column: Column, block: int) -> None:
-    """Make a block missing: first its tick goes, then its files, so that no reader trusts what is on its way out."""
-    remove(tick_path(cache, column, block))
+    """Make a block missing: first its marker goes, then its files, so that no reader trusts what is on its way out."""
+    remove(marker_path(cache, column, block))
     remove(moments_path(cache, column, block))
     for array in column.arrays:
         remove(shard_path(cache, column, array, block))
 
 
-def find_short_blocks(cache: Path, column: Column, ticks: dict[int, Tick]) -> list[int]:
-    """Return the ticked blocks that lack a shard, have one of another size than ticked, or lack their statistics."""
+def find_short_blocks(cache: Path, column: Column, markers: dict[int, DoneMarker]) -> list[int]:
+    """Return the marked blocks that lack a shard, have one of another size than marked, or lack their statistics."""
     return [
         block
-        for block, tick in ticks.items()
-        if any(_is_short(shard_path(cache, column, a, block), tick.files[a.path]) for a in column.arrays)
-        or _lacks_moments(cache, column, tick)
+        for block, marker in markers.items()
+        if any(_is_short(shard_path(cache, column, a, block), marker.files[a.path]) for a in column.arrays)
+        or _lacks_moments(cache, column, marker)
     ]
 
 
@@ -138,7 +138,7 @@ def _is_short(path: Path, promised: FileDigest) -> bool:
     return not path.exists() or path.stat().st_size != promised.file_bytes
 
 
-def _lacks_moments(cache: Path, column: Column, tick: Tick) -> bool:
-    if tick.moments is None or moments_path(cache, column, tick.block).exists():
+def _lacks_moments(cache: Path, column: Column, marker: DoneMarker) -> bool:
+    if marker.moments is None or moments_path(cache, column, marker.block).exists():
         return False
     return not totals_path(cache, column.folder).exists()  # asked second: totals are written before moments go

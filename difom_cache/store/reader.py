@@ -14,7 +14,7 @@ from difom_cache.store.access import RowAccess, choose_access, open_access
 from difom_cache.store.columns import open_codec, pictures_column, tap_specs, teacher_column
 from difom_cache.store.identity import Identity, content_digest, digest_identity, read_identity
 from difom_cache.store.layout import IDENTITY, PICTURES, Column, TapSpec, teacher_folder
-from difom_cache.store.ledger import Tick, read_damaged, read_ticks
+from difom_cache.store.ledger import DoneMarker, read_damaged, read_markers
 from difom_cache.store.stats import TapStats, read_statistics
 from difom_cache.store.table import Table
 
@@ -151,7 +151,7 @@ class Cache:
         self._check_taps([tap])
         label, _, name = tap.partition("/")
         column = self.column(teacher_folder(label))
-        return read_statistics(self.path, column, self.ticks(column), name)
+        return read_statistics(self.path, column, self.markers(column), name)
 
     def column(self, folder: str) -> Column:
         """Return the column in `folder`: "pictures" or "teachers/<label>"."""
@@ -165,9 +165,9 @@ class Cache:
         folders = [PICTURES] if self.has_pictures else []
         return [self.column(folder) for folder in [*folders, *map(teacher_folder, self.teachers)]]
 
-    def ticks(self, column: Column) -> dict[int, Tick]:
+    def markers(self, column: Column) -> dict[int, DoneMarker]:
         """Return the finished blocks of a column."""
-        return read_ticks(self.path, column)
+        return read_markers(self.path, column)
 
     @cached_property
     def damaged(self) -> dict[str, list[int]]:
@@ -179,7 +179,7 @@ class Cache:
         digests = {}
         for column in self.columns():
             identity = read_identity(self.path / column.folder)
-            digests[column.folder] = content_digest(identity, column, self.ticks(column))
+            digests[column.folder] = content_digest(identity, column, self.markers(column))
         digests["cache"] = digest_identity({"identity": self.identity, "columns": dict(digests)})
         return digests
 
@@ -203,7 +203,7 @@ class Cache:
             column = self.column(folder)
             how = choose_access(self.path, column.compression) if self._access == "auto" else self._access
             self._columns[folder] = _OpenColumn(
-                self.path, column, self.ticks(column), how, self.damaged.get(folder, [])
+                self.path, column, self.markers(column), how, self.damaged.get(folder, [])
             )
         return self._columns[folder]
 
@@ -229,10 +229,12 @@ def _place(out: Batch | None, key: str, shape: tuple[int, ...], dtype: str) -> N
 class _OpenColumn:
     """A column with its finished blocks; each array is opened when it is first asked for."""
 
-    def __init__(self, cache: Path, column: Column, ticks: dict[int, Tick], how: str, damaged: Sequence[int]) -> None:
+    def __init__(
+        self, cache: Path, column: Column, markers: dict[int, DoneMarker], how: str, damaged: Sequence[int]
+    ) -> None:
         self.cache, self.column, self._how = cache, column, how
         self._damaged = set(damaged)
-        self._blocks = sorted(ticks.keys() - self._damaged)
+        self._blocks = sorted(markers.keys() - self._damaged)
         self.finished = np.zeros(column.blocks, dtype=bool)
         self.finished[self._blocks] = True
         self._opened: dict[str, RowAccess] = {}

@@ -63,7 +63,7 @@ def read_index(path: Path, shard_rows: int) -> NDArray[np.uint64]:
             file.seek(-tail_bytes, 2)
             tail = file.read()
     except FileNotFoundError:
-        raise CacheDamagedError(f"{path} is missing although its block is ticked as finished") from None
+        raise CacheDamagedError(f"{path} is missing although its block is marked as finished") from None
     return parse_index(tail, path)
 
 

@@ -14,7 +14,7 @@ from safetensors.numpy import save
 from difom_cache.errors import CacheDamagedError, CacheIncompleteError
 from difom_cache.store.atomic import FileDigest, remove, write_once
 from difom_cache.store.layout import Column, moments_path, totals_path
-from difom_cache.store.ledger import Tick
+from difom_cache.store.ledger import DoneMarker
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,14 @@ def _digest(tensors: dict[str, NDArray[np.generic]]) -> str:
     return digest.hexdigest()
 
 
-def fold_statistics(cache: Path, column: Column, ticks: dict[int, Tick]) -> bool:
+def fold_statistics(cache: Path, column: Column, markers: dict[int, DoneMarker]) -> bool:
     """Sum the blocks' moments, in block order, into one file once every block is finished; then drop them.
 
     Returns:
         Whether the totals lie in the cache now; False where a block, or the moments of one, are not there.
     """
     totals = totals_path(cache, column.folder)
-    if len(ticks) < column.blocks:
+    if len(markers) < column.blocks:
         return False
     if not totals.exists():
         try:
@@ -128,7 +128,7 @@ def _sum_blocks(cache: Path, column: Column, blocks: Iterable[int]) -> dict[str,
     return sums
 
 
-def read_statistics(cache: Path, column: Column, ticks: dict[int, Tick], tap: str) -> TapStats:
+def read_statistics(cache: Path, column: Column, markers: dict[int, DoneMarker], tap: str) -> TapStats:
     """Return the statistics of one tap: the cache's totals, or the sum over the blocks that are finished.
 
     Raises:
@@ -136,7 +136,7 @@ def read_statistics(cache: Path, column: Column, ticks: dict[int, Tick], tap: st
         CacheDamagedError: a finished block's moments are lost.
     """
     totals = totals_path(cache, column.folder)
-    sums = None if totals.exists() else _sum_blocks(cache, column, sorted(ticks))
+    sums = None if totals.exists() else _sum_blocks(cache, column, sorted(markers))
     moments = (read_moments(totals) if sums is None else sums).get(tap)
     if moments is None or moments.count == 0:
         raise CacheIncompleteError(

@@ -21,7 +21,7 @@ from difom_cache.store.layout import (
     moments_path,
     shard_path,
 )
-from difom_cache.store.ledger import Tick, write_tick
+from difom_cache.store.ledger import DoneMarker, write_marker
 from difom_cache.store.shard import encode_shard
 from difom_cache.store.stats import Moments, write_moments
 
@@ -41,7 +41,7 @@ class RowTable:
     params: NDArray[np.int32]
 
 
-def spell_records(lines: Sequence[Mapping[str, Any]]) -> bytes:
+def format_records(lines: Sequence[Mapping[str, Any]]) -> bytes:
     """Return records.csv: one line for each record, in the order that rows/record counts in."""
     text = io.StringIO()
     writer = csv.DictWriter(text, RECORD_FIELDS, lineterminator="\n")
@@ -56,8 +56,8 @@ def create_cache(cache: Path, identity: Identity, records: bytes, rows: RowTable
     Raises:
         CacheIdentityError: another identity lies there.
     """
-    way_out = "More records, other views or another picture size are another cache: choose another --cache path"
-    fix_identity(cache, identity, way_out=way_out)
+    hint = "More records, other views or another picture size are another cache: choose another --cache path"
+    fix_identity(cache, identity, hint=hint)
     write_once(cache / "zarr.json", [group_metadata({"difom_format": identity["format"], "about": "see FORMAT.md"})])
     write_once(cache / RECORDS, [records])
     write_once(cache / "rows" / "zarr.json", [group_metadata()])
@@ -77,7 +77,7 @@ def create_column(cache: Path, column: Column, identity: Identity) -> Identity:
     held = fix_identity(
         cache / column.folder,
         identity,
-        way_out=f"Choose another --cache path, or drop what is there with `difom-cache drop {cache} --teacher {name}`",
+        hint=f"Choose another --cache path, or drop what is there with `difom-cache drop {cache} --teacher {name}`",
     )
     groups = {
         Path(column.folder),
@@ -115,8 +115,8 @@ def write_block(
     arrays: Mapping[str, NDArray[np.generic]],
     moments: dict[str, Moments] | None = None,
     fidelity: dict[str, Any] | None = None,
-) -> Tick:
-    """Publish the shards of one block, then its tick.
+) -> DoneMarker:
+    """Publish the shards of one block, then its marker.
 
     Args:
         cache: the cache's folder.
@@ -137,6 +137,6 @@ def write_block(
         parts = encode_shard(rows, column.block_rows, column.compression)
         files[array.path] = write_once(shard_path(cache, column, array, block), parts)
     digest = write_moments(moments_path(cache, column, block), moments) if moments is not None else None
-    tick = Tick(block, start, stop, files, digest, fidelity or {})
-    write_tick(cache, column, tick)
-    return tick
+    marker = DoneMarker(block, start, stop, files, digest, fidelity or {})
+    write_marker(cache, column, marker)
+    return marker

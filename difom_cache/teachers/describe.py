@@ -54,7 +54,7 @@ def _view_bytes(description: Description, picture_px: int) -> int:
     )
 
 
-def spell_teachers(entries: list[dict[str, Any]]) -> str:
+def format_teachers(entries: list[dict[str, Any]]) -> str:
     """Return what `describe_teachers` gave as a table, the default variant of each name marked with a star."""
     head = ("teacher", "parameters", "input", "kept by default", "bytes a view", "weights", "here", "licence")
     lines = [head, *(_as_line(entry) for entry in entries)]

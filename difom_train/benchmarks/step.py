@@ -15,7 +15,7 @@ from lightning.fabric import Fabric
 from difom_cache import area_pool, build_teacher, open_cache
 from difom_train.config import Settings, read_recipe
 from difom_train.data.caches import JointCache
-from difom_train.data.loader import Batch, Waiting
+from difom_train.data.loader import Batch, DataTimer
 from difom_train.data.photometric import to_pixels
 from difom_train.training.build import (
     Setting,
@@ -93,7 +93,7 @@ class _Lane:
     parts: Parts
     phase: PhasePlan
     batches: Iterator[Batch]
-    waiting: Waiting
+    timer: DataTimer
     steps: int = 1  # the first step of an epoch measures gradients as well, so counting begins after it
 
     def take(self) -> float:
@@ -118,7 +118,7 @@ def bench_step(options: StepBench) -> StepTimes:
         for turn in range(_WARM_UP + options.steps):
             if turn == _WARM_UP:
                 for lane in lanes.values():
-                    lane.waiting.wait_s = 0.0
+                    lane.timer.wait_s = 0.0
             for name, lane in lanes.items():
                 if "teacher" not in name or turn < 1 + options.teacher_steps:
                     seconds[name].append(lane.take())
@@ -127,7 +127,7 @@ def bench_step(options: StepBench) -> StepTimes:
     return StepTimes(
         median_s={name: statistics.median(each) for name, each in timed.items()},
         wait_frac={
-            name: lane.waiting.wait_s / sum(timed[name]) for name, lane in lanes.items() if name.endswith("with data")
+            name: lane.timer.wait_s / sum(timed[name]) for name, lane in lanes.items() if name.endswith("with data")
         },
         about=about,
     )
@@ -161,16 +161,16 @@ def _build_lane(options: StepBench, recipe: str, setting: Setting) -> _Lane:
     plan = plan_run(setting, learner, feed)
     phase = max(plan.phases, key=lambda each: (each.distillation, not each.freeze_encoder))
     set_mode(learner.student, freeze_encoder=phase.freeze_encoder)
-    waiting = Waiting()
+    timer = DataTimer()
     taps = learner.distiller.taps
     if learner.distiller.needs_calibration:
         learner.distiller.calibrate(batch.tensors for batch in feed.calibration_batches(taps, options.batch_size))
 
     def forever() -> Generator[Batch, None, None]:
         for epoch in itertools.count():
-            yield from feed.train_batches(epoch, taps, distils=bool(taps), waiting=waiting)
+            yield from feed.train_batches(epoch, taps, distils=bool(taps), timer=timer)
 
-    return _Lane(plan, parts, phase, forever(), waiting)
+    return _Lane(plan, parts, phase, forever(), timer)
 
 
 def _settings(options: StepBench, recipe: str) -> Settings:

@@ -17,7 +17,7 @@ from difom_train.data.epochs import (
     draw_epoch,
     find_share,
 )
-from difom_train.data.loader import Batch, Loader, Waiting
+from difom_train.data.loader import Batch, DataTimer, Loader
 from difom_train.data.stage import PICTURES
 
 
@@ -128,12 +128,12 @@ class Feed:
         return micro * self.options.batch + np.arange(self.options.batch)
 
     def train_batches(
-        self, epoch: int, taps: Sequence[str], *, distils: bool, waiting: Waiting
+        self, epoch: int, taps: Sequence[str], *, distils: bool, timer: DataTimer
     ) -> Generator[Batch, None, None]:
         """Yield this process's batches of an epoch, in order of steps and accumulated passes."""
         self.loader.stage.rows.start_epoch(epoch)
         table = self.train_table(epoch, distils=distils)
-        yield from self.loader.batches(table.reshape(-1, self.options.batch), [PICTURES, *taps], waiting)
+        yield from self.loader.batches(table.reshape(-1, self.options.batch), [PICTURES, *taps], timer)
 
     def val_batches(self, taps: Sequence[str]) -> Generator[Batch, None, None]:
         """Yield the validation rows of this process; every process sees all of them where there are fewer than processes."""

@@ -39,7 +39,7 @@ class _Slot:
 
 
 @dataclass
-class Waiting:
+class DataTimer:
     """How long a consumer stood still for data, in seconds."""
 
     wait_s: float = 0.0
@@ -68,13 +68,13 @@ class Loader:
         self,
         table: NDArray[np.int64] | Sequence[NDArray[np.int64]],
         groups: Sequence[str],
-        waiting: Waiting | None = None,
+        timer: DataTimer | None = None,
     ) -> Generator[Batch, None, None]:
         """Yield one batch for each line of `table` (batches, rows), with the arrays of `groups`.
 
         The thread that gathers ends with the iterator, and what it raises is raised here.
         """
-        waiting = waiting or Waiting()
+        timer = timer or DataTimer()
         slots = self._slots_for(tuple(self.stage.host_groups(groups)))
         free: queue.Queue[_Slot] = queue.Queue()
         ready: queue.Queue[tuple[NDArray[np.int64], _Slot] | BaseException | None] = queue.Queue()
@@ -89,7 +89,7 @@ class Loader:
             while True:
                 asked = time.perf_counter()
                 item = ready.get()
-                waiting.wait_s += time.perf_counter() - asked
+                timer.wait_s += time.perf_counter() - asked
                 if item is None:
                     return
                 if isinstance(item, BaseException):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from difom_cache.errors import SettingsError
 from difom_train.distill.bands import fill_outside, halfwidth_cycles, split_bands
 from difom_train.distill.base import Batch, Distiller, Targets, in_float32
-from difom_train.distill.comparison import Comparison, cells_inside, meet, to_grid
+from difom_train.distill.comparison import Comparison, cells_inside, resize_to_coarser, to_grid
 from difom_train.distill.losses import squared_error
 from difom_train.distill.matching import Match, TeachingCache, match_bottleneck, teacher_of
 from difom_train.distill.settings import DistillSettings, neck_for
@@ -61,8 +61,8 @@ class BottleneckDistiller(Distiller):
         fused = targets[FUSED]
         with in_float32(fused.device):
             channels = fused.shape[1]
-            z1, fused = meet(output.neck["z1"].float()[:, :channels], fused)
-            z2, _ = meet(output.neck["z2"].float()[:, :channels], fused)
+            z1, fused = resize_to_coarser(output.neck["z1"].float()[:, :channels], fused)
+            z2, _ = resize_to_coarser(output.neck["z2"].float()[:, :channels], fused)
             inside = cells_inside(valid, fused)
             low, high = split_bands(fused if valid is None else fill_outside(fused, inside))
             return [Comparison("low", "z1", z1, low, inside), Comparison("high", "z2", z2, high, inside)]

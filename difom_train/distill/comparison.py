@@ -36,7 +36,7 @@ def to_grid(x: Tensor, grid: int) -> Tensor:
     return pooled
 
 
-def meet(student: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def resize_to_coarser(student: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Return both maps on the coarser grid of the two."""
     grid = min(student.shape[-1], target.shape[-1])
     return to_grid(student, grid), to_grid(target, grid)

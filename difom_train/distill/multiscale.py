@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from difom_train.distill.bands import fill_outside, split_bands
 from difom_train.distill.base import Batch, Distiller, Targets, in_float32
 from difom_train.distill.calibration import Calibration, fit_calibration, sample_cells
-from difom_train.distill.comparison import Comparison, cells_inside, meet, to_grid
+from difom_train.distill.comparison import Comparison, cells_inside, resize_to_coarser, to_grid
 from difom_train.distill.heads import build_heads
 from difom_train.distill.losses import cosine_and_smooth_l1, soft_mask_loss, squared_error
 from difom_train.distill.matching import (
@@ -98,7 +98,7 @@ class MultiscaleDistiller(Distiller):
         """Return each level, through its head, beside the target of each of its taps."""
         pairs = []
         for match, head in zip(self.matches, self.heads, strict=True):
-            level, target = meet(output.levels[match.level].float(), targets[match.tap])
+            level, target = resize_to_coarser(output.levels[match.level].float(), targets[match.tap])
             with in_float32(target.device):
                 pairs.append(Comparison(match.tap, match.level, head(level), target, cells_inside(valid, target)))
         return pairs
@@ -107,7 +107,7 @@ class MultiscaleDistiller(Distiller):
         """Return the student's main logits beside each teacher's soft mask."""
         pairs = []
         for tap in self.mask_taps:
-            logits, prob = meet(output.logits[0].float(), targets[tap])
+            logits, prob = resize_to_coarser(output.logits[0].float(), targets[tap])
             pairs.append(Comparison(tap, MASK_LEVEL, logits, prob, cells_inside(valid, prob)))
         return pairs
 

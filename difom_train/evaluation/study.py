@@ -175,7 +175,7 @@ def write_table(lines: Sequence[dict[str, Any]], path: Path) -> None:
         writer.writerows(lines)
 
 
-def spell_table(lines: Sequence[dict[str, Any]]) -> str:
+def format_table(lines: Sequence[dict[str, Any]]) -> str:
     """Return the table as text."""
     names = list(lines[0])
     rows = [

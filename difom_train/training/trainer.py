@@ -18,7 +18,7 @@ from tqdm import tqdm
 from difom_cache.errors import RunError
 from difom_train.data.counter_rng import mix_counts
 from difom_train.data.feed import Feed
-from difom_train.data.loader import Batch, Waiting
+from difom_train.data.loader import Batch, DataTimer
 from difom_train.students.saved import save_student
 from difom_train.training.checkpoint import Progress, write_checkpoint
 from difom_train.training.collapse import watch
@@ -97,9 +97,9 @@ def fit(plan: Plan, parts: Parts, progress: Progress) -> Progress:
             set_mode(parts.learner.student, freeze_encoder=phase.freeze_encoder)
         parts.learner.distiller.train()
         started = time.perf_counter()
-        waiting = Waiting()
-        figures = _train_epoch(plan, parts, phase, epoch, waiting)
-        figures |= {"data_wait_frac": waiting.frac, "train_s": time.perf_counter() - started}
+        timer = DataTimer()
+        figures = _train_epoch(plan, parts, phase, epoch, timer)
+        figures |= {"data_wait_frac": timer.frac, "train_s": time.perf_counter() - started}
         _average_statistics(parts)
         found = _validate(plan, parts, phase)
         _finish_epoch(plan, parts, progress, _describe(epoch, phase, figures, found), found)
@@ -122,11 +122,11 @@ def restore(parts: Parts, states: dict[str, Any]) -> None:
         parts.average.load_state_dict(states["average"])
 
 
-def _train_epoch(plan: Plan, parts: Parts, phase: PhasePlan, epoch: int, waiting: Waiting) -> dict[str, float]:
+def _train_epoch(plan: Plan, parts: Parts, phase: PhasePlan, epoch: int, timer: DataTimer) -> dict[str, float]:
     """Take the epoch's steps; return the mean losses, the gradient share and the last learning rate."""
     distils = _distils(parts, phase)
     taps = parts.learner.distiller.taps if distils else ()
-    batches = parts.feed.train_batches(epoch, taps, distils=distils, waiting=waiting)
+    batches = parts.feed.train_batches(epoch, taps, distils=distils, timer=timer)
     averages, rate = Averages(), 0.0
     figures: dict[str, float] = {}
     bar = tqdm(
@@ -144,7 +144,7 @@ def _train_epoch(plan: Plan, parts: Parts, phase: PhasePlan, epoch: int, waiting
         losses, rows = take_step(plan, parts, phase, batches, epoch, step, figures)
         _refuse_not_finite(plan, parts, averages.add(losses, rows), epoch, step - 1)
         if not bar.disable and step % 10 == 9:
-            bar.set_postfix_str(f"loss {averages.last_loss:.3f}, data wait {waiting.frac:.1%}")
+            bar.set_postfix_str(f"loss {averages.last_loss:.3f}, data wait {timer.frac:.1%}")
     _refuse_not_finite(plan, parts, averages.check(), epoch, parts.feed.steps - 1)
     batches.close()
     return _mean_over_processes(parts, averages.means() | figures) | {"lr": rate}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from difom_cache.benchmarks.extraction import WAYS, bench_teacher, measure_matmul, spell_bench
+from difom_cache.benchmarks.extraction import WAYS, bench_teacher, format_bench, measure_matmul
 from difom_cache.benchmarks.library_teachers import PLAIN, build_plain
 from difom_cache.errors import DataError, DeviceError, SettingsError
 from difom_cache.teachers.catalogue import build_teacher
@@ -46,14 +46,14 @@ def test_operations_are_counted_over_the_whole_network(result):
 
 
 def test_the_table_names_every_way_and_the_share_of_the_ceiling(result):
-    table = spell_bench(result)
+    table = format_bench(result)
     assert "dinov2:tiny@308" in table and "of the network's speed from JPEG to bytes" in table
     assert all(any(line.startswith(way) for line in table.splitlines()) for way in WAYS)
 
 
 def test_one_way_can_be_asked_for_alone(frames):
     result = bench_teacher("sam:tiny", data=frames, views=2, repeats=1, device="cpu", ways=["library"])
-    assert set(result["ways"]) == {"library"} and "ours" not in spell_bench(result)
+    assert set(result["ways"]) == {"library"} and "ours" not in format_bench(result)
 
 
 def test_what_cannot_be_measured_is_refused(frames, tmp_path):

@@ -92,8 +92,8 @@ def test_workers_killed_in_the_middle_of_a_block_cost_nothing_but_time(
     with cluster(2, tmp_path / "dask") as running:
         extraction = threading.Thread(target=run, args=(running.scheduler_address,))
         extraction.start()
-        for ticks in (1, 4, 7):
-            while extraction.is_alive() and len(list(feats.rglob("ticks/*.json"))) < ticks:
+        for markers in (1, 4, 7):
+            while extraction.is_alive() and len(list(feats.rglob("ticks/*.json"))) < markers:
                 time.sleep(0.01)
             time.sleep(random.uniform(0, 0.5))
             pids = worker_pids(running)

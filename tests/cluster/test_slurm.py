@@ -47,7 +47,7 @@ def digests_of_one_process(data: Path, cache: Path, views: int) -> dict[str, str
     return open_cache(cache).content_digests()
 
 
-def spell_command(data: Path, cache: Path, views: int, *more: str) -> list[str]:
+def format_command(data: Path, cache: Path, views: int, *more: str) -> list[str]:
     options = f"--teacher {TEACHER} --weights random --input-size 64 --views {views}".split()
     return [str(COMMAND), "extract", *options, "--data", str(data), "--cache", str(cache), *more]
 
@@ -68,7 +68,9 @@ def test_slurm_engine_fills_a_cache_with_the_bytes_of_one_process(
         f'cores = 1\nmemory = "2GB"\nwalltime = "00:10:00"\nlog_directory = "{tmp_path}"\n'
         f'local_directory = "{tmp_path}"\npython = "{sys.executable}"\n'
     )
-    command = spell_command(data, tmp_path / "feats", VIEWS, "--engine", "slurm", "--workers", "2", "--jobs", str(jobs))
+    command = format_command(
+        data, tmp_path / "feats", VIEWS, "--engine", "slurm", "--workers", "2", "--jobs", str(jobs)
+    )
     done = subprocess.run(command, env=slurm, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     expected = digests_of_one_process(data, tmp_path / "one", VIEWS)
@@ -76,7 +78,7 @@ def test_slurm_engine_fills_a_cache_with_the_bytes_of_one_process(
 
 
 def test_parts_of_an_array_fill_one_cache(slurm: dict[str, str], data: Path, tmp_path: Path) -> None:
-    line = " ".join(spell_command(data, tmp_path / "feats", VIEWS, "--part", "$SLURM_ARRAY_TASK_ID/3"))
+    line = " ".join(format_command(data, tmp_path / "feats", VIEWS, "--part", "$SLURM_ARRAY_TASK_ID/3"))
     done = submit(slurm, tmp_path, line, "--array", "1-3")
     assert done.returncode == 0, "\n".join(log.read_text() for log in tmp_path.glob("*.log"))
     finished = subprocess.run([COMMAND, "finish", tmp_path / "feats"], capture_output=True, text=True, check=False)
@@ -88,7 +90,7 @@ def test_parts_of_an_array_fill_one_cache(slurm: dict[str, str], data: Path, tmp
 def test_job_that_its_time_limit_cut_off_goes_on_when_it_is_submitted_again(
     slurm: dict[str, str], data: Path, tmp_path: Path
 ) -> None:
-    line = " ".join(spell_command(data, tmp_path / "feats", LONG_VIEWS))
+    line = " ".join(format_command(data, tmp_path / "feats", LONG_VIEWS))
     cut_off = 0
     while submit(slurm, tmp_path, line, "--time", "1").returncode != 0:
         logs = "\n".join(log.read_text() for log in tmp_path.glob("*.log"))

@@ -10,7 +10,7 @@ import torch
 from difom_cache.errors import CacheIncompleteError, SettingsError
 from difom_cache.store.layout import TapSpec
 from difom_train.data.caches import JointCache
-from difom_train.data.loader import Loader, Waiting
+from difom_train.data.loader import DataTimer, Loader
 from difom_train.data.stage import PICTURES, Rows, choose_stage
 
 TAP = TapSpec("a/x@16", "feature", 4, 2, 16, "float16")
@@ -85,10 +85,10 @@ def test_waiting_is_measured(joint, monkeypatch):
         fill(*arguments)
 
     monkeypatch.setattr(stage, "fill", slow)
-    waiting = Waiting()
-    for _ in Loader(stage, 4, CPU).batches([np.arange(4)] * 4, GROUPS, waiting):
+    timer = DataTimer()
+    for _ in Loader(stage, 4, CPU).batches([np.arange(4)] * 4, GROUPS, timer):
         pass
-    assert waiting.wait_s > 0.1 and 0.5 < waiting.frac <= 1
+    assert timer.wait_s > 0.1 and 0.5 < timer.frac <= 1
 
 
 def test_stage_says_what_it_decided(joint):

@@ -19,10 +19,10 @@ def touch(root: Path, *names: str) -> None:
 def described(root: Path) -> list[tuple[str, str | None, str | None, str]]:
     """(pictures, masks, split, data set) of every folder, with paths relative to the root."""
 
-    def spell(path: Path | None) -> str | None:
+    def format_path(path: Path | None) -> str | None:
         return None if path is None else path.relative_to(root.resolve()).as_posix()
 
-    return [(spell(f.images) or "", spell(f.masks), f.split, f.dataset) for f in find_folders(root)]
+    return [(format_path(f.images) or "", format_path(f.masks), f.split, f.dataset) for f in find_folders(root)]
 
 
 def test_pranets_layout_is_recognised(tmp_path: Path) -> None:

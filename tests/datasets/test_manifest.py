@@ -22,7 +22,7 @@ from difom_cache.data.manifest import (
 )
 from difom_cache.errors import DataError, ManifestError, SettingsError
 
-MANIFESTS = Path(__file__).parents[1] / "data_manifests"
+MANIFESTS = Path(__file__).parents[2] / "data_manifests"
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from difom_train.distill.comparison import Comparison, cells_inside, count_moments, meet, summarise_moments
+from difom_train.distill.comparison import Comparison, cells_inside, count_moments, resize_to_coarser, summarise_moments
 
 
 def summarise(*comparisons):
@@ -44,9 +44,9 @@ def test_several_levels_of_one_tap_are_told_apart():
 
 def test_maps_meet_on_the_coarser_grid():
     fine, coarse = torch.arange(16.0).view(1, 1, 4, 4), torch.zeros(1, 1, 2, 2)
-    student, target = meet(fine, coarse)
+    student, target = resize_to_coarser(fine, coarse)
     assert student.tolist() == [[[[2.5, 4.5], [10.5, 12.5]]]] and target is coarse
-    assert meet(coarse, fine)[1].shape == (1, 1, 2, 2)
+    assert resize_to_coarser(coarse, fine)[1].shape == (1, 1, 2, 2)
 
 
 def test_a_cell_counts_where_half_of_it_shows_the_frame():

@@ -10,7 +10,7 @@ import pytest
 from painted_frames import paint_benchmark
 
 from difom_cache.store.layout import TapSpec
-from difom_train.evaluation.study import dice_of, spell_table, study
+from difom_train.evaluation.study import dice_of, format_table, study
 
 TAPS = {"wide/block@16": TapSpec("wide/block@16", "feature", 6, 2, 16, "float16")}
 TINY = {"width": 4, "input_size": 32, "batch_size": 8, "epochs": 1, "device": "cpu", "changes": ["machine.logger=none"]}
@@ -45,7 +45,7 @@ def test_a_line_is_the_mean_over_seeds_and_leaves_cvc300_out_of_the_mean(run, tm
     assert lines[2]["mean"] == pytest.approx(mean(means)) and lines[2]["std"] == pytest.approx(stdev(means))
     with (tmp_path / "study" / "study.csv").open() as file:
         assert [float(line["mean"]) for line in csv.DictReader(file)] == [line["mean"] for line in lines]
-    assert len(spell_table(lines).splitlines()) == 5
+    assert len(format_table(lines).splitlines()) == 5
 
 
 def test_what_is_finished_is_not_trained_or_scored_again(run, tmp_path):

@@ -32,7 +32,7 @@ from difom_cache.extraction.prepare import ColumnChoices, ColumnWork, prepare_pi
 from difom_cache.extraction.run import list_views, start_cache
 from difom_cache.store.atomic import digest_file
 from difom_cache.store.layout import shard_path
-from difom_cache.store.ledger import read_ticks
+from difom_cache.store.ledger import read_markers
 from difom_cache.store.reader import open_cache
 from difom_cache.views.params import ViewParams
 from difom_cache.views.plan import draw_plan
@@ -70,7 +70,7 @@ def prepare(
 
 
 def digests(cache: Path, work: ColumnWork) -> dict[str, Any]:
-    return {f"{n}/{name}": d for n, t in read_ticks(cache, work.column).items() for name, d in t.files.items()}
+    return {f"{n}/{name}": d for n, t in read_markers(cache, work.column).items() for name, d in t.files.items()}
 
 
 def view(**numbers: int) -> ViewParams:
@@ -249,11 +249,11 @@ def test_a_plan_that_pads_stores_its_valid_area(records: list[Record], tmp_path:
     assert not batch["mask"][(batch["valid"] == 0) & (batch["mask"] != 255)].any()
 
 
-def test_a_tick_promises_the_files_that_lie_there(records: list[Record], tmp_path: Path) -> None:
+def test_a_marker_promises_the_files_that_lie_there(records: list[Record], tmp_path: Path) -> None:
     work, jobs = prepare(tmp_path, records, ORDER)
     compute_block(jobs[0])
-    (tick,) = read_ticks(tmp_path, work.column).values()
+    (marker,) = read_markers(tmp_path, work.column).values()
     for array in work.column.arrays:
-        assert digest_file(shard_path(tmp_path, work.column, array, 0)) == tick.files[array.path]
+        assert digest_file(shard_path(tmp_path, work.column, array, 0)) == marker.files[array.path]
     for tap in work.identity["taps"]:
-        assert tick.fidelity[tap["name"]]["positions"] == len(jobs[0].views) * tap["grid"] ** 2
+        assert marker.fidelity[tap["name"]]["positions"] == len(jobs[0].views) * tap["grid"] ** 2

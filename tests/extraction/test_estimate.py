@@ -8,7 +8,7 @@ import pytest
 from small_cache import write_small_cache
 
 from difom_cache.errors import CacheSpaceError
-from difom_cache.extraction.estimate import estimate_run, refuse_full_disk, spell_bytes, spell_passes, spell_seconds
+from difom_cache.extraction.estimate import estimate_run, format_bytes, format_passes, format_seconds, refuse_full_disk
 from difom_cache.store.layout import ArraySpec, Column
 
 PICTURES = Column("pictures", (ArraySpec("image", (10, 10, 3), "uint8", ("row", "y", "x", "rgb")),), 100, 16)
@@ -49,21 +49,21 @@ def test_finished_blocks_need_no_more_room() -> None:
 
 def test_passes_saved_are_epochs_times_runs_over_views() -> None:
     assert estimate_run([TEACHER], [7], views=8, epochs=75, runs=3).passes_saved == 75 * 3 / 8
-    assert "75 epochs x 3 runs / 8 views = 28.1; the cache pays off from epoch 9" in spell_passes(
+    assert "75 epochs x 3 runs / 8 views = 28.1; the cache pays off from epoch 9" in format_passes(
         75 * 3 / 8, views=8, epochs=75, runs=3
     )
 
 
 def test_a_cache_that_saves_nothing_says_so() -> None:
-    said = spell_passes(1.0, views=20, epochs=20, runs=1)
+    said = format_passes(1.0, views=20, epochs=20, runs=1)
     assert "none (20 epochs x 1 runs / 20 views = 1.0)" in said and "fewer --views" in said
 
 
 def test_the_table_compares_features_alone_with_the_published_notebook() -> None:
-    spelled = estimate_run([PICTURES, TEACHER], [7, 7], views=8, epochs=75, runs=1).spell()
-    assert "1/66379.3 of the published 15.4 MB" in spelled  # 15.4e6 / 232
-    assert "100 views" in spelled
-    assert "published" not in estimate_run([PICTURES], [7], views=8, epochs=75, runs=1).spell()
+    formatted = estimate_run([PICTURES, TEACHER], [7, 7], views=8, epochs=75, runs=1).format()
+    assert "1/66379.3 of the published 15.4 MB" in formatted  # 15.4e6 / 232
+    assert "100 views" in formatted
+    assert "published" not in estimate_run([PICTURES], [7], views=8, epochs=75, runs=1).format()
 
 
 def test_a_disk_that_is_too_small_is_refused_with_both_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,9 +79,9 @@ def test_a_disk_that_is_too_small_is_refused_with_both_numbers(tmp_path: Path, m
     ("size", "said"), [(999, "999 B"), (1500, "1.5 kB"), (256_000_000, "256.0 MB"), (3.2e9, "3.2 GB"), (5e12, "5.0 TB")]
 )
 def test_bytes_have_decimal_units(size: float, said: str) -> None:
-    assert spell_bytes(size) == said
+    assert format_bytes(size) == said
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(4.4, "4 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")])
 def test_durations_are_in_words(seconds: float, said: str) -> None:
-    assert spell_seconds(seconds) == said
+    assert format_seconds(seconds) == said

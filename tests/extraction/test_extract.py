@@ -25,8 +25,8 @@ from difom_cache.errors import (
 )
 from difom_cache.extraction import blocks
 from difom_cache.extraction.run import ColumnWork, ExtractReport, extract, find_missing, parse_part
-from difom_cache.store.layout import shard_path, tick_path
-from difom_cache.store.ledger import read_damaged, read_ticks, withdraw_block, write_damaged
+from difom_cache.store.layout import marker_path, shard_path
+from difom_cache.store.ledger import read_damaged, read_markers, withdraw_block, write_damaged
 from difom_cache.store.reader import open_cache
 
 SMALL = {"teacher": "dinov2:tiny@56", "weights": "random", "input_size": 64, "views": 3, "quiet": True}
@@ -216,7 +216,7 @@ def test_part_three_of_eight_begins_with_block_two() -> None:
     assert parse_part(None) == (0, 1)
 
 
-def test_blocks_without_a_tick_are_missing_in_an_order_of_this_writer(
+def test_blocks_without_a_marker_are_missing_in_an_order_of_this_writer(
     small: SmallCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shuffled: list[list[int]] = []
@@ -227,7 +227,7 @@ def test_blocks_without_a_tick_are_missing_in_an_order_of_this_writer(
 def test_short_listed_and_unreadable_blocks_are_withdrawn_and_missing(small: SmallCache) -> None:
     column = small.columns["teachers/one"]
     shard_path(small.path, column, column.arrays[0], 0).write_bytes(b"short")
-    tick_path(small.path, column, 2).write_text("{")
+    marker_path(small.path, column, 2).write_text("{")
     write_damaged(small.path, {"teachers/one": [3], "pictures": [0]})
     assert sorted(find_missing(small.path, work_of(small), None, repair=True)) == [0, 1, 2, 3]
     assert list((small.path / "teachers/one/ticks").iterdir()) == []
@@ -238,7 +238,7 @@ def test_short_listed_and_unreadable_blocks_are_withdrawn_and_missing(small: Sma
 def test_a_part_repairs_its_own_blocks_only(small: SmallCache) -> None:
     write_damaged(small.path, {"teachers/one": [2, 3]})
     assert find_missing(small.path, work_of(small), "1/2", repair=True) == [2]
-    assert sorted(read_ticks(small.path, small.columns["teachers/one"])) == [0, 3]
+    assert sorted(read_markers(small.path, small.columns["teachers/one"])) == [0, 3]
     assert read_damaged(small.path) == {"teachers/one": [3]}
 
 
@@ -248,7 +248,7 @@ def test_a_repair_that_is_killed_half_way_is_taken_up_again(small: SmallCache, m
     shard.write_bytes(b"short")
 
     def be_killed(cache: Path, column: Any, block: int) -> None:
-        tick_path(cache, column, block).unlink()
+        marker_path(cache, column, block).unlink()
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -257,7 +257,7 @@ def test_a_repair_that_is_killed_half_way_is_taken_up_again(small: SmallCache, m
             find_missing(small.path, work_of(small), None, repair=True)
     assert shard.exists()
     assert sorted(find_missing(small.path, work_of(small), None, repair=True)) == [0, 1]
-    assert not shard.exists(), "the next writer would find the damaged shard and tick it as good"
+    assert not shard.exists(), "the next writer would find the damaged shard and marker it as good"
 
 
 @pytest.mark.parametrize(

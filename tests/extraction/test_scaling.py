@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from difom_cache.cli import app
 from difom_cache.errors import SettingsError
-from difom_cache.extraction.scaling import Cluster, Workload, most_useful_workers, predict, spell_prediction
+from difom_cache.extraction.scaling import Cluster, Workload, format_prediction, most_useful_workers, predict
 
 LOAD = Workload(frames=1000, views=8, view_bytes=500_000, frame_bytes=100_000, block_views=100)
 
@@ -55,7 +55,7 @@ def test_price_counts_every_worker_for_as_long_as_the_pass_takes() -> None:
 
 
 def test_line_of_the_table_names_time_and_limit() -> None:
-    line = spell_prediction(8, predict(LOAD, Cluster(rate=100, workers=8, start_s=0, write_bytes_s=100e6)))
+    line = format_prediction(8, predict(LOAD, Cluster(rate=100, workers=8, start_s=0, write_bytes_s=100e6)))
     assert "40 s" in line and "4.0 GB" in line and line.endswith("limit: writing")
 
 

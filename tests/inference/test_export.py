@@ -21,7 +21,7 @@ from difom_train.students.saved import load_student, save_student
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install 'difom[onnx]'), so nothing is exported")
 
-SCRIPT = Path(__file__).parent.parent / "docs" / "run_exported.py"
+SCRIPT = Path(__file__).parents[2] / "docs" / "run_exported.py"
 # Warnings of the exporter's own code, which no caller can mend.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*"),

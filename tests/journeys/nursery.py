@@ -85,11 +85,11 @@ def finish(cache: Path, settings: Settings, log: Path) -> dict[str, Any]:
     return done | {"digests": open_cache(cache).content_digests()}
 
 
-def ticked(cache: Path) -> dict[str, list[int]]:
-    """Return the blocks that are ticked, by column folder."""
+def marked(cache: Path) -> dict[str, list[int]]:
+    """Return the blocks that are marked, by column folder."""
     found: dict[str, list[int]] = {}
-    for tick in sorted(cache.glob("**/ticks/[0-9]*.json")):
-        found.setdefault(str(tick.parent.parent.relative_to(cache)), []).append(int(tick.stem))
+    for marker in sorted(cache.glob("**/ticks/[0-9]*.json")):
+        found.setdefault(str(marker.parent.parent.relative_to(cache)), []).append(int(marker.stem))
     return found
 
 
@@ -113,10 +113,10 @@ def kill_once(cache: Path, settings: Settings, blocks: int, after_s: float) -> d
     Counted in blocks, the kill meets the same work on a busy machine as on a calm one.
 
     Returns:
-        What it had computed and ticked.
+        What it had computed and marked.
     """
     log = cache.with_name(f"{cache.name}-{time.monotonic_ns()}")
-    before = ticked(cache)
+    before = marked(cache)
     child = start(cache, settings, log)
     ended = False
     while len(moments(log)) < blocks and not ended:
@@ -128,10 +128,10 @@ def kill_once(cache: Path, settings: Settings, blocks: int, after_s: float) -> d
     if not ended:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    after = ticked(cache)
+    after = marked(cache)
     lost = {f: sorted(set(b) - set(after.get(f, []))) for f, b in computed(log).items()}
     again = {f: sorted(set(b) & set(before.get(f, []))) for f, b in computed(log).items()}
-    return {"ended": ended, "ticked": after, "lost": lost, "again": again}
+    return {"ended": ended, "marked": after, "lost": lost, "again": again}
 
 
 def kill(root: Path, settings: Settings, runs: int, chained: int, seed: int) -> dict[str, Any]:

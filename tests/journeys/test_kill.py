@@ -22,7 +22,7 @@ from difom_cache.errors import CacheError, CacheSpaceError
 from difom_cache.extraction.run import ColumnWork, extract, find_missing
 from difom_cache.store.atomic import remove_stale
 from difom_cache.store.layout import shard_path
-from difom_cache.store.ledger import read_ticks
+from difom_cache.store.ledger import read_markers
 from difom_cache.store.reader import open_cache
 from difom_cache.store.stats import fold_statistics
 
@@ -55,14 +55,14 @@ def nursery() -> Iterator[Nursery]:
 
 
 def assert_kills_lost_little(answer: dict[str, Any], blocks: int) -> None:
-    """Every killed run kept its ticked blocks, lost at most one that was computed, and ended at the same digests."""
+    """Every killed run kept its marked blocks, lost at most one that was computed, and ended at the same digests."""
     reference = answer["reference"]
     for number, kill in enumerate(answer["kills"]):
         told = f"run {number}: {kill}"
         assert kill["finished"]["complete"] and kill["finished"]["digests"] == reference["digests"], told
         for folder in reference["digests"].keys() - {"cache"}:
-            ticked = len(kill["ticked"].get(folder, []))
-            assert kill["finished"]["computed"].get(folder, 0) == blocks - ticked, told
+            marked = len(kill["marked"].get(folder, []))
+            assert kill["finished"]["computed"].get(folder, 0) == blocks - marked, told
         assert sum(map(len, kill["lost"].values())) <= 1, told
         assert not kill["left"], told
     for kill in answer["chain"]:
@@ -110,12 +110,12 @@ def write_whole(path: Path) -> None:
     """Write what is missing of a cache of two blocks, as an extraction does."""
     arrays = draw_arrays(TWO_BLOCKS)
     for column in start_small_cache(path, TWO_BLOCKS).values():
-        ticks = read_ticks(path, column)
+        markers = read_markers(path, column)
         for block in range(column.blocks):
-            if block not in ticks:
+            if block not in markers:
                 write_small_block(path, column, block, arrays, 6)
         if column.folder != "pictures":
-            fold_statistics(path, column, read_ticks(path, column))
+            fold_statistics(path, column, read_markers(path, column))
     remove_stale(path)
 
 
@@ -231,7 +231,7 @@ def spoil(path: Path, whole: SmallCache, harm: str) -> None:
     shard = shard_path(path, column, column.arrays[0], 1)
     if harm == "short shard":
         os.truncate(shard, 9)
-    elif harm == "unreadable tick":
+    elif harm == "unreadable marker":
         (path / "teachers/one/ticks/000001.json").write_text("{")
     else:
         shard.write_bytes(bytes(shard.stat().st_size))
@@ -240,7 +240,7 @@ def spoil(path: Path, whole: SmallCache, harm: str) -> None:
 
 @forks
 @every_call
-@pytest.mark.parametrize("harm", ["short shard", "unreadable tick", "listed"])
+@pytest.mark.parametrize("harm", ["short shard", "unreadable marker", "listed"])
 def test_a_repair_killed_at_any_file_system_call_is_completed(
     whole: SmallCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str, step: int
 ) -> None:
@@ -268,7 +268,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SMALL = {"teacher": "dinov2:tiny@56", "weights": "random", "input_size": 64, "views": 4, "quiet": True}
 
 
-def test_every_file_is_synced_published_and_its_folder_synced_before_its_tick(
+def test_every_file_is_synced_published_and_its_folder_synced_before_its_marker(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trace: list[tuple[str, str]] = []
@@ -289,14 +289,14 @@ def test_every_file_is_synced_published_and_its_folder_synced_before_its_tick(
     monkeypatch.undo()
     cache, shards = open_cache(tmp_path / "feats"), 0
     for column in cache.columns():
-        for block in cache.ticks(column):
-            tick = trace.index(("publish", str(tmp_path / f"feats/{column.folder}/ticks/{block:06d}.json")))
+        for block in cache.markers(column):
+            marker = trace.index(("publish", str(tmp_path / f"feats/{column.folder}/ticks/{block:06d}.json")))
             for array in column.arrays:
                 path = shard_path(cache.path, column, array, block)
                 publish = trace.index(("publish", str(path)))
                 kind, temp = trace[publish - 1]
                 folder = trace.index(("fsync", str(path.parent)), publish)
-                assert kind == "temp" and trace.index(("fsync", temp)) < publish < folder < tick
+                assert kind == "temp" and trace.index(("fsync", temp)) < publish < folder < marker
                 shards += 1
     assert shards == sum(column.blocks * len(column.arrays) for column in cache.columns()) > 8
 
@@ -319,11 +319,11 @@ def test_a_disk_that_fills_up_while_extracting_ends_in_one_line_and_goes_on_afte
         with pytest.raises(CacheSpaceError, match=r"No space left on device\. What is finished is safe; make room"):
             extract(data=data, cache=tmp_path / "feats", **SMALL)
     half = open_cache(tmp_path / "feats")
-    ticked = {column.folder: len(half.ticks(column)) for column in half.columns()}
-    assert sum(ticked.values()) > 0
+    marked = {column.folder: len(half.markers(column)) for column in half.columns()}
+    assert sum(marked.values()) > 0
     report = extract(data=data, cache=tmp_path / "feats", **SMALL)
     assert report.complete
-    assert all(report.computed_blocks[folder] + count == half.column(folder).blocks for folder, count in ticked.items())
+    assert all(report.computed_blocks[folder] + count == half.column(folder).blocks for folder, count in marked.items())
     assert open_cache(tmp_path / "feats").content_digests() == open_cache(tmp_path / "roomy").content_digests()
 
 

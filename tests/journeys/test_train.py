@@ -27,7 +27,7 @@ from difom_cache import (
 from difom_train import evaluate, load_student, train
 from difom_train.config import change_settings, read_recipe
 from difom_train.data.caches import JointCache
-from difom_train.data.loader import Batch, Waiting
+from difom_train.data.loader import Batch, DataTimer
 from difom_train.training.build import Setting, Sources, build_learner, choose_rows, join_parts, open_feed, plan_run
 from difom_train.training.checkpoint import read_checkpoint
 from difom_train.training.fabric import open_fabric
@@ -199,7 +199,7 @@ def test_fifty_steps_with_the_teacher_in_the_loop_equal_fifty_from_the_cache(dat
         while len(losses[name]) < 50:
             epoch, step = divmod(len(losses[name]), feed.steps)
             if step == 0:
-                stored = feed.train_batches(epoch, learner.distiller.taps, distils=True, waiting=Waiting())
+                stored = feed.train_batches(epoch, learner.distiller.taps, distils=True, timer=DataTimer())
                 batches = stored if name == "cached" else (live_batch(setting.cache, each) for each in stored)
             taken, _ = take_step(plan, parts, plan.phases[1], batches, epoch, step, {})
             losses[name].append(float(taken["loss"]))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from small_cache import write_small_cache
 
-from difom_cache.maintenance.info import info, spell_info
+from difom_cache.maintenance.info import format_info, info
 from difom_cache.store.ledger import write_damaged
 
 
@@ -28,12 +28,12 @@ def test_bytes_of_a_view_are_those_of_its_arrays(feats: Path):
 
 def test_an_unfinished_column_is_called_incomplete(tmp_path: Path):
     feats = write_small_cache(tmp_path / "feats", leave_out=(1,)).path
-    assert "teachers/one: incomplete, 3 of 4 blocks" in spell_info(info(feats))
+    assert "teachers/one: incomplete, 3 of 4 blocks" in format_info(info(feats))
 
 
 def test_damaged_blocks_are_named(feats: Path):
     write_damaged(feats, {"teachers/one": [2]})
-    assert "damaged blocks: [2]" in spell_info(info(feats))
+    assert "damaged blocks: [2]" in format_info(info(feats))
 
 
 def test_a_perfect_code_has_cosine_one_and_no_error(feats: Path):

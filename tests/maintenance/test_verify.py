@@ -11,8 +11,8 @@ from safetensors.numpy import load
 from difom_cache.errors import CacheDamagedError, CacheIdentityError, EngineError
 from difom_cache.extraction.run import extract
 from difom_cache.maintenance.copy import finish
-from difom_cache.maintenance.verify import spell_report, verify
-from difom_cache.store.layout import shard_path, tick_path, totals_path
+from difom_cache.maintenance.verify import format_report, verify
+from difom_cache.store.layout import marker_path, shard_path, totals_path
 from difom_cache.store.reader import Cache, open_cache
 
 SMALL = {"teacher": "dinov2:tiny@56", "weights": "random", "input_size": 64, "views": 3, "quiet": True}
@@ -44,10 +44,10 @@ def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-7])
 
 
-def edit_tick(path: Path) -> None:
-    tick = json.loads(path.read_text())
-    next(iter(tick["files"].values()))["sha256"] = "0" * 64
-    path.write_text(json.dumps(tick))
+def edit_marker(path: Path) -> None:
+    marker = json.loads(path.read_text())
+    next(iter(marker["files"].values()))["sha256"] = "0" * 64
+    path.write_text(json.dumps(marker))
 
 
 def test_a_sound_cache_is_called_sound(cache: Cache):
@@ -62,16 +62,16 @@ def test_a_harmed_shard_is_named_and_extraction_makes_just_its_block_anew(cache:
     harm(shard_of(cache, 1))
     report = verify(cache.path)
     assert report.damaged == {"teachers/dinov2": [1]}
-    assert str(shard_of(cache, 1)) in spell_report(report)
+    assert str(shard_of(cache, 1)) in format_report(report)
     again = extract(data=data, cache=cache.path, **SMALL)
     assert dict(again.computed_blocks) == {"teachers/dinov2": 1}
     assert open_cache(cache.path).content_digests() == before
     assert verify(cache.path).sound
 
 
-def test_an_edited_tick_is_named_and_its_block_made_anew(cache: Cache, data: Path):
+def test_an_edited_marker_is_named_and_its_block_made_anew(cache: Cache, data: Path):
     before = cache.content_digests()
-    edit_tick(tick_path(cache.path, cache.column("teachers/dinov2"), 0))
+    edit_marker(marker_path(cache.path, cache.column("teachers/dinov2"), 0))
     assert verify(cache.path).damaged == {"teachers/dinov2": [0]}
     assert dict(extract(data=data, cache=cache.path, **SMALL).computed_blocks) == {"teachers/dinov2": 1}
     assert open_cache(cache.path).content_digests() == before
@@ -89,7 +89,7 @@ def test_lost_statistics_are_a_problem_that_names_the_way_out(cache: Cache):
     totals_path(cache.path, "teachers/dinov2").unlink()
     report = verify(cache.path)
     assert not report.sound
-    assert "difom-cache finish" in spell_report(report)
+    assert "difom-cache finish" in format_report(report)
 
 
 def test_a_flipped_byte_in_the_statistics_is_named_and_mended_as_the_message_says(cache: Cache):

@@ -81,8 +81,8 @@ def test_digests_are_made_as_the_document_says(tmp_path: Path) -> None:
     write_small_cache(tmp_path)
     columns = {}
     for folder in ("pictures", "teachers/one"):
-        ticks = {str(int(p.stem)): json.loads(p.read_text()) for p in (tmp_path / folder / "ticks").glob("*.json")}
-        files = {block: {name: f["sha256"] for name, f in tick["files"].items()} for block, tick in ticks.items()}
+        markers = {str(int(p.stem)): json.loads(p.read_text()) for p in (tmp_path / folder / "ticks").glob("*.json")}
+        files = {block: {name: f["sha256"] for name, f in marker["files"].items()} for block, marker in markers.items()}
         identity = json.loads((tmp_path / folder / "identity.json").read_text())
         columns[folder] = digest({"files": files, "folder": folder, "identity": identity})
     whole = digest({"columns": columns, "identity": json.loads((tmp_path / "identity.json").read_text())})

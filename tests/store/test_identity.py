@@ -10,33 +10,33 @@ from difom_cache.errors import CacheFormatError, CacheIdentityError
 from difom_cache.store.columns import teacher_column
 from difom_cache.store.identity import content_digest, fix_identity, name_differences, read_identity
 from difom_cache.store.layout import FORMAT_VERSION
-from difom_cache.store.ledger import read_ticks
+from difom_cache.store.ledger import read_markers
 from difom_cache.store.reader import open_cache
 from difom_cache.store.writer import create_column
 
-WAY_OUT = "Choose another path."
+HINT = "Choose another path."
 
 
 def test_an_identity_that_was_fixed_is_read_back(tmp_path: Path) -> None:
-    held = fix_identity(tmp_path / "cache", identity_of(), way_out=WAY_OUT)
+    held = fix_identity(tmp_path / "cache", identity_of(), hint=HINT)
     assert held == identity_of() == read_identity(tmp_path / "cache")
 
 
 def test_the_same_identity_may_come_again(tmp_path: Path) -> None:
-    fix_identity(tmp_path, identity_of(), way_out=WAY_OUT)
+    fix_identity(tmp_path, identity_of(), hint=HINT)
     before = (tmp_path / "identity.json").stat().st_mtime_ns
-    fix_identity(tmp_path, identity_of(), way_out=WAY_OUT)
+    fix_identity(tmp_path, identity_of(), hint=HINT)
     assert (tmp_path / "identity.json").stat().st_mtime_ns == before
 
 
 def test_another_identity_is_refused_with_both_values_and_a_way_out(tmp_path: Path) -> None:
-    fix_identity(tmp_path, identity_of(), way_out=WAY_OUT)
+    fix_identity(tmp_path, identity_of(), hint=HINT)
     other = identity_of(picture_px=16, plan=identity_of()["plan"] | {"seed": 7})
     with pytest.raises(CacheIdentityError) as caught:
-        fix_identity(tmp_path, other, way_out=WAY_OUT)
+        fix_identity(tmp_path, other, hint=HINT)
     assert "picture_px: held 8, this run 16" in str(caught.value)
     assert "plan.seed: held 0, this run 7" in str(caught.value)
-    assert str(caught.value).endswith(WAY_OUT)
+    assert str(caught.value).endswith(HINT)
     assert read_identity(tmp_path) == identity_of()
 
 
@@ -94,7 +94,7 @@ def test_equal_contents_have_equal_digests_whatever_the_order_of_writing(tmp_pat
 def test_one_other_value_is_another_digest(tmp_path: Path) -> None:
     cache = write_small_cache(tmp_path, Shape(records=3))
     column, identity = cache.columns["teachers/one"], teacher_identity(Shape(records=3))
-    ticks = read_ticks(tmp_path, column)
-    first = content_digest(identity, column, ticks)
-    assert content_digest(identity | {"batch": 3}, column, ticks) != first
-    assert content_digest(identity, column, {0: ticks[0]}) != first
+    markers = read_markers(tmp_path, column)
+    first = content_digest(identity, column, markers)
+    assert content_digest(identity | {"batch": 3}, column, markers) != first
+    assert content_digest(identity, column, {0: markers[0]}) != first

@@ -12,9 +12,9 @@ from difom_cache.store.layout import (
     array_metadata,
     canonical,
     choose_block_rows,
+    marker_path,
     moments_path,
     shard_path,
-    tick_path,
 )
 
 CODE = ArraySpec("block11@16/code", (256, 22, 22), "int8", ("row", "channel", "y", "x"))
@@ -59,7 +59,7 @@ def test_paths_are_those_of_the_format(tmp_path: Path) -> None:
     column = Column("teachers/dinov2", (CODE,), rows=100, block_rows=16)
     below = [
         shard_path(tmp_path, column, CODE, 3),
-        tick_path(tmp_path, column, 3),
+        marker_path(tmp_path, column, 3),
         moments_path(tmp_path, column, 3),
     ]
     assert [str(path.relative_to(tmp_path)) for path in below] == [

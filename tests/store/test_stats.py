@@ -9,7 +9,7 @@ from small_cache import SmallCache, moments_of, write_small_cache
 
 from difom_cache.errors import CacheDamagedError, CacheIncompleteError
 from difom_cache.store import stats
-from difom_cache.store.ledger import read_ticks
+from difom_cache.store.ledger import read_markers
 from difom_cache.store.reader import open_cache
 from difom_cache.store.stats import Moments, fold_statistics, read_moments, read_statistics, write_moments
 
@@ -29,7 +29,7 @@ def small(written: SmallCache, tmp_path: Path) -> SmallCache:
 
 def fold(small: SmallCache) -> bool:
     column = small.columns["teachers/one"]
-    return fold_statistics(small.path, column, read_ticks(small.path, column))
+    return fold_statistics(small.path, column, read_markers(small.path, column))
 
 
 def expected(small: SmallCache) -> np.ndarray:
@@ -127,17 +127,17 @@ def test_statistics_read_while_another_writer_folds_them_are_whole(
     small: SmallCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     column, whole_read = small.columns["teachers/one"], stats.read_moments
-    ticks = read_ticks(small.path, column)
+    markers = read_markers(small.path, column)
 
     def fold_meanwhile(path: Path) -> dict[str, Moments]:
         read = whole_read(path)
         with monkeypatch.context() as other_writer:
             other_writer.setattr(stats, "read_moments", whole_read)
-            fold_statistics(small.path, column, ticks)
+            fold_statistics(small.path, column, markers)
         return read
 
     monkeypatch.setattr(stats, "read_moments", fold_meanwhile)
-    assert read_statistics(small.path, column, ticks, TAP).count == 12 * 16
+    assert read_statistics(small.path, column, markers, TAP).count == 12 * 16
 
 
 def test_one_channel_has_a_covariance_too(small: SmallCache) -> None:

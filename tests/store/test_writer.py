@@ -1,4 +1,4 @@
-"""Writing: skeletons that say what will be there, blocks that are whole, and whose tick comes last."""
+"""Writing: skeletons that say what will be there, blocks that are whole, and whose marker comes last."""
 
 import csv
 import hashlib
@@ -21,13 +21,13 @@ from small_cache import (
 )
 
 from difom_cache.errors import CacheIdentityError, CacheSpaceError
-from difom_cache.store.ledger import read_ticks
+from difom_cache.store.ledger import read_markers
 from difom_cache.store.reader import open_cache
 from difom_cache.store.writer import (
     RowTable,
     create_cache,
     create_column,
-    spell_records,
+    format_records,
     write_block,
     write_constant,
 )
@@ -48,8 +48,8 @@ def test_records_are_a_csv_in_the_order_of_the_rows() -> None:
         "width": 3,
         "height": 2,
     }
-    spelled = spell_records([line | {"image_sha256": "a", "mask_sha256": ""}])
-    (read,) = csv.DictReader(spelled.decode().splitlines())
+    formatted = format_records([line | {"image_sha256": "a", "mask_sha256": ""}])
+    (read,) = csv.DictReader(formatted.decode().splitlines())
     assert read["id"] == 'set/a "b", c'
     assert list(read) == [
         "id",
@@ -80,7 +80,9 @@ def test_an_identity_comes_before_everything_else(tmp_path: Path, monkeypatch: p
         assert below[0] == f"{folder}identity.json"
 
 
-def test_the_tick_of_a_block_is_published_after_all_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_marker_of_a_block_is_published_after_all_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     column = start_small_cache(tmp_path)["teachers/one"]
     order: list[str] = []
     link = os.link
@@ -113,15 +115,15 @@ def test_two_caches_of_one_content_are_equal_byte_by_byte(tmp_path: Path) -> Non
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-def test_the_second_writer_of_a_block_ticks_what_lies_there(tmp_path: Path) -> None:
+def test_the_second_writer_of_a_block_marks_what_lies_there(tmp_path: Path) -> None:
     column, arrays = start_small_cache(tmp_path)["pictures"], draw_arrays()
     path = tmp_path / "pictures/image/c.0.0.0.0"
     write_small_block(tmp_path, column, 0, arrays, 12)
-    first = read_ticks(tmp_path, column)[0].files["image"]
+    first = read_markers(tmp_path, column)[0].files["image"]
     (tmp_path / "pictures/ticks/000000.json").unlink()
     other = draw_arrays(seed=1)
-    tick = write_block(tmp_path, column, 0, {"image": other["image"][:4], "mask": other["mask"][:4]})
-    assert tick.files["image"] == first
+    marker = write_block(tmp_path, column, 0, {"image": other["image"][:4], "mask": other["mask"][:4]})
+    assert marker.files["image"] == first
     assert hashlib.sha256(path.read_bytes()).hexdigest() == first.sha256
 
 
@@ -135,7 +137,7 @@ def test_arrays_that_are_not_those_of_the_column_are_refused(tmp_path: Path, row
     assert not (tmp_path / "pictures/ticks").exists()
 
 
-def test_a_block_that_does_not_fit_on_the_disk_is_not_ticked_and_is_written_once_there_is_room(
+def test_a_block_that_does_not_fit_on_the_disk_is_not_markered_and_is_written_once_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     column, write, written_bytes = start_small_cache(tmp_path)["teachers/one"], os.write, 0
@@ -151,10 +153,10 @@ def test_a_block_that_does_not_fit_on_the_disk_is_not_ticked_and_is_written_once
         full_disk.setattr(os, "write", fill_up)
         with pytest.raises(CacheSpaceError, match=r"scale/c\.0\.0: No space left on device\. What is finished is safe"):
             write_small_block(tmp_path, column, 0, draw_arrays(), 12)
-    assert read_ticks(tmp_path, column) == {}
+    assert read_markers(tmp_path, column) == {}
     assert not list(tmp_path.rglob(".tmp-*"))
     write_small_block(tmp_path, column, 0, draw_arrays(), 12)
-    assert sorted(read_ticks(tmp_path, column)) == [0]
+    assert sorted(read_markers(tmp_path, column)) == [0]
 
 
 def test_another_cache_is_refused_before_a_byte_of_it_is_written(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from difom_cache.errors import SettingsError, WeightsError
 from difom_cache.teachers.catalogue import build_teacher, parse_teacher
-from difom_cache.teachers.describe import describe_teachers, spell_teachers
+from difom_cache.teachers.describe import describe_teachers, format_teachers
 from difom_cache.teachers.fetch import fetch_weights
 
 
@@ -91,7 +91,7 @@ def test_bytes_of_a_view_are_a_byte_a_value_and_a_scale_a_channel(described):
 
 
 def test_the_table_has_a_line_for_every_teacher_and_a_star_at_the_defaults(described):
-    table = spell_teachers(list(described.values()))
+    table = format_teachers(list(described.values()))
     lines = {line.split()[0]: line for line in table.splitlines() if line}
     assert all(f"{name}{'*' if entry['default'] else ''}" in lines for name, entry in described.items())
     assert "89.7 M" in lines["sam:vit_b*"] and "220,928" in lines["sam:vit_b*"] and "1024 px" in lines["sam:vit_b*"]
