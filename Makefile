@@ -2,6 +2,7 @@
 # make test       everything that must hold: style, types, walls, units, journeys (under ten minutes on two cores)
 # make test-slow  kill sweeps, full-size teachers, real data
 # make lint       style, types and walls alone
+# make docs       the documentation as pages, in build/site
 #
 # Each sets up .venv by itself with any Python >= 3.11 and nothing else, and reuses it until pyproject.toml or
 # constraints.txt changes. PYTHON=/path/to/python3 picks the interpreter.
@@ -14,7 +15,7 @@ NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(firstword $(foreach py,python3 python3.11 python3.12 python3.13 python,\
 	$(if $(filter yes,$(shell $(py) -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo yes)),$(py))))
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint docs clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml constraints.txt
@@ -40,6 +41,10 @@ test-slow: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/difom-train demo --out demo
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

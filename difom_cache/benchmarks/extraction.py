@@ -49,7 +49,7 @@ class Rig:
     """What every way of one benchmark shares.
 
     Attributes:
-        teacher: "NAME[:VARIANT][@PX]".
+        teacher: `NAME[:VARIANT][@PX]`.
         weights: "hub", "random" or a path.
         records: the pictures.
         device: where the network runs.
@@ -95,7 +95,7 @@ def bench_teacher(
     """Return pictures a second of each way, from JPEG to stored bytes and of the network alone, ready for JSON.
 
     Args:
-        teacher: "NAME[:VARIANT][@PX]".
+        teacher: `NAME[:VARIANT][@PX]`.
         data: a manifest, a benchmark's root or any folder inside it.
         weights: "hub", "random" or a path.
         views: pictures in each run.

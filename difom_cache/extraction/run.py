@@ -102,7 +102,7 @@ def extract(
     """Run teachers once over augmented views of a data set and keep their features; finish what an earlier run began.
 
     Args:
-        teacher: one or several "NAME[:VARIANT][@PX]".
+        teacher: one or several `NAME[:VARIANT][@PX]`.
         data: a manifest, a benchmark's root or any folder inside it.
         cache: folder to fill.
         weights: "hub", "random" or a path; for all teachers named.

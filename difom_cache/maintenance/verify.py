@@ -71,7 +71,7 @@ def verify(
         recompute: so many random views are rendered and encoded again and compared with what is stored.
         equivariance: also compare mirrored cached maps with maps of mirrored pictures.
         data: where the pictures are, for the two options above.
-        teacher: how to build the teachers ("NAME[:VARIANT][@PX]"); by default as their identities say.
+        teacher: how to build the teachers (`NAME[:VARIANT][@PX]`); by default as their identities say.
         weights: of those teachers.
         device: they run on.
         seed: of the choice of views.

@@ -35,7 +35,7 @@ def build_teacher(
     """Return the teacher that `spec` names, with its weights, on `device`.
 
     Args:
-        spec: "NAME[:VARIANT][@PX]", such as "sam", "dinov2:large@518", "onnx:FILE" or "student:RUN".
+        spec: `NAME[:VARIANT][@PX]`, such as "sam", "dinov2:large@518", "onnx:FILE" or "student:RUN".
         weights: "hub", "random" or the path of a file or folder.
         taps: see `TeacherOrder`.
         device: "cpu", "cuda" or "cuda:N".
@@ -66,7 +66,7 @@ def build_teacher(
 
 
 def parse_teacher(spec: str) -> tuple[str, str, int | None]:
-    """Return (name, variant, input px or None) of "NAME[:VARIANT][@PX]"; a variant may be a path.
+    """Return (name, variant, input px or None) of `NAME[:VARIANT][@PX]`; a variant may be a path.
 
     Raises:
         SettingsError: there is no name.
