@@ -175,9 +175,9 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check every file against its marker; name what is damaged. Exits with 1 where something is."""
-    from difom_cache.maintenance.verify import as_json as format_json
-    from difom_cache.maintenance.verify import format_report
     from difom_cache.maintenance.verify import verify as check
+    from difom_cache.maintenance.verify_report import as_json as format_json
+    from difom_cache.maintenance.verify_report import format_report
 
     report = check(
         cache,

@@ -11,7 +11,8 @@ from safetensors.numpy import load
 from difom_cache.errors import CacheDamagedError, CacheIdentityError, EngineError
 from difom_cache.extraction.run import extract
 from difom_cache.maintenance.copy import finish
-from difom_cache.maintenance.verify import format_report, verify
+from difom_cache.maintenance.verify import verify
+from difom_cache.maintenance.verify_report import format_report
 from difom_cache.store.layout import marker_path, shard_path, totals_path
 from difom_cache.store.reader import Cache, open_cache
 

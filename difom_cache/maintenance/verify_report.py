@@ -1,0 +1,49 @@
+"""What a check of a cache found, and how it is told."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class VerifyReport:
+    """What was found: problems as sentences, damaged and missing blocks by column folder, comparisons by tap."""
+
+    checked_files: int = 0
+    problems: list[str] = field(default_factory=list)
+    damaged: dict[str, list[int]] = field(default_factory=dict)
+    missing: dict[str, list[int]] = field(default_factory=dict)
+    recomputed: dict[str, dict[str, float]] = field(default_factory=dict)
+    mirrored: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing was found damaged; missing blocks are no damage."""
+        return not self.problems
+
+
+def format_report(report: VerifyReport) -> str:
+    """Return what was found, a line each."""
+    lines = [*report.problems]
+    for folder, blocks in report.missing.items():
+        lines.append(
+            f"{folder}: {len(blocks)} blocks are not there yet; `difom-cache extract` with the same arguments makes them"
+        )
+    for name, figures in report.recomputed.items():
+        lines.append(
+            f"{name}: stored against live over {figures['views']:.0f} views: cosine {figures['cosine_mean']:.6f}, "
+            f"1st percentile {figures['cosine_percentile_1']:.6f}, largest error {figures['max_error']:.3g}"
+        )
+    for tap, cosine in report.mirrored.items():
+        lines.append(f"{tap}: a mirrored cached map against the map of the mirrored picture: cosine {cosine:.4f}")
+    if report.damaged:
+        named = ", ".join(f"{folder} {numbers}" for folder, numbers in report.damaged.items())
+        lines.append(f"damaged blocks: {named}; `difom-cache extract` with the same arguments makes just those anew")
+    lines.append(
+        f"{report.checked_files} files checked, {'sound' if report.sound else f'{len(report.problems)} problems'}"
+    )
+    return "\n".join(lines)
+
+
+def as_json(report: VerifyReport) -> dict[str, Any]:
+    """Return the report for a program to read."""
+    return {**vars(report), "sound": report.sound}
