@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` loads the same names
     from difom_cache.benchmarks.extraction import bench_teacher as bench_teacher
     from difom_cache.benchmarks.random_cache import write_random_cache as write_random_cache
+    from difom_cache.data.budget import draw_budget as draw_budget
     from difom_cache.data.check import check_records as check_records
     from difom_cache.data.images import PICTURE_SUFFIXES as PICTURE_SUFFIXES
     from difom_cache.data.images import read_image as read_image
@@ -76,6 +77,7 @@ __all__ = [
     "copy",
     "describe_teachers",
     "digest_tensors",
+    "draw_budget",
     "draw_plan",
     "drop",
     "export_hdf5",
@@ -122,6 +124,7 @@ _HOMES = {
     "copy": "maintenance.copy",
     "describe_teachers": "teachers.describe",
     "digest_tensors": "teachers.weights",
+    "draw_budget": "data.budget",
     "draw_plan": "views.plan",
     "drop": "maintenance.copy",
     "export_hdf5": "maintenance.hdf5",
