@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` lo
     from difom_cache.maintenance.show import show as show
     from difom_cache.maintenance.verify import verify as verify
     from difom_cache.painting.sample import paint_sample as paint_sample
+    from difom_cache.store.atomic import draft_of as draft_of
+    from difom_cache.store.atomic import write_atomic as write_atomic
     from difom_cache.store.layout import TapSpec as TapSpec
     from difom_cache.store.reader import Cache as Cache
     from difom_cache.store.reader import open_cache as open_cache
@@ -77,6 +79,7 @@ __all__ = [
     "copy",
     "describe_teachers",
     "digest_tensors",
+    "draft_of",
     "draw_budget",
     "draw_plan",
     "drop",
@@ -98,6 +101,7 @@ __all__ = [
     "replay_valid",
     "show",
     "verify",
+    "write_atomic",
     "write_manifest",
     "write_random_cache",
 ]
@@ -124,6 +128,7 @@ _HOMES = {
     "copy": "maintenance.copy",
     "describe_teachers": "teachers.describe",
     "digest_tensors": "teachers.weights",
+    "draft_of": "store.atomic",
     "draw_budget": "data.budget",
     "draw_plan": "views.plan",
     "drop": "maintenance.copy",
@@ -145,6 +150,7 @@ _HOMES = {
     "replay_valid": "views.replay",
     "show": "maintenance.show",
     "verify": "maintenance.verify",
+    "write_atomic": "store.atomic",
     "write_manifest": "data.manifest",
     "write_random_cache": "benchmarks.random_cache",
 }

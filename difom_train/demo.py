@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from difom_cache import Record, extract, load_records, paint_sample, read_image, read_mask, show
+from difom_cache import Record, draft_of, extract, load_records, paint_sample, read_image, read_mask, show, write_atomic
 from difom_train.evaluation.evaluate import Evaluation, evaluate
 from difom_train.evaluation.files import mask_path
 from difom_train.evaluation.summary import render_columns
@@ -85,9 +85,8 @@ def demo(out: str | Path = "demo", *, size: DemoSize | None = None) -> Path:
     [distilled] = train("unet", cache, "difom-multiscale", out / "runs/distilled", **common)
     print("\n5/5 scoring all three on five painted test sets", flush=True)
     scored = {run.name: evaluate(run, sample / "TestDataset", workers=0) for run in (teacher, baseline, distilled)}
-    results.mkdir(parents=True, exist_ok=True)
     table = render_table(scored)
-    (results / "table.txt").write_text(table + "\n", encoding="utf-8")
+    write_atomic(results / "table.txt", f"{table}\n".encode())
     draw_results(results, cache, scored, load_records(sample / "TestDataset"))
     print(f"\n{table}\n\npictures: {results}; curves: {out}/runs/*/curves.png\n\n{NEXT_STEP}")
     return results
@@ -138,7 +137,8 @@ def draw_results(results: Path, cache: Path, scored: Mapping[str, Evaluation], r
         draw.text((column * (TILE_PX + GAP_PX), 2), label, fill="black", font=font)
     for number, row in enumerate(rows):
         sheet.paste(row, (0, CAPTION_PX + number * row.height))
-    sheet.save(results / "predictions.png")
+    with draft_of(results / "predictions.png") as path:
+        sheet.save(path)
 
 
 def draw_row(record: Record, scored: Mapping[str, Evaluation]) -> Image.Image:

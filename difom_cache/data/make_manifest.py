@@ -6,6 +6,7 @@ from pathlib import Path
 from difom_cache.data.check import Report, check_records
 from difom_cache.data.manifest import Record, load_records, write_manifest, write_names
 from difom_cache.data.montage import draw_montage
+from difom_cache.store.atomic import write_atomic
 
 
 def make_manifest(
@@ -40,7 +41,7 @@ def make_manifest(
     report = check_records(records)
     if out is not None:
         text = json.dumps(report.as_json(), indent=1, ensure_ascii=False)
-        out.with_suffix(".check.json").write_text(text + "\n", encoding="utf-8")
+        write_atomic(out.with_suffix(".check.json"), f"{text}\n".encode())
         montage = montage or out.with_suffix(".check.png")
     if montage is not None:
         draw_montage(report, records, montage)

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from difom_cache.data.benchmark import CLINICDB_SIZE_PX, read_frames
 from difom_cache.data.images import read_size, size_of_bytes
 from difom_cache.data.layouts import Pair, PictureFolder, find_folders, natural_key, pair_files
 from difom_cache.errors import DataError, ManifestError, SettingsError, name_nearest
+from difom_cache.store.atomic import write_atomic
 
 SPLITS = ("train", "val", "test")
 VAL_SHARE = 10  # every tenth group of the training records; not tuned
@@ -126,15 +128,13 @@ def write_manifest(records: Sequence[Record], path: Path) -> None:
         whole = file if file.is_absolute() else file.absolute()
         return (whole.relative_to(folder) if whole.is_relative_to(folder) else whole).as_posix()
 
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(COLUMNS)
-        for record in records:
-            values = {name: getattr(record, name) for name in COLUMNS}
-            rows.writerow({**values, "image": format_path(record.image), "mask": format_path(record.mask)}.values())
-    draft.replace(path)
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for record in records:
+        values = {name: getattr(record, name) for name in COLUMNS}
+        rows.writerow({**values, "image": format_path(record.image), "mask": format_path(record.mask)}.values())
+    write_atomic(path, text.getvalue().encode())
 
 
 def write_names(records: Sequence[Record], folder: Path) -> list[Path]:
@@ -143,14 +143,14 @@ def write_names(records: Sequence[Record], folder: Path) -> list[Path]:
     This is how data_manifests/ is made: it says which pictures a benchmark consists of, and holds none of them.
     """
     paths = []
-    folder.mkdir(parents=True, exist_ok=True)
     for dataset in sorted({record.dataset for record in records}):
         paths.append(folder / f"{dataset}.csv")
-        with paths[-1].open("w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(("name", "split", "group"))
-            own = [record for record in records if record.dataset == dataset]
-            rows.writerows((record.image.stem, record.split, record.group) for record in own)
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(("name", "split", "group"))
+        own = [record for record in records if record.dataset == dataset]
+        rows.writerows((record.image.stem, record.split, record.group) for record in own)
+        write_atomic(paths[-1], text.getvalue().encode())
     return paths
 
 

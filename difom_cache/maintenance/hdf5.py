@@ -9,7 +9,7 @@ import zarr
 from tqdm import tqdm
 
 from difom_cache.errors import CacheFormatError, CacheIncompleteError, CacheSpaceError
-from difom_cache.store.atomic import write_once
+from difom_cache.store.atomic import draft_of, write_once
 from difom_cache.store.columns import pictures_column, teacher_column
 from difom_cache.store.identity import Identity
 from difom_cache.store.layout import FORMAT_VERSION, PICTURES, RECORDS, Column, canonical, totals_path
@@ -35,20 +35,16 @@ def export_hdf5(cache: str | Path, file: str | Path) -> None:
             raise CacheIncompleteError(
                 f"{opened.path / column.folder}: {missing} blocks are missing; run `difom-cache extract` first"
             )
-    part = path.with_name(path.name + ".part")
     try:
-        with h5py.File(part, "w") as book:
+        with draft_of(path) as draft, h5py.File(draft, "w") as book:
             book.attrs["identity"] = canonical(opened.identity).decode()
             book.create_dataset(RECORDS, data=np.frombuffer((opened.path / RECORDS).read_bytes(), np.uint8))
             for name, values in vars(opened.table.as_rows()).items():
                 book.create_dataset(f"rows/{name}", data=values)
             for column in opened.columns():
                 _export_column(opened, column, book)
-        part.replace(path)
-    except OSError as error:
+    except OSError as error:  # HDF5's own, without a code
         raise CacheSpaceError(f"cannot write {path}: {error}; make room and run the same command again") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def import_hdf5(file: str | Path, cache: str | Path) -> None:

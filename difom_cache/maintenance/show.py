@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from difom_cache.errors import CacheIncompleteError
+from difom_cache.store.atomic import draft_of
 from difom_cache.store.layout import TapSpec
 from difom_cache.store.reader import Cache, open_cache
 
@@ -50,8 +51,8 @@ def show(cache: Path, *, record: str | None = None, view: int = 0, out: Path = P
     for teacher in opened.teachers:
         taps = [tap for tap in opened.taps.values() if tap.name.startswith(f"{teacher}/")]
         lines.append([_tap_tile(opened, tap, batch) for tap in taps])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _compose([line for line in lines if line]).save(out)
+    with draft_of(out) as draft:
+        _compose([line for line in lines if line]).save(draft)
     return out
 
 

@@ -1,7 +1,7 @@
 """Files that appear whole or not at all, on local disks and on the network file systems of clusters.
 
-Every change that a cache makes to a disk goes through this file, in this order: temporary name, fsync, publish, fsync of
-the folder. Nothing here takes a lock, so nothing can be left locked by a job that was killed.
+Every file that either package writes goes through here, in this order: temporary name, fsync, publish, fsync of the
+folder. Nothing here takes a lock, so nothing can be left locked by a job that was killed.
 """
 
 import errno
@@ -11,7 +11,8 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,11 @@ from difom_cache.errors import CacheSpaceError
 
 STALE_AFTER_S = 24 * 3600  # a temporary file of another host is taken for abandoned after a day
 _TEMP = re.compile(r"^\.tmp-(?P<host>[^~]*)~(?P<pid>\d+)~[0-9a-f]+~")
+_NAME_BYTES = 100
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES}
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+_NO_ROOM = {*_FULL, errno.EACCES, errno.EPERM}
+_NO_PLACE = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ def write_once(path: Path, parts: Iterable[bytes | memoryview]) -> FileDigest:
     Raises:
         CacheSpaceError: the disk is full or the folder cannot be written. No file is left behind.
     """
-    try:
+    with _explained(path):
         _make_folder(path.parent)
         temp = path.parent / _temp_name(path.name)
         try:
@@ -53,14 +57,24 @@ def write_once(path: Path, parts: Iterable[bytes | memoryview]) -> FileDigest:
         finally:
             temp.unlink(missing_ok=True)
         _sync_folder(path.parent)
-    except OSError as error:
-        raise _explain(error, path) from error
     return digest if ours else digest_file(path)
 
 
-def replace(path: Path, parts: Iterable[bytes | memoryview]) -> FileDigest:
-    """Make `path` hold the bytes of `parts`, whatever lay there before."""
-    try:
+def write_atomic(path: Path, content: bytes | Iterable[bytes | memoryview]) -> FileDigest:
+    """Make `path` hold `content`, whatever lay there before.
+
+    Args:
+        path: the final name; its folder is made if needed.
+        content: bytes, or buffers that are written one after the other.
+
+    Returns:
+        The digest of what was written.
+
+    Raises:
+        CacheSpaceError: the disk is full, or nothing can be written there. What lay there before is untouched.
+    """
+    parts = [content] if isinstance(content, bytes) else content
+    with _explained(path):
         _make_folder(path.parent)
         temp = path.parent / _temp_name(path.name)
         try:
@@ -69,19 +83,42 @@ def replace(path: Path, parts: Iterable[bytes | memoryview]) -> FileDigest:
         finally:
             temp.unlink(missing_ok=True)
         _sync_folder(path.parent)
-    except OSError as error:
-        raise _explain(error, path) from error
     return digest
+
+
+@contextmanager
+def draft_of(path: Path) -> Iterator[Path]:
+    """Yield a name to write to; it becomes `path` when the block ends well, and is removed when it does not.
+
+    For libraries that write files by name or piece by piece; the draft has the ending of `path`.
+
+    Raises:
+        CacheSpaceError: as `write_atomic`, also for what the block itself could not write.
+    """
+    with _explained(path):
+        _make_folder(path.parent)
+    temp = path.parent / _temp_name(path.name)
+    try:
+        try:
+            yield temp
+        except OSError as error:
+            if error.errno in _FULL or error.filename == str(temp):
+                raise _explain(error, path) from error
+            raise  # the block read something else, and failed there
+        with _explained(path):
+            _sync(temp)
+            temp.replace(path)
+            _sync_folder(path.parent)
+    finally:
+        temp.unlink(missing_ok=True)
 
 
 def remove(path: Path) -> None:
     """Make `path` not exist, and the folder know it."""
-    try:
+    with _explained(path):
         path.unlink(missing_ok=True)
         if path.parent.is_dir():
             _sync_folder(path.parent)
-    except OSError as error:
-        raise _explain(error, path) from error
 
 
 def digest_file(path: Path) -> FileDigest:
@@ -116,7 +153,10 @@ def _make_folder(folder: Path) -> None:
 
 def _temp_name(name: str) -> str:
     host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())
-    return f".tmp-{host}~{os.getpid()}~{secrets.token_hex(4)}~{name}"
+    ending = os.fsencode(name)[-_NAME_BYTES:].decode(
+        errors="ignore"
+    )  # a name may be as long as the disk allows already
+    return f".tmp-{host}~{os.getpid()}~{secrets.token_hex(4)}~{ending}"
 
 
 def _write_synced(temp: Path, parts: Iterable[bytes | memoryview]) -> FileDigest:
@@ -148,6 +188,14 @@ def _publish(temp: Path, path: Path) -> bool:
     return True
 
 
+def _sync(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -174,10 +222,23 @@ def _is_dead(path: Path, host: str, pid: int) -> bool:
         return False
 
 
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _explain(error, path) from error
+
+
 def _explain(error: OSError, path: Path) -> Exception:
     if error.errno in _NO_ROOM:
         return CacheSpaceError(
             f"cannot write {path}: {os.strerror(error.errno or 0)}. What is finished is safe; "
             "make room or choose a folder that can be written, then run the same command again."
+        )
+    if error.errno in _NO_PLACE:
+        return CacheSpaceError(
+            f"cannot write {path}: {os.strerror(error.errno or 0)}; choose a path whose folders are folders, and that is "
+            "none itself"
         )
     return error

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from difom_cache.errors import CacheDamagedError
-from difom_cache.store.atomic import FileDigest, remove, replace, write_once
+from difom_cache.store.atomic import FileDigest, remove, write_atomic, write_once
 from difom_cache.store.layout import DAMAGED, Column, canonical, marker_path, moments_path, shard_path, totals_path
 
 
@@ -111,7 +111,7 @@ def write_damaged(cache: Path, damaged: dict[str, list[int]]) -> None:
     """Keep the list of damaged blocks; readers refuse them and the next extraction makes them anew."""
     kept = {folder: sorted(blocks) for folder, blocks in damaged.items() if blocks}
     if kept:
-        replace(cache / DAMAGED, [canonical(kept)])
+        write_atomic(cache / DAMAGED, [canonical(kept)])
     else:
         remove(cache / DAMAGED)
 

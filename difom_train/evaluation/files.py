@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from difom_cache import write_atomic
 from difom_cache.errors import RunError
 from difom_train.evaluation.metrics import PROTOCOLS
 from difom_train.evaluation.summary import FrameInfo, SetScores
@@ -47,7 +48,6 @@ def write_set(scores: SetScores, folder: Path) -> None:
     """Write the per-frame files of one test set below `folder` (RUN/eval)."""
     name = file_name(scores.dataset)
     for protocol in PROTOCOLS:
-        (folder / protocol).mkdir(parents=True, exist_ok=True)
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow((*_INFO, *COLUMNS[protocol]))
@@ -55,10 +55,10 @@ def write_set(scores: SetScores, folder: Path) -> None:
         for index, frame in enumerate(scores.frames):
             info = [getattr(frame, each) for each in _INFO]
             rows.writerow((*info, *(repr(float(value[index])) for value in values)))
-        write_whole(folder / protocol / f"{name}.csv", text.getvalue().encode())
+        write_atomic(folder / protocol / f"{name}.csv", text.getvalue().encode())
     curves = io.BytesIO()
     np.save(curves, scores.e_curves.astype(np.float32))
-    write_whole(_curves_path(folder, scores.dataset), curves.getvalue())
+    write_atomic(_curves_path(folder, scores.dataset), curves.getvalue())
 
 
 def read_set(folder: Path, dataset: str) -> SetScores:
@@ -103,7 +103,7 @@ def write_summary(
     for name, scores in sets.items():
         kept[name] = {"frames": len(scores.frames), "scores": scores.summarise()}
     summary = {"protocol_version": PROTOCOL_VERSION, "identity": dict(identity), **notes, "sets": kept}
-    write_whole(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+    write_atomic(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     return summary
 
 
@@ -121,14 +121,6 @@ def read_summary(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise RunError(f"{path} is damaged ({error}); evaluate the run again") from error
     return summary
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.partial")
-    draft.write_bytes(content)
-    draft.replace(path)
 
 
 def _curves_path(folder: Path, dataset: str) -> Path:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from difom_cache import Record, read_mask
+from difom_cache import Record, draft_of, read_mask
 from difom_cache.errors import DataError, ImageError
 from difom_train.evaluation.metrics import FIXED_THRESHOLD, FixedScores, PranetScores, score_fixed, score_pranet
 from difom_train.inference.prob import prob_at_size
@@ -105,8 +105,8 @@ def read_truth(record: Record) -> NDArray[np.bool_]:
 
 def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
     """Write a mask as 1-bit PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(mask).save(path)
+    with draft_of(path) as draft:
+        Image.fromarray(mask).save(draft)
 
 
 def count_cores() -> int:

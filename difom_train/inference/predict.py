@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from difom_cache import PICTURE_SUFFIXES, read_image
+from difom_cache import PICTURE_SUFFIXES, draft_of, read_image
 from difom_cache.errors import DataError, ImageError
 from difom_train.evaluation.metrics import FIXED_THRESHOLD
 from difom_train.evaluation.score_frames import write_mask
@@ -97,14 +97,11 @@ def predict(
         raise DataError(f"{source}: expected a folder, a picture, a list or a video, found nothing there")
     segmenter = load_segmenter(run, device=device)
     size = batch_size or (1 if segmenter.device == "cpu" else 8)
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / ".polyps.jsonl.partial"
-    with draft.open("w", encoding="utf-8") as lines:
+    with draft_of(folder / "polyps.jsonl") as draft, draft.open("w", encoding="utf-8") as lines:
         if source.suffix.lower() in VIDEO_SUFFIXES and source.is_file():
             done = _mark_video(segmenter, source, folder, lines, size=size, outlines=outlines)
         else:
             done = _mark_pictures(segmenter, source, folder, lines, size=size, outlines=outlines)
-    draft.replace(folder / "polyps.jsonl")
     return done
 
 
@@ -159,8 +156,8 @@ def _mark_pictures(
         write_mask(folder / "masks" / f"{marked.name}.png", marked.mask)
         if outlines:
             path = folder / "outlines" / f"{marked.name}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(draw_outline(marked.picture, marked.mask, OUTLINE_COLOUR)).save(path, quality=92)
+            with draft_of(path) as draft:
+                Image.fromarray(draw_outline(marked.picture, marked.mask, OUTLINE_COLOUR)).save(draft, quality=92)
         found += _write_line(lines, marked, {})
         frames += 1
     if not frames:

@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from difom_cache import write_atomic
 from difom_cache.errors import SettingsError
 from difom_train.benchmarks.cost import Cost, compare_costs
-from difom_train.evaluation.files import read_summary, write_whole
+from difom_train.evaluation.files import read_summary
 from difom_train.evaluation.summary import counted_sets, render_columns
 from difom_train.reporting.bootstrap import Difference, compare_paired
 from difom_train.reporting.entries import Entry, eval_folder, frames_of, load_entries
@@ -171,4 +172,4 @@ def _write_tables(comparison: Comparison) -> None:
         "table.json": json.dumps(comparison.as_json(), indent=1) + "\n",
     }
     for name, text in texts.items():
-        write_whole(comparison.out / name, text.encode())
+        write_atomic(comparison.out / name, text.encode())

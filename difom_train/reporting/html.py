@@ -9,8 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from difom_cache import __version__
-from difom_train.evaluation.files import write_whole
+from difom_cache import __version__, write_atomic
 from difom_train.evaluation.metrics import PROTOCOLS
 from difom_train.evaluation.summary import PROTOCOL_TITLES, format_value
 from difom_train.reporting.charts import DASHES, Interval, Line, draw_intervals, draw_lines
@@ -92,7 +91,7 @@ def write_report(comparison: "Comparison", entries: Sequence[Entry], twins: Twin
             }
         ),
     )
-    write_whole(path, text.encode())
+    write_atomic(path, text.encode())
 
 
 def to_hex(colour: Colour) -> str:

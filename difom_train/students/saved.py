@@ -7,6 +7,7 @@ from typing import Any
 
 from safetensors.torch import save
 
+from difom_cache import write_atomic
 from difom_cache.errors import RunError, SettingsError, WeightsError
 from difom_train.students.base import Student, StudentSettings
 from difom_train.students.catalogue import build_student
@@ -24,11 +25,10 @@ def save_student(student: Student, folder: Path, meta: dict[str, Any]) -> None:
         folder: exists or is made.
         meta: JSON-able; what a user of the student needs to know, `input_px` at least.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()}
-    _write_whole(folder / WEIGHTS_FILE, save(state))
+    write_atomic(folder / WEIGHTS_FILE, save(state))
     description = {"format": FORMAT_VERSION, "student": asdict(student.settings), "meta": meta}
-    _write_whole(folder / SETTINGS_FILE, (json.dumps(description, indent=2) + "\n").encode())
+    write_atomic(folder / SETTINGS_FILE, (json.dumps(description, indent=2) + "\n").encode())
 
 
 def load_student(run: Path | str, device: str = "cpu") -> Student:
@@ -72,9 +72,3 @@ def _read_description(folder: Path) -> dict[str, Any]:
         found = description.get("format") if isinstance(description, dict) else type(description).__name__
         raise RunError(f"{file} has format {found!r}, expected {FORMAT_VERSION}; install the version that wrote it")
     return description
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)

@@ -1,12 +1,12 @@
 """The state of a run on disk: written whole after every epoch, read back bit for bit."""
 
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from difom_cache import draft_of
 from difom_cache.errors import RunError
 
 CHECKPOINT = "last.ckpt"
@@ -32,18 +32,9 @@ class Progress:
 
 def write_checkpoint(folder: Path, progress: Progress, states: dict[str, Any]) -> None:
     """Write `last.ckpt` so that it is either the old one or the new one, whatever happens."""
-    partial = folder / f".{CHECKPOINT}.partial"
     content = {"format": FORMAT_VERSION, "progress": asdict(progress), "states": states}
-    with partial.open("wb") as file:
+    with draft_of(folder / CHECKPOINT) as draft, draft.open("wb") as file:
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(folder / CHECKPOINT)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_checkpoint(folder: Path) -> tuple[Progress, dict[str, Any]]:

@@ -24,6 +24,5 @@ def curves(runs: Sequence[str | Path], out: str | Path = "curves.png") -> Path:
             raise RunError(f"{run}: holds no finished epoch; give the folder of a run")
     if len(logs) < len(runs):
         raise RunError("two of the run folders have one name; rename one of them")
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
     draw_curves(logs, Path(out))
     return Path(out)

@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from difom_cache import draft_of
+
 _PANELS = (
     ("loss, one number a picture", ("loss", "segmentation"), "linear"),
     ("validation Dice at 0.5", ("val_dice",), "linear"),
@@ -35,7 +37,8 @@ def draw_curves(logs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> Non
             _draw_panel(axes, logs[title], keys, scale)
             axes.set_title(name, fontsize=10)
             axes.set_xlabel("epoch")
-    FigureCanvasAgg(figure).print_png(str(path))
+    with draft_of(path) as draft:
+        FigureCanvasAgg(figure).print_png(str(draft))
 
 
 def _draw_panel(axes: Axes, log: Sequence[dict[str, Any]], keys: Sequence[str], scale: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from difom_cache import write_atomic
 from difom_cache.errors import RunError
 from difom_train.config import Settings, find_differences, read_recipe, write_settings
 from difom_train.training.checkpoint import CHECKPOINT
@@ -70,9 +71,8 @@ def describe_hardware(device: torch.device, world: int) -> dict[str, Any]:
 
 def write_run(folder: Path, facts: dict[str, Any]) -> None:
     """Write run.json whole."""
-    partial = folder / f".{RUN_FILE}.partial"
-    partial.write_text(json.dumps({"command": sys.argv, **facts}, indent=1, default=str) + "\n", encoding="utf-8")
-    partial.replace(folder / RUN_FILE)
+    text = json.dumps({"command": sys.argv, **facts}, indent=1, default=str)
+    write_atomic(folder / RUN_FILE, f"{text}\n".encode())
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 def cut_log(folder: Path, epochs: int) -> None:
     """Keep the first `epochs` epochs of log.jsonl: what came after the checkpoint is done again."""
     kept = [json.dumps(line) + "\n" for line in read_log(folder) if line["epoch"] < epochs]
-    (folder / LOG_FILE).write_text("".join(kept), encoding="utf-8")
+    write_atomic(folder / LOG_FILE, "".join(kept).encode())
 
 
 def refuse_differences(there: dict[str, Any], here: dict[str, Any], keys: Iterable[str], folder: Path) -> None:

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
+from difom_cache import write_atomic
 from difom_cache.errors import RunError
 from difom_train.data.counter_rng import mix_counts
 from difom_train.data.feed import Feed
@@ -267,9 +268,8 @@ def _refuse_not_finite(plan: Plan, parts: Parts, rows: Sequence[Any] | None, epo
         return
     ids = [parts.feed.cache.record_ids(each) for each in rows]
     path = plan.folder / BROKEN_FILE
-    path.write_text(
-        json.dumps({"epoch": epoch, "step": step, "rows": [r.tolist() for r in rows], "records": ids}, indent=1)
-    )
+    facts = {"epoch": epoch, "step": step, "rows": [r.tolist() for r in rows], "records": ids}
+    write_atomic(path, json.dumps(facts, indent=1).encode())
     raise RunError(
         f"the loss of epoch {epoch + 1}, step {step + 1} is not finite; the records of its batch lie in {path}. "
         "The last checkpoint is whole: look at the records, or start anew with a lower --set optimiser.lr"

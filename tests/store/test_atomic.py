@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from difom_cache.errors import CacheSpaceError
-from difom_cache.store.atomic import FileDigest, digest_file, remove, remove_stale, replace, write_once
+from difom_cache.store.atomic import FileDigest, digest_file, draft_of, remove, remove_stale, write_atomic, write_once
 
 
 def digest_of(content: bytes) -> FileDigest:
@@ -25,7 +25,7 @@ def test_a_written_file_holds_its_parts_and_its_digest_is_theirs(tmp_path: Path)
 def test_nothing_but_the_file_is_left_in_its_folder(tmp_path: Path) -> None:
     write_once(tmp_path / "file", [b"x"])
     write_once(tmp_path / "file", [b"y"])
-    replace(tmp_path / "file", [b"z"])
+    write_atomic(tmp_path / "file", [b"z"])
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -35,10 +35,53 @@ def test_the_second_writer_changes_nothing_and_learns_the_first_ones_digest(tmp_
     assert (tmp_path / "file").read_bytes() == b"first"
 
 
-def test_replace_changes_what_lay_there(tmp_path: Path) -> None:
+def test_an_atomic_write_changes_what_lay_there(tmp_path: Path) -> None:
     write_once(tmp_path / "file", [b"old"])
-    assert replace(tmp_path / "file", [b"new"]) == digest_of(b"new")
+    assert write_atomic(tmp_path / "file", b"new") == digest_of(b"new")
     assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_a_draft_becomes_the_file_when_its_block_ends_well(tmp_path: Path) -> None:
+    with draft_of(tmp_path / "deep" / "file.png") as draft:
+        assert draft.suffix == ".png"
+        draft.write_bytes(b"x")
+        assert not (tmp_path / "deep" / "file.png").exists()
+    assert [(path.name, path.read_bytes()) for path in (tmp_path / "deep").iterdir()] == [("file.png", b"x")]
+
+
+def test_a_draft_whose_block_fails_leaves_what_lay_there(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(ValueError, match="no"), draft_of(tmp_path / "file") as draft:
+        draft.write_bytes(b"half")
+        raise ValueError("no")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"old")]
+
+
+def test_a_full_disk_inside_a_draft_is_one_line_and_another_file_that_is_missing_is_not(tmp_path: Path) -> None:
+    with pytest.raises(CacheSpaceError, match=r"cannot write .*file: No space"), draft_of(tmp_path / "file") as draft:
+        raise OSError(errno.ENOSPC, "injected", str(draft))
+    with pytest.raises(FileNotFoundError), draft_of(tmp_path / "file"):
+        (tmp_path / "picture.png").read_bytes()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_longest_name_that_the_disk_takes_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("é" * 125 + ".png")
+    write_atomic(path, b"x")
+    with draft_of(path) as draft:
+        draft.write_bytes(b"y")
+    assert path.read_bytes() == b"y"
+
+
+def test_a_path_below_a_file_or_on_a_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "folder" / "inside").mkdir(parents=True)
+    for path in (tmp_path / "file" / "below", tmp_path / "folder", tmp_path / ("x" * 300)):
+        with pytest.raises(CacheSpaceError, match="cannot write"):
+            write_atomic(path, b"y")
+        with pytest.raises(CacheSpaceError, match="cannot write"), draft_of(path) as draft:
+            draft.write_bytes(b"y")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
 
 def test_a_file_system_without_links_publishes_by_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
