@@ -1,12 +1,19 @@
-"""How both commands end: an answer, or one line on what the user can mend."""
+"""How both commands are asked and how they end: options from a `Config`; an answer, or one line on what the user can mend."""
 
+import inspect
 import json
 import sys
-from typing import Any
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from difom_cache.errors import DifomError
+
+if TYPE_CHECKING:  # at run time loaded late: --help of all commands needs no options
+    from difom_cache.options import Config, Option
 
 USER_ERROR, INTERRUPTED = 2, 130
 
@@ -35,6 +42,114 @@ def run_app(app: typer.Typer, *, interrupted: str) -> None:
     if status == INTERRUPTED:  # the parser has seen Ctrl-C itself
         _end(interrupted, INTERRUPTED)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def add_command(
+    app: typer.Typer, config: str, run: Callable[[Any], object], name: str | None = None, *, plain: bool = False
+) -> None:
+    """Make `run` a command of `app` whose options are the fields of a config.
+
+    The options are read when the command is called, so that listing the commands stays quick.
+
+    Args:
+        app: to add to.
+        config: where its class lies, "module:Class".
+        run: takes the checked config; its name and docstring are the command's.
+        name: in place of the function's.
+        plain: whether it is what the application does when no command is named.
+    """
+
+    def call(context: typer.Context) -> None:
+        """Stands in for `run` until the options are known."""
+
+    call.__doc__ = run.__doc__
+    kind = type(
+        run.__name__, (_ConfiguredGroup if plain else _ConfiguredCommand,), {"config": config, "run": staticmethod(run)}
+    )
+    if plain:
+        app.callback(cls=kind, invoke_without_command=True)(call)
+    else:
+        app.command(name or run.__name__.replace("_", "-"), cls=kind)(call)
+
+
+class _Configured:
+    """A command that reads its options from a config when they are first asked for."""
+
+    config: str
+    run: Callable[[Any], object]
+    params: list[Any]
+    callback: Any
+    _sections: dict[str, str] | None = None
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters, made from the config."""
+        if self._sections is None:
+            from difom_cache.options import list_options
+
+            module, _, name = self.config.partition(":")
+            model = getattr(import_module(module), name)
+            options = list(list_options(model))
+            made = typer.Typer(add_completion=False)
+            made.command()(_with_options(model, options, self.run))
+            parsed = typer.main.get_command(made)
+            self.params, self.callback = parsed.params, parsed.callback
+            self._sections = {"_".join(option.path): option.section for option in options}
+        return super().get_params(ctx)  # type: ignore[misc]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options in groups, as their sections are."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            section = (self._sections or {}).get(parameter.name, "")
+            is_argument = parameter.param_type_name == "argument"
+            heading = "Arguments" if is_argument else section.capitalize() or "Options"
+            row = parameter.get_help_record(ctx)
+            if row is not None:
+                groups.setdefault(heading, []).append(row)
+        for heading, rows in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(rows, col_max=32)
+        if isinstance(self, TyperGroup):
+            self.format_commands(ctx, formatter)
+
+
+class _ConfiguredCommand(_Configured, TyperCommand):
+    pass
+
+
+class _ConfiguredGroup(_Configured, TyperGroup):
+    pass
+
+
+def _with_options(model: "type[Config]", options: "list[Option]", run: Callable[[Any], object]) -> Callable[..., None]:
+    """Return a function that typer reads the options from, and that calls `run` with the config of what was given."""
+    from difom_cache.options import build
+
+    def call(context: typer.Context, **values: Any) -> None:
+        if context.invoked_subcommand is None:
+            given = {option.name: value for option in options if (value := values["_".join(option.path)]) is not None}
+            run(build(model, given, command_line=True))
+
+    parameters = [inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
+    for option in options:
+        kind: Any = bool if option.kind is bool else list[str] if option.is_list else str
+        if option.look.argument:
+            about: Any = typer.Argument(metavar=option.flag, help=option.help, show_default=False)
+        else:
+            on_off = f"{option.flag}/--no-{option.flag[2:]}" if kind is bool and option.about.default else option.flag
+            names = [on_off, *filter(None, [option.look.short])]
+            about = typer.Option(*names, help=option.help, metavar=option.metavar, show_default=False)
+        parameters.append(
+            inspect.Parameter(
+                "_".join(option.path),
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if option.about.is_required() else None,
+                annotation=Annotated[kind, about] if option.about.is_required() else Annotated[kind | None, about],
+            )
+        )
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {}
+    return call
 
 
 def split_list(text: str | None) -> tuple[str, ...] | None:

@@ -1,0 +1,251 @@
+"""Options declared once: the command line, TOML, keywords and documentation agree with the model, and refuse in one line."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from textwrap import dedent
+from typing import Annotated, Literal
+
+import pytest
+import typer
+from pydantic import Field
+
+from difom_cache.console import add_command, run_app
+from difom_cache.errors import SettingsError
+from difom_cache.options import (
+    Config,
+    Count,
+    Opt,
+    Positive,
+    Share,
+    Size,
+    build,
+    format_keywords,
+    format_options,
+    format_toml,
+    read_toml,
+    validate,
+)
+
+
+class Oven(Config):
+    """How it is baked."""
+
+    heat: Annotated[Size, Opt(name="oven_heat")] = 180.5
+    "Degrees Celsius."
+    kind: Literal["air", "grill"] = "air"
+    "Where the heat comes from."
+    fan: Share = 0.1
+    "Share of the time that the fan turns."
+    minutes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (10,)
+    "Of each round."
+
+
+class Bake(Config):
+    """Bake a cake."""
+
+    cake: Annotated[str, Opt(argument=True)]
+    "Name of the cake."
+    layers: Positive | None = None
+    "Layers; None = one."
+    sugar: bool = True
+    "Strew sugar."
+    dry: bool = False
+    "Only say what would be done."
+    book: tuple[Path, ...] = (Path("book"),)
+    "Where recipes are."
+    out: Annotated[Path | None, Opt(short="-o", default="CAKE.png")] = None
+    "Picture to write."
+    guests: Count = 0
+    "Who eats."
+    secret: Annotated[str, Opt(hidden=True)] = "vanilla"
+    "No option."
+    oven: Oven = Oven()
+    "The oven."
+
+
+@pytest.fixture
+def bake(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Return a function that runs the command and gives the config it was called with, or exit code and output."""
+    seen: list[Bake] = []
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+    def bake_it(config: Bake) -> None:
+        """Bake a cake."""
+        seen.append(config)
+
+    add_command(app, f"{__name__}:Bake", bake_it)
+    add_command(app, f"{__name__}:Oven", bake_it, "warm")
+
+    def call(*arguments: str) -> Bake | tuple[int, str, str]:
+        seen.clear()
+        monkeypatch.setattr(sys, "argv", ["cook", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            run_app(app, interrupted="")
+        out, err = capsys.readouterr()
+        return seen[0] if seen else (int(ended.value.code or 0), out, err)
+
+    return call
+
+
+def test_options_that_are_not_given_keep_their_defaults(bake):
+    assert bake("bake-it", "plum") == Bake(cake="plum")
+
+
+def test_every_option_reaches_its_field(bake):
+    given = [
+        "plum",
+        "--layers",
+        "3",
+        "--no-sugar",
+        "--dry",
+        "--book",
+        "a,b",
+        "--book",
+        "c",
+        "-o",
+        "x.png",
+        "--guests",
+        "2",
+    ]
+    oven = ["--oven-heat", "20", "--kind", "grill", "--fan", "1", "--minutes", "5,6", "--minutes", "7"]
+    assert bake("bake-it", *given, *oven) == Bake(
+        cake="plum",
+        layers=3,
+        sugar=False,
+        dry=True,
+        book=(Path("a,b"), Path("c")),
+        out=Path("x.png"),
+        guests=2,
+        oven=Oven(heat=20, kind="grill", fan=1, minutes=(5, 6, 7)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("--layers 0", "--layers 0: must be at least 1"),
+        ("--guests -1", "--guests -1: must be at least 0"),
+        ("--guests two", "--guests two: must be a whole number, at least 0"),
+        ("--oven-heat -1", "--oven-heat -1: must be at least 0"),
+        ("--oven-heat nan", "--oven-heat nan: must be a number, at least 0"),
+        ("--oven-heat inf", "--oven-heat inf: must be a number, at least 0"),
+        ("--fan 2", "--fan 2: must be in [0, 1]"),
+        ("--kind gril", "--kind gril: must be one of air, grill; did you mean 'grill'?"),
+        ("--minutes 5,0", "--minutes 0: must be at least 1"),
+        ("--minutes ,", "--minutes []: must be a list of at least 1"),
+        ("--layers 0 --fan 2", "--layers 0: must be at least 1; --fan 2: must be in [0, 1]"),
+        ("--secret x", "No such option: --secret"),
+        ("--sugr", "No such option: --sugr"),
+    ],
+)
+def test_a_bad_value_is_one_line_that_names_option_and_nearest_legal_value(bake, arguments, line):
+    code, out, err = bake("bake-it", "plum", *arguments.split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"error: {line}")
+
+
+def test_help_shows_groups_bounds_units_and_defaults(bake):
+    code, out, _ = bake("bake-it", "--help")
+    assert code == 0
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert {"Options:", "Oven:", "--oven-heat NUMBER Degrees Celsius. (at least 0) [default: 180.5]"} <= set(lines)
+    assert "-o, --out PATH Picture to write. [default: CAKE.png]" in lines
+    assert lines.index("Oven:") < lines.index("--kind air|grill Where the heat comes from. [default: air]")
+    assert "secret" not in out
+
+
+def test_listing_commands_reads_no_options():
+    code = """
+        import sys, typer
+        from difom_cache.console import add_command, run_app
+        def bake(config):
+            "Bake a cake."
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        add_command(app, "no_such_module:Bake", bake)
+        add_command(app, "no_such_module:Bake", bake, "eat")
+        sys.argv = ["cook", "--help"]
+        try:
+            run_app(app, interrupted="")
+        finally:
+            print("pydantic" in sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True, check=True)
+    assert "Bake a cake." in done.stdout
+    assert done.stdout.endswith("False\n")
+
+
+def test_keywords_build_the_same_config():
+    assert build(Bake, {"cake": "plum", "oven_heat": 20, "book": "b", "layers": None}) == Bake(
+        cake="plum", book=(Path("b"),), oven=Oven(heat=20)
+    )
+
+
+def test_a_bad_keyword_is_named_as_it_was_written():
+    with pytest.raises(SettingsError, match=r"^oven_heat=-1: must be at least 0$"):
+        build(Bake, {"cake": "plum", "oven_heat": -1})
+    with pytest.raises(SettingsError, match="there is no option 'oven_heet'; did you mean 'oven_heat'"):
+        build(Bake, {"cake": "plum", "oven_heet": 1})
+    with pytest.raises(SettingsError, match=r"^cake is missing$"):
+        build(Bake, {})
+
+
+def test_toml_that_was_written_reads_back_equal_and_is_complete(tmp_path: Path):
+    config = Bake(cake="plüm", layers=2, book=(Path("a"), Path("b")), oven=Oven(minutes=(1, 2)))
+    (tmp_path / "bake.toml").write_text(format_toml(config), encoding="utf-8")
+    table = read_toml(tmp_path / "bake.toml")
+    assert validate(Bake, table) == config
+    assert table["oven"].keys() == Oven.model_fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[oven]\nheet = 3", r"^x.toml: there is no setting 'oven.heet'; did you mean 'oven.heat'"),
+        ("guests = '3'", r"^x.toml: guests is '3'; it must be a whole number, at least 0"),
+        ("guests = true", r"^x.toml: guests is True; it must be a whole number, at least 0"),
+        ("sugar = 1", r"^x.toml: sugar is 1; it must be true or false"),
+        ("[oven]\nheat = nan", r"^x.toml: oven.heat is nan; it must be a number, at least 0"),
+        ("[oven]\nminutes = [3, 0]", r"^x.toml: oven.minutes.1 is 0; it must be at least 1"),
+        ("oven = 3", r"^x.toml: oven is 3; it must be a table"),
+        ("guests = 1979-05-27", r"^x.toml: guests is '1979-05-27'; it must be a whole number"),
+    ],
+)
+def test_toml_is_taken_strictly(text: str, message: str):
+    with pytest.raises(SettingsError, match=message):
+        validate(Bake, {"cake": "plum"} | tomllib.loads(text), where="x.toml")
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path):
+    with pytest.raises(SettingsError, match=r"none.toml does not exist"):
+        read_toml(tmp_path / "none.toml")
+    (tmp_path / "broken.toml").write_bytes(b"a = \xff")
+    with pytest.raises(SettingsError, match=r"broken.toml is not TOML"):
+        read_toml(tmp_path / "broken.toml")
+
+
+def test_a_config_does_not_change():
+    with pytest.raises(ValueError, match="frozen"):
+        Bake(cake="plum").guests = 3  # type: ignore[misc]
+
+
+def test_the_table_for_the_documentation_names_every_option():
+    lines = format_options(Bake).splitlines()
+    assert "| `--oven-heat` | Degrees Celsius. (at least 0) | `180.5` |" in lines
+    assert "| `--kind` | Where the heat comes from. One of air, grill. | `air` |" in lines
+    assert "| `CAKE` | Name of the cake. |  |" in lines
+    assert "### oven" in lines
+    assert "| `oven.heat` | Degrees Celsius. (at least 0) | `180.5` |" in format_options(Bake, command_line=False)
+
+
+def test_keywords_are_spelled_for_type_checkers():
+    lines = [line.strip() for line in format_keywords(Oven, "OvenOptions").splitlines()]
+    assert lines[0] == "class OvenOptions(TypedDict, total=False):"
+    assert {
+        "oven_heat: float | None",
+        'kind: Literal["air", "grill"] | None',
+        "minutes: int | Sequence[int] | None",
+        '"Degrees Celsius. (at least 0) [default: 180.5]"',
+    } <= set(lines)
+    assert "out: str | Path | None" in format_keywords(Bake, "BakeOptions")
