@@ -21,6 +21,10 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` lo
     from difom_cache.data.manifest import read_manifest as read_manifest
     from difom_cache.data.manifest import write_manifest as write_manifest
     from difom_cache.extraction.run import extract as extract
+    from difom_cache.hardware import name_device as name_device
+    from difom_cache.hardware import name_processor as name_processor
+    from difom_cache.hardware import resolve_device as resolve_device
+    from difom_cache.hardware import torch_threads as torch_threads
     from difom_cache.maintenance.copy import copy as copy
     from difom_cache.maintenance.copy import drop as drop
     from difom_cache.maintenance.copy import finish as finish
@@ -49,6 +53,10 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` lo
     from difom_cache.teachers.pooling import area_pool as area_pool
     from difom_cache.teachers.weights import Weights as Weights
     from difom_cache.teachers.weights import digest_tensors as digest_tensors
+    from difom_cache.text import format_bytes as format_bytes
+    from difom_cache.text import format_seconds as format_seconds
+    from difom_cache.text import format_table as format_table
+    from difom_cache.text import name_some as name_some
     from difom_cache.views.params import ViewParams as ViewParams
     from difom_cache.views.plan import draw_plan as draw_plan
     from difom_cache.views.replay import replay_image as replay_image
@@ -87,10 +95,16 @@ __all__ = [
     "extract",
     "fetch_weights",
     "finish",
+    "format_bytes",
+    "format_seconds",
+    "format_table",
     "import_hdf5",
     "info",
     "load_records",
     "make_manifest",
+    "name_device",
+    "name_processor",
+    "name_some",
     "open_cache",
     "paint_sample",
     "read_image",
@@ -99,7 +113,9 @@ __all__ = [
     "replay_image",
     "replay_mask",
     "replay_valid",
+    "resolve_device",
     "show",
+    "torch_threads",
     "verify",
     "write_atomic",
     "write_manifest",
@@ -136,10 +152,16 @@ _HOMES = {
     "extract": "extraction.run",
     "fetch_weights": "teachers.fetch",
     "finish": "maintenance.copy",
+    "format_bytes": "text",
+    "format_seconds": "text",
+    "format_table": "text",
     "import_hdf5": "maintenance.hdf5",
     "info": "maintenance.info",
     "load_records": "data.manifest",
     "make_manifest": "data.make_manifest",
+    "name_device": "hardware",
+    "name_processor": "hardware",
+    "name_some": "text",
     "open_cache": "store.reader",
     "paint_sample": "painting.sample",
     "read_image": "data.images",
@@ -148,7 +170,9 @@ _HOMES = {
     "replay_image": "views.replay",
     "replay_mask": "views.replay",
     "replay_valid": "views.replay",
+    "resolve_device": "hardware",
     "show": "maintenance.show",
+    "torch_threads": "hardware",
     "verify": "maintenance.verify",
     "write_atomic": "store.atomic",
     "write_manifest": "data.manifest",

@@ -13,10 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from difom_cache import Record, draft_of, extract, load_records, paint_sample, read_image, read_mask, show, write_atomic
+from difom_cache import (
+    Record,
+    draft_of,
+    extract,
+    format_table,
+    load_records,
+    paint_sample,
+    read_image,
+    read_mask,
+    show,
+    write_atomic,
+)
 from difom_train.evaluation.evaluate import Evaluation, evaluate
 from difom_train.evaluation.files import mask_path
-from difom_train.evaluation.summary import render_columns
 from difom_train.training.run import train
 
 TABLE_METRIC = "fixed/dice"
@@ -122,7 +132,7 @@ def render_table(scored: Mapping[str, Evaluation]) -> str:
     sets = list(next(iter(means.values())))
     rows = [["Dice at 0.5", *means]]
     rows += [[each, *(f"{of[each][TABLE_METRIC]:.3f}" for of in means.values())] for each in sets]
-    return render_columns(rows)
+    return format_table(rows)
 
 
 def draw_results(results: Path, cache: Path, scored: Mapping[str, Evaluation], records: Sequence[Record]) -> None:

@@ -7,7 +7,6 @@
 All read the same files, one view a picture, and write to the same disk. Runs alternate; medians are reported.
 """
 
-import platform
 import statistics
 import tempfile
 import time
@@ -30,7 +29,8 @@ from difom_cache.benchmarks.library_teachers import PlainForward, build_plain
 from difom_cache.data.manifest import Record, load_records, write_manifest
 from difom_cache.errors import DataError, SettingsError
 from difom_cache.extraction.prepare import probe_batch
-from difom_cache.extraction.run import choose_device, extract
+from difom_cache.extraction.run import extract
+from difom_cache.hardware import name_device, resolve_device
 from difom_cache.teachers.base import Precision, Teacher, TeacherSpec
 from difom_cache.teachers.catalogue import build_teacher
 from difom_cache.teachers.packed_linear import PackedLinear, can_pack, count_flops
@@ -41,7 +41,6 @@ MATMUL_SIDE = {"cpu": 2048, "cuda": 8192}
 MATMUL_RUNS = 10
 LOADER_WORKERS = 8  # of the library's way on CUDA; on the CPU they would only take cores from the network
 _STATUS = Path("/proc/self/status")
-_CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def bench_teacher(
     unknown = [way for way in ways if way not in WAYS]
     if unknown or not ways or views < 1 or repeats < 1:
         raise SettingsError(f"expected ways of {', '.join(WAYS)}, views and repeats of at least 1; found {list(ways)}")
-    chosen = choose_device(device)
+    chosen = str(resolve_device(device))
     records = choose_pictures(Path(data), views)
     ours = build_teacher(teacher, weights=weights, device=chosen, precision=precision, compile=compile)
     with tempfile.TemporaryDirectory(prefix="difom-bench-", dir=scratch) as folder:
@@ -293,23 +292,15 @@ def measure_matmul(device: torch.device, precision: Precision) -> float:
 
 
 def _describe(rig: Rig) -> dict[str, Any]:
-    cuda = rig.device.type == "cuda"
     return {
         "teacher": f"{rig.spec.name}:{rig.spec.variant}@{rig.spec.input_px}",
-        "device": torch.cuda.get_device_name(rig.device) if cuda else _name_processor(),
+        "device": name_device(rig.device),
         "threads": torch.get_num_threads(),
         "precision": rig.spec.precision,
         "batch": rig.batch,
         "views": len(rig.records),
         "torch": torch.__version__,
     }
-
-
-def _name_processor() -> str:
-    if _CPUINFO.exists():
-        names = [line.partition(":")[2].strip() for line in _CPUINFO.read_text().splitlines() if "model name" in line]
-        return names[0] if names else platform.machine()
-    return platform.processor() or platform.machine()
 
 
 def format_bench(result: dict[str, Any]) -> str:

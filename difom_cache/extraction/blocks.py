@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +26,7 @@ from difom_cache.data.images import read_image, read_mask
 from difom_cache.data.manifest import Record, check_unchanged
 from difom_cache.errors import CodecError, DeviceError, EngineError
 from difom_cache.extraction.timing import Stopwatch
+from difom_cache.hardware import torch_threads
 from difom_cache.store.columns import open_codec, pictures_column, teacher_column
 from difom_cache.store.identity import Identity, name_differences, read_identity
 from difom_cache.store.layout import Column
@@ -136,20 +136,6 @@ def compute_blocks(jobs: Sequence[BlockJob]) -> Iterator[BlockReport]:
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         writer.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Let PyTorch compute with `count` threads on the CPU, and with as many as before afterwards.
-
-    Sums on the CPU are cut by thread, so their last bits depend on the number.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _run(

@@ -8,6 +8,7 @@ from pathlib import Path
 from difom_cache.errors import CacheSpaceError
 from difom_cache.store.layout import Column
 from difom_cache.store.shard import index_bytes_of
+from difom_cache.text import format_bytes
 
 SPARE_FRAC = 0.02  # of the estimate, for metadata, markers and statistics
 PUBLISHED_BYTES = 15_400_000  # a view of the published notebook: fp32 maps of three teachers in .pt files
@@ -88,23 +89,3 @@ def format_passes(passes_saved: float, *, views: int, epochs: int, runs: int) ->
         f"teacher passes saved: none ({epochs} epochs x {runs} runs / {views} views = {passes_saved:.1f}): "
         "the teacher would be run as often without a cache; choose fewer --views, or train more"
     )
-
-
-def format_bytes(size: float) -> str:
-    """Return a number of bytes with a decimal unit."""
-    if size < 1000:
-        return f"{size:.0f} B"
-    for unit in ("kB", "MB", "GB"):
-        size /= 1000
-        if size < 1000:
-            return f"{size:.1f} {unit}"
-    return f"{size / 1000:.1f} TB"
-
-
-def format_seconds(seconds: float) -> str:
-    """Return a duration in words, such as "3 min 20 s"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from difom_cache.data.manifest import Record, load_records
-from difom_cache.errors import CacheSpaceError, DeviceError, SettingsError
+from difom_cache.errors import CacheSpaceError, SettingsError
 from difom_cache.extraction.blocks import (
     BlockJob,
     BlockReport,
@@ -27,9 +27,10 @@ from difom_cache.extraction.blocks import (
     load_teacher,
 )
 from difom_cache.extraction.engines import EngineOptions, count_local, open_executor
-from difom_cache.extraction.estimate import Estimate, estimate_run, format_passes, format_seconds, refuse_full_disk
+from difom_cache.extraction.estimate import Estimate, estimate_run, format_passes, refuse_full_disk
 from difom_cache.extraction.prepare import ColumnChoices, ColumnWork, prepare_pictures, prepare_teacher
 from difom_cache.extraction.timing import STAGES
+from difom_cache.hardware import resolve_device
 from difom_cache.store.atomic import remove_stale
 from difom_cache.store.identity import Identity
 from difom_cache.store.layout import FORMAT_VERSION, PICTURES, Column
@@ -43,6 +44,7 @@ from difom_cache.store.ledger import (
 )
 from difom_cache.store.stats import fold_statistics
 from difom_cache.store.writer import SPLITS, RowTable, create_cache, format_records
+from difom_cache.text import format_seconds
 from difom_cache.views.params import COLUMNS, REPLAY_VERSION
 from difom_cache.views.plan import ViewPlan, draw_plan
 
@@ -135,7 +137,7 @@ def extract(
     Raises:
         DifomError: whatever the user can mend, in one line.
     """
-    folder, chosen_device = Path(cache), choose_device(device)
+    folder, chosen_device = Path(cache), str(resolve_device(device))
     say = (lambda text: None) if quiet else print
     records = load_records(Path(data), unlabelled=unlabelled, splits=tuple(split), limit=limit)
     view_plan = draw_plan(records, views=views, seed=seed, policy=plan)
@@ -195,19 +197,6 @@ def open_executor_elsewhere(engine: str, options: EngineOptions) -> AbstractCont
     if engine == "local" and count_local(options) == 1:
         return nullcontext()
     return open_executor(engine, options)
-
-
-def choose_device(device: str) -> str:
-    """Return "cuda" or "cpu" for "auto", else what was asked for.
-
-    Raises:
-        DeviceError: CUDA was asked for and is not there.
-    """
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise DeviceError(f"--device {device}: PyTorch sees no CUDA device on this machine; use --device cpu or auto")
-    return device
 
 
 def list_views(records: Sequence[Record], plan: ViewPlan) -> list[ViewJob]:

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from difom_cache.errors import SettingsError
-from difom_cache.extraction.estimate import format_bytes, format_seconds
+from difom_cache.text import format_bytes, format_seconds
 
 
 @dataclass(frozen=True)

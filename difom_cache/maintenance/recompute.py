@@ -18,8 +18,8 @@ from difom_cache.extraction.blocks import (
     load_teacher,
     read_frame,
     render,
-    torch_threads,
 )
+from difom_cache.hardware import torch_threads
 from difom_cache.maintenance.verify_report import VerifyReport
 from difom_cache.store.reader import Cache
 from difom_cache.teachers.pooling import area_pool

@@ -7,6 +7,7 @@ from typing import Any
 from difom_cache.teachers.base import Description
 from difom_cache.teachers.catalogue import ENTRY_POINTS, MODULES
 from difom_cache.teachers.weights import is_here
+from difom_cache.text import format_table
 
 
 def describe_teachers(picture_px: int = 352) -> list[dict[str, Any]]:
@@ -57,10 +58,8 @@ def _view_bytes(description: Description, picture_px: int) -> int:
 def format_teachers(entries: list[dict[str, Any]]) -> str:
     """Return what `describe_teachers` gave as a table, the default variant of each name marked with a star."""
     head = ("teacher", "parameters", "input", "kept by default", "bytes a view", "weights", "here", "licence")
-    lines = [head, *(_as_line(entry) for entry in entries)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([*table, "", "* what the name alone means; --json lists every tap with channels and stride"])
+    table = format_table([head, *(_as_line(entry) for entry in entries)], left=None)
+    return f"{table}\n\n* what the name alone means; --json lists every tap with channels and stride"
 
 
 def _as_line(entry: dict[str, Any]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from difom_cache.errors import DeviceError
+from difom_cache.hardware import resolve_device
 from difom_cache.teachers.base import NativeTap, TapRequest, TeacherOrder, TeacherSpec, choose_taps
 from difom_cache.teachers.packed_linear import can_pack, pack_linears
 from difom_cache.teachers.preprocess import Triple, check_pixels, normalise
@@ -72,7 +72,7 @@ class NetworkTeacher:
         Raises:
             DeviceError: the device is absent.
         """
-        self.device = check_device(device)
+        self.device = resolve_device(device)
         self.network.to(self.device)
         return self
 
@@ -86,22 +86,9 @@ class NetworkTeacher:
         return {name: maps[name].float() for name in dict.fromkeys(tap.native for tap in self.spec.taps)}
 
 
-def check_device(device: str | torch.device) -> torch.device:
-    """Return the device, or raise a DeviceError where it is absent or no device at all."""
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as err:
-        raise DeviceError(f"there is no device {device!r}; use cpu, cuda or cuda:N") from err
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(f"--device {device}: this machine has no CUDA device that PyTorch can use; use --device cpu")
-    if chosen.type == "cuda" and chosen.index is not None and chosen.index >= torch.cuda.device_count():
-        raise DeviceError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices, from cuda:0")
-    return chosen
-
-
 def assemble(order: TeacherOrder, facts: NetworkFacts, network: TapNetwork) -> NetworkTeacher:
     """Return the teacher that `order` asks for."""
-    device = check_device(order.device)
+    device = resolve_device(order.device)
     taps = choose_taps(order, dict(facts.native), facts.default_taps, facts.input_px)
     network.keep(tuple(dict.fromkeys(tap.native for tap in taps)))
     spec = TeacherSpec(

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from difom_cache.errors import DeviceError, SettingsError, TeacherError, WeightsError, name_nearest
+from difom_cache.hardware import resolve_device
 from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherOrder, TeacherSpec, choose_taps
-from difom_cache.teachers.network import check_device
 from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, Triple, check_pixels, normalise
 from difom_cache.teachers.weights import read_json
 
@@ -74,7 +74,7 @@ class OnnxTeacher:
         Raises:
             DeviceError: onnxruntime cannot use it.
         """
-        chosen = check_device(device)
+        chosen = resolve_device(device)
         if chosen != self.device:
             self._session = open_session(self._bytes, chosen)
             self.device = chosen

@@ -1,6 +1,5 @@
 """What a network costs: parameters, floating-point operations, and time a picture on this device."""
 
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from difom_cache import format_table, name_device, resolve_device
 from difom_cache.errors import SettingsError
-from difom_train.evaluation.summary import render_columns
-from difom_train.inference.segmenter import TEACHER_PREFIX, StudentSegmenter, load_segmenter, pick_device
+from difom_train.inference.segmenter import TEACHER_PREFIX, StudentSegmenter, load_segmenter
 from difom_train.students.base import count_parameters
 
 WARM_UP_PASSES = 3  # the first passes choose kernels and fill caches
@@ -86,7 +85,7 @@ class CostTable:
             ]
             for cost in self.costs
         ]
-        lines = [render_columns(rows), ""]
+        lines = [format_table(rows), ""]
         if self.costs:
             lines.append(
                 f"batch 1 on {self.costs[0].device}, {self.costs[0].threads} threads; 1 multiply-add = 2 FLOPs"
@@ -127,7 +126,7 @@ def measure_cost(network: Path | str, *, device: str = "auto", passes: int = 30)
     """
     if passes < 1:
         raise SettingsError(f"--passes is at least 1, found {passes}")
-    chosen = pick_device(device)
+    chosen = str(resolve_device(device))
     if str(network).startswith(TEACHER_PREFIX):
         name, kind = str(network).removeprefix(TEACHER_PREFIX), "teacher"
         run, module, input_px = _load_teacher(name, chosen)
@@ -146,7 +145,7 @@ def measure_cost(network: Path | str, *, device: str = "auto", passes: int = 30)
         latency_p50_ms=float(np.percentile(times_ms, 50)),
         latency_p95_ms=float(np.percentile(times_ms, 95)),
         frames_per_s=1000 / float(times_ms.mean()),
-        device=describe_device(chosen),
+        device=name_device(torch.device(chosen)),
         threads=torch.get_num_threads(),
     )
 
@@ -171,18 +170,6 @@ def count_flops(run: Callable[[Tensor], Any], pixels: Tensor) -> int:
     with FlopCounterMode(display=False) as counter:
         run(pixels)
     return int(counter.get_total_flops())
-
-
-def describe_device(device: str) -> str:
-    """Return the name of a device as people know it."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _load_teacher(spec: str, device: str) -> tuple[Callable[[Tensor], Any], nn.Module | None, int]:

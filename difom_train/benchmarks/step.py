@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 
-from difom_cache import area_pool, build_teacher, open_cache
+from difom_cache import area_pool, build_teacher, open_cache, resolve_device
 from difom_train.config import Settings, read_recipe
 from difom_train.data.caches import JointCache
 from difom_train.data.loader import Batch, DataTimer
@@ -26,7 +26,7 @@ from difom_train.training.build import (
     open_feed,
     plan_run,
 )
-from difom_train.training.fabric import choose_device, open_fabric
+from difom_train.training.fabric import open_fabric
 from difom_train.training.phases import set_mode
 from difom_train.training.run_folder import describe_hardware, describe_versions
 from difom_train.training.trainer import Parts, PhasePlan, Plan, take_step
@@ -109,7 +109,7 @@ class _Lane:
 
 def bench_step(options: StepBench) -> StepTimes:
     """Return the seconds of a step, lanes alternating so that a busy machine slows all of them alike."""
-    device = choose_device(options.device)
+    device = resolve_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
         cache = JointCache([open_cache(options.cache)])
         fabric = open_fabric(device, options.precision, logger="none", folder=Path(folder))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from difom_cache import Record, __version__, load_records, read_image
+from difom_cache import Record, __version__, format_table, load_records, name_some, read_image
 from difom_cache.errors import DataError, RunError, SettingsError
 from difom_train.evaluation.files import COLUMNS, mask_path, write_set, write_summary
 from difom_train.evaluation.metrics import PROTOCOLS
@@ -22,7 +22,6 @@ from difom_train.evaluation.summary import (
     format_value,
     mean_label,
     mean_of_sets,
-    render_columns,
 )
 from difom_train.inference.segmenter import (
     TEACHER_PREFIX,
@@ -33,7 +32,6 @@ from difom_train.inference.segmenter import (
     segment,
 )
 
-NAMES_SHOWN = 10  # in a message about many files
 MAP_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 
 
@@ -66,7 +64,7 @@ class Evaluation:
             for name, values in means.items():
                 frames = str(len(self.sets[name].frames)) if name in self.sets else ""
                 rows.append([name, frames, *(format_value(metric, values[metric.name]) for metric in metrics)])
-            tables.append(f"{self.name}, {PROTOCOL_TITLES[protocol]}\n{render_columns(rows)}")
+            tables.append(f"{self.name}, {PROTOCOL_TITLES[protocol]}\n{format_table(rows)}")
         return "\n\n".join([*tables, f"per frame: {self.folder}"])
 
     def as_json(self) -> dict[str, Any]:
@@ -153,12 +151,6 @@ def identify(segmenter: Segmenter, run: Path | str) -> dict[str, Any]:
         digest = hashlib.sha256((Path(run) / "student.safetensors").read_bytes()).hexdigest()
     source = "student" if isinstance(segmenter, StudentSegmenter) else "teacher"
     return {"source": source, "weights_sha256": digest, "input_px": segmenter.input_px}
-
-
-def name_some(names: Sequence[str]) -> str:
-    """Return the first names of a list, and how many more there are."""
-    more = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def in_batches(records: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -110,13 +110,3 @@ def mean_label(names: Sequence[str]) -> str:
 def format_value(metric: Metric, value: float) -> str:
     """Return a score as it stands in a table."""
     return f"{value:.{metric.decimals}f}"
-
-
-def render_columns(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of words as text, the first column to the left and the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0]), *(word.rjust(width) for word, width in zip(row[1:], widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)

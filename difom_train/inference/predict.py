@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from difom_cache import PICTURE_SUFFIXES, draft_of, read_image
+from difom_cache import PICTURE_SUFFIXES, draft_of, name_some, read_image
 from difom_cache.errors import DataError, ImageError
 from difom_train.evaluation.metrics import FIXED_THRESHOLD
 from difom_train.evaluation.score_frames import write_mask
@@ -22,7 +22,6 @@ from difom_train.inference.segmenter import Segmenter, load_segmenter, segment
 from difom_train.inference.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
 
 OUTLINE_COLOUR = (90, 240, 150)
-NAMES_SHOWN = 5  # in a line about files that were left aside
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def _read_list(source: Path) -> list[Path]:
     files = [source.parent / word for word in words if word]
     missing = [str(path) for path in files if not path.is_file()]
     if missing:
-        raise DataError(f"{source}: {len(missing)} of {len(files)} files are not there: {_name_some(missing)}")
+        raise DataError(f"{source}: {len(missing)} of {len(files)} files are not there: {name_some(missing)}")
     return files
 
 
@@ -162,7 +161,7 @@ def _mark_pictures(
         frames += 1
     if not frames:
         raise DataError(f"{source}: none of {len(pictures)} pictures can be read: {broken[0]}")
-    aside = [f"{len(others)} files are no pictures: {_name_some([path.name for path in others])}"] if others else []
+    aside = [f"{len(others)} files are no pictures: {name_some([path.name for path in others])}"] if others else []
     return Predictions(folder, frames, found, (*broken, *aside))
 
 
@@ -233,8 +232,3 @@ def _common_parts(paths: list[tuple[str, ...]]) -> tuple[str, ...]:
             break
         shared.append(parts[0])
     return tuple(shared)
-
-
-def _name_some(names: list[str]) -> str:
-    more = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

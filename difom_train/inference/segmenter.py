@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difom_cache import ViewParams, replay_image
-from difom_cache.errors import DeviceError, TeacherError
+from difom_cache import ViewParams, replay_image, resolve_device
+from difom_cache.errors import TeacherError
 from difom_train.students.base import Student
 from difom_train.students.saved import load_student
 
@@ -74,24 +74,11 @@ def load_segmenter(spec: Path | str, *, device: str = "auto") -> Segmenter:
         TeacherError: the teacher gives no logits.
         DeviceError: the device is not there.
     """
-    chosen = pick_device(device)
+    chosen = str(resolve_device(device))
     if str(spec).startswith(TEACHER_PREFIX):
         return TeacherSegmenter(str(spec).removeprefix(TEACHER_PREFIX), device=chosen)
     folder = Path(spec)
     return StudentSegmenter(load_student(folder, chosen), name=folder.resolve().name, device=chosen)
-
-
-def pick_device(device: str) -> str:
-    """Return the device to use; "auto" is CUDA where there is one.
-
-    Raises:
-        DeviceError: CUDA was asked for and is absent.
-    """
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise DeviceError(f"--device {device}: this machine has no CUDA device; use --device cpu")
-    return device
 
 
 def render_picture(picture: NDArray[np.uint8], input_px: int) -> Tensor:

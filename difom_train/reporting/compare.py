@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from difom_cache import write_atomic
+from difom_cache import format_table, write_atomic
 from difom_cache.errors import SettingsError
 from difom_train.benchmarks.cost import Cost, compare_costs
 from difom_train.evaluation.files import read_summary
-from difom_train.evaluation.summary import counted_sets, render_columns
+from difom_train.evaluation.summary import counted_sets
 from difom_train.reporting.bootstrap import Difference, compare_paired
 from difom_train.reporting.entries import Entry, eval_folder, frames_of, load_entries
 from difom_train.reporting.html import write_report
@@ -45,7 +45,7 @@ class Comparison:
         if self.clean is not None:
             parts.append(self.clean.render())
         if self.differences:
-            parts.append(f"{self.difference_title}\n{render_columns(self.difference_rows())}")
+            parts.append(f"{self.difference_title}\n{format_table(self.difference_rows())}")
         return "\n\n".join([*parts, f"report: {self.out / 'report.html'}"])
 
     @property

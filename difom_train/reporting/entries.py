@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from difom_cache import name_some
 from difom_cache.errors import RunError
 from difom_train.evaluation.files import PROTOCOL_VERSION, read_set, read_summary
 from difom_train.evaluation.summary import METRICS, FrameInfo, SetScores
 
 SEED_ENDING = re.compile(r"[-_]?seed[-_]?\d+$")
-NAMES_SHOWN = 10  # in a message about many frames
 
 
 @dataclass(frozen=True)
@@ -131,11 +131,11 @@ def _check_same_frames(first: Path, wanted: dict[str, SetScores], other: Path, f
         if absent:
             raise RunError(
                 f"{dataset}: {first} scored {len(ours)} frames and {other} {len(theirs)}; only one of them has "
-                f"{_name_some(absent)}; evaluate both on the same data"
+                f"{name_some(absent)}; evaluate both on the same data"
             )
         changed = [name for name in ours if ours[name] != theirs[name]]
         if changed:
-            raise RunError(f"{dataset}: {first} and {other} were scored against other masks of {_name_some(changed)}")
+            raise RunError(f"{dataset}: {first} and {other} were scored against other masks of {name_some(changed)}")
         if list(ours) != list(theirs):
             raise RunError(f"{dataset}: {first} and {other} list the same frames in another order; evaluate both again")
 
@@ -159,8 +159,3 @@ def _name_entries(groups: Sequence[Sequence[Path]]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return paths
-
-
-def _name_some(names: Sequence[str]) -> str:
-    more = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

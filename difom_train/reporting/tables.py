@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from difom_cache import format_table
 from difom_train.evaluation.metrics import PROTOCOLS
 from difom_train.evaluation.summary import (
     METRICS,
@@ -14,7 +15,6 @@ from difom_train.evaluation.summary import (
     counted_sets,
     format_value,
     mean_label,
-    render_columns,
 )
 from difom_train.reporting.entries import Entry
 from difom_train.reporting.published import FOOTNOTE
@@ -105,7 +105,7 @@ class ScoreTable:
             for place, block in self.blocks(protocol):
                 rows.append([f"{self._place(place)}", *("" for _ in metrics_of(protocol))])
                 rows += [[f"  {row.label}", *self._cells(row, place, protocol)] for row in block]
-            parts.append(f"{PROTOCOL_TITLES[protocol]}\n{render_columns(rows)}")
+            parts.append(f"{PROTOCOL_TITLES[protocol]}\n{format_table(rows)}")
         return "\n\n".join([*parts, "\n".join(self.notes)]).rstrip()
 
     def to_markdown(self) -> str:

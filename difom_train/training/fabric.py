@@ -14,8 +14,6 @@ from lightning.fabric.loggers import CSVLogger, TensorBoardLogger
 from lightning.fabric.plugins import Precision
 from lightning.fabric.strategies import DDPStrategy
 
-from difom_cache.errors import DeviceError
-
 _INTERACTIVE = {"bash", "interactive"}  # job names under which Slurm has allocated, but started nothing with srun
 
 
@@ -57,24 +55,6 @@ def count_processes(environment: dict[str, str]) -> Processes:
         machines = int(environment.get("SLURM_NNODES", "1"))
         return Processes(tasks // machines, machines)
     return Processes(1, 1)
-
-
-def choose_device(wanted: str) -> torch.device:
-    """Return the device that `wanted` names; auto = CUDA where there is one.
-
-    Raises:
-        DeviceError: no such device.
-    """
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, number = wanted.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
-        raise DeviceError(f"device {wanted!r} is not known; use auto, cpu, cuda or cuda:N")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(f"device {wanted!r} was asked for, but PyTorch finds no CUDA device; use --device cpu")
-    if kind == "cuda" and number and int(number) >= torch.cuda.device_count():
-        raise DeviceError(f"device {wanted!r} does not exist; there are {torch.cuda.device_count()} CUDA devices")
-    return torch.device(wanted)
 
 
 def open_fabric(device: torch.device, precision: str, *, logger: str, folder: Path) -> Fabric:

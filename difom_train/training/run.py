@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from difom_cache import open_cache
+from difom_cache import open_cache, resolve_device
 from difom_cache.errors import DeviceError, DifomError, RunError
 from difom_train.config import Settings, change_settings, check_settings, read_recipe, with_seed
 from difom_train.data.caches import JointCache
@@ -25,7 +25,7 @@ from difom_train.training.build import (
     plan_run,
 )
 from difom_train.training.checkpoint import CHECKPOINT, Progress, read_checkpoint
-from difom_train.training.fabric import choose_device, open_fabric
+from difom_train.training.fabric import open_fabric
 from difom_train.training.run_folder import cut_log, open_folder, read_run, refuse_differences, write_run
 from difom_train.training.trainer import Parts, fit, restore
 
@@ -133,7 +133,7 @@ def compose_settings(
 
 def train_run(settings: Settings, sources: Sources, folder: Path, *, resume: bool = False) -> Progress:
     """Train one student into `folder`; return how it went."""
-    device = choose_device(settings.machine.device)
+    device = resolve_device(settings.machine.device)
     cache = JointCache([open_cache(path) for path in sources.caches])
     fabric = open_fabric(device, settings.machine.precision, logger=settings.machine.logger, folder=folder)
     setting = Setting(settings, sources, folder, fabric, cache)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from difom_cache import write_atomic
+from difom_cache import name_processor, write_atomic
 from difom_cache.errors import RunError
 from difom_train.config import Settings, find_differences, read_recipe, write_settings
 from difom_train.training.checkpoint import CHECKPOINT
@@ -58,7 +58,7 @@ def describe_hardware(device: torch.device, world: int) -> dict[str, Any]:
     hardware: dict[str, Any] = {
         "device": str(device),
         "processes": world,
-        "cpu": _cpu_name(),
+        "cpu": name_processor(),
         "cpu_cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "system": platform.platform(),
@@ -114,12 +114,3 @@ def refuse_differences(there: dict[str, Any], here: dict[str, Any], keys: Iterab
     ]
     if differences:
         raise RunError(f"{folder} cannot be resumed: {'; '.join(differences)}; choose another --out")
-
-
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()

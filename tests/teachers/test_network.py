@@ -3,14 +3,7 @@ import shutil
 import pytest
 import torch
 
-from difom_cache.errors import DeviceError
 from difom_cache.teachers.catalogue import build_teacher
-from difom_cache.teachers.network import check_device
-
-
-def test_what_is_no_device_is_refused():
-    with pytest.raises(DeviceError, match="there is no device 'gpu'; use cpu, cuda or cuda:N"):
-        check_device("gpu")
 
 
 def test_a_teacher_is_frozen_and_in_evaluation():

@@ -2,9 +2,8 @@
 
 import pytest
 
-from difom_cache.errors import DeviceError
 from difom_train.students.catalogue import build_student
-from difom_train.training.fabric import choose_device, count_processes
+from difom_train.training.fabric import count_processes
 from difom_train.training.optimizer import RateSchedule, build_optimiser
 from difom_train.training.phases import phase_of, set_mode
 
@@ -61,15 +60,3 @@ def test_processes_are_counted_from_torchrun_and_srun():
     assert (count_processes(slurm).on_machine, count_processes(slurm).machines) == (4, 2)
     assert count_processes(slurm | {"SLURM_JOB_NAME": "bash"}).world == 1
     assert count_processes({"SLURM_NTASKS": "8"}).world == 1
-
-
-def test_absent_cuda_names_the_way_out(monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(DeviceError, match="--device cpu"):
-        choose_device("cuda")
-    assert choose_device("auto").type == "cpu"
-
-
-def test_unknown_device_is_refused():
-    with pytest.raises(DeviceError, match="'gpu' is not known"):
-        choose_device("gpu")

@@ -1,0 +1,64 @@
+"""What this machine computes with: a device by name, its processor's name, PyTorch's threads."""
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from difom_cache.errors import DeviceError
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Return the device that a name means; "auto" is CUDA where there is one.
+
+    Args:
+        device: auto, cpu, cuda or cuda:N.
+
+    Raises:
+        DeviceError: there is no such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        chosen = torch.device("meta")
+    if chosen.type not in ("cpu", "cuda"):
+        raise DeviceError(f"there is no device {str(device)!r}; use auto, cpu, cuda or cuda:N")
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(f"--device {device}: this machine has no CUDA device that PyTorch can use; use --device cpu")
+    if chosen.type == "cuda" and chosen.index is not None and chosen.index >= torch.cuda.device_count():
+        raise DeviceError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices, from cuda:0")
+    return chosen
+
+
+def name_processor() -> str:
+    """Return the processor's name as its maker writes it, or the machine's kind where the system does not say."""
+    if _CPUINFO.is_file():
+        for line in _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def name_device(device: torch.device) -> str:
+    """Return the name of what computes: the GPU's or the processor's."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else name_processor()
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let PyTorch compute with `count` threads on the CPU, and with as many as before afterwards.
+
+    Sums on the CPU are cut by thread, so their last bits depend on the number.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,51 @@
+"""Words and numbers for people: lists that end, tables, sizes and times."""
+
+from collections.abc import Sequence
+
+NAMES_SHOWN = 10
+
+
+def name_some(names: Sequence[str], shown: int = NAMES_SHOWN) -> str:
+    """Return the first names of a list, and how many more there are."""
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
+
+
+def format_table(rows: Sequence[Sequence[str]], *, left: int | None = 1) -> str:
+    """Return rows of words in columns.
+
+    Args:
+        rows: the first is the head; all are of one length.
+        left: so many columns stand to the left, for words, and the rest to the right, for numbers; None means all.
+    """
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lefts = len(widths) if left is None else left
+
+    def line(row: Sequence[str]) -> str:
+        cells = [
+            word.ljust(width) if column < lefts else word.rjust(width)
+            for column, (word, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
+
+    return "\n".join(map(line, rows))
+
+
+def format_bytes(size: float) -> str:
+    """Return a number of bytes with a decimal unit."""
+    if size < 1000:
+        return f"{size:.0f} B"
+    for unit in ("kB", "MB", "GB"):
+        size /= 1000
+        if size < 1000:
+            return f"{size:.1f} {unit}"
+    return f"{size / 1000:.1f} TB"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration in words, such as "3 min 20 s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,52 @@
+"""One answer to each question about the machine, for both packages."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from difom_cache import name_device, name_processor, resolve_device, torch_threads
+from difom_cache.errors import DeviceError
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cpux", "cuda:x", "meta", "mps", ""])
+def test_what_is_no_device_is_refused_with_the_names_that_are(name: str) -> None:
+    with pytest.raises(DeviceError, match=f"there is no device '{name}'; use auto, cpu, cuda or cuda:N"):
+        resolve_device(name)
+
+
+def test_a_device_that_is_absent_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match="--device cpu"):
+        resolve_device("cuda")
+    assert resolve_device("auto") == resolve_device("cpu") == torch.device("cpu")
+
+
+def test_auto_is_the_gpu_where_there_is_one_and_a_number_beyond_the_last_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device("auto") == torch.device("cuda")
+    assert resolve_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(DeviceError, match="has 2 CUDA devices, from cuda:0"):
+        resolve_device("cuda:2")
+
+
+@pytest.mark.skipif(not CPUINFO.exists(), reason="only Linux says its processor in /proc/cpuinfo")
+def test_the_processor_has_the_name_that_the_system_says() -> None:
+    lines = CPUINFO.read_text().splitlines()
+    names = {line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")}
+    if names:
+        assert name_processor() in names
+    assert name_device(torch.device("cpu")) == name_processor() != ""
+
+
+def test_threads_are_as_before_after_the_block_even_if_it_fails() -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(ValueError, match="no"), torch_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+        raise ValueError("no")
+    assert torch.get_num_threads() == before
