@@ -50,6 +50,7 @@ FAMILY = TokenFamily(
             "tiny": "",
         },
         geometry=lambda config: (config.hidden_size, config.num_hidden_layers, config.patch_size),
+        others=("classifier.",),
     ),
     default_variant="base",
     input_px={"tiny": 308},

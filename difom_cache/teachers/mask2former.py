@@ -8,6 +8,7 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 from difom_cache.teachers.base import Description, TeacherOrder
 from difom_cache.teachers.network import NetworkTeacher
 from difom_cache.teachers.pixel_level import (
+    COMPUTED,
     SWINS,
     UNUSED,
     backbone_geometry,
@@ -56,6 +57,8 @@ FAMILY = Family(
         "swin_l": "facebook/mask2former-swin-large-coco-panoptic",
     },
     geometry=backbone_geometry,
+    others=("model.transformer_module.", "class_predictor.", "criterion."),
+    computed=COMPUTED,
     unused=UNUSED,
 )
 

@@ -11,6 +11,7 @@ from transformers import OneFormerConfig, OneFormerForUniversalSegmentation
 from difom_cache.teachers.base import Description, TeacherOrder
 from difom_cache.teachers.network import NetworkTeacher
 from difom_cache.teachers.pixel_level import (
+    COMPUTED,
     SWINS,
     UNUSED,
     backbone_geometry,
@@ -29,6 +30,12 @@ def _config(swin: str, **further: Any) -> OneFormerConfig:
     return OneFormerConfig(
         backbone_config=SWINS[swin].config(), conv_dim=channels, mask_dim=channels, hidden_dim=channels, **further
     )
+
+
+def _never_training(config: Any) -> Any:
+    """Return the configuration with `is_training` off: by it, not by `eval()`, the library's pixel decoder drops out."""
+    config.is_training = False
+    return config
 
 
 TINY = {
@@ -58,6 +65,9 @@ FAMILY = Family(
         "swin_l": "shi-labs/oneformer_ade20k_swin_large",
     },
     geometry=backbone_geometry,
+    adapt=_never_training,
+    others=("model.transformer_module.", "model.task_encoder.", "model.text_mapper.", "criterion."),
+    computed=COMPUTED,
     unused=UNUSED,
 )
 

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PretrainedConfig, SwinConfig
 
+from difom_cache.teachers import buffers
 from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherOrder, choose_variant
 from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
 from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_input_px
@@ -23,6 +24,7 @@ STAGES = ("stage1", "stage2", "stage3", "stage4")
 DECODER_TAPS = ("pixel32", "pixel16", "pixel8")  # in the order the decoder gives them
 DEFAULT_TAPS = (TapRequest("pixel16", 16), TapRequest("pixel32", 32))
 UNUSED = ("encoder.swin.layernorm.",)  # the backbone norms each stage by itself; this one's result is thrown away
+COMPUTED = buffers.COMMON | {"relative_position_index": buffers.relative_position_index}
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 
 from difom_cache.errors import WeightsError
+from difom_cache.teachers import buffers
 from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherOrder, choose_variant
 from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
-from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_input_px
+from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, Triple, check_input_px
 from difom_cache.teachers.sam_attention import fuse_attention
 from difom_cache.teachers.weights import (
     Weights,
@@ -54,6 +55,15 @@ VARIANTS = {
 }
 DEFAULT_VARIANT = "vit_b"
 LICENCE = "Apache-2.0"
+
+
+def _per_channel(values: Triple) -> buffers.Compute:
+    """Return what gives `values` of pixels in [0, 255], in the shape (3, 1, 1)."""
+    return lambda found: 255 * torch.tensor(values)[:, None, None]
+
+
+# Sam's own buffers; segment-anything no longer saves them, forks of it do
+COMPUTED = buffers.COMMON | {"pixel_mean": _per_channel(IMAGENET_MEAN), "pixel_std": _per_channel(IMAGENET_STD)}
 
 
 class SamTaps(TapNetwork):
@@ -126,7 +136,8 @@ def load_weights(encoder: ImageEncoderViT, weights: str, name: str) -> Weights:
         fill_random(encoder, teacher)
         return Weights("random", digest_tensors(encoder.state_dict()))
     source = hub_source(teacher, VARIANTS[name].repository) if weights == "hub" else Path(weights)
-    tensors = _encoder_tensors(read_tensors(_only_pickle(source), teacher), source, teacher)
+    held = buffers.drop_computed(read_tensors(_only_pickle(source), teacher), COMPUTED, source)
+    tensors = _encoder_tensors(held, source, teacher)
     load_exact(encoder, tensors, source, teacher)
     return Weights(str(source), digest_tensors(encoder.state_dict()))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from difom_cache.errors import WeightsError
+from difom_cache.teachers.buffers import COMMON, Compute, drop_computed
 from difom_cache.teachers.weights import (
     Weights,
     digest_tensors,
@@ -35,7 +36,8 @@ class Family:
         repositories: variant to the hub model, "" where no weights are published.
         geometry: gives what tells one variant's configuration from another's.
         adapt: gives the used part's configuration of a whole checkpoint's.
-        others: prefixes of tensors that checkpoints also hold and the teacher does not use.
+        others: prefixes of tensors that checkpoints also hold and the teacher does not use: heads, a text side.
+        computed: buffers that older checkpoints hold and the network computes, by the last part of their names.
         unused: pieces of names of tensors that nothing reads, so that they may be missing.
         any_head: a checkpoint may hold a head that the model lacks, as the library allows.
     """
@@ -49,6 +51,7 @@ class Family:
     geometry: Callable[[PretrainedConfig], object]
     adapt: Callable[[Any], Any] = lambda config: config
     others: tuple[str, ...] = ()
+    computed: Mapping[str, Compute] = field(default_factory=lambda: COMMON)
     unused: tuple[str, ...] = ()
     any_head: bool = False
 
@@ -123,8 +126,9 @@ def _refuse_other_variant(family: Family, variant: str, config: PretrainedConfig
 
 
 def fill_model(family: Family, config: PretrainedConfig, source: Path, teacher: str) -> Any:
-    """Return the library's model of `config` holding exactly the tensors at `source`."""
-    tensors = {k: v for k, v in read_tensors(source, teacher).items() if not k.startswith(family.others or ("\0",))}
+    """Return the library's model of `config` holding exactly the tensors at `source` that the teacher uses."""
+    held = {k: v for k, v in read_tensors(source, teacher).items() if not k.startswith(family.others)}
+    tensors = held if family.any_head else drop_computed(held, family.computed, source)
     model: Any
     info: dict[str, Any]
     with torch.random.fork_rng(devices=[]), quiet():

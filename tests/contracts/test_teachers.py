@@ -125,6 +125,13 @@ def test_built_twice_it_is_the_same_teacher_whatever_the_global_generator(order,
         assert torch.equal(again.features(pixels)[name], feature)
 
 
+def test_the_same_pixels_give_the_same_bits_twice(teacher):
+    pixels = draw_pixels(teacher)
+    first = teacher.features(pixels)
+    for name, feature in teacher.features(pixels).items():
+        assert torch.equal(feature, first[name]), name
+
+
 def test_a_picture_has_the_same_map_alone_and_in_a_batch(teacher):
     pixels = draw_pixels(teacher, 3)
     together = teacher.features(pixels)
