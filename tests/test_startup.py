@@ -5,8 +5,9 @@ import sys
 import time
 
 import pytest
+from small_cache import write_small_cache
 
-HEAVY = ("torch", "transformers", "zarr", "matplotlib", "lightning", "scipy", "distributed", "onnxruntime")
+HEAVY = ("torch", "transformers", "zarr", "matplotlib", "lightning_fabric", "scipy", "distributed", "onnxruntime")
 PATIENCE_S = 10  # far beyond what it takes, for a machine that is busy with other things
 
 ASK = """
@@ -38,3 +39,22 @@ def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
     code = f"import sys, {package}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not set(HEAVY) & set(done.stdout.split())
+
+
+def loaded_by(code: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+def test_asking_a_cache_what_it_holds_loads_no_network_library(tmp_path):
+    write_small_cache(tmp_path / "cache")
+    loaded = loaded_by(f"import difom_cache; assert difom_cache.info({str(tmp_path / 'cache')!r})['columns']")
+    assert "difom_cache" in loaded and not {"torch", "transformers", "matplotlib"} & loaded
+
+
+def test_a_run_starts_without_what_it_does_not_use():
+    # Where torchmetrics is installed, Fabric loads it to ask for its version, and it loads what it finds.
+    loaded = loaded_by("import sys; sys.modules['torchmetrics'] = None; import difom_train.training.run")
+    assert "torch" in loaded and not {"timm", "matplotlib", "lightning", "segmentation_models_pytorch"} & loaded

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from difom_cache import area_pool, build_teacher, open_cache, resolve_device
 from difom_train.config import Settings, read_recipe

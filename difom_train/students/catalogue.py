@@ -7,17 +7,23 @@ from pathlib import Path
 import torch
 
 from difom_cache.errors import SettingsError, name_nearest
-from difom_train.students import pranet
 from difom_train.students import weights as sources
 from difom_train.students.base import Student, StudentSettings
 from difom_train.students.smp import PREFIX, SmpStudent
 from difom_train.students.unet import UNet
 from difom_train.students.unetpp import UNetPlusPlus
 
+
+def _build_pranet(settings: StudentSettings) -> Student:
+    from difom_train.students.pranet import PraNet  # timm takes a second to load
+
+    return PraNet(settings)
+
+
 STUDENTS: dict[str, Callable[[StudentSettings], Student]] = {
     "unet": UNet,
     "unet++": UNetPlusPlus,
-    "pranet": pranet.PraNet,
+    "pranet": _build_pranet,
 }
 NAMES = [*STUDENTS, f"{PREFIX}ARCH/ENCODER"]
 
@@ -81,9 +87,9 @@ def _build(settings: StudentSettings, source: str) -> Student:
         return student
     student = STUDENTS[settings.name](settings)
     if source == "imagenet":
-        if not isinstance(student, pranet.PraNet):
+        if settings.name != "pranet":
             raise SettingsError(f"{settings.name} has no ImageNet weights; pass --student-weights random or a path")
-        student.encoder.load_state_dict(sources.fetch_timm_state(pranet.ENCODER))
+        student.load_imagenet()  # type: ignore[operator]
     return student
 
 

@@ -10,6 +10,7 @@ from torch.nn.functional import interpolate, relu
 from difom_train.students.base import BOTTLENECK, Level, Student, StudentSettings
 from difom_train.students.necks import build_neck, decoder_input_channels
 from difom_train.students.unet import double
+from difom_train.students.weights import fetch
 
 ENCODER = "res2net50d"  # timm's Res2Net50-v1b-26w-4s
 ENCODER_CHANNELS = (64, 256, 512, 1024, 2048)  # strides 2, 4, 8, 16, 32
@@ -118,6 +119,15 @@ class PraNet(Student):
         self.reverse4 = ReverseAttention(deep, 256, kernel=5, layers=3, head_kernel=1)
         self.reverse3 = ReverseAttention(1024, 64, kernel=3, layers=2, head_kernel=3)
         self.reverse2 = ReverseAttention(512, 64, kernel=3, layers=2, head_kernel=3)
+
+    def load_imagenet(self) -> None:
+        """Give the encoder timm's ImageNet weights.
+
+        Raises:
+            WeightsError: they are neither cached nor reachable.
+        """
+        trained = fetch(ENCODER, lambda: timm.create_model(ENCODER, pretrained=True, features_only=True))
+        self.encoder.load_state_dict(trained.state_dict())
 
     def encode(self, pixels: Tensor) -> dict[str, Tensor]:
         *shallow, deep = self.encoder(pixels)

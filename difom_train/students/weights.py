@@ -7,7 +7,6 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-import timm
 import torch
 from huggingface_hub import constants
 from safetensors import SafetensorError
@@ -19,13 +18,6 @@ from difom_train.students.base import Student
 
 REACH_S = 5.0  # a hub that answers nothing for so long counts as unreachable; its own retries take most of a minute
 WAY_OUT = "pass --student-weights random, or --student-weights PATH with a file fetched elsewhere"
-
-
-def fetch_timm_state(architecture: str) -> dict[str, Tensor]:
-    """Return timm's ImageNet weights of `architecture` (features only)."""
-    network = fetch(architecture, lambda: timm.create_model(architecture, pretrained=True, features_only=True))
-    state: dict[str, Tensor] = network.state_dict()
-    return state
 
 
 def fetch(what: str, create: Callable[[], Any]) -> Any:

@@ -1,12 +1,13 @@
 """curves.png: what logs say, at one look."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 from difom_cache import draft_of
 
@@ -26,6 +27,10 @@ def draw_curves(logs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> Non
         logs: title to log.
         path: where the picture goes.
     """
+    # A run starts without matplotlib, which takes most of a second to load and is wanted at the run's end.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     rows = {title: [(name, _keys_of(log, keys), scale) for name, keys, scale in _PANELS] for title, log in logs.items()}
     rows = {title: [panel for panel in panels if panel[1]] for title, panels in rows.items()}
     widest = max(1, *(len(panels) for panels in rows.values()))

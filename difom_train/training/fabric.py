@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.loggers import CSVLogger, TensorBoardLogger
-from lightning.fabric.plugins import Precision
-from lightning.fabric.strategies import DDPStrategy
+from lightning_fabric import Fabric
+from lightning_fabric.loggers import CSVLogger, TensorBoardLogger
+from lightning_fabric.plugins import Precision
+from lightning_fabric.strategies import DDPStrategy
 
 _INTERACTIVE = {"bash", "interactive"}  # job names under which Slurm has allocated, but started nothing with srun
 

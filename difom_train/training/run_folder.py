@@ -18,7 +18,7 @@ from difom_train.training.checkpoint import CHECKPOINT
 
 SETTINGS_FILE, RUN_FILE, LOG_FILE = "settings.toml", "run.json", "log.jsonl"
 FREE_ON_RESUME = ("machine.device", "machine.stage", "machine.logger")  # they do not decide the weights
-_LIBRARIES = ("difom", "torch", "kornia", "lightning", "numpy", "timm", "zarr")
+_LIBRARIES = ("difom", "torch", "kornia", "lightning-fabric", "numpy", "timm", "zarr")
 
 
 def open_folder(folder: Path, settings: Settings, *, resume: bool) -> bool:

@@ -3,7 +3,8 @@ import json
 import pytest
 import torch
 
-from difom_cache.codecs.fidelity import BINS, Fidelity, measure_fidelity
+from difom_cache.codecs.fidelity import BINS, Fidelity
+from difom_cache.codecs.measure_fidelity import measure_fidelity
 from difom_cache.errors import CacheFormatError
 
 
@@ -111,7 +112,8 @@ def test_sums_survive_json():
     feature, target = torch.randn(2, 3, 8, 5, 5)
     fidelity = measure_fidelity(feature, target, everywhere(feature))
     read = Fidelity.from_dict(json.loads(json.dumps(fidelity.as_dict())))
-    assert torch.equal(read.sums, fidelity.sums) and torch.equal(read.histogram, fidelity.histogram)
+    assert read.sums.tolist() == fidelity.sums.tolist() and read.histogram.tolist() == fidelity.histogram.tolist()
+    assert (read + read).mean_cosine == fidelity.mean_cosine
 
 
 @pytest.mark.parametrize("change", [{"squares": None}, {"histogram": {str(BINS): 1}}, {"histogram": 3}])

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from difom_cache.codecs.catalogue import build_codec
 from difom_cache.codecs.compact import fit_compact
-from difom_cache.codecs.fidelity import Fidelity, measure_fidelity
+from difom_cache.codecs.fidelity import Fidelity
+from difom_cache.codecs.measure_fidelity import measure_fidelity
 from difom_cache.data.images import read_image
 from difom_cache.data.manifest import Record, load_records
 from difom_cache.teachers.base import Teacher
