@@ -36,6 +36,9 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` lo
     from difom_cache.painting.sample import paint_sample as paint_sample
     from difom_cache.store.atomic import draft_of as draft_of
     from difom_cache.store.atomic import write_atomic as write_atomic
+    from difom_cache.store.layout import NO_MASK as NO_MASK
+    from difom_cache.store.layout import PICTURES as PICTURES
+    from difom_cache.store.layout import SPLITS as SPLITS
     from difom_cache.store.layout import TapSpec as TapSpec
     from difom_cache.store.reader import Cache as Cache
     from difom_cache.store.reader import open_cache as open_cache
@@ -51,6 +54,8 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` lo
     from difom_cache.teachers.network import TapNetwork as TapNetwork
     from difom_cache.teachers.network import assemble as assemble
     from difom_cache.teachers.pooling import area_pool as area_pool
+    from difom_cache.teachers.preprocess import IMAGENET_MEAN as IMAGENET_MEAN
+    from difom_cache.teachers.preprocess import IMAGENET_STD as IMAGENET_STD
     from difom_cache.teachers.weights import Weights as Weights
     from difom_cache.teachers.weights import digest_tensors as digest_tensors
     from difom_cache.text import format_bytes as format_bytes
@@ -66,7 +71,12 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` lo
 __version__ = "0.1.0"
 
 __all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "NO_MASK",
+    "PICTURES",
     "PICTURE_SUFFIXES",
+    "SPLITS",
     "Cache",
     "NativeTap",
     "NetworkFacts",
@@ -124,10 +134,15 @@ __all__ = [
 
 _HOMES = {
     "Cache": "store.reader",
+    "IMAGENET_MEAN": "teachers.preprocess",
+    "IMAGENET_STD": "teachers.preprocess",
+    "NO_MASK": "store.layout",
     "NativeTap": "teachers.base",
     "NetworkFacts": "teachers.network",
+    "PICTURES": "store.layout",
     "PICTURE_SUFFIXES": "data.images",
     "Record": "data.manifest",
+    "SPLITS": "store.layout",
     "TapNetwork": "teachers.network",
     "TapRequest": "teachers.base",
     "TapSpec": "store.layout",

@@ -17,8 +17,8 @@ from difom_cache.data.images import read_size, size_of_bytes
 from difom_cache.data.layouts import Pair, PictureFolder, find_folders, natural_key, pair_files
 from difom_cache.errors import DataError, ManifestError, SettingsError, name_nearest
 from difom_cache.store.atomic import write_atomic
+from difom_cache.store.layout import SPLITS
 
-SPLITS = ("train", "val", "test")
 VAL_SHARE = 10  # every tenth group of the training records; not tuned
 
 
@@ -90,11 +90,6 @@ def load_records(
             raise ManifestError(f"{data}: {len(missing)} files are not there, the first is {missing[0]}; scan again")
         return _choose(records, data, splits, limit)
     return _read_files(_choose(_name_records(data, unlabelled=unlabelled), data, splits, limit))
-
-
-def scan(root: Path, *, unlabelled: bool = False) -> list[Record]:
-    """Return the records of every picture in a folder; see `load_records`."""
-    return load_records(root, unlabelled=unlabelled)
 
 
 def read_manifest(path: Path) -> list[Record]:

@@ -30,7 +30,7 @@ from difom_cache.extraction.timing import Stopwatch
 from difom_cache.hardware import torch_threads
 from difom_cache.store.columns import open_codec, pictures_column, teacher_column
 from difom_cache.store.identity import Identity, name_differences, read_identity
-from difom_cache.store.layout import Column
+from difom_cache.store.layout import NO_MASK, Column
 from difom_cache.store.ledger import is_done
 from difom_cache.store.stats import Moments
 from difom_cache.store.writer import write_block
@@ -40,7 +40,6 @@ from difom_cache.teachers.pooling import area_pool
 from difom_cache.views.params import ViewParams
 from difom_cache.views.replay import replay_image, replay_mask, replay_valid
 
-NO_MASK = 255  # the whole stored mask of a record without one; an empty mask is all zeros
 VALID_FRAC = 0.5  # a cell counts in statistics where at least half of it shows the frame
 READ_AHEAD_BATCHES = 3
 

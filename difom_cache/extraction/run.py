@@ -33,7 +33,7 @@ from difom_cache.extraction.timing import STAGES
 from difom_cache.hardware import resolve_device
 from difom_cache.store.atomic import remove_stale
 from difom_cache.store.identity import Identity
-from difom_cache.store.layout import FORMAT_VERSION, PICTURES, Column
+from difom_cache.store.layout import FORMAT_VERSION, PICTURES, SPLITS, Column
 from difom_cache.store.ledger import (
     find_short_blocks,
     list_markers,
@@ -43,7 +43,7 @@ from difom_cache.store.ledger import (
     write_damaged,
 )
 from difom_cache.store.stats import fold_statistics
-from difom_cache.store.writer import SPLITS, RowTable, create_cache, format_records
+from difom_cache.store.writer import RowTable, create_cache, format_records
 from difom_cache.text import format_seconds
 from difom_cache.views.params import COLUMNS, REPLAY_VERSION
 from difom_cache.views.plan import ViewPlan, draw_plan

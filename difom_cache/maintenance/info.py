@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from difom_cache.codecs.fidelity import Fidelity
-from difom_cache.store.layout import PICTURES, Column
+from difom_cache.store.layout import PICTURES, SPLITS, Column
 from difom_cache.store.ledger import DoneMarker
 from difom_cache.store.reader import Cache, open_cache
-from difom_cache.store.writer import SPLITS
 from difom_cache.text import format_bytes
 
 

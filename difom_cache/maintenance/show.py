@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from difom_cache.errors import CacheIncompleteError
 from difom_cache.store.atomic import draft_of
-from difom_cache.store.layout import TapSpec
+from difom_cache.store.layout import NO_MASK, TapSpec
 from difom_cache.store.reader import Cache, open_cache
 
 TILE_PX = 256
@@ -108,7 +108,7 @@ def map_to_rgb(feature: NDArray[np.float32], valid: NDArray[np.bool_] | None = N
 def _picture_tiles(batch: dict[str, NDArray[np.uint8]], name: str, view: int) -> list[_Tile]:
     image, mask, valid = batch["image"][0], batch["mask"][0], batch["valid"][0]
     tiles = [_Tile(image, f"{name}\nview {view}", False)]
-    if (mask == 255).all():
+    if (mask == NO_MASK).all():
         tiles.append(_Tile(np.full_like(image, 64), "mask\nabsent: the record is unlabelled", False))
     else:
         share = f"{100 * (mask == 1).mean():.1f} % polyp" if (mask == 1).any() else "empty"

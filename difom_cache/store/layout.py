@@ -15,6 +15,8 @@ MIN_BLOCK_ROWS, BLOCKS_AIM = (
 )  # a block is at least 16 views, and a cache about 256 blocks, where 256 MB allow it
 
 PICTURES = "pictures"
+SPLITS = ("train", "val", "test")  # their places are the numbers in rows/split
+NO_MASK = 255  # the whole stored mask of a record without one; an empty mask is all zeros
 IDENTITY = "identity.json"
 RECORDS = "records.csv"
 DAMAGED = "damaged.json"

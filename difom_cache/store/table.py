@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difom_cache.errors import CacheIncompleteError
-from difom_cache.store.layout import RECORDS
-from difom_cache.store.writer import SPLITS, RowTable
+from difom_cache.store.layout import RECORDS, SPLITS
+from difom_cache.store.writer import RowTable
 
 
 class Table:

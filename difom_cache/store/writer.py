@@ -14,6 +14,7 @@ from difom_cache.store.atomic import FileDigest, write_once
 from difom_cache.store.identity import Identity, fix_identity
 from difom_cache.store.layout import (
     RECORDS,
+    SPLITS,
     ArraySpec,
     Column,
     array_metadata,
@@ -26,7 +27,6 @@ from difom_cache.store.shard import encode_shard
 from difom_cache.store.stats import Moments, write_moments
 
 RECORD_FIELDS = ("id", "dataset", "split", "group", "labelled", "width", "height", "image_sha256", "mask_sha256")
-SPLITS = ("train", "val", "test")  # their places are the numbers in rows/split
 
 
 @dataclass(frozen=True)

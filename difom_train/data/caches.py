@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from difom_cache import SPLITS
 from difom_cache.errors import CacheIdentityError, CacheIncompleteError
 from difom_train.data.counter_rng import Keys, keys_of
 
-SPLITS = ("train", "val", "test")  # as `table.split` counts
 HostBatch = dict[str, NDArray[Any]]
 
 

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from difom_cache import (
+    NO_MASK,
     Record,
     ViewParams,
     draw_plan,
@@ -25,7 +26,6 @@ from difom_train.data.caches import HostBatch, JointCache
 from difom_train.data.counter_rng import mix_counts
 
 _SHOWN_IDS = 3
-NO_MASK = 255  # stands everywhere in the mask of a record that has none
 
 
 class SourcePictures:

@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from difom_cache import PICTURES
 from difom_cache.errors import SettingsError
 from difom_train.data.caches import HostBatch, JointCache
 from difom_train.data.pictures import SourcePictures, picture_shapes
 
-PICTURES = "pictures"
 GPU_SHARE, RAM_SHARE = 0.5, 0.5  # of the free memory: the network, its gradients and the workspace need the rest
 _COPY_ROWS = 256
 

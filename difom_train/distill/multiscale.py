@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from difom_train.distill.bands import fill_outside, split_bands
 from difom_train.distill.base import Batch, Distiller, Targets, in_float32
-from difom_train.distill.calibration import Calibration, fit_calibration, sample_cells
+from difom_train.distill.calibration import fit_calibration, sample_cells
 from difom_train.distill.comparison import Comparison, cells_inside, resize_to_coarser, to_grid
 from difom_train.distill.heads import build_heads
 from difom_train.distill.losses import cosine_and_smooth_l1, soft_mask_loss, squared_error
@@ -130,11 +130,6 @@ class MultiscaleDistiller(Distiller):
         for pair in masks:
             pair.student = pair.student.sigmoid()
         return self.compare_features(output, targets, valid) + masks
-
-    def calibrations(self) -> dict[str, Calibration]:
-        """Return slope and offset by logits tap."""
-        rows = self.calibration.tolist()
-        return {tap: Calibration(*row) for tap, row in zip(self.mask_taps, rows, strict=True)}
 
     def describe(self) -> list[str]:
         kept = dict(zip(self.feature_taps, self.projections, strict=True))

@@ -1,6 +1,5 @@
 """A trained student is scored on test sets, frame by frame, under both protocols."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from difom_cache import Record, __version__, format_table, load_records, name_some, read_image
+from difom_cache import Record, __version__, format_table, name_some, read_image
 from difom_cache.errors import DataError, RunError, SettingsError
 from difom_train.evaluation.files import COLUMNS, mask_path, write_set, write_summary
 from difom_train.evaluation.metrics import PROTOCOLS
@@ -23,11 +22,11 @@ from difom_train.evaluation.summary import (
     mean_label,
     mean_of_sets,
 )
+from difom_train.inference.frames import choose_records, in_batches
 from difom_train.inference.segmenter import (
     TEACHER_PREFIX,
     Segmenter,
-    StudentSegmenter,
-    TeacherSegmenter,
+    identify,
     load_segmenter,
     segment,
 )
@@ -117,46 +116,6 @@ def evaluate(
         write_set(scores, folder)
     write_summary(folder, sets, identity, {"name": name, "difom": __version__, "data": str(data), "limit": limit})
     return Evaluation(name=name, folder=folder, sets=sets)
-
-
-def choose_records(data: Path, limit: int | None = None) -> list[Record]:
-    """Return the labelled records to score: the test split, or all of them if the data has no test split.
-
-    Raises:
-        DataError: none is left, or some have no mask.
-    """
-    if limit is not None and limit < 1:
-        raise SettingsError(f"--limit is at least 1 frame of each set, found {limit}")
-    found = load_records(data)
-    records = [record for record in found if record.split == "test"] or found
-    bare = [record.id for record in records if not record.labelled]
-    if bare:
-        raise DataError(
-            f"{data}: {len(bare)} of {len(records)} records have no mask to score against: {name_some(bare)}"
-        )
-    if limit is None:
-        return records
-    kept: set[str] = set()
-    for dataset in {record.dataset for record in records}:
-        ids = [record.id for record in records if record.dataset == dataset]
-        kept.update(sorted(ids, key=lambda each: hashlib.sha256(each.encode()).digest())[:limit])
-    return [record for record in records if record.id in kept]
-
-
-def identify(segmenter: Segmenter, run: Path | str) -> dict[str, Any]:
-    """Return what decides a network's logits: its weights and its input size."""
-    if isinstance(segmenter, TeacherSegmenter):
-        digest = segmenter.teacher.spec.weights_digest
-    else:
-        digest = hashlib.sha256((Path(run) / "student.safetensors").read_bytes()).hexdigest()
-    source = "student" if isinstance(segmenter, StudentSegmenter) else "teacher"
-    return {"source": source, "weights_sha256": digest, "input_px": segmenter.input_px}
-
-
-def in_batches(records: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """Yield `records` in runs of `size`; the last may be shorter."""
-    for start in range(0, len(records), size):
-        yield records[start : start + size]
 
 
 def _jobs_of(segmenter: Segmenter, records: Sequence[Record], folder: Path, batch_size: int) -> Iterator[FrameJob]:

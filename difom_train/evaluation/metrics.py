@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import convolve1d, distance_transform_edt
 from scipy.spatial import KDTree
 
+from difom_train.inference.frames import FIXED_THRESHOLD, dice
+
 PROTOCOLS = ("pranet", "fixed")
 THRESHOLDS = 256  # t / 255 for t in 0..255, as PraNet's eval/main.m
-FIXED_THRESHOLD = 0.5  # a pixel is polyp where its probability is at least this
 EPS = float(np.spacing(1))  # MATLAB's eps, as in the published metrics
 WF_REACH_PX = 200  # beyond it the wF weight 2 - 0.5 ** (d / 5) is 2 to 1e-12
 WF_WINDOW_PX, WF_SIGMA_PX = 7, 5.0  # Margolin et al. 2014: fspecial('gaussian', 7, 5)
@@ -109,7 +110,7 @@ def score_fixed(prob: NDArray[np.floating], truth: NDArray[np.bool_]) -> FixedSc
     hit, taken, polyp = (int(np.count_nonzero(area)) for area in (mask & truth, mask, truth))
     both_empty = float(taken == 0 and polyp == 0)
     return FixedScores(
-        dice=2 * hit / (taken + polyp) if taken + polyp else both_empty,
+        dice=float(dice(hit, taken + polyp)),
         iou=hit / (taken + polyp - hit) if taken + polyp else both_empty,
         precision=hit / taken if taken else both_empty,
         recall=hit / polyp if polyp else both_empty,

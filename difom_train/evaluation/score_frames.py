@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from difom_cache import Record, draft_of, read_mask
-from difom_cache.errors import DataError, ImageError
-from difom_train.evaluation.metrics import FIXED_THRESHOLD, FixedScores, PranetScores, score_fixed, score_pranet
-from difom_train.inference.prob import prob_at_size
+from difom_cache import Record
+from difom_cache.errors import ImageError
+from difom_train.evaluation.metrics import FixedScores, PranetScores, score_fixed, score_pranet
+from difom_train.inference.frames import FIXED_THRESHOLD, read_truth, write_mask
+from difom_train.inference.segmenter import prob_at_size
 
 FRAMES_WORTH_A_POOL = 48  # starting two processes takes about as long as scoring so many frames
 JOBS_PER_WORKER = 4  # waiting in line, so that memory stays bounded
@@ -84,29 +85,6 @@ def score_frame(job: FrameJob) -> FrameScores:
     if job.mask_path is not None:
         write_mask(job.mask_path, prob >= FIXED_THRESHOLD)
     return FrameScores(record=record, pranet=score_pranet(prob, truth), fixed=score_fixed(prob, truth))
-
-
-def read_truth(record: Record) -> NDArray[np.bool_]:
-    """Return the ground truth (H, W), which must be of the record's size.
-
-    Raises:
-        DataError: the record has no mask, or the file has another size than the manifest says.
-    """
-    if record.mask is None:
-        raise DataError(f"record {record.id} has no mask, so it cannot be scored; leave it out of the test data")
-    truth = read_mask(record.mask).astype(bool)
-    if truth.shape != (record.height, record.width):
-        raise DataError(
-            f"{record.mask}: expected a mask of {record.width} x {record.height} px as its picture, "
-            f"found {truth.shape[1]} x {truth.shape[0]}"
-        )
-    return truth
-
-
-def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
-    """Write a mask as 1-bit PNG."""
-    with draft_of(path) as draft:
-        Image.fromarray(mask).save(draft)
 
 
 def count_cores() -> int:

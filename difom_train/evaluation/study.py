@@ -14,8 +14,7 @@ from tqdm import tqdm
 
 from difom_cache import load_records, read_image, read_mask
 from difom_cache.errors import RunError
-from difom_train.inference.prob import prob_at_size
-from difom_train.inference.segmenter import load_segmenter, segment
+from difom_train.inference.segmenter import load_segmenter, prob_at_size, segment
 from difom_train.training.run import train
 
 LEFT_OUT = ("CVC-300",)  # its 60 frames lie inside CVC-ColonDB, so a mean over both counts them twice

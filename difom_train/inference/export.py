@@ -15,10 +15,8 @@ from torch import Tensor, nn
 
 from difom_cache import Record, __version__, load_records, read_image, replay_mask
 from difom_cache.errors import RunError, SettingsError, name_nearest
-from difom_train.evaluation.evaluate import choose_records, identify
-from difom_train.evaluation.metrics import FIXED_THRESHOLD
-from difom_train.evaluation.score_frames import read_truth
-from difom_train.inference.segmenter import StudentSegmenter, load_segmenter, render_picture, whole_frame
+from difom_train.inference.frames import FIXED_THRESHOLD, choose_records, dice, read_truth
+from difom_train.inference.segmenter import StudentSegmenter, identify, load_segmenter, render_picture, whole_frame
 from difom_train.students.base import count_parameters
 
 FORMATS = ("onnx", "torch")
@@ -197,7 +195,7 @@ def compare_with_student(
         masks = [prob >= FIXED_THRESHOLD for prob in (wanted, found)]
         alike.append(float((masks[0] == masks[1]).mean()))
         if truth is not None:
-            dices.append([_dice(mask, truth) for mask in masks])
+            dices.append([dice((mask & truth).sum(), mask.sum() + truth.sum()) for mask in masks])
         count += 1
     student_dice, file_dice = np.mean(dices, axis=0).tolist() if dices else (None, None)
     return Parity(count, check is not None, worst, float(np.mean(alike)), student_dice, file_dice)
@@ -246,11 +244,6 @@ def _spread(records: Sequence[Record], count: int) -> list[Record]:
     """Return `count` records, evenly spread over the list."""
     picks = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
     return [records[pick] for pick in picks]
-
-
-def _dice(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    total = int(mask.sum() + truth.sum())
-    return 2 * int((mask & truth).sum()) / total if total else 1.0
 
 
 def _example(segmenter: StudentSegmenter, *, dynamic_size: bool) -> tuple[Tensor, dict[str, Any]]:

@@ -14,11 +14,9 @@ from tqdm import tqdm
 
 from difom_cache import PICTURE_SUFFIXES, draft_of, name_some, read_image
 from difom_cache.errors import DataError, ImageError
-from difom_train.evaluation.metrics import FIXED_THRESHOLD
-from difom_train.evaluation.score_frames import write_mask
+from difom_train.inference.frames import FIXED_THRESHOLD, write_mask
 from difom_train.inference.outline import draw_outline, list_polyps
-from difom_train.inference.prob import prob_at_size
-from difom_train.inference.segmenter import Segmenter, load_segmenter, segment
+from difom_train.inference.segmenter import Segmenter, load_segmenter, prob_at_size, segment
 from difom_train.inference.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
 
 OUTLINE_COLOUR = (90, 240, 150)

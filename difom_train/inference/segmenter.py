@@ -1,13 +1,15 @@
 """A network as its users see it: pictures of any size in, probabilities of the same size out."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from difom_cache import ViewParams, replay_image, resolve_device
 from difom_cache.errors import TeacherError
@@ -81,6 +83,16 @@ def load_segmenter(spec: Path | str, *, device: str = "auto") -> Segmenter:
     return StudentSegmenter(load_student(folder, chosen), name=folder.resolve().name, device=chosen)
 
 
+def identify(segmenter: Segmenter, run: Path | str) -> dict[str, Any]:
+    """Return what decides a network's logits: its weights and its input size."""
+    if isinstance(segmenter, TeacherSegmenter):
+        digest = segmenter.teacher.spec.weights_digest
+    else:
+        digest = hashlib.sha256((Path(run) / "student.safetensors").read_bytes()).hexdigest()
+    source = "student" if isinstance(segmenter, StudentSegmenter) else "teacher"
+    return {"source": source, "weights_sha256": digest, "input_px": segmenter.input_px}
+
+
 def render_picture(picture: NDArray[np.uint8], input_px: int) -> Tensor:
     """Return a picture as the network gets it, equal to view 0 of a cache.
 
@@ -106,3 +118,22 @@ def segment(segmenter: Segmenter, pictures: Sequence[NDArray[np.uint8]]) -> NDAr
     """Return the logits of some pictures, whatever their sizes: (B, h, w) float32."""
     pixels = torch.stack([render_picture(picture, segmenter.input_px) for picture in pictures])
     return segmenter.logits(pixels.to(segmenter.device))[:, 0].cpu().numpy()
+
+
+@torch.inference_mode()
+def prob_at_size(logits: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """Return the probability at a picture's own size: logits resized bilinearly, then the sigmoid.
+
+    Args:
+        logits: (h, w).
+        height: rows wanted.
+        width: columns wanted.
+
+    Returns:
+        (height, width) in [0, 1].
+
+    Source: DengPingFan/PraNet @ 160e495, MyTest.py.
+    """
+    grid = torch.from_numpy(np.ascontiguousarray(logits, dtype=np.float32))[None, None]
+    sized = functional.interpolate(grid, (height, width), mode="bilinear", align_corners=False)
+    return torch.sigmoid_(sized)[0, 0].numpy()

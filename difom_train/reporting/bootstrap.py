@@ -70,7 +70,6 @@ def compare_paired(
     return Difference(mean, float(low), float(high), float(p), (counts[1], counts[0]))
 
 
-Draws = NDArray[np.float64] | NDArray[np.int64]  # (resamples, G), how often each group was drawn
 GroupSums = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
 

@@ -1,79 +1,21 @@
 """Runs side by side: one table, a second one without equal frames, differences with intervals, and a report."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from difom_cache import format_table, write_atomic
+from difom_cache import write_atomic
 from difom_cache.errors import SettingsError
 from difom_train.benchmarks.cost import Cost, compare_costs
 from difom_train.evaluation.files import read_summary
 from difom_train.evaluation.summary import counted_sets
 from difom_train.reporting.bootstrap import Difference, compare_paired
+from difom_train.reporting.comparison import HEADLINES, Comparison
 from difom_train.reporting.entries import Entry, eval_folder, frames_of, load_entries
 from difom_train.reporting.html import write_report
 from difom_train.reporting.overlap import Twins, find_twins
 from difom_train.reporting.published import read_published
-from difom_train.reporting.tables import ScoreTable, build_table, to_csv
-
-HEADLINES = ("fixed/dice", "pranet/dice")  # what differences are given for
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What `compare` found and wrote.
-
-    Attributes:
-        out: the folder.
-        table: every frame.
-        clean: without frames that repeat another or show a training picture; None if no frame does.
-        differences: entry name to "fixed/dice" or "pranet/dice" to its difference to the first entry.
-        costs: entry name to its cost; empty if it was not measured.
-    """
-
-    out: Path
-    table: ScoreTable
-    clean: ScoreTable | None
-    differences: Mapping[str, Mapping[str, Difference]]
-    costs: Mapping[str, Cost]
-
-    def render(self) -> str:
-        """Return both tables and the differences."""
-        parts = [self.table.render()]
-        if self.clean is not None:
-            parts.append(self.clean.render())
-        if self.differences:
-            parts.append(f"{self.difference_title}\n{format_table(self.difference_rows())}")
-        return "\n\n".join([*parts, f"report: {self.out / 'report.html'}"])
-
-    @property
-    def difference_title(self) -> str:
-        """Return what the differences are of."""
-        first, places = self.table.rows[0].name, self.table.places
-        return f"difference to {first} in points of Dice ({places[-1]}), 95 % interval, p"
-
-    def difference_rows(self) -> list[list[str]]:
-        """Return a head line and a line an entry."""
-        rows = [["network", *(f"{name.replace('/dice', '')} mDice" for name in HEADLINES)]]
-        for name, found in self.differences.items():
-            rows.append([name, *(found[metric].render() for metric in HEADLINES)])
-        return rows
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the same for a program."""
-        tables = [self.table] if self.clean is None else [self.table, self.clean]
-        return {
-            "scores": [record for table in tables for record in table.to_records()],
-            "notes": [list(table.notes) for table in tables],
-            "differences": {
-                name: {metric: asdict(difference) for metric, difference in found.items()}
-                for name, found in self.differences.items()
-            },
-            "costs": {name: asdict(cost) for name, cost in self.costs.items()},
-            "report": str(self.out / "report.html"),
-        }
+from difom_train.reporting.tables import build_table, to_csv
 
 
 def compare(

@@ -7,20 +7,18 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from difom_cache import __version__, write_atomic
 from difom_train.evaluation.metrics import PROTOCOLS
 from difom_train.evaluation.summary import PROTOCOL_TITLES, format_value
 from difom_train.reporting.charts import DASHES, Interval, Line, draw_intervals, draw_lines
+from difom_train.reporting.comparison import HEADLINES, Comparison
 from difom_train.reporting.entries import Entry
 from difom_train.reporting.gallery import KINDS, Case, Colour, gather_cases
 from difom_train.reporting.overlap import Twins
 from difom_train.reporting.tables import ScoreTable, metrics_of
 from difom_train.training.run_folder import read_log
-
-if TYPE_CHECKING:
-    from difom_train.reporting.compare import Comparison
 
 TRUTH_COLOUR: Colour = (250, 250, 245)
 # For each entry, in turn: on the page, and on pictures, where yellows and reds would drown in the colon's own.
@@ -42,7 +40,7 @@ PANELS = (
 RESEARCH_NOTICE = "For research only: not a medical device."
 
 
-def write_report(comparison: "Comparison", entries: Sequence[Entry], twins: Twins, path: Path, *, per_set: int) -> None:
+def write_report(comparison: Comparison, entries: Sequence[Entry], twins: Twins, path: Path, *, per_set: int) -> None:
     """Write the report of a comparison.
 
     Args:
@@ -104,7 +102,7 @@ def _script_json(value: Any) -> str:
     return json.dumps(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _summary(comparison: "Comparison", own: Mapping[str, str]) -> str:
+def _summary(comparison: Comparison, own: Mapping[str, str]) -> str:
     table = comparison.table
     place = table.places[-1]
     tiles = []
@@ -132,10 +130,10 @@ def _cost_words(parameters: int | None, frames_per_s: float) -> str:
     return f"{size}{frames_per_s:.0f} frames/s"
 
 
-def _intervals(comparison: "Comparison", own: Mapping[str, str]) -> str:
+def _intervals(comparison: Comparison, own: Mapping[str, str]) -> str:
     """Return the differences to the first entry as charts, one a protocol."""
     figures = []
-    for metric in ("fixed/dice", "pranet/dice"):
+    for metric in HEADLINES:
         intervals = [
             Interval(name, 100 * d.mean, 100 * d.low, 100 * d.high, own[name], d.render())
             for name, found in comparison.differences.items()
@@ -153,7 +151,7 @@ def _intervals(comparison: "Comparison", own: Mapping[str, str]) -> str:
     return f'<div class="charts">{"".join(figures)}</div><div class="note"><p>{escape(note)}</p></div>'
 
 
-def _clean(comparison: "Comparison", twins: Twins, own: Mapping[str, str]) -> str:
+def _clean(comparison: Comparison, twins: Twins, own: Mapping[str, str]) -> str:
     if comparison.clean is None:
         return "".join(f'<p class="hint">{escape(line)}</p>' for line in twins.describe())
     return _table(comparison.clean, own)
@@ -225,7 +223,7 @@ def _legend(lines: Iterable[Line]) -> str:
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 
-def _cost(comparison: "Comparison", own: Mapping[str, str]) -> str:
+def _cost(comparison: Comparison, own: Mapping[str, str]) -> str:
     if not comparison.costs:
         return ""
     head = "".join(

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from difom_cache import IMAGENET_MEAN, IMAGENET_STD
 from difom_cache.errors import SettingsError
 from difom_train.students.necks import Neck
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 BOTTLENECK = "bottleneck"
 
 

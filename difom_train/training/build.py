@@ -14,6 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from difom_cache import PICTURES
 from difom_cache.errors import CacheIncompleteError, SettingsError
 from difom_train.config import Settings
 from difom_train.data.caches import JointCache, require_taps
@@ -22,7 +23,7 @@ from difom_train.data.feed import Feed, FeedOptions, Selection, select_rows
 from difom_train.data.loader import Loader
 from difom_train.data.photometric import ColourRange
 from difom_train.data.pictures import SourcePictures
-from difom_train.data.stage import PICTURES, Rows, choose_stage
+from difom_train.data.stage import Rows, choose_stage
 from difom_train.distill.catalogue import build_distiller
 from difom_train.distill.settings import neck_for
 from difom_train.students.base import check_sides

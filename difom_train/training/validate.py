@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from difom_train.data.feed import Feed
 from difom_train.data.photometric import to_pixels, to_side
+from difom_train.inference.frames import dice
 from difom_train.students.base import Student
 from difom_train.training.losses import to_float
 
@@ -39,8 +40,8 @@ def validate(
         pixels = to_pixels(batch.tensors["image"], input_px)
         with fabric.autocast():
             output = student.forward_train(pixels)
-        dice = dice_at_half(output.logits[0].float(), batch.tensors["mask"])
-        sums += torch.stack([dice.double().sum(), torch.tensor(float(len(dice)), dtype=torch.float64, device=device)])
+        dices = dice_at_half(output.logits[0].float(), batch.tensors["mask"])
+        sums += torch.stack([dices.double().sum(), torch.tensor(float(len(dices)), dtype=torch.float64, device=device)])
         if distils:
             valid = to_side(batch.tensors["valid"], input_px) if pads else None
             targets = distiller.targets(batch.tensors)
@@ -64,9 +65,8 @@ def dice_at_half(logits: Tensor, mask: Tensor) -> Tensor:
     if logits.shape[-2:] != mask.shape[-2:]:
         logits = functional.interpolate(logits, mask.shape[-2:], mode="bilinear", align_corners=False)
     found, true = logits[:, 0] > 0, mask > 0
-    both = (found & true).sum((1, 2)).double()
-    size = (found.sum((1, 2)) + true.sum((1, 2))).double()
-    return torch.where(size > 0, 2 * both / size.clamp(min=1), 1.0)
+    overlap: Tensor = dice((found & true).sum((1, 2)).double(), (found.sum((1, 2)) + true.sum((1, 2))).double())
+    return overlap
 
 
 def _sum_over_processes(fabric: Fabric, value: Tensor) -> Tensor:

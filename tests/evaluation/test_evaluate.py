@@ -17,8 +17,7 @@ from difom_cache.errors import DataError, DeviceError, DifomError, RunError, Set
 from difom_train.evaluation.evaluate import evaluate
 from difom_train.evaluation.files import read_set, read_summary
 from difom_train.evaluation.metrics import score_fixed, score_pranet
-from difom_train.inference.prob import prob_at_size
-from difom_train.inference.segmenter import render_picture
+from difom_train.inference.segmenter import prob_at_size, render_picture
 from difom_train.students.saved import load_student
 
 

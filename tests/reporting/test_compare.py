@@ -15,7 +15,8 @@ from difom_cache.errors import RunError, SettingsError
 from difom_train.evaluation.evaluate import evaluate
 from difom_train.evaluation.summary import METRICS
 from difom_train.reporting.bootstrap import compare_paired
-from difom_train.reporting.compare import Comparison, compare
+from difom_train.reporting.compare import compare
+from difom_train.reporting.comparison import Comparison
 from difom_train.reporting.entries import load_entries
 from difom_train.reporting.gallery import choose_cases, encode_overlay, fit
 

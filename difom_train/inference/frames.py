@@ -1,0 +1,79 @@
+"""Frames as scoring, exporting and marking share them: which ones, their truth, their masks on disk, how well two agree."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from difom_cache import Record, draft_of, load_records, name_some, read_mask
+from difom_cache.errors import DataError, SettingsError
+
+FIXED_THRESHOLD = 0.5  # a pixel is polyp where its probability is at least this
+
+
+def choose_records(data: Path, limit: int | None = None) -> list[Record]:
+    """Return the labelled records to score: the test split, or all of them if the data has no test split.
+
+    Raises:
+        DataError: none is left, or some have no mask.
+    """
+    if limit is not None and limit < 1:
+        raise SettingsError(f"--limit is at least 1 frame of each set, found {limit}")
+    found = load_records(data)
+    records = [record for record in found if record.split == "test"] or found
+    bare = [record.id for record in records if not record.labelled]
+    if bare:
+        raise DataError(
+            f"{data}: {len(bare)} of {len(records)} records have no mask to score against: {name_some(bare)}"
+        )
+    if limit is None:
+        return records
+    kept: set[str] = set()
+    for dataset in {record.dataset for record in records}:
+        ids = [record.id for record in records if record.dataset == dataset]
+        kept.update(sorted(ids, key=lambda each: hashlib.sha256(each.encode()).digest())[:limit])
+    return [record for record in records if record.id in kept]
+
+
+def read_truth(record: Record) -> NDArray[np.bool_]:
+    """Return the ground truth (H, W), which must be of the record's size.
+
+    Raises:
+        DataError: the record has no mask, or the file has another size than the manifest says.
+    """
+    if record.mask is None:
+        raise DataError(f"record {record.id} has no mask, so it cannot be scored; leave it out of the test data")
+    truth = read_mask(record.mask).astype(bool)
+    if truth.shape != (record.height, record.width):
+        raise DataError(
+            f"{record.mask}: expected a mask of {record.width} x {record.height} px as its picture, "
+            f"found {truth.shape[1]} x {truth.shape[0]}"
+        )
+    return truth
+
+
+def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
+    """Write a mask as 1-bit PNG."""
+    with draft_of(path) as draft:
+        Image.fromarray(mask).save(draft)
+
+
+def in_batches(records: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Yield `records` in runs of `size`; the last may be shorter."""
+    for start in range(0, len(records), size):
+        yield records[start : start + size]
+
+
+def dice(both: Any, total: Any) -> Any:
+    """Return the Dice overlap from counts of pixels, numbers or tensors alike; two empty masks agree wholly.
+
+    Args:
+        both: pixels in both masks.
+        total: pixels of one mask plus pixels of the other.
+    """
+    empty = total == 0
+    return (2 * both + empty) / (total + empty)
