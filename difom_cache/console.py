@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+from typer.exceptions import TyperException
 
 from difom_cache.errors import DifomError
 
@@ -29,15 +30,15 @@ def run_app(app: typer.Typer, *, interrupted: str) -> None:
         status = app(standalone_mode=False)
     except DifomError as error:
         _end(f"error: {' '.join(str(error).split())}", USER_ERROR)
-    except BaseException as error:
-        if _is_interrupt(error):
+    except TyperException as error:  # the parser's own: an option that does not exist
+        _end(f"error: {error.format_message()} (see --help)", USER_ERROR)
+    except BrokenPipeError:
+        _end("", 1)
+    except (KeyboardInterrupt, typer.Abort):
+        _end(interrupted, INTERRUPTED)
+    except Exception as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):
             _end(interrupted, INTERRUPTED)
-        if hasattr(error, "format_message") and hasattr(
-            error, "exit_code"
-        ):  # the parser's own: an option that does not exist
-            _end(f"error: {error.format_message()} (see --help)", USER_ERROR)
-        if isinstance(error, BrokenPipeError):
-            _end("", 1)
         raise
     if status == INTERRUPTED:  # the parser has seen Ctrl-C itself
         _end(interrupted, INTERRUPTED)
@@ -160,14 +161,6 @@ def split_list(text: str | None) -> tuple[str, ...] | None:
 def print_json(value: Any) -> None:
     """Print `value` for a program to read."""
     print(json.dumps(value, indent=1, default=str))
-
-
-def _is_interrupt(error: BaseException) -> bool:
-    return (
-        isinstance(error, KeyboardInterrupt)
-        or type(error).__name__ == "Abort"
-        or isinstance(error.__cause__, KeyboardInterrupt)
-    )
 
 
 def _end(line: str, status: int) -> None:

@@ -1,10 +1,12 @@
 """The project as a newcomer gets it: nothing of the machine it was written on, one version, files that tools accept."""
 
+import ast
 import re
 import shlex
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -120,3 +122,26 @@ def test_commands_on_the_pages_are_accepted_as_written(page: str) -> None:
         while isinstance(command, TyperGroup) and arguments and arguments[0] in command.commands:
             command, arguments = command.commands[arguments[0]], arguments[1:]
         command.make_context(words[0], arguments)  # refuses an unknown option or a missing one
+
+
+def test_every_package_that_the_code_imports_is_declared() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *(line for name in ("onnx", "smp", "video", "cluster") for line in extras[name])]
+    declared = {canonicalize_name(Requirement(line).name) for line in lines}
+    homes = packages_distributions()
+    for path in [*(ROOT / "difom_cache").rglob("*.py"), *(ROOT / "difom_train").rglob("*.py")]:
+        for name in imported_by(path) - sys.stdlib_module_names - {"difom_cache", "difom_train", "data_manifests"}:
+            assert {canonicalize_name(home) for home in homes.get(name, [name])} & declared, f"{path} imports {name}"
+
+
+def imported_by(path: Path) -> set[str]:
+    """Return the top-level packages that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add((node.module or "").partition(".")[0])
+    return names
