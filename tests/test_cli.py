@@ -52,6 +52,17 @@ def test_a_dry_run_estimates_and_writes_nothing(run, tmp_path: Path):
     assert not cache.exists()
 
 
+@pytest.mark.parametrize("precision", ["foo", "float16"])
+def test_a_precision_that_no_teacher_computes_in_is_one_line_and_leaves_no_cache(run, tmp_path: Path, precision: str):
+    data, cache = paint_folder(tmp_path / "data", frames=2), tmp_path / "feats"
+    code, _, err = run(
+        "extract", "--teacher", "dinov2:tiny@56", "--data", data, "--cache", cache, *SMALL, "--precision", precision
+    )
+    assert code == 2
+    assert err == f"error: precision: expected float32 or bfloat16, found {precision!r}\n"
+    assert not cache.exists()
+
+
 def test_verify_and_finish_exit_with_1_where_something_is_wrong(run, tmp_path: Path):
     part = write_small_cache(tmp_path / "part", leave_out=(0,)).path
     assert run("finish", part)[:2] == (1, "pictures: complete\nteachers/one: 1 blocks missing\n")

@@ -6,7 +6,7 @@ native tap is a tap: its name with the stride, counted in pixels of the stored p
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from difom_cache.errors import SettingsError, TeacherError, name_nearest
 
@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Precision = Literal["float32", "bfloat16"]
+
+
+def check_precision(precision: str) -> None:
+    """Refuse a precision that no teacher computes in.
+
+    Raises:
+        SettingsError: names those there are.
+    """
+    known = get_args(Precision)
+    if precision not in known:
+        raise SettingsError(f"precision: expected {' or '.join(known)}, found {precision!r}")
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,10 @@ class TeacherOrder:
     precision: Precision | None = None
     compile: bool = False
 
+    def __post_init__(self) -> None:
+        if self.precision is not None:
+            check_precision(self.precision)
+
     @property
     def chosen_precision(self) -> Precision:
         """Return the precision asked for, or the device's own."""
@@ -139,6 +154,9 @@ class TeacherSpec:
     licence: str
     precision: Precision = "float32"
     options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_precision(self.precision)
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the content of this teacher's features, ready for JSON and without any path."""

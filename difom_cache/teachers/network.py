@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from difom_cache.hardware import resolve_device
 from difom_cache.teachers.base import NativeTap, TapRequest, TeacherOrder, TeacherSpec, choose_taps
 from difom_cache.teachers.packed_linear import can_pack, pack_linears
+from difom_cache.teachers.precision import compute_in
 from difom_cache.teachers.preprocess import Triple, check_pixels, normalise
 from difom_cache.teachers.weights import Weights
 
@@ -81,7 +82,7 @@ class NetworkTeacher:
         """Return float32 maps (B, C, h, w) of float32 pixels (B, 3, S, S) in [0, 1], by native tap name."""
         check_pixels(pixels, self.spec.input_px)
         bfloat16 = self.spec.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+        with compute_in(self.spec.precision), torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
             maps = self.network(normalise(pixels, self.spec.mean, self.spec.std))
         return {name: maps[name].float() for name in dict.fromkeys(tap.native for tap in self.spec.taps)}
 

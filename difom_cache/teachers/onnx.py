@@ -314,7 +314,8 @@ def open_session(model: bytes, device: torch.device) -> Any:
     options.log_severity_level = 4  # what fails is raised, and said once
     providers: list[Any] = ["CPUExecutionProvider"]
     if device.type == "cuda":
-        providers = [("CUDAExecutionProvider", {"device_id": device.index or 0}), *providers]
+        cuda = {"device_id": device.index or 0, "use_tf32": 0}  # the identity says float32
+        providers = [("CUDAExecutionProvider", cuda), *providers]
     return onnxruntime.InferenceSession(model, options, providers=providers)
 
 

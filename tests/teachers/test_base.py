@@ -1,5 +1,8 @@
+import dataclasses
+
 import pytest
 
+from difom_cache import build_teacher
 from difom_cache.errors import SettingsError, TeacherError
 from difom_cache.teachers.base import NativeTap, TapRequest, TeacherOrder, choose_taps, choose_variant
 
@@ -75,3 +78,17 @@ def test_precision_follows_the_device_unless_it_is_named():
     assert TeacherOrder(device="cuda:1").chosen_precision == "bfloat16"
     assert TeacherOrder().chosen_precision == "float32"
     assert TeacherOrder(device="cuda", precision="float32").chosen_precision == "float32"
+
+
+@pytest.mark.parametrize("precision", ["foo", "float16", ""])
+def test_a_precision_that_no_teacher_computes_in_is_refused_naming_those_there_are(precision):
+    with pytest.raises(SettingsError, match=f"precision: expected float32 or bfloat16, found '{precision}'"):
+        TeacherOrder(precision=precision)
+    with pytest.raises(SettingsError, match="expected float32 or bfloat16"):
+        build_teacher("dinov2:tiny", weights="random", precision=precision)
+
+
+def test_a_teacher_of_another_package_cannot_write_a_precision_that_there_is_not():
+    spec = build_teacher("dinov2:tiny", weights="random").spec
+    with pytest.raises(SettingsError, match="expected float32 or bfloat16, found 'tf32'"):
+        dataclasses.replace(spec, precision="tf32")
