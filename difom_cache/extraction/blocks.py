@@ -117,7 +117,7 @@ def compute_blocks(jobs: Sequence[BlockJob]) -> Iterator[BlockReport]:
     """
     if not jobs:
         return
-    identity = read_identity(jobs[0].cache / jobs[0].folder)
+    identity = read_identity(jobs[0].cache / jobs[0].folder, "teacher" if jobs[0].order else "pictures")
     encoder: PicturePass | TeacherPass
     if jobs[0].order is None:
         encoder = PicturePass(identity, jobs[0].rows)

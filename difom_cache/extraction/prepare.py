@@ -66,7 +66,7 @@ def prepare_pictures(cache: Path, *, picture_px: int, pads: bool, rows: int, dry
         "compression": "none",
         "libraries": _render_libraries(),
     }
-    held = _held_identity(cache / PICTURES)
+    held = _held_identity(cache / PICTURES, "pictures")
     if held is not None:
         there = pictures_column(held, rows)
         if len(read_markers(cache, there, skip_unreadable=True)) == there.blocks:
@@ -93,7 +93,7 @@ def prepare_teacher(
     teacher = load_teacher(order)
     label = teacher.spec.label
     folder = cache / teacher_folder(label)
-    held = _held_identity(folder)
+    held = _held_identity(folder, "teacher")
     batch = choices.batch or (held["batch"] if held else (1 if dry else probe_batch(teacher, order.device)))
     specs = describe_taps(teacher, order.picture_px, choices.codec)
     bases = _placeholder_bases(specs) if dry else _fix_bases(folder, held, teacher, specs, views, batch, order.device)
@@ -144,8 +144,8 @@ def probe_batch(teacher: Teacher, device: str) -> int:
     return batch
 
 
-def _held_identity(folder: Path) -> Identity | None:
-    return read_identity(folder) if (folder / IDENTITY).exists() else None
+def _held_identity(folder: Path, kind: str) -> Identity | None:
+    return read_identity(folder, kind) if (folder / IDENTITY).exists() else None
 
 
 def _render_libraries() -> dict[str, str]:

@@ -120,7 +120,7 @@ def copy(
 
 def copy_pictures(source: Cache, target: Path, compression: str) -> None:
     """Copy the stored views."""
-    identity = read_identity(source.path / PICTURES) | {"compression": compression}
+    identity = read_identity(source.path / PICTURES, "pictures") | {"compression": compression}
     column = pictures_column(identity, len(source))
     create_column(target, column, identity)
     names = {array.path for array in column.arrays}
@@ -212,7 +212,7 @@ def decode_rows(
     names = [tap for tap in cache.taps if tap.partition("/")[0] == label] if taps is None else list(taps)
     if not names:
         return
-    pads = cache.has_pictures and read_identity(cache.path / PICTURES)["pads"]
+    pads = cache.has_pictures and read_identity(cache.path / PICTURES, "pictures")["pads"]
     batch = cache.gather(rows, names, pictures=pads)
     train = torch.from_numpy(cache.table.split[rows] == 0)
     for tap in names:

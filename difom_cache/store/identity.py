@@ -8,17 +8,22 @@ from typing import Any
 from difom_cache.errors import CacheFormatError, CacheIdentityError
 from difom_cache.store.atomic import write_once
 from difom_cache.store.layout import FORMAT_VERSION, IDENTITY, Column, canonical
+from difom_cache.store.schema import IDENTITIES, check_value, read_checked
 
 Identity = dict[str, Any]
 
 
-def fix_identity(folder: Path, identity: Identity, *, hint: str) -> Identity:
+_RESTORE = "restore it from a copy of the cache"
+
+
+def fix_identity(folder: Path, identity: Identity, *, hint: str, kind: str = "cache") -> Identity:
     """Make `folder` hold `identity`, or refuse when it holds another one.
 
     Args:
         folder: the cache, or the folder of one column.
         identity: what this run would write there; JSON values only.
         hint: one sentence that tells the user what to do when the two differ.
+        kind: as of `read_identity`.
 
     Returns:
         The identity that lies there, equal to `identity`.
@@ -27,37 +32,45 @@ def fix_identity(folder: Path, identity: Identity, *, hint: str) -> Identity:
         CacheIdentityError: another identity lies there; every differing value is named with both its values.
     """
     write_once(folder / IDENTITY, [canonical(identity)])
-    held = read_identity(folder)
+    held = read_identity(folder, kind)
     differing = name_differences(held, json.loads(canonical(identity)))
     if differing:
         raise CacheIdentityError(f"{folder} holds something else than this run brings: {'; '.join(differing)}. {hint}")
     return held
 
 
-def read_identity(folder: Path) -> Identity:
+def read_identity(folder: Path, kind: str = "cache") -> Identity:
     """Return the identity that lies in `folder`.
 
+    Args:
+        folder: the cache, or the folder of one column.
+        kind: what the folder is: "cache", "pictures" or "teacher".
+
     Raises:
-        CacheFormatError: there is none, or it is of another format version.
+        CacheFormatError: there is none, it is of another format version, or a value in it cannot be.
     """
     path = folder / IDENTITY
     try:
-        identity = json.loads(path.read_bytes())
-    except FileNotFoundError:
+        identity = read_checked(path, dict[str, Any], CacheFormatError, _RESTORE)
+    except (FileNotFoundError, NotADirectoryError):
         raise CacheFormatError(
             f"{folder} is not a cache: {path.name} is missing. Make one with `difom-cache extract --cache {folder}`"
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    return check_identity(identity, str(path), kind)
+
+
+def check_identity(identity: Identity, where: str, kind: str) -> Identity:
+    """Return an identity that was read from `where` if this difom can read what it describes.
+
+    Raises:
+        CacheFormatError: it is of another format version, or a value in it cannot be.
+    """
+    if identity.get("format") != FORMAT_VERSION:
         raise CacheFormatError(
-            f"{path} cannot be read as JSON ({error}); restore it from a copy of the cache"
-        ) from None
-    version = identity.get("format") if isinstance(identity, dict) else None
-    if version != FORMAT_VERSION:
-        raise CacheFormatError(
-            f"{path} is of format version {version}, this difom reads version {FORMAT_VERSION}; "
+            f"{where} is of format version {identity.get('format')}, this difom reads version {FORMAT_VERSION}; "
             "use the difom version that wrote it, or extract again into a new folder"
         )
-    return dict(identity)
+    return dict(check_value(identity, IDENTITIES[kind], where, CacheFormatError, _RESTORE))
 
 
 def name_differences(held: Any, brought: Any, key: str = "") -> list[str]:

@@ -53,7 +53,7 @@ class Cache:
         self.picture_px: int = self.identity["picture_px"]
         self.table = Table(path, self.identity["rows"], len(self.identity["plan"]["params"]))
         folders = sorted((path / "teachers").glob(f"*/{IDENTITY}"))
-        self.teachers: dict[str, Identity] = {f.parent.name: read_identity(f.parent) for f in folders}
+        self.teachers: dict[str, Identity] = {f.parent.name: read_identity(f.parent, "teacher") for f in folders}
         self.taps: dict[str, TapSpec] = {}
         for label, identity in self.teachers.items():
             self.taps |= tap_specs(identity, label)
@@ -156,7 +156,7 @@ class Cache:
     def column(self, folder: str) -> Column:
         """Return the column in `folder`: "pictures" or "teachers/<label>"."""
         if folder == PICTURES:
-            return pictures_column(read_identity(self.path / PICTURES), len(self))
+            return pictures_column(read_identity(self.path / PICTURES, "pictures"), len(self))
         label = folder.partition("/")[2]
         return teacher_column(self.teachers[label], label, len(self))
 
@@ -178,7 +178,7 @@ class Cache:
         """Return the content digest of every column by its folder, and of the whole cache under "cache"."""
         digests = {}
         for column in self.columns():
-            identity = read_identity(self.path / column.folder)
+            identity = self.teachers.get(column.folder.partition("/")[2]) or read_identity(self.path / PICTURES, "pictures")
             digests[column.folder] = content_digest(identity, column, self.markers(column))
         digests["cache"] = digest_identity({"identity": self.identity, "columns": dict(digests)})
         return digests

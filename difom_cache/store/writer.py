@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from difom_cache.store.atomic import FileDigest, write_once
 from difom_cache.store.identity import Identity, fix_identity
 from difom_cache.store.layout import (
+    PICTURES,
     RECORDS,
     SPLITS,
     ArraySpec,
@@ -78,6 +79,7 @@ def create_column(cache: Path, column: Column, identity: Identity) -> Identity:
         cache / column.folder,
         identity,
         hint=f"Choose another --cache path, or drop what is there with `difom-cache drop {cache} --teacher {name}`",
+        kind=PICTURES if column.folder == PICTURES else "teacher",
     )
     groups = {
         Path(column.folder),

@@ -1,0 +1,53 @@
+"""Files of unknown origin: opened only where they are plain files, and read whole."""
+
+import os
+import stat
+from pathlib import Path
+
+_LARGEST_TEXT_BYTES = 1 << 30
+
+
+def open_plain(path: Path) -> int:
+    """Return a descriptor of the plain file at `path`, open for reading; the caller closes it.
+
+    A FIFO would wait for a writer for ever, and a device never ends, so neither is opened.
+
+    Raises:
+        OSError: there is no such file, it cannot be read, or it is no plain file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    kind = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device"}.get(stat.S_IFMT(mode), "special")
+    raise OSError(0, f"it is {kind}, no plain file", str(path))
+
+
+def read_plain(path: Path, *, most_bytes: int = _LARGEST_TEXT_BYTES) -> bytes:
+    """Return the bytes of the plain file at `path`.
+
+    Raises:
+        OSError: as `open_plain`; or the file has more than `most_bytes`.
+    """
+    with os.fdopen(open_plain(path), "rb") as file:
+        size_bytes = os.fstat(file.fileno()).st_size
+        if size_bytes > most_bytes:
+            raise OSError(0, f"it has {size_bytes} bytes, more than such a file ever has", str(path))
+        return file.read()
+
+
+def refuse_special(path: Path) -> Path:
+    """Return `path`, for a library that opens it by name.
+
+    Raises:
+        OSError: as `open_plain`.
+    """
+    os.close(open_plain(path))
+    return path
+
+
+def explain(error: OSError) -> str:
+    """Return what went wrong, without the file's name, such as "no such file or directory"."""
+    text = error.strerror or str(error) or type(error).__name__
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,204 @@
+"""What stands in the JSON files of a cache, checked where it enters: types, ranges and names (FORMAT.md, section 6).
+
+Keys that are not named here may be there; readers ignore them. Everything that becomes a file name is one plain name, so
+that a cache from elsewhere cannot make a command read or write outside its folder.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from difom_cache.errors import DifomError
+from difom_cache.files import explain, read_plain
+
+_MOST_JSON_BYTES = 1 << 28
+_MOST_ROWS = 2**31 - 1  # rows/record is int32
+_MOST_PX = 1 << 16
+
+
+def check_plain_name(name: str) -> str:
+    """Return `name` if it can be nothing but the name of a file or folder in its place."""
+    if not name or name[0] in ".-" or "/" in name or "\\" in name or not name.isprintable() or len(name.encode()) > 200:
+        raise ValueError("expected one plain name, without / and not beginning with a dot or dash")
+    return name
+
+
+PlainName = Annotated[str, AfterValidator(check_plain_name)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
+Several = Annotated[int, Field(ge=1, le=_MOST_ROWS)]
+Side = Annotated[int, Field(ge=1, le=_MOST_PX)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow", protected_namespaces=())
+
+
+class PlanHeld(_Checked):
+    """How the views were drawn."""
+
+    policy: str
+    seed: int
+    views: Several
+    digest: Sha256
+    params: Annotated[list[str], Field(min_length=1)]
+
+
+class CacheHeld(_Checked):
+    """identity.json of a cache."""
+
+    format: int
+    replay: int
+    picture_px: Side
+    rows: Several
+    records: Several
+    records_sha256: Sha256
+    plan: PlanHeld
+
+
+class ColumnHeld(_Checked):
+    """What every column's identity.json holds."""
+
+    format: int
+    block_rows: Several
+    compression: Literal["none", "zstd"]
+    libraries: dict[str, str]
+
+
+class PicturesHeld(ColumnHeld):
+    """pictures/identity.json."""
+
+    picture_px: Side
+    pads: bool
+
+
+class CodecHeld(_Checked):
+    """A tap's codec."""
+
+    name: str
+
+
+class TapHeld(_Checked):
+    """One tap of a teacher."""
+
+    name: PlainName
+    kind: Literal["feature", "logits"]
+    channels: Side
+    grid: Side
+    stride: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    codec: CodecHeld
+    code_channels: Side
+    code_dtype: Literal["int8", "uint8", "float16", "float32"]
+    has_scale: bool
+
+
+class SpecHeld(_Checked):
+    """The teacher itself, as far as readers look at it."""
+
+    name: str
+    variant: str
+    input_px: Side
+    weights_digest: str
+    precision: str
+    libraries: dict[str, str]
+
+
+def _check_distinct(taps: list[TapHeld]) -> list[TapHeld]:
+    if len({tap.name for tap in taps}) < len(taps):
+        raise ValueError("expected each tap once")
+    return taps
+
+
+class TeacherHeld(ColumnHeld):
+    """teachers/<label>/identity.json."""
+
+    teacher: SpecHeld
+    taps: Annotated[list[TapHeld], Field(min_length=1), AfterValidator(_check_distinct)]
+    device: str
+    batch: Several
+    threads: Several
+
+
+class FileHeld(_Checked):
+    """What a marker promises about one file."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    file_bytes: Count
+    sha256: Sha256
+
+
+class FidelityHeld(_Checked):
+    """What a tap's codec lost in a block; sums over positions."""
+
+    positions: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    squared_error: Finite
+    squares: Finite
+    squares_about_mean: Finite
+    cosine_distance: Finite
+    histogram: dict[Annotated[str, Field(pattern="^[0-9]{1,3}$")], Count]
+
+
+class MarkerHeld(_Checked):
+    """ticks/<block>.json."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    block: Count
+    start: Count
+    stop: Count
+    files: dict[str, FileHeld]
+    moments: FileHeld | None
+    fidelity: dict[str, FidelityHeld]
+
+
+DamagedHeld = dict[str, list[Count]]
+IDENTITIES: dict[str, type[_Checked]] = {"cache": CacheHeld, "pictures": PicturesHeld, "teacher": TeacherHeld}
+
+
+def read_checked(path: Path, schema: Any, error: type[DifomError], hint: str) -> Any:
+    """Return the JSON value in the file `path`, which fits `schema`.
+
+    Args:
+        path: a plain file.
+        schema: a model of this module, or any type that pydantic knows.
+        error: raised where the file cannot be used; its message names the file, the key, what was expected and `hint`.
+        hint: what to do.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    try:
+        text = read_plain(path, most_bytes=_MOST_JSON_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as problem:
+        raise error(f"{path} cannot be read: {explain(problem)}; {hint}") from None
+    return check_value(parse_json(text, str(path), error, hint), schema, str(path), error, hint)
+
+
+def parse_json(text: bytes | str, where: str, error: type[DifomError], hint: str) -> Any:
+    """Return the JSON value in `text`; `where` names it in the message of `error`."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as problem:
+        raise error(f"{where} cannot be read as JSON ({problem}); {hint}") from None
+
+
+def check_value(value: Any, schema: Any, where: str, error: type[DifomError], hint: str) -> Any:
+    """Return `value` if it fits `schema`; `where` names it in the message of `error`."""
+    try:
+        TypeAdapter(schema).validate_python(value, strict=True)
+    except ValidationError as problem:
+        first = problem.errors(include_url=False, include_context=False, include_input=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        what = f"{where}: {key}: " if key else f"{where}: "
+        raise error(f"{what}{first['msg'].removeprefix('Value error, ')}; {hint}") from None
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
