@@ -21,6 +21,7 @@ import zarr
 from numpy.typing import NDArray
 
 from difom_cache.errors import CacheDamagedError
+from difom_cache.files import explain, open_plain
 from difom_cache.store.layout import ArraySpec, Column, shard_path
 from difom_cache.store.shard import index_bytes_of, parse_index
 
@@ -161,12 +162,14 @@ def _map_shard(path: Path, column: Column, array: ArraySpec, block: int, address
 
 def _open_shard(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return open_plain(path)
     except FileNotFoundError:
         raise CacheDamagedError(
             f"{path} is missing although its block is marked as finished: was the cache copied whole? "
             "Run `difom-cache verify` on it"
         ) from None
+    except OSError as error:
+        raise CacheDamagedError(f"{path} cannot be read: {explain(error)}; run `difom-cache verify` on its cache") from None
 
 
 def _check_index(descriptor: int, path: Path, column: Column, array: ArraySpec, block: int) -> int:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from difom_cache.errors import CacheSpaceError
+from difom_cache.files import open_plain
 
 STALE_AFTER_S = 24 * 3600  # a temporary file of another host is taken for abandoned after a day
 _TEMP = re.compile(r"^\.tmp-(?P<host>[^~]*)~(?P<pid>\d+)~[0-9a-f]+~")
@@ -123,7 +124,7 @@ def remove(path: Path) -> None:
 
 def digest_file(path: Path) -> FileDigest:
     """Return size and SHA-256 of the file that lies at `path`."""
-    with path.open("rb") as file:
+    with os.fdopen(open_plain(path), "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return FileDigest(os.fstat(file.fileno()).st_size, sha256)
 

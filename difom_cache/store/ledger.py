@@ -1,6 +1,6 @@
 """Done markers: the only thing that says a block is finished, and what its files must then contain."""
 
-import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from difom_cache.errors import CacheDamagedError
 from difom_cache.store.atomic import FileDigest, remove, write_atomic, write_once
 from difom_cache.store.layout import DAMAGED, Column, canonical, marker_path, moments_path, shard_path, totals_path
+from difom_cache.store.schema import DamagedHeld, MarkerHeld, read_checked
 
 
 @dataclass(frozen=True)
@@ -42,19 +43,22 @@ def read_marker(path: Path) -> DoneMarker:
         CacheDamagedError: it cannot be read as a marker.
     """
     try:
-        fields = json.loads(path.read_bytes())
-        files = {name: FileDigest(**digest) for name, digest in fields.pop("files").items()}
-        moments = fields.pop("moments")
-        return DoneMarker(files=files, moments=FileDigest(**moments) if moments else None, **fields)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CacheDamagedError(
-            f"the marker {path} cannot be read ({error}); `difom-cache verify` says what to do"
-        ) from None
+        fields = read_checked(path, MarkerHeld, CacheDamagedError, "`difom-cache verify` says what to do")
+    except (FileNotFoundError, NotADirectoryError):
+        raise CacheDamagedError(f"{path} cannot be read: it is gone; run the same command again") from None
+    files = {name: FileDigest(**digest) for name, digest in fields.pop("files").items()}
+    moments = fields.pop("moments")
+    return DoneMarker(files=files, moments=FileDigest(**moments) if moments else None, **fields)
 
 
 def list_markers(cache: Path, column: Column) -> dict[int, Path]:
-    """Return the file of every marker of a column, readable or not, by the block's number."""
-    return {int(path.stem): path for path in sorted((cache / column.folder / "ticks").glob("[0-9]*.json"))}
+    """Return the file of every marker of a column, readable or not, by the block's number.
+
+    Copies that a file manager or a synchronising service left beside them ("000001 (1).json") are none.
+    """
+    found = sorted((cache / column.folder / "ticks").glob("[0-9]*.json"))
+    numbered = {int(path.stem): path for path in found if re.fullmatch("[0-9]{6,9}", path.stem)}
+    return {block: path for block, path in numbered.items() if block < column.blocks}
 
 
 def read_markers(cache: Path, column: Column, *, skip_unreadable: bool = False) -> dict[int, DoneMarker]:
@@ -97,14 +101,10 @@ def read_damaged(cache: Path) -> dict[str, list[int]]:
     """
     path = cache / DAMAGED
     try:
-        damaged = json.loads(path.read_bytes())
-        return {str(folder): [int(block) for block in blocks] for folder, blocks in damaged.items()}
-    except FileNotFoundError:
+        hint = f"remove it and run `difom-cache verify {cache}`, which writes it anew"
+        return dict(read_checked(path, DamagedHeld, CacheDamagedError, hint))
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise CacheDamagedError(
-            f"{path} cannot be read ({error}); remove it and run `difom-cache verify {cache}`, which writes it anew"
-        ) from None
 
 
 def write_damaged(cache: Path, damaged: dict[str, list[int]]) -> None:
@@ -135,7 +135,7 @@ def find_short_blocks(cache: Path, column: Column, markers: dict[int, DoneMarker
 
 
 def _is_short(path: Path, promised: FileDigest) -> bool:
-    return not path.exists() or path.stat().st_size != promised.file_bytes
+    return not path.is_file() or path.stat().st_size != promised.file_bytes
 
 
 def _lacks_moments(cache: Path, column: Column, marker: DoneMarker) -> bool:

@@ -195,8 +195,8 @@ def check_value(value: Any, schema: Any, where: str, error: type[DifomError], hi
     except ValidationError as problem:
         first = problem.errors(include_url=False, include_context=False, include_input=False)[0]
         key = ".".join(map(str, first["loc"]))
-        what = f"{where}: {key}: " if key else f"{where}: "
-        raise error(f"{what}{first['msg'].removeprefix('Value error, ')}; {hint}") from None
+        what = f"{key}: " if key else ""
+        raise error(f"{where} cannot be read: {what}{first['msg'].removeprefix('Value error, ')}; {hint}") from None
     return value
 
 

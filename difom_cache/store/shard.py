@@ -4,6 +4,7 @@ zarr-python writes shards too, but drops chunks that hold only the fill value, s
 missing one, and copies every chunk several times on the way. Here a block's array is written as it lies in memory.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 
 from difom_cache.errors import CacheDamagedError
+from difom_cache.files import explain, open_plain
 
 MISSING = np.uint64(2**64 - 1)  # offset and size of a chunk that is not there
 CRC_BYTES = 4
@@ -56,7 +58,7 @@ def read_index(path: Path, shard_rows: int) -> NDArray[np.uint64]:
     """
     tail_bytes = index_bytes_of(shard_rows)
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_plain(path), "rb") as file:
             file_bytes = file.seek(0, 2)
             if file_bytes < tail_bytes:
                 raise CacheDamagedError(f"{path} is cut short: {file_bytes} bytes, its index alone has {tail_bytes}")
@@ -64,6 +66,8 @@ def read_index(path: Path, shard_rows: int) -> NDArray[np.uint64]:
             tail = file.read()
     except FileNotFoundError:
         raise CacheDamagedError(f"{path} is missing although its block is marked as finished") from None
+    except OSError as error:
+        raise CacheDamagedError(f"{path} cannot be read: {explain(error)}") from None
     return parse_index(tail, path)
 
 

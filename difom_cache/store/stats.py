@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from difom_cache.errors import CacheDamagedError, CacheIncompleteError
+from difom_cache.files import refuse_special
 from difom_cache.store.atomic import FileDigest, remove, write_once
 from difom_cache.store.layout import Column, moments_path, totals_path
 from difom_cache.store.ledger import DoneMarker
@@ -67,17 +68,19 @@ def read_moments(path: Path) -> dict[str, Moments]:
         CacheDamagedError: the file cannot be read as what it should be.
     """
     try:
-        with safe_open(path, "numpy") as file:
+        with safe_open(refuse_special(path), "numpy") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
             if (file.metadata() or {}).get("sha256") != _digest(tensors):
                 raise SafetensorError("its numbers are not those of its digest")
-    except SafetensorError as error:
+        taps = [name.removesuffix("/count") for name in tensors if name.endswith("/count")]
+        return {tap: _unfold(tensors, tap) for tap in taps}
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
         raise CacheDamagedError(
             f"the statistics in {path} cannot be read ({error}); remove the file and run `difom-cache finish`, or "
             "copy it again"
         ) from None
-    taps = [name.removesuffix("/count") for name in tensors if name.endswith("/count")]
-    return {tap: _unfold(tensors, tap) for tap in taps}
 
 
 def _digest(tensors: dict[str, NDArray[np.generic]]) -> str:

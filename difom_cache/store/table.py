@@ -1,6 +1,7 @@
 """The table of rows: which record and view each row of every array belongs to."""
 
 import csv
+import io
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difom_cache.errors import CacheIncompleteError
+from difom_cache.files import explain, read_plain, refuse_special
 from difom_cache.store.layout import RECORDS, SPLITS
-from difom_cache.store.writer import RowTable
+from difom_cache.store.writer import RECORD_FIELDS, RowTable
 
 
 class Table:
@@ -37,10 +39,11 @@ class Table:
         """Every record's line of records.csv, in the order that `record` counts in."""
         path = self._cache / RECORDS
         try:
-            with path.open(newline="", encoding="utf-8") as file:
-                return list(csv.DictReader(file))
-        except (FileNotFoundError, UnicodeDecodeError) as error:
-            raise _refuse_half(path, error) from None
+            return parse_records(read_plain(path))
+        except OSError as error:
+            raise _refuse_half(path, explain(error)) from None
+        except ValueError as error:
+            raise _refuse_half(path, str(error)) from None
 
     @cached_property
     def ids(self) -> list[str]:
@@ -67,14 +70,36 @@ class Table:
     def _map(self, name: str, dtype: type[np.generic], width: int = 0) -> NDArray[Any]:
         path = self._cache / "rows" / name / ("c.0.0" if width else "c.0")
         shape = (self._rows, width) if width else (self._rows,)
+        wanted_bytes = self._rows * (width or 1) * np.dtype(dtype).itemsize
         try:
-            return np.memmap(path, dtype=dtype, mode="r", shape=shape)
-        except (FileNotFoundError, ValueError) as error:
-            raise _refuse_half(path, error) from None
+            found_bytes = refuse_special(path).stat().st_size
+        except OSError as error:
+            raise _refuse_half(path, explain(error)) from None
+        if found_bytes != wanted_bytes:
+            raise _refuse_half(path, f"it has {found_bytes} bytes and should have {wanted_bytes}")
+        return np.memmap(path, dtype=dtype, mode="r", shape=shape)
 
 
-def _refuse_half(path: Path, error: Exception) -> CacheIncompleteError:
+def parse_records(content: bytes) -> list[dict[str, str]]:
+    """Return the lines of a records.csv.
+
+    Raises:
+        ValueError: it is not UTF-8, has other columns, or a line has more or fewer values.
+    """
+    lines = csv.DictReader(io.StringIO(content.decode("utf-8"), newline=""), strict=True)
+    try:
+        if tuple(lines.fieldnames or ()) != RECORD_FIELDS:
+            raise ValueError(f"expected the columns {','.join(RECORD_FIELDS)}")
+        records = list(lines)
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+    if any(None in line or None in line.values() for line in records):
+        raise ValueError(f"expected {len(RECORD_FIELDS)} values a line")
+    return records
+
+
+def _refuse_half(path: Path, what: str) -> CacheIncompleteError:
     return CacheIncompleteError(
-        f"{path} cannot be read ({error}): the cache was not written or copied whole; "
+        f"{path} cannot be read ({what}): the cache was not written or copied whole; "
         "run `difom-cache extract` with the same arguments, or copy it again"
     )

@@ -43,7 +43,7 @@ def test_identities_as_difom_writes_them_are_taken_with_keys_of_tomorrow(tmp_pat
 )
 def test_a_value_that_cannot_be_is_named_with_its_file(tmp_path: Path, kind: str, changed: dict[str, Any], named: str):
     (tmp_path / "identity.json").write_text(json.dumps(WHOLE[kind] | changed))
-    with pytest.raises(CacheFormatError, match=rf"identity\.json: {named}.*restore it"):
+    with pytest.raises(CacheFormatError, match=rf"identity\.json cannot be read: {named}.*restore it"):
         read(tmp_path / "identity.json", kind)
 
 
