@@ -172,6 +172,9 @@ def verify(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Of the choice of views.")] = 0,
     unlabelled: Unlabelled = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="First write anew what follows from identities and records.csv.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Check every file against its marker; name what is damaged. Exits with 1 where something is."""
@@ -189,6 +192,7 @@ def verify(
         device=device,
         seed=seed,
         unlabelled=unlabelled,
+        repair=repair,
     )
     if as_json:
         print_json(format_json(report))

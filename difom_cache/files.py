@@ -20,7 +20,9 @@ def open_plain(path: Path) -> int:
     if stat.S_ISREG(mode):
         return descriptor
     os.close(descriptor)
-    kind = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device"}.get(stat.S_IFMT(mode), "special")
+    kind = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device"}.get(
+        stat.S_IFMT(mode), "special"
+    )
     raise OSError(0, f"it is {kind}, no plain file", str(path))
 
 

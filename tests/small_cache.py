@@ -1,6 +1,8 @@
 """Small caches written block by block from random numbers: everything that lies on disk, and no teacher."""
 
 from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difom_cache.codecs.catalogue import build_codec
+from difom_cache.data.manifest import Record
 from difom_cache.store.columns import describe_tap, pictures_column, teacher_column
 from difom_cache.store.identity import Identity
 from difom_cache.store.layout import FORMAT_VERSION, Column, TapSpec
 from difom_cache.store.reader import Cache
 from difom_cache.store.stats import Moments
 from difom_cache.store.writer import RowTable, create_cache, create_column, format_records, write_block
+from difom_cache.views.params import COLUMNS
+from difom_cache.views.plan import ViewPlan, draw_plan
 
-PARAM_NAMES = ("top", "left", "height", "width")
+PARAM_NAMES = COLUMNS
 EMPTY_MASK_ROW, NO_MASK_ROW, ZERO_MAP_ROW = 3, 4, 6
 """Rows with an empty mask, without a mask, and with a map and picture that are zero everywhere."""
 
@@ -62,6 +67,26 @@ class Shape:
 DEFAULT = Shape()
 
 
+def lines_of(shape: Shape = DEFAULT) -> list[dict[str, Any]]:
+    """Return the lines of a small cache's records.csv; one training record has no mask."""
+    return [
+        {"id": f"set/{i}", "dataset": "set", "split": "train" if i < shape.records else "val", "group": ""}
+        | {"labelled": int(i != NO_MASK_ROW // 2), "width": 8, "height": 8, "image_sha256": f"{i:064d}"}
+        | {"mask_sha256": "" if i == NO_MASK_ROW // 2 else f"{i:064d}"}
+        for i in range(shape.records + 2)
+    ]
+
+
+@cache
+def plan_of(shape: Shape = DEFAULT) -> ViewPlan:
+    """Return the views of a small cache."""
+    records = [
+        Record(line["id"], "set", line["split"], Path(), None, 8, 8, line["image_sha256"], "", "")
+        for line in lines_of(shape)
+    ]
+    return draw_plan(records, views=2, seed=0)
+
+
 def identity_of(shape: Shape = DEFAULT, **changed: Any) -> Identity:
     """Return the identity of a small cache."""
     return {
@@ -70,8 +95,9 @@ def identity_of(shape: Shape = DEFAULT, **changed: Any) -> Identity:
         "picture_px": shape.picture_px,
         "rows": shape.rows,
         "records": shape.records + 2,
-        "records_sha256": "0" * 64,
-        "plan": {"policy": "default", "seed": 0, "views": 2, "digest": "1" * 64, "params": list(PARAM_NAMES)},
+        "records_sha256": sha256(format_records(lines_of(shape))).hexdigest(),
+        "plan": {"policy": "default", "seed": 0, "views": 2, "digest": plan_of(shape).digest()}
+        | {"params": list(PARAM_NAMES)},
     } | changed
 
 
@@ -109,26 +135,14 @@ def teacher_identity(shape: Shape = DEFAULT, label: str = "one", **changed: Any)
 
 def start_small_cache(path: Path, shape: Shape = DEFAULT) -> dict[str, Column]:
     """Make a cache whose identities and rows are there and whose blocks are not; return its columns."""
-    records = shape.records + 2
     record = np.concatenate([np.repeat(np.arange(shape.records), 2), [shape.records, shape.records + 1]])
     view = np.concatenate([np.tile([0, 1], shape.records), [0, 0]])
     split = (record >= shape.records).astype(np.uint8)
     labelled = np.ones(shape.rows, np.uint8)
     labelled[record == record[NO_MASK_ROW]] = 0
-    params = np.arange(shape.rows * len(PARAM_NAMES), dtype=np.int32).reshape(shape.rows, -1)
-    lines = [
-        {
-            "id": f"set/{i}",
-            "dataset": "set",
-            "split": "train" if i < shape.records else "val",
-            "group": "",
-            "labelled": 1,
-        }
-        | {"width": 8, "height": 8, "image_sha256": f"{i:064d}", "mask_sha256": f"{i:064d}"}
-        for i in range(records)
-    ]
-    table = RowTable(record.astype(np.int32), view.astype(np.int32), split, record.astype(np.int32), labelled, params)
-    create_cache(path, identity_of(shape), format_records(lines), table, PARAM_NAMES)
+    params, group = plan_of(shape).params, record.astype(np.int32)
+    table = RowTable(group, view.astype(np.int32), split, group, labelled, params)
+    create_cache(path, identity_of(shape), format_records(lines_of(shape)), table)
     columns = {
         "pictures": pictures_column(pictures_identity(shape), shape.rows),
         "teachers/one": teacher_column(teacher_identity(shape), "one", shape.rows),

@@ -1,5 +1,6 @@
 """A cache of random numbers with the layout of a real one, to measure reading and storage with no teacher at hand."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from difom_cache.store.layout import (
 )
 from difom_cache.store.reader import Cache
 from difom_cache.store.writer import RowTable, create_cache, create_column, format_records, write_block
+from difom_cache.views.params import COLUMNS
+from difom_cache.views.plan import ViewPlan
 
 _LABEL = "random"
 
@@ -50,7 +53,11 @@ def write_random_cache(
         "block_rows": choose_block_rows(views, 3 * picture_px**2, 1),
     }
     teacher = shared | {
-        "teacher": {"name": _LABEL, "seed": seed},
+        "teacher": {"name": _LABEL, "variant": str(seed), "input_px": picture_px, "weights_digest": "0" * 64}
+        | {"precision": "float32", "libraries": {}, "seed": seed},
+        "device": "cpu",
+        "batch": 1,
+        "threads": 1,
         "taps": [describe_tap(spec, build_codec(spec.codec, spec.channels)) for spec in specs],
         "block_rows": choose_block_rows(views, channels * grid**2, 1),
     }
@@ -65,16 +72,8 @@ def write_random_cache(
 def _write_rows(path: Path, views: int, picture_px: int) -> None:
     numbers = np.arange(views, dtype=np.int32)
     zeros, small = np.zeros(views, np.int32), np.zeros(views, np.uint8)
-    table = RowTable(numbers, zeros, small, numbers, small + 1, np.zeros((views, 1), np.int32))
-    identity: Identity = {
-        "format": FORMAT_VERSION,
-        "replay": 1,
-        "picture_px": picture_px,
-        "rows": views,
-        "records": views,
-        "records_sha256": "0" * 64,
-        "plan": {"policy": _LABEL, "seed": 0, "views": 1, "digest": "0" * 64, "params": ["top"]},
-    }
+    plan = ViewPlan(numbers, zeros, np.zeros((views, len(COLUMNS)), np.int32), _LABEL, 0)
+    table = RowTable(numbers, zeros, small, numbers, small + 1, plan.params)
     fields = {
         "dataset": _LABEL,
         "split": "train",
@@ -84,8 +83,17 @@ def _write_rows(path: Path, views: int, picture_px: int) -> None:
         "height": picture_px,
     }
     digests = {"image_sha256": "0" * 64, "mask_sha256": "0" * 64}
-    lines = [{"id": f"{_LABEL}/{number:07d}"} | fields | digests for number in range(views)]
-    create_cache(path, identity, format_records(lines), table, ["top"])
+    records = format_records([{"id": f"{_LABEL}/{number:07d}"} | fields | digests for number in range(views)])
+    identity: Identity = {
+        "format": FORMAT_VERSION,
+        "replay": 1,
+        "picture_px": picture_px,
+        "rows": views,
+        "records": views,
+        "records_sha256": sha256(records).hexdigest(),
+        "plan": {"policy": _LABEL, "seed": 0, "views": 1, "digest": plan.digest(), "params": list(COLUMNS)},
+    }
+    create_cache(path, identity, records, table)
 
 
 def _fill(path: Path, column: Column, seed: int) -> None:

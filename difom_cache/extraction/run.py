@@ -232,7 +232,7 @@ def start_cache(cache: Path, records: Sequence[Record], plan: ViewPlan, *, views
             "params": list(COLUMNS),
         },
     }
-    create_cache(cache, identity, formatted, tabulate(records, plan), COLUMNS)
+    create_cache(cache, identity, formatted, tabulate(records, plan))
     return identity
 
 

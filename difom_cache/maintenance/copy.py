@@ -108,7 +108,7 @@ def copy(
     if folder.resolve() == Path(source).resolve():
         raise SettingsError(f"copy: source and target are the same folder {folder}; choose another target")
     records = (opened.path / RECORDS).read_bytes()
-    create_cache(folder, opened.identity, records, opened.table.as_rows(), opened.identity["plan"]["params"])
+    create_cache(folder, opened.identity, records, opened.table.as_rows())
     compression = "zstd" if compress else "none"
     if pictures and opened.has_pictures:
         copy_pictures(opened, folder, compression)

@@ -1,6 +1,5 @@
 """A whole cache as one HDF5 file, and back, bit for bit. Plain h5py reads the file (FORMAT.md, section 1)."""
 
-import json
 from pathlib import Path
 
 import h5py
@@ -8,15 +7,19 @@ import numpy as np
 import zarr
 from tqdm import tqdm
 
+from difom_cache.codecs.compact import CompactBasis
 from difom_cache.errors import CacheFormatError, CacheIncompleteError, CacheSpaceError
-from difom_cache.store.atomic import draft_of, write_once
-from difom_cache.store.columns import pictures_column, teacher_column
+from difom_cache.files import refuse_special
+from difom_cache.maintenance.book import EXPORT_AGAIN, Book
+from difom_cache.maintenance.copy import finish
+from difom_cache.maintenance.verify import verify
+from difom_cache.store.atomic import build_folder, draft_of, write_once
+from difom_cache.store.columns import BASIS, pictures_column, teacher_column, write_basis
 from difom_cache.store.identity import Identity
-from difom_cache.store.layout import FORMAT_VERSION, PICTURES, RECORDS, Column, canonical, totals_path
+from difom_cache.store.layout import PICTURES, RECORDS, Column, canonical, teacher_folder, totals_path
 from difom_cache.store.reader import Cache, open_cache
-from difom_cache.store.writer import RowTable, create_cache, create_column, write_block, write_constant
-
-BASIS = ("basis_mean", "basis", "basis_kept_variance")
+from difom_cache.store.schema import FidelityHeld, check_plain_name
+from difom_cache.store.writer import ROWS, RowTable, create_cache, create_column, write_block
 
 
 def export_hdf5(cache: str | Path, file: str | Path) -> None:
@@ -50,31 +53,69 @@ def export_hdf5(cache: str | Path, file: str | Path) -> None:
 def import_hdf5(file: str | Path, cache: str | Path) -> None:
     """Make `cache` the cache that was exported to `file`: equal bytes, equal content digest.
 
+    The file may come from anybody. Only datasets that the identities in it speak of are read; each must lie in the file
+    itself, plain and whole, with the shape and type that its identity gives it. The cache is built in a temporary folder
+    beside `cache`, verified there, and appears whole or not at all.
+
     Raises:
-        CacheFormatError: the file is no exported cache, or of another format version.
-        CacheIdentityError: `cache` holds something else.
+        CacheFormatError: the file is no exported cache, holds something else, or is of another format version.
+        CacheSpaceError: something lies at `cache` already, or it cannot be written.
     """
     path, folder = Path(file), Path(cache)
+    refuse_target(folder)
     try:
-        book = h5py.File(path, "r")
+        book = h5py.File(refuse_special(path), "r")
     except OSError as error:
-        raise CacheFormatError(f"{path} cannot be opened as HDF5: {error}") from None
-    with book:
-        if "identity" not in book.attrs:
-            raise CacheFormatError(f"{path} is no cache exported by `difom-cache export`: it has no identity")
-        identity: Identity = json.loads(str(book.attrs["identity"]))
-        if identity["format"] != FORMAT_VERSION:
-            raise CacheFormatError(
-                f"{path} is of format version {identity['format']}, this difom reads version {FORMAT_VERSION}"
-            )
-        rows = RowTable(**{name: np.asarray(values) for name, values in book["rows"].items()})
-        create_cache(folder, identity, bytes(book[RECORDS][...]), rows, identity["plan"]["params"])
-        if PICTURES in book:
-            held = json.loads(str(book[PICTURES].attrs["identity"]))
-            _import_column(book, folder, pictures_column(held, identity["rows"]), held)
-        for label, group in book.get("teachers", {}).items():
-            held = json.loads(str(group.attrs["identity"]))
-            _import_column(book, folder, teacher_column(held, label, identity["rows"]), held)
+        raise CacheFormatError(f"{path} cannot be opened as HDF5: {' '.join(str(error).split())}") from None
+    with book, build_folder(folder) as draft:
+        _import_book(Book(book, path), draft)
+        finish(draft)
+        report = verify(draft)
+        if not report.sound or report.missing:
+            found = (report.problems or ["blocks are missing"])[0].replace(str(draft), str(path))
+            raise CacheFormatError(f"{path} holds no sound cache: {found}; {EXPORT_AGAIN}")
+
+
+def refuse_target(folder: Path) -> None:
+    """Raise where something lies at the place of a cache that is to be made.
+
+    Raises:
+        CacheSpaceError: there is something.
+    """
+    if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
+        raise CacheSpaceError(f"{folder} exists; choose another folder for the cache, or remove it")
+
+
+def _import_book(book: Book, cache: Path) -> None:
+    identity = book.identity("", "cache")
+    book.expect("", [RECORDS, "rows"], ["pictures", "teachers"])
+    book.expect("rows", list(ROWS))
+    rows, params = identity["rows"], len(identity["plan"]["params"])
+    shapes = {name: (rows, params)[: len(dimensions)] for name, (_, dimensions) in ROWS.items()}
+    table = RowTable(**{name: book.read(f"rows/{name}", shapes[name], ROWS[name][0]) for name in ROWS})
+    create_cache(cache, identity, book.read_bytes(RECORDS), table)
+    if book.holds(PICTURES):
+        held = book.identity(PICTURES, "pictures")
+        column = pictures_column(held, rows)
+        book.expect(PICTURES, ["fidelity.json", *[array.path for array in column.arrays]])
+        _import_column(book, cache, column, held)
+    for label in book.names("teachers") if book.holds("teachers") else []:
+        folder = teacher_folder(check_label(label, book.path))
+        held = book.identity(folder, "teacher")
+        column = teacher_column(held, label, rows)
+        book.expect(folder, ["fidelity.json", *[tap["name"] for tap in held["taps"]]], ["statistics.safetensors"])
+        for tap in held["taps"]:
+            basis = list(BASIS) if tap["codec"]["name"] == "compact" else []
+            book.expect(f"{folder}/{tap['name']}", ["code", *["scale"] * tap["has_scale"], *basis])
+        _import_column(book, cache, column, held)
+
+
+def check_label(label: str, path: Path) -> str:
+    """Return a teacher's label, which becomes a folder's name."""
+    try:
+        return check_plain_name(label)
+    except ValueError as error:
+        raise CacheFormatError(f"{path}: a teacher is called {label!r}: {error}; {EXPORT_AGAIN}") from None
 
 
 def _export_column(cache: Cache, column: Column, book: h5py.File) -> None:
@@ -104,19 +145,25 @@ def _export_column(cache: Cache, column: Column, book: h5py.File) -> None:
             group[array.path][start:stop] = batch[f"{label}/{array.path}" if label else array.path]
 
 
-def _import_column(book: h5py.File, cache: Path, column: Column, identity: Identity) -> None:
-    group = book[column.folder]
+def _import_column(book: Book, cache: Path, column: Column, identity: Identity) -> None:
     create_column(cache, column, identity)
-    for tap in {str(Path(array.path).parent) for array in column.arrays} - {"."}:
-        for name in BASIS:
-            if f"{tap}/{name}" in group:
-                dimensions = {"basis_mean": ("channel",), "basis": ("channel", "direction")}.get(name, ("one",))
-                write_constant(cache / column.folder / tap / name, np.asarray(group[f"{tap}/{name}"]), dimensions)
-    fidelity = json.loads(bytes(group["fidelity.json"][...]))
+    for tap in identity.get("taps", []):
+        if tap["codec"]["name"] == "compact":
+            folder, channels = f"{column.folder}/{tap['name']}", tap["channels"]
+            mean = book.read(f"{folder}/basis_mean", (channels,), "float32")
+            directions = book.read(f"{folder}/basis", (channels, tap["code_channels"]), "float32")
+            kept = book.read(f"{folder}/basis_kept_variance", (1,), "float64")
+            write_basis(cache / folder, CompactBasis(mean, directions, float(kept[0])))
+    fidelity = book.json(f"{column.folder}/fidelity.json", dict[str, dict[str, FidelityHeld]])
+    if fidelity.keys() != {str(block) for block in range(column.blocks)}:
+        raise CacheFormatError(f"{book.path}: {column.folder}/fidelity.json: expected blocks 0 to {column.blocks - 1}")
     for block in tqdm(range(column.blocks), desc=f"import {column.folder}", unit="block", disable=None):
         rows = slice(*column.range_of(block))
-        arrays = {array.path: np.asarray(group[array.path][rows]) for array in column.arrays}
+        arrays = {
+            array.path: book.read(f"{column.folder}/{array.path}", (column.rows, *array.row_shape), array.dtype, rows)
+            for array in column.arrays
+        }
         write_block(cache, column, block, arrays, None, fidelity[str(block)])
     totals = totals_path(cache, column.folder)
-    if totals.name in group:
-        write_once(totals, [bytes(group[totals.name][...])])
+    if book.holds(f"{column.folder}/{totals.name}"):
+        write_once(totals, [book.read_bytes(f"{column.folder}/{totals.name}")])

@@ -1,23 +1,40 @@
 """Checking a cache against its own promises, and against the teacher that filled it."""
 
 from collections.abc import Iterator, Sequence
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from difom_cache.data.manifest import load_records
-from difom_cache.errors import CacheDamagedError, CacheSpaceError
+from difom_cache.errors import (
+    CacheDamagedError,
+    CacheFormatError,
+    CacheSpaceError,
+    DifomError,
+)
+from difom_cache.files import explain
 from difom_cache.maintenance.recompute import compare_live, orders_of
+from difom_cache.maintenance.rows import MEND, check_rows, restore_rows
 from difom_cache.maintenance.verify_report import VerifyReport
-from difom_cache.store.atomic import digest_file
-from difom_cache.store.layout import PICTURES, RECORDS, Column, marker_path, shard_path, totals_path
-from difom_cache.store.ledger import read_damaged, read_marker, write_damaged
-from difom_cache.store.reader import Cache, open_cache
+from difom_cache.store.atomic import FileDigest, digest_file
+from difom_cache.store.columns import open_codec, pictures_column, teacher_column
+from difom_cache.store.identity import Identity, read_identity
+from difom_cache.store.layout import (
+    IDENTITY,
+    PICTURES,
+    Column,
+    marker_path,
+    moments_path,
+    shard_path,
+    totals_path,
+)
+from difom_cache.store.ledger import list_markers, read_damaged, read_marker, write_damaged
+from difom_cache.store.metadata import find_difference, keep_metadata
+from difom_cache.store.reader import open_cache
 from difom_cache.store.shard import read_index
 from difom_cache.store.stats import read_moments
-from difom_cache.store.writer import describe_array
+from difom_cache.store.writer import describe_column
 
 
 def verify(
@@ -31,6 +48,7 @@ def verify(
     device: str = "cpu",
     seed: int = 0,
     unlabelled: bool = False,
+    repair: bool = False,
 ) -> VerifyReport:
     """Check every file of a cache against its marker; name what is damaged, and keep the list for the next extraction.
 
@@ -44,67 +62,116 @@ def verify(
         device: they run on.
         seed: of the choice of views.
         unlabelled: pictures without a mask are meant.
+        repair: first write anew what identities and records.csv decide: the table of rows, and Zarr metadata.
 
     Raises:
         CacheFormatError: there is no cache.
+        CacheDamagedError: `repair` where records.csv is damaged; a comparison with teachers of a damaged cache.
         CacheIdentityError: `data` are not those of the cache.
         EngineError: the teacher built here is not the one that filled the cache.
     """
-    opened, report = open_cache(cache), VerifyReport()
-    check_table(opened, report)
-    for column in opened.columns():
-        check_column(opened, column, report)
-    known = {folder: blocks for folder, blocks in read_damaged(opened.path).items() if blocks}
-    if report.damaged or known:
-        try:
-            write_damaged(opened.path, report.damaged)
-        except CacheSpaceError:
-            report.problems.append(
-                f"{opened.path} cannot be written: extraction and training will not know of the damage"
-            )
+    path, report = Path(cache), VerifyReport()
+    identity = read_identity(path)
+    if repair:
+        repair_skeleton(path, identity)
+    report.problems += check_rows(path, identity)
+    for column in list_columns(path, identity["rows"], report):
+        check_column(path, column, report)
+    keep_damaged(path, report)
+    if (recompute or equivariance) and report.problems:
+        raise CacheDamagedError(f"{report.problems[0]}; only a sound cache is compared with its teachers")
     if recompute or equivariance:
+        opened = open_cache(path)
         records = {r.id: r for r in load_records(Path(data), unlabelled=unlabelled)}
         for order in orders_of(opened, teacher, weights, device):
             compare_live(opened, order, records, report, views=recompute or 16, seed=seed, mirror=equivariance)
     return report
 
 
-def check_table(cache: Cache, report: VerifyReport) -> None:
-    """Compare the table of records and rows with the cache's identity."""
-    held = sha256((cache.path / RECORDS).read_bytes()).hexdigest()
-    if held != cache.identity["records_sha256"]:
-        report.problems.append(
-            f"{cache.path / RECORDS}: its digest is not the identity's; copy it again from another copy"
-        )
-    if int(cache.table.record.max(initial=-1)) + 1 != cache.identity["records"]:
-        report.problems.append(
-            f"{cache.path / 'rows'}: names other records than the {cache.identity['records']} of the identity"
-        )
+def repair_skeleton(cache: Path, identity: Identity) -> None:
+    """Write anew what the identities and records.csv decide: the table of rows, and all Zarr metadata.
+
+    Raises:
+        CacheDamagedError: records.csv is damaged itself.
+    """
+    if any(check_rows(cache, identity)):
+        restore_rows(cache, identity)
+    for column in list_columns(cache, identity["rows"], VerifyReport()):
+        for path, metadata in describe_column(cache, column).items():
+            keep_metadata(path, metadata)
 
 
-def check_column(cache: Cache, column: Column, report: VerifyReport) -> None:
+def keep_damaged(cache: Path, report: VerifyReport) -> None:
+    """Keep the list of damaged blocks beside the cache, for its readers and the next extraction."""
+    try:
+        known = any(read_damaged(cache).values())
+    except CacheDamagedError as error:
+        report.problems.append(f"{error}; it was written anew")
+        known = True
+    if report.damaged or known:
+        try:
+            write_damaged(cache, report.damaged)
+        except (CacheSpaceError, OSError):
+            report.problems.append(f"{cache} cannot be written: extraction and training will not know of the damage")
+
+
+def list_columns(cache: Path, rows: int, report: VerifyReport) -> list[Column]:
+    """Return every column of a cache; a folder that lost its identity, or whose identity cannot be, is a problem."""
+    columns = []
+    folders = [cache / PICTURES, *sorted((cache / "teachers").glob("[!.]*"))]
+    for folder in (folder for folder in folders if folder.is_dir()):
+        try:
+            if folder.name == PICTURES and folder.parent == cache:
+                columns.append(pictures_column(read_identity(folder, "pictures"), rows))
+            else:
+                columns.append(teacher_column(read_identity(folder, "teacher"), folder.name, rows))
+        except CacheFormatError as error:
+            if (folder / IDENTITY).exists():
+                report.problems.append(str(error))
+            else:
+                report.problems.append(
+                    f"{folder / IDENTITY}: missing; `difom-cache extract` with the same arguments writes it anew, or "
+                    "remove the folder"
+                )
+    return columns
+
+
+def check_column(cache: Path, column: Column, report: VerifyReport) -> None:
     """Check every block of one column; its problems, damaged and missing blocks go into `report`."""
-    for array in column.arrays:
-        path = cache.path / column.folder / array.path / "zarr.json"
-        if not path.exists() or path.read_bytes() != describe_array(column, array):
-            report.problems.append(
-                f"{path}: is not what the identity says; `difom-cache extract` writes it where it is missing"
-            )
+    for path, wanted in describe_column(cache, column).items():
+        difference = find_difference(path, wanted)
+        if difference:
+            report.problems.append(f"{path}: {difference}; {MEND}")
     damaged, missing = [], []
     for block in tqdm(range(column.blocks), desc=f"verify {column.folder}", unit="block", disable=None):
-        if not marker_path(cache.path, column, block).exists():
+        if not marker_path(cache, column, block).exists():
             missing.append(block)
             continue
-        problems = list(check_block(cache.path, column, block, report))
+        problems = list(check_block(cache, column, block, report))
         if problems:
             damaged.append(block)
             report.problems += problems
+    markers = set(list_markers(cache, column).values())
+    for path in sorted((cache / column.folder / "ticks").glob("[!.]*")):
+        if path not in markers:
+            report.problems.append(f"{path}: is no marker of this column's {column.blocks} blocks; remove it")
     if damaged:
         report.damaged[column.folder] = damaged
     if missing:
         report.missing[column.folder] = missing
     if column.folder != PICTURES:
-        report.problems += check_statistics(cache.path, column, complete=not missing)
+        report.problems += check_codecs(cache, column)
+        report.problems += check_statistics(cache, column, complete=not missing)
+
+
+def check_codecs(cache: Path, column: Column) -> Iterator[str]:
+    """Yield what keeps the codes of a teacher from being decoded."""
+    label = column.folder.partition("/")[2]
+    for tap in read_identity(cache / column.folder, "teacher")["taps"]:
+        try:
+            open_codec(cache, label, tap)
+        except DifomError as error:
+            yield str(error)
 
 
 def check_statistics(cache: Path, column: Column, complete: bool) -> Iterator[str]:
@@ -112,10 +179,12 @@ def check_statistics(cache: Path, column: Column, complete: bool) -> Iterator[st
     totals = totals_path(cache, column.folder)
     if complete and not totals.exists():
         yield f"{totals}: missing; `difom-cache finish` sums it up"
+    channels = {tap["name"]: tap["channels"] for tap in read_identity(totals.parent, "teacher")["taps"]}
     for path in [*sorted(totals.parent.glob("moments/*.safetensors")), totals]:
         try:
-            if path.exists():
-                read_moments(path)
+            held = {tap: len(sums.total) for tap, sums in read_moments(path).items()} if path.exists() else channels
+            if held != channels:
+                yield f"{path}: holds sums of {held}, the identity's taps and channels are {channels}; remove it"
         except CacheDamagedError as error:
             yield str(error)
 
@@ -130,21 +199,39 @@ def check_block(cache: Path, column: Column, block: int, report: VerifyReport) -
         return
     if (marker.block, (marker.start, marker.stop)) != (block, column.range_of(block)):
         yield f"{path}: speaks of block {marker.block}, rows {marker.start} to {marker.stop}"
+        return
     for array in column.arrays:
         shard = shard_path(cache, column, array, block)
         report.checked_files += 1
         if array.path not in marker.files:
             yield f"{path}: does not name {array.path}"
-        elif not shard.exists():
-            yield f"{shard}: missing"
-        elif digest_file(shard) != marker.files[array.path]:
-            sizes = f"{shard.stat().st_size} bytes, marked {marker.files[array.path].file_bytes}"
-            yield f"{shard}: is not what its marker says ({sizes})"
+            continue
+        difference = find_digest_difference(shard, marker.files[array.path])
+        if difference:
+            yield f"{shard}: {difference}"
         else:
-            yield from check_rows(shard, column, array.dtype, marker.stop - marker.start)
+            yield from check_shard(shard, column, array.dtype, marker.stop - marker.start)
+    moments = moments_path(cache, column, block)
+    if marker.moments is not None and moments.exists():
+        difference = find_digest_difference(moments, marker.moments)
+        if difference:
+            yield f"{moments}: {difference}"
 
 
-def check_rows(shard: Path, column: Column, dtype: str, rows: int) -> Iterator[str]:
+def find_digest_difference(path: Path, promised: FileDigest) -> str:
+    """Return what is wrong with a file that a marker names, "" where nothing is."""
+    try:
+        found = digest_file(path)
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"cannot be read: {explain(error)}"
+    if found == promised:
+        return ""
+    return f"is not what its marker says ({found.file_bytes} bytes, marked {promised.file_bytes})"
+
+
+def check_shard(shard: Path, column: Column, dtype: str, rows: int) -> Iterator[str]:
     """Yield what is wrong inside a shard whose digest is right: its index, and values that are not finite."""
     try:
         index = read_index(shard, column.block_rows)

@@ -169,7 +169,9 @@ def _open_shard(path: Path) -> int:
             "Run `difom-cache verify` on it"
         ) from None
     except OSError as error:
-        raise CacheDamagedError(f"{path} cannot be read: {explain(error)}; run `difom-cache verify` on its cache") from None
+        raise CacheDamagedError(
+            f"{path} cannot be read: {explain(error)}; run `difom-cache verify` on its cache"
+        ) from None
 
 
 def _check_index(descriptor: int, path: Path, column: Column, array: ArraySpec, block: int) -> int:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from difom_cache.errors import CacheSpaceError
-from difom_cache.files import open_plain
+from difom_cache.files import open_plain, read_plain
 
 STALE_AFTER_S = 24 * 3600  # a temporary file of another host is taken for abandoned after a day
 _TEMP = re.compile(r"^\.tmp-(?P<host>[^~]*)~(?P<pid>\d+)~[0-9a-f]+~")
@@ -114,6 +115,40 @@ def draft_of(path: Path) -> Iterator[Path]:
         temp.unlink(missing_ok=True)
 
 
+def keep(path: Path, content: bytes) -> None:
+    """Make `path` hold `content`, which is known to belong there; a file that holds it already stays."""
+    try:
+        if read_plain(path) != content:
+            write_atomic(path, content)
+    except FileNotFoundError:
+        write_once(path, [content])
+    except OSError:
+        write_atomic(path, content)
+
+
+@contextmanager
+def build_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder that becomes `folder` when the block ends, and vanishes where it fails.
+
+    Raises:
+        CacheSpaceError: something lies at `folder` by then, or it cannot be written.
+    """
+    draft = folder.parent / _temp_name(folder.name)
+    with _explained(folder):
+        _make_folder(folder.parent)
+        for left in folder.parent.glob(".tmp-*"):
+            if left.is_dir() and left.name.endswith(f"~{folder.name}"):
+                _remove_abandoned(left)
+        draft.mkdir()
+    try:
+        yield draft
+        with _explained(folder):
+            draft.rename(folder)
+            _sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
 def remove(path: Path) -> None:
     """Make `path` not exist, and the folder know it."""
     with _explained(path):
@@ -136,11 +171,20 @@ def remove_stale(folder: Path) -> list[Path]:
     """
     removed = []
     for path in sorted(folder.rglob(".tmp-*")):
-        match = _TEMP.match(path.name)
-        if match and _is_dead(path, match["host"], int(match["pid"])):
-            remove(path)
+        if _remove_abandoned(path):
             removed.append(path)
     return removed
+
+
+def _remove_abandoned(path: Path) -> bool:
+    match = _TEMP.match(path.name)
+    if not match or not _is_dead(path, match["host"], int(match["pid"])):
+        return False
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        remove(path)
+    return True
 
 
 def _make_folder(folder: Path) -> None:

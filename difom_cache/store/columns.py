@@ -6,14 +6,18 @@ from typing import Any
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 
 from difom_cache.codecs.base import Codec
 from difom_cache.codecs.catalogue import build_codec
 from difom_cache.codecs.compact import CompactBasis
-from difom_cache.errors import CacheDamagedError
+from difom_cache.errors import CacheDamagedError, CodecError
+from difom_cache.files import refuse_special
 from difom_cache.store.identity import Identity
-from difom_cache.store.layout import PICTURES, ArraySpec, Column, TapSpec, teacher_folder
+from difom_cache.store.layout import IDENTITY, PICTURES, ArraySpec, Column, TapSpec, teacher_folder
 from difom_cache.store.writer import write_constant
+
+BASIS = ("basis_mean", "basis", "basis_kept_variance")
 
 
 def pictures_column(identity: Identity, rows: int) -> Column:
@@ -78,13 +82,20 @@ def read_basis(folder: Path) -> CompactBasis:
         CacheDamagedError: it cannot be read.
     """
     try:
-        mean, directions, kept = (
-            np.asarray(zarr.open_array(folder / name, mode="r")[...])
-            for name in ("basis_mean", "basis", "basis_kept_variance")
-        )
-    except (FileNotFoundError, ValueError) as error:
+        mean, directions, kept = (_read_constant(folder / name) for name in BASIS)
+        return CompactBasis(mean.astype(np.float32), directions.astype(np.float32), float(kept[0]))
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, CodecError) as error:
         raise CacheDamagedError(f"the compact codec's basis in {folder} cannot be read: {error}") from None
-    return CompactBasis(mean.astype(np.float32), directions.astype(np.float32), float(kept[0]))
+
+
+def _read_constant(folder: Path) -> NDArray[Any]:
+    for path in folder.iterdir():
+        refuse_special(path)
+    array = zarr.open_array(folder, mode="r")
+    chunk = folder / ".".join(["c", *["0"] * array.ndim])
+    if chunk.stat().st_size != array.nbytes:  # zarr would fill up what its metadata promises
+        raise ValueError(f"{chunk} has {chunk.stat().st_size} bytes, its zarr.json says {array.nbytes}")
+    return np.asarray(array[...])
 
 
 def open_codec(cache: Path, label: str, tap: Mapping[str, Any]) -> Codec:
@@ -95,12 +106,25 @@ def open_codec(cache: Path, label: str, tap: Mapping[str, Any]) -> Codec:
     """
     name = tap["codec"]["name"]
     if name != "compact":
-        return build_codec(name, tap["channels"])
+        return _fitting(build_codec(name, tap["channels"]), cache, label, tap)
     folder = cache / teacher_folder(label) / tap["name"]
     basis = read_basis(folder)
-    if basis.digest != tap["codec"]["basis"]:
+    named = str(tap["codec"].get("basis"))
+    if basis.digest != named:
         raise CacheDamagedError(
-            f"the basis in {folder} has digest {basis.digest[:12]}..., the identity names {tap['codec']['basis'][:12]}...; "
+            f"the basis in {folder} has digest {basis.digest[:12]}..., the identity names {named[:12]}...; "
             f"restore it from a copy, or drop the teacher with `difom-cache drop {cache} --teacher {label}`"
         )
-    return build_codec("compact", tap["channels"], basis=basis)
+    return _fitting(build_codec("compact", tap["channels"], basis=basis), cache, label, tap)
+
+
+def _fitting(codec: Codec, cache: Path, label: str, tap: Mapping[str, Any]) -> Codec:
+    """Return a codec if it makes the codes that the tap's identity speaks of."""
+    makes = (codec.code_channels(tap["channels"]), codec.code_dtype, codec.has_scale)
+    says = (tap["code_channels"], tap["code_dtype"], tap["has_scale"])
+    if makes != says:
+        raise CacheDamagedError(
+            f"{cache / teacher_folder(label) / IDENTITY}: tap {tap['name']} says (channels, type, scale) of its codes are "
+            f"{says}, its codec {codec.identity()['name']} makes {makes}; restore it from a copy of the cache"
+        )
+    return codec

@@ -178,7 +178,9 @@ class Cache:
         """Return the content digest of every column by its folder, and of the whole cache under "cache"."""
         digests = {}
         for column in self.columns():
-            identity = self.teachers.get(column.folder.partition("/")[2]) or read_identity(self.path / PICTURES, "pictures")
+            identity = self.teachers.get(column.folder.partition("/")[2]) or read_identity(
+                self.path / PICTURES, "pictures"
+            )
             digests[column.folder] = content_digest(identity, column, self.markers(column))
         digests["cache"] = digest_identity({"identity": self.identity, "columns": dict(digests)})
         return digests

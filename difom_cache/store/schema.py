@@ -139,7 +139,7 @@ class FidelityHeld(_Checked):
     squares: Finite
     squares_about_mean: Finite
     cosine_distance: Finite
-    histogram: dict[Annotated[str, Field(pattern="^[0-9]{1,3}$")], Count]
+    histogram: dict[Annotated[str, Field(pattern="^([0-9]|[1-9][0-9]|1[0-5][0-9]|16[0-7])$")], Count]
 
 
 class MarkerHeld(_Checked):

@@ -101,5 +101,5 @@ def parse_records(content: bytes) -> list[dict[str, str]]:
 def _refuse_half(path: Path, what: str) -> CacheIncompleteError:
     return CacheIncompleteError(
         f"{path} cannot be read ({what}): the cache was not written or copied whole; "
-        "run `difom-cache extract` with the same arguments, or copy it again"
+        "`difom-cache verify --repair` writes rows/ anew, or run `difom-cache extract` with the same arguments"
     )

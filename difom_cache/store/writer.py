@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.store.atomic import FileDigest, write_once
+from difom_cache.store.atomic import FileDigest, keep, write_once
 from difom_cache.store.identity import Identity, fix_identity
 from difom_cache.store.layout import (
     PICTURES,
@@ -24,6 +24,7 @@ from difom_cache.store.layout import (
     shard_path,
 )
 from difom_cache.store.ledger import DoneMarker, write_marker
+from difom_cache.store.metadata import keep_metadata
 from difom_cache.store.shard import encode_shard
 from difom_cache.store.stats import Moments, write_moments
 
@@ -51,25 +52,53 @@ def format_records(lines: Sequence[Mapping[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def create_cache(cache: Path, identity: Identity, records: bytes, rows: RowTable, param_names: Sequence[str]) -> None:
+ROWS = {  # type and dimensions of every array in rows/
+    "record": ("int32", ("row",)),
+    "view": ("int32", ("row",)),
+    "split": ("uint8", ("row",)),
+    "group": ("int32", ("row",)),
+    "labelled": ("uint8", ("row",)),
+    "params": ("int32", ("row", "param")),
+}
+
+
+def create_cache(cache: Path, identity: Identity, records: bytes, rows: RowTable) -> None:
     """Make `cache` hold everything but columns, or refuse when it is the cache of something else.
+
+    What the identity decides and what was damaged since is written anew.
 
     Raises:
         CacheIdentityError: another identity lies there.
     """
     hint = "More records, other views or another picture size are another cache: choose another --cache path"
     fix_identity(cache, identity, hint=hint)
-    write_once(cache / "zarr.json", [group_metadata({"difom_format": identity["format"], "about": "see FORMAT.md"})])
-    write_once(cache / RECORDS, [records])
-    write_once(cache / "rows" / "zarr.json", [group_metadata()])
+    write_skeleton(cache, identity, records, rows)
+
+
+def write_skeleton(cache: Path, identity: Identity, records: bytes, rows: RowTable) -> None:
+    """Make the records, the table of rows and their metadata be what the identity of `cache` decides."""
+    keep(cache / RECORDS, records)
+    for path, metadata in {**describe_root(cache, identity), **describe_rows(cache, identity)}.items():
+        keep_metadata(path, metadata)
     for name, values in vars(rows).items():
-        folder = cache / "rows" / name
-        dimensions = ("row", "param")[: values.ndim]
-        attributes = {"param_names": list(param_names)} if name == "params" else {}
-        attributes |= {"split_names": list(SPLITS)} if name == "split" else {}
-        metadata = array_metadata(values.shape, str(values.dtype), dimensions, attributes=attributes)
-        write_once(folder / "zarr.json", [metadata])
-        write_once(folder / ".".join(["c", *["0"] * values.ndim]), [np.ascontiguousarray(values).tobytes()])
+        chunk = cache / "rows" / name / ".".join(["c", *["0"] * values.ndim])
+        keep(chunk, np.ascontiguousarray(values).tobytes())
+
+
+def describe_root(cache: Path, identity: Identity) -> dict[Path, bytes]:
+    """Return the zarr.json of the cache's own group."""
+    return {cache / "zarr.json": group_metadata({"difom_format": identity["format"], "about": "see FORMAT.md"})}
+
+
+def describe_rows(cache: Path, identity: Identity) -> dict[Path, bytes]:
+    """Return the zarr.json of rows/ and of every array in it, by its path."""
+    params = list(identity["plan"]["params"])
+    described = {cache / "rows" / "zarr.json": group_metadata()}
+    for name, (dtype, dimensions) in ROWS.items():
+        shape = (identity["rows"], len(params))[: len(dimensions)]
+        attributes = {"params": {"param_names": params}, "split": {"split_names": list(SPLITS)}}.get(name, {})
+        described[cache / "rows" / name / "zarr.json"] = array_metadata(shape, dtype, dimensions, attributes=attributes)
+    return described
 
 
 def create_column(cache: Path, column: Column, identity: Identity) -> Identity:
@@ -81,16 +110,22 @@ def create_column(cache: Path, column: Column, identity: Identity) -> Identity:
         hint=f"Choose another --cache path, or drop what is there with `difom-cache drop {cache} --teacher {name}`",
         kind=PICTURES if column.folder == PICTURES else "teacher",
     )
+    for path, metadata in describe_column(cache, column).items():
+        keep_metadata(path, metadata)
+    return held
+
+
+def describe_column(cache: Path, column: Column) -> dict[Path, bytes]:
+    """Return the zarr.json of every group and array of a column, by its path."""
     groups = {
         Path(column.folder),
         *Path(column.folder).parents,
         *[Path(column.folder, a.path).parent for a in column.arrays],
     }
-    for group in sorted(groups - {Path()}):
-        write_once(cache / group / "zarr.json", [group_metadata()])
-    for array in column.arrays:
-        write_once(cache / column.folder / array.path / "zarr.json", [describe_array(column, array)])
-    return held
+    described = {cache / group / "zarr.json": group_metadata() for group in sorted(groups - {Path()})}
+    return described | {
+        cache / column.folder / array.path / "zarr.json": describe_array(column, array) for array in column.arrays
+    }
 
 
 def describe_array(column: Column, array: ArraySpec) -> bytes:

@@ -1,6 +1,10 @@
 """One portable file: bit for bit both ways, and readable without this package."""
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -10,6 +14,7 @@ from small_cache import Shape, SmallCache, write_small_cache
 from difom_cache.errors import CacheFormatError, CacheIncompleteError, CacheSpaceError
 from difom_cache.maintenance.copy import copy, finish
 from difom_cache.maintenance.hdf5 import export_hdf5, import_hdf5
+from difom_cache.store.layout import canonical
 from difom_cache.store.reader import open_cache
 
 
@@ -63,6 +68,101 @@ def test_a_file_that_is_there_is_not_overwritten(small: SmallCache, tmp_path: Pa
     with pytest.raises(CacheSpaceError, match="exists"):
         export_hdf5(small.path, tmp_path / "feats.h5")
     assert (tmp_path / "feats.h5").read_text() == "something else"
+
+
+def rewrite(file: Path, name: str, change: Callable[[h5py.File], None]) -> Path:
+    """Return a copy of an exported file with one thing changed."""
+    changed = file.with_name(f"{name}.h5")
+    shutil.copy(file, changed)
+    with h5py.File(changed, "r+") as book:
+        change(book)
+    return changed
+
+
+def edit_identity(group: str, **values: Any) -> Callable[[h5py.File], None]:
+    def change(book: h5py.File) -> None:
+        held = json.loads(book[group].attrs["identity"]) | values
+        book[group].attrs["identity"] = canonical(held).decode()
+
+    return change
+
+
+def rename_tap(name: str) -> Callable[[h5py.File], None]:
+    def change(book: h5py.File) -> None:
+        held = json.loads(book["teachers/one"].attrs["identity"])
+        held["taps"][0]["name"] = name
+        book["teachers/one"].attrs["identity"] = canonical(held).decode()
+
+    return change
+
+
+def put(name: str, make: Callable[[h5py.File, Any], object]) -> Callable[[h5py.File], None]:
+    """Return what takes a dataset away and puts something else, made of its values, in its place."""
+
+    def change(book: h5py.File) -> None:
+        values = book[name][...]
+        del book[name]
+        make(book, values)
+
+    return change
+
+
+IMAGE, CODE, SCALE = "pictures/image", "teachers/one/block1@2/code", "teachers/one/block1@2/scale"
+HOSTILE: dict[str, tuple[Callable[[h5py.File], object], str]] = {
+    "a tap outside": (rename_tap("../../../x@2"), "plain name"),
+    "rows below zero": (edit_identity("/", rows=-1), "rows: Input should be greater"),
+    "rows as text": (edit_identity("/", rows="14"), "rows: Input should be a valid integer"),
+    "another format": (edit_identity("/", format=2), "format version 2"),
+    "an identity that is a number": (lambda b: b.attrs.__setitem__("identity", 3), "no text"),
+    "an identity that is a list": (lambda b: b.attrs.__setitem__("identity", "[]"), "dict"),
+    "a soft link": (put(CODE, lambda b, v: b.__setitem__(CODE, h5py.SoftLink("/pictures/mask"))), "link"),
+    "an external link": (put(CODE, lambda b, v: b.__setitem__(CODE, h5py.ExternalLink("x.h5", "/a"))), "link"),
+    "external storage": (
+        put(IMAGE, lambda b, v: b.create_dataset(IMAGE, v.shape, "u1", external=[("/etc/passwd", 0, v.size)])),
+        "points to other files",
+    ),
+    "a virtual dataset": (
+        put(IMAGE, lambda b, v: b.create_virtual_dataset(IMAGE, h5py.VirtualLayout(v.shape, "u1"))),
+        "points to other files",
+    ),
+    "a compressed dataset": (put(IMAGE, lambda b, v: b.create_dataset(IMAGE, data=v, compression="gzip")), "filtered"),
+    "another shape": (put(IMAGE, lambda b, v: b.create_dataset(IMAGE, data=v[:-1])), r"\(13, 8, 8, 3\) uint8"),
+    "another type": (put(CODE, lambda b, v: b.create_dataset(CODE, data=v.astype("f4"))), "float32"),
+    "objects": (put(CODE, lambda b, v: b.create_dataset(CODE, v.shape, h5py.string_dtype())), "object"),
+    "holes": (put(IMAGE, lambda b, v: b.create_dataset(IMAGE, v.shape, "u1", chunks=(1, 8, 8, 3))), "0 of its"),
+    "NaN": (put(SCALE, lambda b, v: b.create_dataset(SCALE, data=v * np.float32("nan"))), "not finite"),
+    "other records": (lambda b: b["records.csv"].__setitem__(0, 64), "digest"),
+    "another split": (lambda b: b["rows/split"].__setitem__(slice(None), 0), "split"),
+    "other views": (lambda b: b["rows/params"].__setitem__((1, 0), 7), "plan's digest"),
+    "a dataset more": (lambda b: b.create_dataset("pictures/more", data=1), "'more'"),
+    "a group in place of a dataset": (put(IMAGE, lambda b, v: b.create_group(IMAGE)), "no dataset"),
+    "a group that holds itself": (lambda b: b["pictures"].__setitem__("me", b["pictures"]), "'me'"),
+    "a teacher outside": (lambda b: b.move("teachers/one", "teachers/..one"), "plain name"),
+    "no fidelity": (lambda b: b.__delitem__("pictures/fidelity.json"), "fidelity"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_file_from_elsewhere_is_refused_by_name_and_leaves_nothing(small: SmallCache, tmp_path: Path, name: str):
+    export_hdf5(small.path, tmp_path / "feats.h5")
+    change, line = HOSTILE[name]
+    file = rewrite(tmp_path / "feats.h5", "hostile", change)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(CacheFormatError, match=rf"(?s)hostile\.h5.*{line}"):
+        import_hdf5(file, tmp_path / "back")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_lies_at_the_place_of_an_imported_cache_stays(small: SmallCache, tmp_path: Path):
+    export_hdf5(small.path, tmp_path / "feats.h5")
+    (tmp_path / "back").mkdir()
+    (tmp_path / "back" / "notes.txt").write_text("mine")
+    with pytest.raises(CacheSpaceError, match="exists; choose another"):
+        import_hdf5(tmp_path / "feats.h5", tmp_path / "back")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(CacheSpaceError, match="exists; choose another"):
+        import_hdf5(tmp_path / "feats.h5", tmp_path / "link")
+    assert [path.name for path in (tmp_path / "back").iterdir()] == ["notes.txt"]
 
 
 def test_another_file_is_refused(tmp_path: Path):

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import zarr
 from small_cache import (
-    PARAM_NAMES,
     Shape,
     draw_arrays,
     identity_of,
@@ -31,6 +30,7 @@ from difom_cache.store.writer import (
     write_block,
     write_constant,
 )
+from difom_cache.views.params import COLUMNS
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -162,9 +162,9 @@ def test_a_block_that_does_not_fit_on_the_disk_is_not_markered_and_is_written_on
 def test_another_cache_is_refused_before_a_byte_of_it_is_written(tmp_path: Path) -> None:
     start_small_cache(tmp_path)
     before = contents(tmp_path)
-    rows = RowTable(*[np.zeros(14, np.int32)] * 5, np.zeros((14, 4), np.int32))
-    with pytest.raises(CacheIdentityError, match=r"plan\.seed: held 0, this run null"):
-        create_cache(tmp_path, identity_of(plan={}), b"", rows, PARAM_NAMES)
+    rows = RowTable(*[np.zeros(14, np.int32)] * 5, np.zeros((14, len(COLUMNS)), np.int32))
+    with pytest.raises(CacheIdentityError, match=r"plan\.seed: held 0, this run 3"):
+        create_cache(tmp_path, identity_of(plan=identity_of()["plan"] | {"seed": 3}), b"", rows)
     assert contents(tmp_path) == before
 
 

@@ -1,0 +1,57 @@
+"""Zarr metadata by meaning: two spellings of one array or group are the same; attributes are for people and may differ."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from difom_cache.files import explain, read_plain
+from difom_cache.store.atomic import write_atomic, write_once
+
+_MISSING = "missing"
+_MEANING = {
+    "array": ("shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value", "codecs", "dimension_names"),
+    "group": (),
+}
+
+
+def keep_metadata(path: Path, wanted: bytes) -> None:
+    """Make the zarr.json at `path` mean what `wanted` says; one that does already stays as it is."""
+    difference = find_difference(path, wanted)
+    if difference == _MISSING:
+        write_once(path, [wanted])
+    elif difference:
+        write_atomic(path, wanted)
+
+
+def find_difference(path: Path, wanted: bytes) -> str:
+    """Return what is wrong with the zarr.json at `path`, "" where it means what `wanted` says."""
+    try:
+        held = json.loads(read_plain(path))
+    except FileNotFoundError:
+        return _MISSING
+    except OSError as error:
+        return f"cannot be read: {explain(error)}"
+    except (ValueError, RecursionError) as error:
+        return f"cannot be read as JSON ({error})"
+    due = json.loads(wanted)
+    if not isinstance(held, dict):
+        return "is no JSON object"
+    for key in ("zarr_format", "node_type", *_MEANING[due["node_type"]]):
+        if _plain(held.get(key)) != _plain(due[key]):
+            return f"{key} is {_shorten(held.get(key))}, the identity says {_shorten(due[key])}"
+    return "storage_transformers are not known" if held.get("storage_transformers") else ""
+
+
+def _plain(value: Any) -> Any:
+    """Return a value without what only repeats a default: empty configurations, the byte order of single bytes."""
+    if isinstance(value, dict):
+        kept = {key: _plain(part) for key, part in value.items()}
+        if kept.get("configuration") in ({}, {"endian": "little"}, None):
+            kept.pop("configuration", None)
+        return kept
+    return [_plain(part) for part in value] if isinstance(value, list) else value
+
+
+def _shorten(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
