@@ -39,7 +39,7 @@ def test_rows_are_chosen_by_split_view_and_mask(folder: Path) -> None:
 def test_params_are_the_integers_that_were_written(folder: Path) -> None:
     table = open_cache(folder).table
     assert table.params.dtype == np.int32
-    assert table.params[2].tolist() == [8, 9, 10, 11]
+    assert table.params[2, :4].tolist() == [0, 0, 8, 8]  # view 0: the whole frame
     assert table.as_rows().params.shape == (14, len(PARAM_NAMES))
 
 
