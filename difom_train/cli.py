@@ -146,7 +146,7 @@ def study(
     as_json: Json = False,
 ) -> None:
     """Train and score recipes x shares of the masks x seeds; the same command again goes on where it stopped."""
-    from difom_train.evaluation.study import format_table
+    from difom_train.evaluation.study import format_study
     from difom_train.evaluation.study import study as run
 
     lines = run(
@@ -167,7 +167,7 @@ def study(
         changes=changes or (),
         limit=limit,
     )
-    print_json(lines) if as_json else print(format_table(lines))
+    print_json(lines) if as_json else print(format_study(lines))
 
 
 @app.command()

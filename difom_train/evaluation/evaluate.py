@@ -1,6 +1,6 @@
 """A trained student is scored on test sets, frame by frame, under both protocols."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,15 @@ from tqdm import tqdm
 
 from difom_cache import Record, __version__, format_table, name_some, read_image
 from difom_cache.errors import DataError, RunError, SettingsError
-from difom_train.evaluation.files import COLUMNS, mask_path, write_set, write_summary
+from difom_train.evaluation.files import (
+    COLUMNS,
+    PROTOCOL_VERSION,
+    mask_path,
+    read_set,
+    read_summary,
+    write_set,
+    write_summary,
+)
 from difom_train.evaluation.metrics import PROTOCOLS
 from difom_train.evaluation.score_frames import FrameJob, FrameScores, read_map, score_frames
 from difom_train.evaluation.summary import (
@@ -81,6 +89,7 @@ def evaluate(
     workers: int | None = None,
     batch_size: int = 8,
     out: Path | str | None = None,
+    reuse: bool = False,
 ) -> Evaluation:
     """Score a network on test sets; write every frame's scores and mask, and return the table.
 
@@ -93,6 +102,7 @@ def evaluate(
         workers: scoring processes; 0 scores in this process; None takes the cores if there are frames enough.
         batch_size: pictures in one forward pass.
         out: where the files go; None means RUN/eval (a teacher has no folder and needs `out`).
+        reuse: take the scores that lie there if they are of the same weights, input size, frames and masks.
 
     Raises:
         DataError: nothing to score, or maps that are missing or of another size (all are counted, ten named).
@@ -109,6 +119,8 @@ def evaluate(
         identity = identify(segmenter, run)
         jobs = _jobs_of(segmenter, records, folder, batch_size)
         name = segmenter.name
+        if reuse and (kept := find_scores(folder, identity, records)):
+            return Evaluation(name=name, folder=folder, sets=kept)
     scored = score_frames(jobs, frames=len(records), workers=workers)
     bar = tqdm(scored, total=len(records), desc=f"scoring {name}", unit="frame", disable=None)
     sets = _gather(list(bar))
@@ -116,6 +128,24 @@ def evaluate(
         write_set(scores, folder)
     write_summary(folder, sets, identity, {"name": name, "difom": __version__, "data": str(data), "limit": limit})
     return Evaluation(name=name, folder=folder, sets=sets)
+
+
+def find_scores(folder: Path, identity: Mapping[str, Any], records: Sequence[Record]) -> dict[str, SetScores] | None:
+    """Return the scores that lie in `folder` if they are this network's on exactly these frames, else None."""
+    if not (folder / "summary.json").is_file():
+        return None
+    summary = read_summary(folder)
+    if summary.get("identity") != dict(identity) or summary.get("protocol_version") != PROTOCOL_VERSION:
+        return None
+    kept = {}
+    for dataset in dict.fromkeys(record.dataset for record in records):
+        if dataset not in summary["sets"]:
+            return None
+        kept[dataset] = read_set(folder, dataset)
+        wanted = [(r.id, r.image_sha256, r.mask_sha256) for r in records if r.dataset == dataset]
+        if [(f.id, f.image_sha256, f.mask_sha256) for f in kept[dataset].frames] != wanted:
+            return None
+    return kept
 
 
 def _jobs_of(segmenter: Segmenter, records: Sequence[Record], folder: Path, batch_size: int) -> Iterator[FrameJob]:

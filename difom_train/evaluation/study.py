@@ -1,6 +1,7 @@
 """A study: recipes x shares of the masks x seeds from one cache, scored on test sets, in one command that resumes."""
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -8,17 +9,16 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
-
-from difom_cache import load_records, read_image, read_mask
-from difom_cache.errors import RunError
-from difom_train.inference.segmenter import load_segmenter, prob_at_size, segment
+from difom_cache import format_table, write_atomic
+from difom_cache.errors import RunError, SettingsError
+from difom_train.evaluation.evaluate import evaluate
+from difom_train.evaluation.files import file_name
+from difom_train.evaluation.summary import counted_sets
 from difom_train.training.run import train
+from difom_train.training.run_folder import RUN_FILE, read_run
 
-LEFT_OUT = ("CVC-300",)  # its 60 frames lie inside CVC-ColonDB, so a mean over both counts them twice
-DICE_FILE = "study-dice.json"
+SCORE = "fixed/dice"
+BUDGET_FILE = "study.json"
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Budget:
     input_size: int
     batch_size: int
     epochs: int
-    device: str | None = None
-    changes: tuple[str, ...] = ()
+    changes: tuple[str, ...]
+    teachers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def study(
     """Train and score every cell that is not finished yet; return one line for each recipe and share of the masks.
 
     All runs have equal steps. Scores are Dice at threshold 0.5 at the ground truth's size, averaged over frames, then over
-    test sets (CVC-300 is shown, but left out of the mean).
+    test sets (a set that lies inside another one is shown, but left out of the mean).
 
     Args:
         cache: one cache, or several.
@@ -81,76 +81,47 @@ def study(
         seeds: runs of each cell.
         teachers: labels in the cache to learn from.
         also: more to score beside the runs: run folders, or "teacher:SPEC".
-        student, width, input_size, batch_size, epochs, device: of every run.
+        student, width, input_size, batch_size, epochs: of every run.
+        device: where all of them are trained and scored; None = as the recipe says, and "auto" for scoring.
         changes: `dotted.key=value` changes of any setting, for every run.
-        limit: frames of each test set.
+        limit: frames of each test set, chosen as `evaluate` chooses them.
+
+    Raises:
+        RunError: `out` holds a study of another budget, or a run that cannot be read.
+        SettingsError: two cells would share a folder.
     """
-    budget = Budget(student, width, input_size, batch_size, epochs, device, tuple(changes))
+    budget = Budget(student, width, input_size, batch_size, epochs, tuple(changes), tuple(teachers or ()))
     folder = Path(out)
     cells = [Cell(recipe, share, seed) for share in labels for seed in seeds for recipe in recipes]
+    places = {name: folder / file_name(name) for name in also}
+    _refuse_shared([cell.folder for cell in cells] + [place.name for place in places.values()])
+    _fix_budget(folder, budget)
     for cell in cells:
-        run_cell(cell, budget, cache, folder / cell.folder, teachers)
-    scored = {cell: score_once(folder / cell.folder, folder / cell.folder, Path(data), limit) for cell in cells}
+        run_cell(cell, budget, cache, folder / cell.folder, device)
+    scored = {cell: score(folder / cell.folder, None, data, limit, device) for cell in cells}
     lines = [summarise_cells(recipe, share, scored) for share in labels for recipe in recipes]
-    for name in also:
-        place = folder / name.replace("/", "_").replace(":", "_")
-        lines.append({"recipe": name, "labels": "", "runs": 1} | means_of([score_once(name, place, Path(data), limit)]))
+    for name, place in places.items():
+        lines.append({"recipe": name, "labels": "", "runs": 1} | means_of([score(name, place, data, limit, device)]))
     write_table(lines, folder / "study.csv")
     return lines
 
 
 def run_cell(
-    cell: Cell,
-    budget: Budget,
-    cache: str | Path | Sequence[str | Path],
-    folder: Path,
-    teachers: Sequence[str] | None,
+    cell: Cell, budget: Budget, cache: str | Path | Sequence[str | Path], folder: Path, device: str | None
 ) -> None:
     """Train one cell, or go on with it, unless it is finished."""
-    state = json.loads((folder / "run.json").read_text()) if (folder / "run.json").exists() else {}
-    if state.get("status") == "finished":
+    if (folder / RUN_FILE).exists() and read_run(folder).get("status") == "finished":
         return
-    options = asdict(budget) | {"labels": cell.labels, "seed": cell.seed, "teachers": teachers}
-    train(cache=cache, recipe=cell.recipe, out=folder, resume=True, **options)
+    options = asdict(budget) | {"teachers": budget.teachers or None, "labels": cell.labels, "seed": cell.seed}
+    train(cache=cache, recipe=cell.recipe, out=folder, resume=True, device=device, **options)
 
 
-def score_once(source: str | Path, folder: Path, data: Path, limit: int | None) -> dict[str, float]:
-    """Return the mean Dice at 0.5 of each test set, measured once and kept in `folder`."""
-    kept = folder / DICE_FILE
-    if kept.exists():
-        held = json.loads(kept.read_text())
-        if held["limit"] == limit:
-            return dict(held["dice"])
-    dice = score_dice(source, data, limit)
-    folder.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps({"limit": limit, "dice": dice}, indent=1) + "\n")
-    return dice
-
-
-def score_dice(source: str | Path, data: Path, limit: int | None) -> dict[str, float]:
-    """Return the mean Dice at 0.5 and full size over the frames of each test set.
-
-    Raises:
-        RunError: there is nothing to score.
-    """
-    segmenter = load_segmenter(source)
-    records = [record for record in load_records(data) if record.split == "test" and record.mask is not None]
-    per_set: dict[str, list[float]] = {}
-    for record in tqdm(records, desc=f"Dice of {segmenter.name}", unit="frame", disable=None):
-        if limit is not None and len(per_set.get(record.dataset, [])) >= limit:
-            continue
-        truth = read_mask(record.mask) == 1  # type: ignore[arg-type]
-        logits = segment(segmenter, [read_image(record.image)])[0]
-        per_set.setdefault(record.dataset, []).append(dice_of(prob_at_size(logits, *truth.shape) >= 0.5, truth))
-    if not per_set:
-        raise RunError(f"{data} holds no test records with masks; give the folder of the test sets with --data")
-    return {name: mean(values) for name, values in per_set.items()}
-
-
-def dice_of(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """Return the Dice overlap; two empty masks agree."""
-    total = int(mask.sum()) + int(truth.sum())
-    return 2 * int((mask & truth).sum()) / total if total else 1.0
+def score(
+    source: str | Path, out: Path | None, data: str | Path, limit: int | None, device: str | None
+) -> dict[str, float]:
+    """Return the mean Dice at 0.5 of each test set; what was scored before is taken while it is the same."""
+    found = evaluate(source, data, limit=limit, device=device or "auto", out=out, reuse=True)
+    return {name: scores.summarise()[SCORE] for name, scores in found.sets.items()}
 
 
 def summarise_cells(recipe: str, share: float, scored: dict[Cell, dict[str, float]]) -> dict[str, Any]:
@@ -161,24 +132,45 @@ def summarise_cells(recipe: str, share: float, scored: dict[Cell, dict[str, floa
 
 def means_of(scores: Sequence[dict[str, float]]) -> dict[str, float]:
     """Return the mean over runs for each set, the mean over sets, and its standard deviation over runs."""
-    over_sets = [mean(value for name, value in dice.items() if name not in LEFT_OUT) for dice in scores]
+    over_sets = [mean(dice[name] for name in counted_sets(list(dice))) for dice in scores]
     line = {name: mean(dice[name] for dice in scores) for name in scores[0]}
     return line | {"mean": mean(over_sets), "std": stdev(over_sets) if len(over_sets) > 1 else 0.0}
 
 
 def write_table(lines: Sequence[dict[str, Any]], path: Path) -> None:
     """Write the table as CSV."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    write_atomic(path, text.getvalue().encode())
 
 
-def format_table(lines: Sequence[dict[str, Any]]) -> str:
+def format_study(lines: Sequence[dict[str, Any]]) -> str:
     """Return the table as text."""
-    names = list(lines[0])
     rows = [
         [f"{v:.3f}" if isinstance(v, float) and k != "labels" else str(v) for k, v in line.items()] for line in lines
     ]
-    widths = [max(len(row[i]) for row in [names, *rows]) for i in range(len(names))]
-    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in [names, *rows])
+    return format_table([list(lines[0]), *rows])
+
+
+def _fix_budget(folder: Path, budget: Budget) -> None:
+    """Write down what every run of the study has in common, or refuse what would not be comparable."""
+    path, ours = folder / BUDGET_FILE, json.loads(json.dumps(asdict(budget)))
+    if path.exists():
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            differences = [f"{key} {held[key]!r} there, {ours[key]!r} here" for key in ours if held[key] != ours[key]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path} is damaged ({error}); remove it if its runs are those of this command") from error
+        if differences:
+            raise RunError(f"{folder} holds a study of another budget: {'; '.join(differences)}; choose another --out")
+    write_atomic(path, (json.dumps(ours, indent=1) + "\n").encode())
+
+
+def _refuse_shared(folders: Sequence[str]) -> None:
+    twice = sorted({name for name in folders if folders.count(name) > 1})
+    if twice:
+        raise SettingsError(
+            f"two runs of the study would share {', '.join(twice)}; name each recipe, seed and run once"
+        )
