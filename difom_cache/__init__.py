@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` lo
     from difom_cache.maintenance.show import show as show
     from difom_cache.maintenance.verify import verify as verify
     from difom_cache.painting.sample import paint_sample as paint_sample
+    from difom_cache.probing.run import probe as probe
     from difom_cache.store.atomic import draft_of as draft_of
     from difom_cache.store.atomic import write_atomic as write_atomic
     from difom_cache.store.layout import NO_MASK as NO_MASK
@@ -117,6 +118,7 @@ __all__ = [
     "name_some",
     "open_cache",
     "paint_sample",
+    "probe",
     "read_image",
     "read_manifest",
     "read_mask",
@@ -179,6 +181,7 @@ _HOMES = {
     "name_some": "text",
     "open_cache": "store.reader",
     "paint_sample": "painting.sample",
+    "probe": "probing.run",
     "read_image": "data.images",
     "read_manifest": "data.manifest",
     "read_mask": "data.images",

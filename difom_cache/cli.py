@@ -2,12 +2,15 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from difom_cache.console import print_json, run_app, split_list
+from difom_cache.console import add_command, print_json, run_app, split_list
 from difom_cache.errors import SettingsError
+
+if TYPE_CHECKING:
+    from difom_cache.probing.options import ProbeConfig
 
 app = typer.Typer(
     name="difom-cache",
@@ -96,6 +99,16 @@ def extract(
         dry_run=dry_run,
         force=force,
     )
+
+
+def probe(config: "ProbeConfig") -> None:
+    """Fit light heads from cached features to the masks, and write the logits of every view as another teacher's column."""
+    from difom_cache.probing.run import run_probe
+
+    run_probe(config)
+
+
+add_command(app, "difom_cache.probing.options:ProbeConfig", probe)
 
 
 @app.command()

@@ -17,10 +17,10 @@ from difom_cache.codecs.compact import choose_basis
 from difom_cache.codecs.measure_fidelity import measure_fidelity
 from difom_cache.errors import CacheIncompleteError, CacheSpaceError, SettingsError
 from difom_cache.extraction.blocks import VALID_FRAC, sum_cells, to_moments
-from difom_cache.store.atomic import remove_stale
+from difom_cache.store.atomic import remove_stale, write_once
 from difom_cache.store.columns import describe_tap, pictures_column, tap_specs, teacher_column, write_basis
 from difom_cache.store.identity import Identity, digest_identity, read_identity
-from difom_cache.store.layout import PICTURES, RECORDS, Column, teacher_folder, totals_path
+from difom_cache.store.layout import BESIDE_IDENTITY, PICTURES, RECORDS, Column, teacher_folder, totals_path
 from difom_cache.store.reader import Cache, open_cache, require_teacher
 from difom_cache.store.stats import Moments, fold_statistics, read_moments, write_totals
 from difom_cache.store.writer import create_cache, create_column, write_block
@@ -145,6 +145,10 @@ def copy_teacher(
         identity = held  # a whole copy is the same column
     column = teacher_column(identity, label, len(source))
     create_column(target, column, identity)
+    for name in BESIDE_IDENTITY:
+        lying = source.path / column.folder / name
+        if lying.exists():
+            write_once(target / column.folder / name, [lying.read_bytes()])
     kept = {tap for tap in taps if codecs[tap].identity() == source.codec(tap).identity()}
     for block, rows in blocks_of(column, f"copy {label}"):
         write_recoded(source, target, column, block, rows, codecs, kept)

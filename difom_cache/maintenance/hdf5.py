@@ -16,7 +16,7 @@ from difom_cache.maintenance.verify import verify
 from difom_cache.store.atomic import build_folder, draft_of, write_once
 from difom_cache.store.columns import BASIS, pictures_column, teacher_column, write_basis
 from difom_cache.store.identity import Identity
-from difom_cache.store.layout import PICTURES, RECORDS, Column, canonical, teacher_folder, totals_path
+from difom_cache.store.layout import BESIDE_IDENTITY, PICTURES, RECORDS, Column, canonical, teacher_folder, totals_path
 from difom_cache.store.reader import Cache, open_cache
 from difom_cache.store.schema import FidelityHeld, check_plain_name
 from difom_cache.store.writer import ROWS, RowTable, create_cache, create_column, write_block
@@ -103,7 +103,11 @@ def _import_book(book: Book, cache: Path) -> None:
         folder = teacher_folder(check_label(label, book.path))
         held = book.identity(folder, "teacher")
         column = teacher_column(held, label, rows)
-        book.expect(folder, ["fidelity.json", *[tap["name"] for tap in held["taps"]]], ["statistics.safetensors"])
+        book.expect(
+            folder,
+            ["fidelity.json", *[tap["name"] for tap in held["taps"]]],
+            ["statistics.safetensors", *BESIDE_IDENTITY],
+        )
         for tap in held["taps"]:
             basis = list(BASIS) if tap["codec"]["name"] == "compact" else []
             book.expect(f"{folder}/{tap['name']}", ["code", *["scale"] * tap["has_scale"], *basis])
@@ -129,6 +133,10 @@ def _export_column(cache: Cache, column: Column, book: h5py.File) -> None:
     totals = totals_path(cache.path, column.folder)
     if totals.exists():
         group.create_dataset(totals.name, data=np.frombuffer(totals.read_bytes(), np.uint8))
+    for name in BESIDE_IDENTITY:
+        lying = cache.path / column.folder / name
+        if lying.exists():
+            group.create_dataset(name, data=np.frombuffer(lying.read_bytes(), np.uint8))
     for array in column.arrays:
         shape = (column.rows, *array.row_shape)
         group.create_dataset(array.path, shape, array.dtype, chunks=(1, *array.row_shape))
@@ -147,6 +155,9 @@ def _export_column(cache: Cache, column: Column, book: h5py.File) -> None:
 
 def _import_column(book: Book, cache: Path, column: Column, identity: Identity) -> None:
     create_column(cache, column, identity)
+    for name in BESIDE_IDENTITY:
+        if book.holds(f"{column.folder}/{name}"):
+            write_once(cache / column.folder / name, [book.read_bytes(f"{column.folder}/{name}")])
     for tap in identity.get("taps", []):
         if tap["codec"]["name"] == "compact":
             folder, channels = f"{column.folder}/{tap['name']}", tap["channels"]

@@ -27,10 +27,12 @@ from difom_cache.views.params import ViewParams
 
 
 def orders_of(cache: Cache, specs: Sequence[str], weights: str, device: str) -> list[TeacherOrderLine]:
-    """Return how to build the teachers of a cache again."""
+    """Return how to build the teachers of a cache again; probes are no teachers that see pictures."""
     orders = []
     for label, identity in cache.teachers.items():
         held = identity["teacher"]
+        if "probe" in identity:
+            continue
         spec = next((s for s in specs if s.partition(":")[0].partition("@")[0] == held["name"]), None)
         if specs and spec is None:
             continue
@@ -45,7 +47,7 @@ def orders_of(cache: Cache, specs: Sequence[str], weights: str, device: str) -> 
                 picture_px=cache.picture_px,
             )
         )
-    if not orders:
+    if not orders and not cache.teachers.keys() & set(specs) and specs:
         raise CacheFormatError(
             f"{cache.path} holds none of the teachers {', '.join(specs)}; it has {', '.join(cache.teachers)}"
         )
@@ -125,6 +127,12 @@ def view_of(cache: Cache, row: int, records: dict[str, Record]) -> ViewJob:
 
 
 def mean_removed_cosine(one: Tensor, other: Tensor) -> Tensor:
-    """Return the cosine of every position (B*h*w,) of two maps (B, C, h, w), each about `one`'s mean over its positions."""
+    """Return the cosine of every position (B*h*w,) of two maps (B, C, h, w), each about `one`'s mean over its positions.
+
+    Of one channel a position has but a sign: there it is the cosine of whole maps, (B,).
+    """
     mean = one.mean((2, 3), keepdim=True)
+    if one.shape[1] == 1:
+        one, other = (one - mean).flatten(1), (other - mean).flatten(1)
+        return functional.cosine_similarity(one, other, dim=1)
     return functional.cosine_similarity(one - mean, other - mean, dim=1).flatten()

@@ -17,6 +17,8 @@ from difom_cache.files import explain
 from difom_cache.maintenance.recompute import compare_live, orders_of
 from difom_cache.maintenance.rows import MEND, check_rows, restore_rows
 from difom_cache.maintenance.verify_report import VerifyReport
+from difom_cache.probing.heads import read_heads
+from difom_cache.probing.recompute import recompute_probe
 from difom_cache.store.atomic import FileDigest, digest_file
 from difom_cache.store.columns import open_codec, pictures_column, teacher_column
 from difom_cache.store.identity import Identity, read_identity
@@ -31,7 +33,8 @@ from difom_cache.store.layout import (
 )
 from difom_cache.store.ledger import list_markers, read_damaged, read_marker, write_damaged
 from difom_cache.store.metadata import find_difference, keep_metadata
-from difom_cache.store.reader import open_cache
+from difom_cache.store.reader import Cache, open_cache
+from difom_cache.store.seen_masks import read_seen_masks
 from difom_cache.store.shard import read_index
 from difom_cache.store.stats import read_moments
 from difom_cache.store.writer import describe_column
@@ -54,7 +57,8 @@ def verify(
 
     Args:
         cache: its folder.
-        recompute: so many random views are rendered and encoded again and compared with what is stored.
+        recompute: so many random views are rendered and encoded again and compared with what is stored; the heads of
+            a probe are fitted again, and their logits of so many views compared.
         equivariance: also compare mirrored cached maps with maps of mirrored pictures.
         data: where the pictures are, for the two options above.
         teacher: how to build the teachers (`NAME[:VARIANT][@PX]`); by default as their identities say.
@@ -82,8 +86,12 @@ def verify(
         raise CacheDamagedError(f"{report.problems[0]}; only a sound cache is compared with its teachers")
     if recompute or equivariance:
         opened = open_cache(path)
-        records = {r.id: r for r in load_records(Path(data), unlabelled=unlabelled)}
-        for order in orders_of(opened, teacher, weights, device):
+        for label, held in opened.teachers.items() if recompute else ():
+            if "probe" in held and (not teacher or label in teacher):
+                compare_probe(opened, label, report, views=recompute, seed=seed)
+        orders = orders_of(opened, teacher, weights, device)
+        records = {r.id: r for r in load_records(Path(data), unlabelled=unlabelled)} if orders else {}
+        for order in orders:
             compare_live(opened, order, records, report, views=recompute or 16, seed=seed, mirror=equivariance)
     return report
 
@@ -99,6 +107,16 @@ def repair_skeleton(cache: Path, identity: Identity) -> None:
     for column in list_columns(cache, identity["rows"], VerifyReport()):
         for path, metadata in describe_column(cache, column).items():
             keep_metadata(path, metadata)
+
+
+def compare_probe(cache: Cache, label: str, report: VerifyReport, *, views: int, seed: int) -> None:
+    """Fit a probe again and compare; where the cache lacks what the probe read, say so."""
+    lacking = sorted(cache.teachers[label]["probe"]["reads"].keys() - cache.teachers.keys())
+    if lacking or not cache.has_pictures:
+        what = f"the teachers {', '.join(lacking)}" if lacking else "the masks"
+        report.notes.append(f"{label}: not recomputed, as the cache lacks {what} that this probe was made of")
+        return
+    report.recomputed |= recompute_probe(cache, label, views=views, seed=seed)
 
 
 def keep_damaged(cache: Path, report: VerifyReport) -> None:
@@ -161,6 +179,7 @@ def check_column(cache: Path, column: Column, report: VerifyReport) -> None:
         report.missing[column.folder] = missing
     if column.folder != PICTURES:
         report.problems += check_codecs(cache, column)
+        report.problems += check_beside(cache, column)
         report.problems += check_statistics(cache, column, complete=not missing)
 
 
@@ -172,6 +191,20 @@ def check_codecs(cache: Path, column: Column) -> Iterator[str]:
             open_codec(cache, label, tap)
         except DifomError as error:
             yield str(error)
+
+
+def check_beside(cache: Path, column: Column) -> Iterator[str]:
+    """Yield what is wrong with the files beside a teacher's identity: the masks it has seen, and a probe's heads."""
+    folder = cache / column.folder
+    identity = read_identity(folder, "teacher")
+    try:
+        read_seen_masks(folder, identity)
+        if "probe" in identity:
+            read_heads(folder, identity["probe"]["head"])
+    except FileNotFoundError as error:
+        yield f"{error.filename}: missing; `difom-cache probe` with the same arguments writes it anew"
+    except CacheDamagedError as error:
+        yield str(error)
 
 
 def check_statistics(cache: Path, column: Column, complete: bool) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass
 class VerifyReport:
-    """What was found: problems as sentences, damaged and missing blocks by column folder, comparisons by tap."""
+    """What was found: problems as sentences, damaged and missing blocks by column folder, comparisons by tap, and notes."""
 
     checked_files: int = 0
     problems: list[str] = field(default_factory=list)
@@ -14,6 +14,7 @@ class VerifyReport:
     missing: dict[str, list[int]] = field(default_factory=dict)
     recomputed: dict[str, dict[str, float]] = field(default_factory=dict)
     mirrored: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def sound(self) -> bool:
@@ -35,6 +36,7 @@ def format_report(report: VerifyReport) -> str:
         )
     for tap, cosine in report.mirrored.items():
         lines.append(f"{tap}: a mirrored cached map against the map of the mirrored picture: cosine {cosine:.4f}")
+    lines += report.notes
     if report.damaged:
         named = ", ".join(f"{folder} {numbers}" for folder, numbers in report.damaged.items())
         lines.append(f"damaged blocks: {named}; `difom-cache extract` with the same arguments makes just those anew")

@@ -20,6 +20,8 @@ NO_MASK = 255  # the whole stored mask of a record without one; an empty mask is
 IDENTITY = "identity.json"
 RECORDS = "records.csv"
 DAMAGED = "damaged.json"
+HEADS, SEEN_MASKS = "heads.safetensors", "masks.json"
+BESIDE_IDENTITY = (HEADS, SEEN_MASKS)  # what a column of a teacher may have, and keeps wherever it goes
 
 
 @dataclass(frozen=True)

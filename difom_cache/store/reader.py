@@ -15,6 +15,7 @@ from difom_cache.store.columns import open_codec, pictures_column, tap_specs, te
 from difom_cache.store.identity import Identity, content_digest, digest_identity, read_identity
 from difom_cache.store.layout import IDENTITY, PICTURES, Column, TapSpec, teacher_folder
 from difom_cache.store.ledger import DoneMarker, read_damaged, read_markers
+from difom_cache.store.seen_masks import read_seen_masks
 from difom_cache.store.stats import TapStats, read_statistics
 from difom_cache.store.table import Table
 
@@ -153,6 +154,14 @@ class Cache:
         column = self.column(teacher_folder(label))
         return read_statistics(self.path, column, self.markers(column), name)
 
+    def seen_masks(self, label: str) -> frozenset[str] | None:
+        """Return the SHA-256 of every mask file that a teacher has learnt from; None where nobody knows.
+
+        Raises:
+            CacheFormatError: the cache has no such teacher.
+        """
+        return read_seen_masks(self.path / teacher_folder(label), require_teacher(self, label))
+
     def column(self, folder: str) -> Column:
         """Return the column in `folder`: "pictures" or "teachers/<label>"."""
         if folder == PICTURES:
@@ -204,8 +213,9 @@ class Cache:
         if folder not in self._columns:
             column = self.column(folder)
             how = choose_access(self.path, column.compression) if self._access == "auto" else self._access
+            made_by = "probe" if "probe" in self.teachers.get(folder.partition("/")[2], {}) else "extract"
             self._columns[folder] = _OpenColumn(
-                self.path, column, self.markers(column), how, self.damaged.get(folder, [])
+                self.path, column, self.markers(column), how, self.damaged.get(folder, []), f"`difom-cache {made_by}`"
             )
         return self._columns[folder]
 
@@ -232,9 +242,15 @@ class _OpenColumn:
     """A column with its finished blocks; each array is opened when it is first asked for."""
 
     def __init__(
-        self, cache: Path, column: Column, markers: dict[int, DoneMarker], how: str, damaged: Sequence[int]
+        self,
+        cache: Path,
+        column: Column,
+        markers: dict[int, DoneMarker],
+        how: str,
+        damaged: Sequence[int],
+        maker: str,
     ) -> None:
-        self.cache, self.column, self._how = cache, column, how
+        self.cache, self.column, self._how, self._maker = cache, column, how, maker
         self._damaged = set(damaged)
         self._blocks = sorted(markers.keys() - self._damaged)
         self.finished = np.zeros(column.blocks, dtype=bool)
@@ -248,11 +264,11 @@ class _OpenColumn:
         block = int(rows[~finished][0]) // self.column.block_rows
         where = f"{self.cache / self.column.folder}: block {block} (row {rows[~finished][0]})"
         if block in self._damaged:
-            raise CacheDamagedError(f"{where} is damaged; `difom-cache extract` with the same arguments makes it anew")
+            raise CacheDamagedError(f"{where} is damaged; {self._maker} with the same arguments makes it anew")
         missing = self.column.blocks - len(self._blocks)
         raise CacheIncompleteError(
             f"{where} is not there, one of {missing} missing of {self.column.blocks}; "
-            "run `difom-cache extract` with the same arguments to its end"
+            f"run {self._maker} with the same arguments to its end"
         )
 
     def arrays(self, taps: Sequence[str]) -> list[tuple[str, RowAccess, tuple[int, ...], str]]:

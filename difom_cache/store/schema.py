@@ -112,6 +112,32 @@ def _check_distinct(taps: list[TapHeld]) -> list[TapHeld]:
     return taps
 
 
+class ReadHeld(_Checked):
+    """A column that a probe has read."""
+
+    digest: Sha256
+    taps: Annotated[list[PlainName], Field(min_length=1)]
+
+
+class ProbeHeld(_Checked):
+    """What decides a probe's logits."""
+
+    reads: Annotated[dict[PlainName, ReadHeld], Field(min_length=1)]
+    masks: Several
+    masks_sha256: Sha256
+    labels: Annotated[float, Field(gt=0, le=1)]
+    labels_seed: Count
+    folds: Annotated[int, Field(ge=2, le=_MOST_ROWS)]
+    head: str
+    fit: dict[str, float]
+
+
+class SeenMasksHeld(_Checked):
+    """masks.json of a teacher."""
+
+    masks: list[Sha256]
+
+
 class TeacherHeld(ColumnHeld):
     """teachers/<label>/identity.json."""
 
@@ -120,6 +146,7 @@ class TeacherHeld(ColumnHeld):
     device: str
     batch: Several
     threads: Several
+    probe: ProbeHeld | None = None
 
 
 class FileHeld(_Checked):

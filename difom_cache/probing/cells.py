@@ -1,0 +1,85 @@
+"""What heads see of a cache: features of all taps on one grid, the share of polyp in each cell, which cells count."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from difom_cache.extraction.blocks import VALID_FRAC
+from difom_cache.store.reader import Cache
+from difom_cache.teachers.pooling import area_pool
+from difom_cache.views.params import ViewParams
+from difom_cache.views.replay import replay_valid
+
+READ_ROWS = 32  # views that are decoded at a time
+LEAST_STD_FRAC = 1e-2  # of the tap's mean: a nearly dead channel is not blown up
+
+
+class FeatureReader:
+    """Reads rows of several taps as one map: each tap brought to the grid, each channel to mean 0 and variance 1.
+
+    Means and variances are those of the cache's training views. They come from features alone, so no mask is in them.
+    """
+
+    def __init__(self, cache: Cache, taps: Sequence[str], grid: int) -> None:
+        self._cache, self._taps, self._grid = cache, list(taps), grid
+        self._means, self._stds = [], []
+        for tap in self._taps:
+            stats = cache.stats(tap)
+            variance = np.diag(stats.covariance).clip(min=0)
+            floor = max(LEAST_STD_FRAC**2 * float(variance.mean()), float(np.finfo(np.float32).tiny))
+            self._means.append(torch.tensor(stats.mean, dtype=torch.float32)[:, None, None])
+            self._stds.append(torch.tensor(np.sqrt(variance.clip(min=floor)), dtype=torch.float32)[:, None, None])
+        self.channels = sum(cache.taps[tap].channels for tap in self._taps)
+
+    def read(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return (B, grid, grid, channels) float32."""
+        batch = self._cache.gather(rows, self._taps, pictures=False)
+        parts = []
+        for tap, mean, std in zip(self._taps, self._means, self._stds, strict=True):
+            target = torch.from_numpy(self._cache.decode(tap, batch[f"{tap}/code"], batch.get(f"{tap}/scale")))
+            parts.append((to_grid(target, self._grid) - mean) / std)
+        return torch.cat(parts, dim=1).permute(0, 2, 3, 1).contiguous()  # (B, C, h, w) -> (B, h, w, C)
+
+    def read_all(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return the same of many rows, with a few of them decoded at a time."""
+        whole = torch.empty((len(rows), self._grid, self._grid, self.channels))
+        for part in chunks(0, len(rows), READ_ROWS):
+            whole[part] = self.read(rows[part])
+        return whole
+
+
+def to_grid(feature: Tensor, grid: int) -> Tensor:
+    """Return a map (B, C, h, w) on `grid` x `grid` cells: pooled by area, or interpolated where it is coarser."""
+    if feature.shape[-1] >= grid:
+        return area_pool(feature, grid)
+    return functional.interpolate(feature, size=(grid, grid), mode="bilinear", align_corners=False)
+
+
+def read_truth(cache: Cache, rows: NDArray[np.int64], grid: int) -> Tensor:
+    """Return the share of polyp in each cell, (B, grid, grid) float32, of rows whose records have masks."""
+    parts = [
+        area_pool(torch.from_numpy(cache.gather(rows[part], [])["mask"]).float()[:, None], grid)[:, 0]
+        for part in chunks(0, len(rows), READ_ROWS)
+    ]
+    return torch.cat(parts)
+
+
+def valid_cells(cache: Cache, rows: NDArray[np.int64], grid: int) -> Tensor:
+    """Return which cells show the frame, bool (B, grid, grid), by the rule of the cache's statistics."""
+    cells = torch.ones((len(rows), grid, grid), dtype=torch.bool)
+    for place, row in enumerate(rows.tolist()):
+        params = ViewParams.from_row(cache.table.params[row])
+        if not params.wholly_valid:
+            area = replay_valid(params, 8 * grid).float()[None, None]
+            cells[place] = area_pool(area, grid)[0, 0] >= VALID_FRAC
+    return cells
+
+
+def chunks(start: int, stop: int, size: int) -> Iterator[slice]:
+    """Yield slices of at most `size` that cover `start` to `stop`."""
+    for first in range(start, stop, size):
+        yield slice(first, min(stop, first + size))

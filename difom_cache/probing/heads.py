@@ -1,0 +1,93 @@
+"""The heads of a probe, one a fold: fitted, kept beside the column's identity, asked for logits."""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from difom_cache.errors import CacheDamagedError
+from difom_cache.files import refuse_special
+from difom_cache.probing import conv_head, linear_head
+from difom_cache.probing.lesson import Lesson
+from difom_cache.store.atomic import write_once
+from difom_cache.store.layout import HEADS
+
+KINDS: dict[str, ModuleType] = {"linear": linear_head, "3x3": conv_head}
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Tensors of all folds' heads by name, folds along the first axis; float32."""
+
+    kind: str
+    tensors: dict[str, Tensor]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of every tensor's name and little-endian bytes, in order of names."""
+        digest = sha256()
+        for name in sorted(self.tensors):
+            digest.update(name.encode() + self.tensors[name].numpy().tobytes())
+        return digest.hexdigest()
+
+    def speak(self, features: Tensor, fold: NDArray[np.int64]) -> Tensor:
+        """Return the logits (B, 1, g, g) of each row: its own fold's head, or the mean of all where it is in no fold.
+
+        Args:
+            features: (B, g, g, C), standardised.
+            fold: (B,) the fold of each row's group; -1 for none.
+        """
+        folds = len(next(iter(self.tensors.values())))
+        every = torch.stack(
+            [
+                KINDS[self.kind].speak({name: tensor[number] for name, tensor in self.tensors.items()}, features)
+                for number in range(folds)
+            ]
+        )  # (F, B, g, g)
+        own = torch.from_numpy(fold)
+        chosen = every[own.clamp(min=0), torch.arange(len(own))]
+        return torch.where((own >= 0)[:, None, None], chosen, every.mean(dim=0))[:, None]
+
+
+def fit_heads(lesson: Lesson, kind: str, seed: int) -> Heads:
+    """Return one head a fold, each fitted to the views of all other folds."""
+    fitted = [KINDS[kind].fit(lesson, fold, seed) for fold in range(lesson.folds)]
+    return Heads(kind, {name: torch.stack([head[name] for head in fitted]) for name in fitted[0]})
+
+
+def write_heads(folder: Path, heads: Heads) -> Heads:
+    """Keep the heads beside their column's identity; return those that lie there, ours or an earlier writer's."""
+    tensors = {name: tensor.contiguous() for name, tensor in heads.tensors.items()}
+    write_once(folder / HEADS, [save(tensors, metadata={"sha256": heads.digest})])
+    return read_heads(folder, heads.kind)
+
+
+def read_heads(folder: Path, kind: str) -> Heads:
+    """Return the heads beside a column's identity.
+
+    Raises:
+        FileNotFoundError: there are none.
+        CacheDamagedError: they are not what was written.
+    """
+    path = folder / HEADS
+    try:
+        with safe_open(refuse_special(path), "pt") as file:
+            heads = Heads(kind, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (it is no mapping)
+            wanted = (file.metadata() or {}).get("sha256")
+        if heads.digest != wanted:
+            raise SafetensorError("its numbers are not those of its digest")
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError) as error:
+        raise CacheDamagedError(
+            f"the heads in {path} cannot be read ({error}); copy the file again, or drop the column with "
+            f"`difom-cache drop {folder.parent.parent} --teacher {folder.name}` and run `difom-cache probe` anew"
+        ) from None
+    return heads

@@ -1,0 +1,216 @@
+"""TOP FILE of `difom-cache probe`: a cache's own features and some of its masks become a column of logits."""
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from difom_cache.errors import CacheIncompleteError
+from difom_cache.extraction.prepare import ColumnWork
+from difom_cache.extraction.run import find_missing
+from difom_cache.hardware import torch_threads
+from difom_cache.options import build
+from difom_cache.probing.cells import FeatureReader, read_truth, valid_cells
+from difom_cache.probing.column import identify_probe, write_logits
+from difom_cache.probing.heads import Heads, fit_heads, read_heads, write_heads
+from difom_cache.probing.lesson import Lesson
+from difom_cache.probing.options import ProbeConfig, ProbeKeywords
+from difom_cache.probing.plan import ProbePlan, plan_probe
+from difom_cache.probing.score import UnseenScore, score_logits
+from difom_cache.store.atomic import remove_stale
+from difom_cache.store.columns import teacher_column
+from difom_cache.store.identity import Identity
+from difom_cache.store.layout import HEADS, Column, teacher_folder
+from difom_cache.store.ledger import read_markers
+from difom_cache.store.reader import Cache, open_cache
+from difom_cache.store.seen_masks import read_seen_masks, write_seen_masks
+from difom_cache.store.stats import fold_statistics
+from difom_cache.store.writer import create_column
+from difom_cache.text import format_seconds
+
+FIT_BYTES = 2_000_000_000  # of features that heads are fitted on; more views than fit are left out
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """What a run of `probe` did.
+
+    Attributes:
+        label: of the column; `<label>/logits@<stride>` is its tap.
+        tap: full name of the tap.
+        masks: training masks of the budget, which the heads learnt from.
+        views: views of them that the heads were fitted on.
+        fit_s, write_s: seconds of the two parts.
+        blocks: computed by this run.
+        crossfitted: score on the budget's training frames, whose masks their own head did not see.
+        validation: score on the budget's validation frames, whose masks no head saw.
+    """
+
+    label: str
+    tap: str
+    masks: int
+    views: int
+    fit_s: float
+    write_s: float
+    blocks: int
+    crossfitted: UnseenScore
+    validation: UnseenScore
+
+
+def probe(*, quiet: bool = False, **options: Unpack[ProbeKeywords]) -> ProbeReport:
+    """Fit light heads from a cache's features to its masks, and write their logits for every row as a column of its own.
+
+    A labelled record's logits, in all its views, come from a head that saw neither its mask nor one of its group's; those
+    of other records are the mean of all heads'. No teacher is run. The same call again goes on where it stopped.
+
+    Args:
+        quiet: print nothing.
+        **options: see `ProbeKeywords`.
+
+    Raises:
+        CacheIncompleteError: the cache holds no masks, or a teacher is not finished.
+        CacheIdentityError: a column of that name holds another probe.
+        DataError, SettingsError: too few masks; an option that cannot be meant.
+    """
+    return run_probe(build(ProbeConfig, options), quiet=quiet)
+
+
+def run_probe(config: ProbeConfig, *, quiet: bool = False) -> ProbeReport:
+    """Make what `config` asks for; see `probe`."""
+    opened = open_cache(config.cache)
+    refuse_unreadable(opened)
+    plan = plan_probe(opened, config)
+    reader = FeatureReader(opened, plan.taps, plan.grid)
+    rows = choose_fit_rows(opened, plan, most=FIT_BYTES // (4 * reader.channels * plan.grid**2))
+    column, identity = open_column(opened, plan, views=len(rows))
+    with torch_threads(identity["threads"]):
+        started_s = time.perf_counter()
+        heads = obtain_heads(opened, plan, reader, rows)
+        fitted_s = time.perf_counter()
+        missing = find_missing(opened.path, ColumnWork(column, identity, None), None, repair=True)
+        for block in tqdm(sorted(missing), desc=column.folder, unit="block", disable=True if quiet else None):
+            write_logits(opened, column, block, reader, heads, plan)
+        fold_statistics(opened.path, column, read_markers(opened.path, column))
+        remove_stale(opened.path)
+    written_s = time.perf_counter()
+    report = make_report(opened.path, plan, column, len(rows), len(missing), fitted_s - started_s, written_s - fitted_s)
+    if not quiet:
+        print(format_report(report))
+    return report
+
+
+def refuse_unreadable(cache: Cache) -> None:
+    """Raise where the masks are not stored.
+
+    Raises:
+        CacheIncompleteError: the cache was made with --no-pictures, or its pictures are not finished.
+    """
+    if not cache.has_pictures:
+        raise CacheIncompleteError(
+            f"{cache.path} holds no masks (it was made with --no-pictures), and a probe learns from masks; "
+            "extract into a cache with pictures"
+        )
+    missing = int((~cache.finished_rows([])).sum())
+    if missing:
+        raise CacheIncompleteError(
+            f"{cache.path}: the pictures of {missing} views are not finished; "
+            "run `difom-cache extract` with the same arguments to its end, then probe"
+        )
+
+
+def choose_fit_rows(cache: Cache, plan: ProbePlan, *, most: int) -> NDArray[np.int64]:
+    """Return the rows that heads are fitted on: views 0 of all fitted records, then views 1, ... as far as `most` reaches.
+
+    Records come in an order of the labels seed, so that where not even views 0 fit, every data set keeps its share.
+    """
+    table = cache.table
+    rows = np.flatnonzero(plan.fitted[table.record] & (table.labelled > 0))
+    place = {
+        number: rank
+        for rank, number in enumerate(
+            sorted(
+                np.flatnonzero(plan.fitted).tolist(),
+                key=lambda i: hashlib.sha256(f"view {plan.order.labels_seed}\n{table.ids[i]}".encode()).digest(),
+            )
+        )
+    }
+    ranks = np.array([place[number] for number in table.record[rows].tolist()])
+    return np.sort(rows[np.lexsort((ranks, table.view[rows]))][:most])
+
+
+def open_column(cache: Cache, plan: ProbePlan, *, views: int) -> tuple[Column, Identity]:
+    """Make the cache ready for the blocks of a probe, or refuse where its column holds something else."""
+    identity = identify_probe(cache, plan, fitted_views=views)
+    column = teacher_column(identity, plan.label, len(cache))
+    create_column(cache.path, column, identity)
+    seen: list[frozenset[str] | None] = [
+        read_seen_masks(cache.path / teacher_folder(label), cache.teachers[label]) for label in plan.order.teachers
+    ]
+    if None not in seen:
+        known: Any = frozenset(plan.mask_digests).union(*(masks for masks in seen if masks is not None))
+        write_seen_masks(cache.path / column.folder, known)
+    return column, identity
+
+
+def obtain_heads(cache: Cache, plan: ProbePlan, reader: FeatureReader, rows: NDArray[np.int64]) -> Heads:
+    """Return the heads that lie beside the column's identity, fitted now where there are none."""
+    folder = cache.path / teacher_folder(plan.label)
+    if (folder / HEADS).exists():
+        return read_heads(folder, plan.order.head)
+    return write_heads(folder, fit(cache, plan, reader, rows))
+
+
+def fit(cache: Cache, plan: ProbePlan, reader: FeatureReader, rows: NDArray[np.int64]) -> Heads:
+    """Return heads fitted on `rows`."""
+    fold = plan.fold_of[cache.table.record[rows]]
+    rows = rows[np.argsort(fold, kind="stable")]
+    ends = np.cumsum(np.bincount(fold, minlength=plan.order.folds))
+    lesson = Lesson(
+        reader.read_all(rows),
+        read_truth(cache, rows, plan.grid),
+        valid_cells(cache, rows, plan.grid),
+        tuple(ends.tolist()),
+    )
+    return fit_heads(lesson, plan.order.head, plan.order.labels_seed)
+
+
+def make_report(
+    path: Path, plan: ProbePlan, column: Column, views: int, blocks: int, fit_s: float, write_s: float
+) -> ProbeReport:
+    """Return what was done, with scores on view 0 of the budget's own frames: no mask outside the budget is read."""
+    cache = open_cache(path)
+    tap = f"{plan.label}/{Path(column.arrays[0].path).parent.as_posix()}"
+    table = cache.table
+    budget = (table.view == 0) & plan.budget[table.record]
+    fitted = plan.fitted[table.record]
+    return ProbeReport(
+        label=plan.label,
+        tap=tap,
+        masks=int(plan.fitted.sum()),
+        views=views,
+        fit_s=fit_s,
+        write_s=write_s,
+        blocks=blocks,
+        crossfitted=score_logits(cache, tap, np.flatnonzero(budget & fitted)),
+        validation=score_logits(cache, tap, np.flatnonzero(budget & ~fitted)),
+    )
+
+
+def format_report(report: ProbeReport) -> str:
+    """Return the report as a few lines."""
+    lines = [
+        f"{report.tap}: heads fitted on {report.views} views of {report.masks} training masks in "
+        f"{format_seconds(report.fit_s)}, {report.blocks} blocks written in {format_seconds(report.write_s)}"
+    ]
+    for what, score in (
+        ("training frames, each by a head that did not see its group", report.crossfitted),
+        ("validation frames of the budget", report.validation),
+    ):
+        if score.frames:
+            lines.append(f"  Dice at 0.5 on {score.frames} {what}: {score.dice:.3f}")
+    return "\n".join(lines)
