@@ -288,11 +288,12 @@ def teachers(as_json: Json = False) -> None:
 def fetch(
     name: Annotated[str, typer.Argument(help="NAME[:VARIANT] of a teacher.")],
     to: Annotated[Path, typer.Option(help="Folder to put the weights into.")],
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit of the hub model.")] = "main",
 ) -> None:
     """Fetch a teacher's weights on a machine with network; point DIFOM_WEIGHTS to the folder on the others."""
     from difom_cache.teachers.fetch import fetch_weights
 
-    print(fetch_weights(name, to))
+    print(fetch_weights(name, to, revision))
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Small files that stand for what users bring: an ONNX graph, a folder in transformers' format."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -53,4 +54,6 @@ def save_vit(folder: Path) -> Path:
     model = ViTModel(config)
     fill_random(model, "vit")
     model.save_pretrained(folder)
+    numbers = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(numbers))
     return folder

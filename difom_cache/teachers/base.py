@@ -88,7 +88,7 @@ class TeacherOrder:
     Attributes:
         variant: what follows the colon of the teacher's name: a size, a file, a run, a hub model; "" for the default.
         input_px: side of the teacher's input, None for the teacher's own.
-        weights: "hub", "random" or a path.
+        weights: "hub", "hub@REVISION", "random" or a path.
         taps: "NATIVE", "NATIVE@STRIDE", "NATIVE@native" or "ALIAS=PLACE[@STRIDE]"; None for the default taps.
         strides: in picture px, for the taps that name none; None for the default ones.
         picture_px: side of the stored pictures, which strides refer to.

@@ -6,7 +6,7 @@ from typing import Any
 
 from difom_cache.teachers.base import Description
 from difom_cache.teachers.catalogue import ENTRY_POINTS, MODULES
-from difom_cache.teachers.weights import is_here
+from difom_cache.teachers.hub import is_here
 from difom_cache.text import format_table
 
 

@@ -6,14 +6,17 @@ from pathlib import Path
 from difom_cache.errors import SettingsError
 from difom_cache.teachers.base import choose_variant
 from difom_cache.teachers.catalogue import MODULES, find_builder, parse_teacher
-from difom_cache.teachers.weights import folder_name, hub_folder
+from difom_cache.teachers.download import download
+from difom_cache.teachers.hub_cache import Repository
+from difom_cache.teachers.weights import MAIN, folder_name
 
 
-def fetch_weights(teacher: str, to: Path) -> Path:
+def fetch_weights(teacher: str, to: Path, revision: str = MAIN) -> Path:
     """Download a teacher's published weights below `to`, and return the folder they are in.
 
     Args:
         teacher: "NAME[:VARIANT]", or "hf:MODEL".
+        revision: branch, tag or commit of the hub model.
         to: set DIFOM_WEIGHTS to it where there is no network, or pass the returned folder as weights.
 
     Raises:
@@ -33,4 +36,4 @@ def fetch_weights(teacher: str, to: Path) -> Path:
         full, repository = teacher, ""
     if not repository:
         raise SettingsError(f"{full} has no published weights to fetch")
-    return hub_folder(repository, full, to / folder_name(full))
+    return download(full, Repository(repository, revision), to / folder_name(full))

@@ -7,6 +7,7 @@ running one grey picture; no code that comes with a model is ever run.
 
 import inspect
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,17 @@ from transformers import MODEL_MAPPING
 
 from difom_cache.errors import DifomError, SettingsError, TeacherError, WeightsError
 from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherOrder
+from difom_cache.teachers.download import PROCESSOR
+from difom_cache.teachers.hub import find_published
+from difom_cache.teachers.hub_cache import CONFIG, Repository
 from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
-from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, Triple
+from difom_cache.teachers.preprocess import Triple
 from difom_cache.teachers.transformers_weights import Family, load_part, read_config
-from difom_cache.teachers.weights import fetched_folder, folder_name, hub_folder, read_json
+from difom_cache.teachers.weights import MAIN, folder_name, read_json, read_revision
 
 DEFAULT_INPUT_PX = 224
 STRIDES = (8, 16, 32)
+OWN_TEACHERS = ("oneformer", "mask2former", "sam")  # read at better places than their hidden states
 
 
 class StateTaps(TapNetwork):
@@ -62,15 +67,21 @@ def build(order: TeacherOrder) -> NetworkTeacher:
     """Return the transformers model that `order` asks for; `order.variant` is its hub id or folder."""
     if not order.variant:
         raise SettingsError("hf: needs a model: --teacher hf:MODEL, MODEL a hub id or a local folder")
-    folder = find_folder(order.variant)
-    config = _vision_config(read_config(folder))
+    folder, recorded = find_folder(order.variant, order.weights)
+    whole = read_config(folder)
+    if whole.model_type in OWN_TEACHERS:
+        raise WeightsError(
+            f"{folder}: hf: cannot read a {whole.model_type} model at its hidden states; "
+            f"use --teacher {whole.model_type} --weights {folder}"
+        )
+    config = _vision_config(whole)
     if type(config) not in MODEL_MAPPING:
         raise WeightsError(f"{folder}: transformers has no model for a configuration of type {config.model_type}")
-    weights = str(folder) if order.weights == "hub" else order.weights
-    network, found = _load(order.variant, config, weights)
+    mean, std = read_mean_std(folder)
+    from_hub = read_revision(order.weights) is not None
+    network, found = _load(order.variant, config, str(folder) if from_hub else order.weights)
     input_px = order.input_px or _image_px(config)
     native = probe_taps(network, input_px, order.variant)
-    mean, std = read_mean_std(folder)
     facts = NetworkFacts(
         label=f"hf-{folder_name(Path(order.variant).name)}",
         name="hf",
@@ -82,17 +93,18 @@ def build(order: TeacherOrder) -> NetworkTeacher:
         default_taps=_default_taps(native, input_px, order.picture_px),
         packages=("transformers",),
         licence="the model's own",
-        weights=found,
+        weights=replace(found, source=recorded) if from_hub else found,
         options={},
     )
     return assemble(order, facts, network)
 
 
-def find_folder(model: str) -> Path:
-    """Return the local folder of a hub id or folder."""
+def find_folder(model: str, weights: str) -> tuple[Path, str]:
+    """Return the local folder of a hub id or folder, and what to record as its source."""
     if Path(model).is_dir():
-        return Path(model)
-    return fetched_folder(f"hf:{model}") or hub_folder(model, f"hf:{model}")
+        return Path(model), model
+    repository = Repository(model, read_revision(weights) or MAIN, needs=((CONFIG,), PROCESSOR))
+    return find_published(f"hf:{model}", repository)
 
 
 def _vision_config(config: Any) -> Any:
@@ -117,10 +129,18 @@ def _load(model: str, config: Any, weights: str) -> tuple[StateTaps, Any]:
     return StateTaps(part), found
 
 
+class Unread(torch.nn.Module):
+    """Stands for what comes after the states: checkpoints with another head lack it, and nobody reads it."""
+
+    def forward(self, states: Tensor, *_: Any, **__: Any) -> Tensor:
+        """Return what it is given."""
+        return states
+
+
 def _without_pooler(model: Any) -> Any:
-    for name in ("pooler", "head"):  # what comes after the states; checkpoints with another head lack it
+    for name in ("pooler", "head"):
         if isinstance(getattr(model, name, None), torch.nn.Module):
-            setattr(model, name, None)
+            setattr(model, name, Unread())
     return model
 
 
@@ -161,11 +181,27 @@ def _stride(grid: int, picture_px: int) -> float:
 
 
 def read_mean_std(folder: Path) -> tuple[Triple, Triple]:
-    """Return mean and std from the processor's settings in `folder`, else ImageNet's."""
-    path = folder / "preprocessor_config.json"
-    held = read_json(path) if path.is_file() else {}
-    mean, std = held.get("image_mean") or IMAGENET_MEAN, held.get("image_std") or IMAGENET_STD
+    """Return mean and std from the processor's settings in `folder`.
+
+    Raises:
+        WeightsError: there are none, or they do not say; guessing would change the features without a trace.
+    """
+    found = next((folder / name for name in PROCESSOR if (folder / name).is_file()), None)
+    held = read_json(found) if found else {}
+    held = held.get("image_processor", held)
+    if held.get("do_normalize") is False:
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    mean, std = held.get("image_mean"), held.get("image_std")
+    if not (_is_triple(mean) and _is_triple(std)):
+        raise WeightsError(
+            f"{found or folder}: expected image_mean and image_std, three numbers each, in {PROCESSOR[0]}; "
+            f"copy the file from the model's page, or write it with the numbers of its training"
+        )
     return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+
+
+def _is_triple(held: Any) -> bool:
+    return isinstance(held, list) and len(held) == 3 and all(isinstance(value, int | float) for value in held)
 
 
 def describe() -> list[Description]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from difom_cache.errors import WeightsError
 from difom_cache.teachers import buffers
 from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherOrder, choose_variant
+from difom_cache.teachers.hub import locate
 from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
 from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, Triple, check_input_px
 from difom_cache.teachers.sam_attention import fuse_attention
@@ -25,7 +26,6 @@ from difom_cache.teachers.weights import (
     Weights,
     digest_tensors,
     fill_random,
-    hub_source,
     load_exact,
     read_tensors,
     refuse_mismatch,
@@ -130,16 +130,16 @@ def plain_encoder(variant: Variant) -> ImageEncoderViT:
 
 
 def load_weights(encoder: ImageEncoderViT, weights: str, name: str) -> Weights:
-    """Put `weights` ("hub", "random" or a path) into the library's encoder of variant `name`."""
+    """Put `weights` ("hub", "hub@REVISION", "random" or a path) into the library's encoder of variant `name`."""
     teacher = f"sam:{name}"
     if weights == "random":
         fill_random(encoder, teacher)
         return Weights("random", digest_tensors(encoder.state_dict()))
-    source = hub_source(teacher, VARIANTS[name].repository) if weights == "hub" else Path(weights)
+    source, recorded = locate(weights, teacher, VARIANTS[name].repository)
     held = buffers.drop_computed(read_tensors(_only_pickle(source), teacher), COMPUTED, source)
     tensors = _encoder_tensors(held, source, teacher)
     load_exact(encoder, tensors, source, teacher)
-    return Weights(str(source), digest_tensors(encoder.state_dict()))
+    return Weights(recorded, digest_tensors(encoder.state_dict()))
 
 
 def _only_pickle(source: Path) -> Path:

@@ -12,11 +12,11 @@ from transformers.utils import logging
 
 from difom_cache.errors import WeightsError
 from difom_cache.teachers.buffers import COMMON, Compute, drop_computed
+from difom_cache.teachers.hub import locate
 from difom_cache.teachers.weights import (
     Weights,
     digest_tensors,
     fill_random,
-    hub_source,
     read_json,
     read_tensors,
     refuse_mismatch,
@@ -62,7 +62,7 @@ def load_part(family: Family, variant: str, weights: str) -> tuple[Any, Any, Wei
     Args:
         family: the teacher's sizes.
         variant: one of `family.configs`.
-        weights: "hub", "random", or the path of a folder in the library's format or of one weights file.
+        weights: "hub", "hub@REVISION", "random", or the path of a folder in the library's format or of one weights file.
     """
     teacher = f"{family.name}:{variant}"
     config = family.configs[variant]()
@@ -70,13 +70,13 @@ def load_part(family: Family, variant: str, weights: str) -> tuple[Any, Any, Wei
         part = family.part(empty_model(family.model_class, config))
         fill_random(part, teacher)
         return part, config, Weights("random", digest_tensors(part.state_dict()))
-    source = hub_source(teacher, family.repositories[variant]) if weights == "hub" else Path(weights)
+    source, recorded = locate(weights, teacher, family.repositories[variant])
     if source.is_dir():
         config = family.adapt(read_config(source))
         _refuse_other_variant(family, variant, config, source)
     model = fill_model(family, config, source, teacher)
     part = family.part(model)
-    return part, config, Weights(str(source), digest_tensors(part.state_dict()))
+    return part, config, Weights(recorded, digest_tensors(part.state_dict()))
 
 
 def empty_model(model_class: type[PreTrainedModel], config: PretrainedConfig) -> PreTrainedModel:

@@ -1,8 +1,7 @@
 """Where a teacher's weights come from, and the digest that says which they are.
 
-Sources: a hub (through `DIFOM_WEIGHTS`, a folder of fetched weights, where that is set), a local folder in the
-library's own format, one `.safetensors` or `.pth` file, or "random". Pickles are read with weights_only alone, and no
-code from a hub is ever run.
+Sources: a hub (hub.py), a local folder in the library's own format, one `.safetensors` or `.pth` file, or "random".
+Pickles are read with weights_only alone, and no code from a hub is ever run.
 """
 
 import hashlib
@@ -21,9 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from difom_cache.errors import WeightsError
+from difom_cache.errors import SettingsError, WeightsError
 
 WEIGHTS_VARIABLE = "DIFOM_WEIGHTS"
+HUB, MAIN = "hub", "main"
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 FOLDER_FILES = (
     "model.safetensors",
@@ -94,7 +94,7 @@ def read_tensors(path: Path, teacher: str) -> dict[str, Tensor]:
     if path.is_dir():
         return _read_folder(path, teacher)
     if not path.is_file():
-        raise WeightsError(f"{teacher}: there are no weights at {path}; {_way_out(teacher)}")
+        raise WeightsError(f"{teacher}: there are no weights at {path}; {way_out(teacher)}")
     if path.suffix == ".safetensors":
         tensors = _read_safetensors(path)
     elif path.suffix in PICKLE_SUFFIXES:
@@ -110,7 +110,7 @@ def read_tensors(path: Path, teacher: str) -> dict[str, Tensor]:
 def _read_folder(folder: Path, teacher: str) -> dict[str, Tensor]:
     found = next((folder / name for name in FOLDER_FILES if (folder / name).is_file()), None)
     if found is None:
-        raise WeightsError(f"{folder}: expected one of {', '.join(FOLDER_FILES)}, found none; {_way_out(teacher)}")
+        raise WeightsError(f"{folder}: expected one of {', '.join(FOLDER_FILES)}, found none; {way_out(teacher)}")
     if found.suffix != ".json":
         return read_tensors(found, teacher)
     shards = sorted(set(read_json(found)["weight_map"].values()))
@@ -120,6 +120,17 @@ def _read_folder(folder: Path, teacher: str) -> dict[str, Tensor]:
             raise WeightsError(f"{found}: names a shard outside its folder: {shard!r}")
         tensors |= read_tensors(folder / shard, teacher)
     return tensors
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files in transformers' format that hold the weights in `folder`; empty if any is missing."""
+    first = next((folder / name for name in FOLDER_FILES if (folder / name).is_file()), None)
+    if first is None:
+        return []
+    if first.suffix != ".json":
+        return [first]
+    shards = [folder / name for name in sorted(set(read_json(first)["weight_map"].values()))]
+    return shards if all(shard.is_file() for shard in shards) else []
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -133,9 +144,11 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as err:
+        found = re.search(r"GLOBAL (\S+)", str(err))
+        what = f" ({found[1]})" if found else f", or is damaged ({_first_line(err)})"
         raise WeightsError(
-            f"{path}: holds more than tensors, or is damaged ({_first_line(err)}); only plain tensors are read, "
-            f"so save its state_dict() alone, best as .safetensors"
+            f"{path}: holds more than tensors{what}; only plain tensors are read, so save its state_dict() alone, "
+            "best as .safetensors"
         ) from err
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as err:
         raise WeightsError(f"{path}: not a whole weights file ({_first_line(err)}); copy or fetch it again") from err
@@ -184,7 +197,7 @@ def refuse_mismatch(
         key, (found, expected) = next(iter(shapes.items()))
         raise WeightsError(
             f"{source}: not the weights of {teacher}: {key} is {found}, expected {expected} "
-            f"({len(shapes)} tensors of another shape); another variant, perhaps? {_way_out(teacher)}"
+            f"({len(shapes)} tensors of another shape); another variant, perhaps? {way_out(teacher)}"
         )
     if missing or unexpected:
         parts = [
@@ -192,7 +205,7 @@ def refuse_mismatch(
             for word, keys in (("missing", missing), ("unexpected", unexpected))
             if keys
         ]
-        raise WeightsError(f"{source}: not the weights of {teacher}: {' and '.join(parts)}; {_way_out(teacher)}")
+        raise WeightsError(f"{source}: not the weights of {teacher}: {' and '.join(parts)}; {way_out(teacher)}")
 
 
 def read_json(path: Path) -> dict:
@@ -217,13 +230,10 @@ def fetched_folder(teacher: str) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def is_here(teacher: str, repository: str) -> bool:
-    """Return whether the weights of a hub model are on this machine: under DIFOM_WEIGHTS or in the hub's own cache."""
-    from huggingface_hub import try_to_load_from_cache  # late: tiny and random teachers need no hub
-
-    return fetched_folder(teacher) is not None or any(
-        isinstance(try_to_load_from_cache(repository, name), str) for name in FOLDER_FILES
-    )
+def folder_of(path: Path, teacher: str) -> Path:
+    """Return the folder of one teacher in a folder that holds one for each, as `weights fetch` makes; else `path` itself."""
+    own = path / folder_name(teacher)
+    return own if own.is_dir() else path
 
 
 def folder_name(teacher: str) -> str:
@@ -231,54 +241,22 @@ def folder_name(teacher: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", teacher)
 
 
-def hub_source(teacher: str, repository: str) -> Path:
-    """Return the folder of `teacher`'s published weights: under DIFOM_WEIGHTS, else from the hub.
+def read_revision(weights: str) -> str | None:
+    """Return the revision that "hub" (its main branch) or "hub@REVISION" means, None for anything else.
 
     Raises:
-        WeightsError: no weights are published for this variant, or the hub cannot be reached.
+        SettingsError: nothing follows the @.
     """
-    fetched = fetched_folder(teacher)
-    if fetched is not None:
-        return fetched
-    if not repository:
-        raise WeightsError(f"{teacher} is a small network for tests and has no trained weights; add --weights random")
-    return hub_folder(repository, teacher)
+    name, at, revision = weights.partition("@")
+    if name != HUB:
+        return None
+    if at and not revision:
+        raise SettingsError(f"--weights {weights}: expected a branch, tag or commit after the @")
+    return revision or MAIN
 
 
-def hub_folder(repository: str, teacher: str, to: Path | None = None) -> Path:
-    """Return a local folder with the config and weights of a hub model, downloading what is not yet there.
-
-    Args:
-        repository: such as "facebook/dinov2-base".
-        teacher: named in messages.
-        to: download here rather than into the hub library's own cache.
-
-    Raises:
-        WeightsError: the hub cannot be reached, has no such model, or wants a token for it.
-    """
-    from huggingface_hub import errors, snapshot_download  # late: tiny and random teachers need no hub
-
-    def download(patterns: list[str]) -> Path:
-        return Path(snapshot_download(repository, allow_patterns=patterns, local_dir=to))
-
-    try:
-        folder = download(["*.json", "*.safetensors"])
-        if not any(folder.glob("*.safetensors")):
-            folder = download(["*.json", "pytorch_model*.bin"])
-    except errors.GatedRepoError as err:
-        raise WeightsError(
-            f"{teacher}: {repository} is gated; accept its terms on the hub and set HF_TOKEN, or pass --weights PATH"
-        ) from err
-    except errors.RepositoryNotFoundError as err:
-        raise WeightsError(f"{teacher}: the hub has no model {repository}, or it wants a token (HF_TOKEN)") from err
-    except (OSError, errors.HfHubHTTPError) as err:
-        raise WeightsError(f"{teacher}: cannot get {repository} from the hub; {_way_out(teacher)}") from err
-    except ValueError as err:
-        raise WeightsError(f"{teacher}: {repository!r} is neither a folder nor the id of a hub model") from err
-    return folder
-
-
-def _way_out(teacher: str) -> str:
+def way_out(teacher: str) -> str:
+    """Return what to do about weights that are not here, for the end of a message."""
     return (
         f"on a machine with network run `difom-cache weights fetch {teacher} --to DIR`, then set "
         f"{WEIGHTS_VARIABLE}=DIR or pass --weights DIR/{folder_name(teacher)}"
@@ -286,4 +264,5 @@ def _way_out(teacher: str) -> str:
 
 
 def _first_line(err: BaseException) -> str:
-    return (str(err).strip().splitlines() or [type(err).__name__])[0][:160]
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(err)).strip()  # PyTorch writes some of its messages in bold
+    return (plain.splitlines() or [type(err).__name__])[0][:160]

@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import pytest
 
@@ -98,28 +97,29 @@ def test_the_table_has_a_line_for_every_teacher_and_a_star_at_the_defaults(descr
 
 
 def test_weights_on_this_machine_are_seen(monkeypatch, tmp_path):
-    (tmp_path / "sam-vit_b").mkdir()
+    for folder in ("sam-vit_b", "sam-vit_l"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text("{}")
+    (tmp_path / "sam-vit_b" / "model.safetensors").touch()
     monkeypatch.setenv("DIFOM_WEIGHTS", str(tmp_path))
     entries = {entry["teacher"]: entry for entry in describe_teachers()}
     assert entries["sam:vit_b"]["here"] is True and entries["sam:tiny"]["here"] is None
+    assert entries["sam:vit_l"]["here"] is False  # a configuration alone is no weights
 
 
 def test_fetching_downloads_what_the_teacher_will_look_for(monkeypatch, tmp_path):
     asked = []
 
-    def download(repository, allow_patterns, local_dir):
-        asked.append((repository, allow_patterns))
-        Path(local_dir).mkdir(parents=True, exist_ok=True)
-        if len(asked) > 1:
-            (local_dir / "pytorch_model.bin").touch()
-        return str(local_dir)
+    def download(teacher, repository, to):
+        asked.append((teacher, repository.name, repository.revision))
+        return to
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    folder = fetch_weights("dinov2", tmp_path)
-    assert folder == tmp_path / "dinov2-base"
+    monkeypatch.setattr("difom_cache.teachers.fetch.download", download)
+    assert fetch_weights("dinov2", tmp_path) == tmp_path / "dinov2-base"
+    assert fetch_weights("hf:google/vit-base", tmp_path, "v1") == tmp_path / "hf-google-vit-base"
     assert asked == [
-        ("facebook/dinov2-base", ["*.json", "*.safetensors"]),
-        ("facebook/dinov2-base", ["*.json", "pytorch_model*.bin"]),
+        ("dinov2:base", "facebook/dinov2-base", "main"),
+        ("hf:google/vit-base", "google/vit-base", "v1"),
     ]
 
 
@@ -129,13 +129,9 @@ def test_what_has_no_published_weights_cannot_be_fetched(teacher, tmp_path):
         fetch_weights(teacher, tmp_path)
 
 
-def test_a_teacher_without_its_weights_says_how_to_get_them(monkeypatch):
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    def unreachable(*args, **kwargs):
-        raise LocalEntryNotFoundError("no network")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+def test_a_teacher_without_its_weights_says_how_to_get_them(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
         WeightsError, match=r"weights fetch mask2former:swin_l --to DIR.*--weights DIR/mask2former-swin_l"
     ):

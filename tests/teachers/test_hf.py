@@ -1,11 +1,14 @@
 import json
 
+import old_layouts as old
 import pytest
 import torch
 from small_networks import save_vit
 from transformers import (
     ConvNextConfig,
     ConvNextModel,
+    SiglipConfig,
+    SiglipModel,
     SwinConfig,
     SwinModel,
     ViTConfig,
@@ -17,6 +20,11 @@ from difom_cache.errors import SettingsError, TeacherError, WeightsError
 from difom_cache.teachers.catalogue import build_teacher
 from difom_cache.teachers.transformers_weights import quiet
 from difom_cache.teachers.weights import fill_random
+
+
+def save_processor(folder, name="preprocessor_config.json", **settings):
+    settings = settings or {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}
+    (folder / name).write_text(json.dumps(settings))
 
 
 def tap_names(teacher):
@@ -56,6 +64,7 @@ def test_networks_of_several_scales_give_each_of_them(model, grids, tmp_path):
     fill_random(model, "scales")
     with quiet():
         model.save_pretrained(tmp_path)
+    save_processor(tmp_path)
     teacher = build_teacher(f"hf:{tmp_path}@64", picture_px=64)
     assert [tap.grid(64) for tap in teacher.spec.native.values()] == grids
     assert all(f.isfinite().all() for f in teacher.features(torch.rand(1, 3, 64, 64)).values())
@@ -67,16 +76,59 @@ def test_a_checkpoint_with_a_head_of_its_own_is_taken(tmp_path):
     )
     with quiet():
         ViTForImageClassification(config).save_pretrained(tmp_path)
+    save_processor(tmp_path)
     first, second = (build_teacher(f"hf:{tmp_path}", picture_px=64).spec.weights_digest for _ in range(2))
     assert first == second
 
 
-def test_mean_and_std_come_from_the_models_own_settings(tmp_path):
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json"])
+def test_mean_and_std_come_from_the_models_own_settings(name, tmp_path):
     folder = save_vit(tmp_path / "vit")
+    (folder / "preprocessor_config.json").unlink()
     settings = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    save_processor(folder, name, **({"image_processor": settings} if name.startswith("processor") else settings))
     spec = build_teacher(f"hf:{folder}", picture_px=64).spec
     assert spec.mean == (0.5, 0.5, 0.5) and spec.std == (0.25, 0.25, 0.25)
+
+
+def test_a_model_that_is_not_normalised_gets_its_pixels_as_they_are(tmp_path):
+    folder = save_vit(tmp_path / "vit")
+    save_processor(folder, do_normalize=False)
+    spec = build_teacher(f"hf:{folder}", picture_px=64).spec
+    assert spec.mean == (0.0, 0.0, 0.0) and spec.std == (1.0, 1.0, 1.0)
+
+
+def test_a_model_that_does_not_say_its_mean_and_std_is_refused(tmp_path):
+    folder = save_vit(tmp_path / "vit")
+    save_processor(folder, image_mean=[0.5], image_std=[0.5])
+    with pytest.raises(WeightsError, match=r"preprocessor_config\.json: expected image_mean and image_std"):
+        build_teacher(f"hf:{folder}", picture_px=64)
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(WeightsError, match=r"vit: expected image_mean and image_std.*in preprocessor_config\.json"):
+        build_teacher(f"hf:{folder}", picture_px=64)
+
+
+def test_siglip_is_read_without_the_head_that_pools_it(tmp_path):
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    vision = small | {"image_size": 64, "patch_size": 16}
+    config = SiglipConfig(text_config=small | {"vocab_size": 99}, vision_config=vision)
+    model = SiglipModel(config)
+    fill_random(model, "siglip")
+    with quiet():
+        model.save_pretrained(tmp_path)
+    save_processor(tmp_path)
+    teacher = build_teacher(f"hf:{tmp_path}", picture_px=64)
+    pixels = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        states = model.eval().vision_model((pixels - 0.5) / 0.25, output_hidden_states=True).hidden_states
+    torch.testing.assert_close(teacher.features(pixels)["state2"].flatten(2).mT, states[2], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["oneformer", "mask2former"])
+def test_a_model_that_has_a_teacher_of_its_own_says_which(family, tmp_path):
+    old.save_folder(tmp_path, {"a": torch.zeros(1)}, old.segmenter_config(family, old.TINY))
+    with pytest.raises(WeightsError, match=rf"use --teacher {family} --weights {tmp_path}"):
+        build_teacher(f"hf:{tmp_path}", picture_px=64)
 
 
 def test_random_weights_need_the_configuration_alone(tmp_path):
@@ -90,6 +142,7 @@ def test_random_weights_need_the_configuration_alone(tmp_path):
 def test_a_model_without_pictures_is_refused(tmp_path):
     config = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     (tmp_path / "config.json").write_text(json.dumps(config | {"intermediate_size": 32, "vocab_size": 99}))
+    save_processor(tmp_path)
     with pytest.raises(TeacherError, match="cannot take an input of 224 px"):
         build_teacher(f"hf:{tmp_path}", weights="random")
 

@@ -1,20 +1,20 @@
 import json
 import pickle
-from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from difom_cache.errors import WeightsError
+from difom_cache.teachers.hub import find_published
+from difom_cache.teachers.hub_cache import Repository
 from difom_cache.teachers.weights import (
     digest_tensors,
     fetched_folder,
     fill_random,
     folder_name,
-    hub_folder,
-    hub_source,
     load_exact,
     read_json,
     read_tensors,
@@ -95,12 +95,30 @@ class Payload:
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path, capsys):
     torch.save({"a": torch.ones(1), "payload": Payload()}, tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match=r"w\.pth: holds more than tensors.*safetensors"):
+    with pytest.raises(WeightsError, match=r"w\.pth: holds more than tensors \(print\).*safetensors"):
         read_tensors(tmp_path / "w.pth", "sam:tiny")
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(Payload(), protocol=2))
     with pytest.raises(WeightsError, match=r"plain\.pth: "):
         read_tensors(tmp_path / "plain.pth", "sam:tiny")
     assert "never" not in capsys.readouterr().out
+
+
+def test_a_number_of_numpys_is_named_in_plain_letters(tmp_path):
+    path = save(tmp_path, "w.pth", {"state_dict": TENSORS, "best": np.float64(0.5)})
+    with pytest.raises(
+        WeightsError, match=r"w\.pth: holds more than tensors \(numpy\S+scalar\).*state_dict\(\)"
+    ) as caught:
+        read_tensors(path, "sam:tiny")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("kind", ["pickle", "text"])
+def test_messages_about_damage_are_plain_letters(tmp_path, kind):
+    data = pickle.dumps({"a": 1}, protocol=2)[:10] if kind == "pickle" else b"not a checkpoint"
+    (tmp_path / "w.pth").write_bytes(data)
+    with pytest.raises(WeightsError, match=r"w\.pth: ") as caught:
+        read_tensors(tmp_path / "w.pth", "sam:tiny")
+    assert str(caught.value).isprintable()
 
 
 def test_a_checkpoint_that_is_no_state_dict_is_refused(tmp_path):
@@ -167,62 +185,18 @@ def test_fetched_weights_are_found_through_the_environment(tmp_path, monkeypatch
     monkeypatch.setenv("DIFOM_WEIGHTS", str(tmp_path))
     assert fetched_folder("dinov2:base") is None
     (tmp_path / "dinov2-base").mkdir()
-    assert (
-        fetched_folder("dinov2:base") == hub_source("dinov2:base", "facebook/dinov2-base") == tmp_path / "dinov2-base"
-    )
+    assert fetched_folder("dinov2:base") == tmp_path / "dinov2-base"
+    found = find_published("dinov2:base", Repository("facebook/dinov2-base"))
+    assert found == (tmp_path / "dinov2-base", str(tmp_path / "dinov2-base"))
 
 
 def test_a_variant_without_published_weights_says_so():
     with pytest.raises(WeightsError, match=r"sam:tiny is a small network for tests.*--weights random"):
-        hub_source("sam:tiny", "")
+        find_published("sam:tiny", Repository(""))
 
 
 def test_a_folder_name_keeps_to_plain_characters():
     assert folder_name("hf:owner/model name") == "hf-owner-model-name"
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    """Let the hub's download raise what is put into the returned list."""
-    import huggingface_hub
-
-    raised: list[Exception] = []
-
-    def download(*args, **kwargs):
-        raise raised[0]
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    return raised
-
-
-def refusal(kind):
-    return kind("no", response=MagicMock())
-
-
-def test_an_unreachable_hub_says_how_to_get_the_weights_elsewhere(hub):
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    hub.append(LocalEntryNotFoundError("no network"))
-    with pytest.raises(
-        WeightsError, match=r"cannot get facebook/dinov2-base.*weights fetch dinov2:base --to DIR.*DIFOM_W"
-    ):
-        hub_folder("facebook/dinov2-base", "dinov2:base")
-
-
-def test_a_gated_model_asks_for_a_token(hub):
-    from huggingface_hub.errors import GatedRepoError
-
-    hub.append(refusal(GatedRepoError))
-    with pytest.raises(WeightsError, match=r"facebook/dinov3 is gated; .*HF_TOKEN"):
-        hub_folder("facebook/dinov3", "dinov3:base")
-
-
-def test_an_unknown_hub_model_is_named(hub):
-    from huggingface_hub.errors import RepositoryNotFoundError
-
-    hub.append(refusal(RepositoryNotFoundError))
-    with pytest.raises(WeightsError, match="the hub has no model nobody/nothing"):
-        hub_folder("nobody/nothing", "hf:nobody/nothing")
 
 
 def test_json_that_is_none_is_refused(tmp_path):
