@@ -7,59 +7,81 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from difom_cache.data.mask_levels import MaskLevels, choose_polyp, describe_odd_levels
 from difom_cache.errors import ImageError
+from difom_cache.files import explain, read_plain
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
-
-MASK_THRESHOLD = 128  # as PraNet's evaluation: ground truth is polyp where it is above 128
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
+"""What is opened, whatever a file's name says. Pillow's other decoders are never reached: some start programs (EPS starts
+Ghostscript), and each is one more way in. WebP is on the list on purpose: annotation tools write it."""
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 _WIDE_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow's modes for grey of more than eight bits
+_COLOURS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Return the picture in `path` as RGB, upright.
 
-    JPEG, PNG, TIFF and BMP; grey, palette, CMYK, alpha (dropped) and 16-bit (scaled by 1 / 257) all become RGB.
+    JPEG, PNG, TIFF, BMP and WebP; grey, palette, CMYK, alpha (dropped) and 16-bit (scaled by 1 / 257) all become RGB.
 
     Returns:
         (H, W, 3), RGB, after the EXIF orientation was applied.
 
     Raises:
-        ImageError: the file is missing, truncated, or no picture.
+        ImageError: the file is missing, truncated, no picture of these formats, or of other colours (Lab, floats).
     """
-    image = _open_upright(path)
+    return image_of_bytes(_read_bytes(path), path)
+
+
+def image_of_bytes(data: bytes, path: Path) -> NDArray[np.uint8]:
+    """Return the picture in a file's bytes like `read_image`; `path` names it in messages."""
+    image = _decode_upright(data, path)
     if image.mode in _WIDE_GREY:
         grey = _grey_from_wide(image, path)
         return np.repeat(grey[:, :, None], 3, axis=2)
     return np.ascontiguousarray(np.asarray(_without_palette(image).convert("RGB")))
 
 
-def read_mask(path: Path) -> NDArray[np.uint8]:
-    """Return the mask in `path`: 1 where its grey level is above 128, else 0.
+def read_mask(path: Path, levels: MaskLevels | None = None) -> NDArray[np.uint8]:
+    """Return the mask in `path`: 1 where a polyp is, else 0.
 
-    JPEG masks are not purely 0 and 255, which is why the threshold stands in the middle. An empty mask is a real case.
+    A mask says itself where its levels are black and white, with soft edges at most, or where they are 0 and one of 1, 255
+    and 65535. JPEG masks are polyp above grey level 128, as in PraNet's evaluation. An empty mask is a real case.
+
+    Args:
+        path: its file.
+        levels: which levels are polyp; None where the mask says itself.
 
     Returns:
         (H, W), values 0 and 1, after the EXIF orientation was applied.
 
     Raises:
-        ImageError: the file is missing, truncated, no picture, or a lossless file with the values 0 and 1, which
-            would silently read as an empty mask.
+        ImageError: the file is missing, truncated or no picture; or its levels do not say which of them are polyp, so that
+            a threshold would make another mask of it, in silence.
     """
-    image = _open_upright(path)
-    lossy = path.suffix.lower() in (".jpg", ".jpeg")
-    if image.mode in _WIDE_GREY:
-        grey = np.asarray(image)
-        peak = int(grey.max())
-        grey = _grey_from_wide(image, path)
+    return mask_of_bytes(_read_bytes(path), path, levels)
+
+
+def mask_of_bytes(data: bytes, path: Path, levels: MaskLevels | None = None) -> NDArray[np.uint8]:
+    """Return the mask in a file's bytes like `read_mask`; `path` names it in messages."""
+    image = _decode_upright(data, path)
+    lossy = image.info["difom_format"] == "JPEG"
+    if image.mode == "1":
+        values = np.asarray(image.convert("L"))
     else:
-        grey = np.asarray(_without_palette(image).convert("L"))
-        peak = int(grey.max())
-    if peak == 1 and not lossy:
-        raise ImageError(f"{path}: expected a mask with polyps near 255, found the values 0 and 1; save it times 255")
-    return (grey > MASK_THRESHOLD).astype(np.uint8)
+        grey = image.mode == "L" or image.mode in _WIDE_GREY
+        values = np.asarray(image if grey else _without_palette(image).convert("RGBA"))
+    if levels is None:
+        odd = describe_odd_levels(values, lossy=lossy)
+        if odd:
+            raise ImageError(
+                f"{path}: this mask does not say which of its levels are polyp: {odd}; say it with `difom-cache manifest "
+                "FOLDER --out FILE.csv --mask-levels LEVELS`, and give FILE.csv as the data"
+            )
+    return choose_polyp(values, levels).astype(np.uint8)
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -74,39 +96,44 @@ def read_size(path: Path) -> tuple[int, int]:
 def size_of_bytes(data: bytes, path: Path) -> tuple[int, int]:
     """Return (width, height) like `read_size`, for a caller who has read the file's bytes already."""
     try:
-        with Image.open(BytesIO(data)) as image:
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             # Pillow turns TIFF sizes by itself, and decodes a whole PNG to look for EXIF that hardly any PNG has.
             may_lie = image.format != "TIFF" and (image.format != "PNG" or b"eXIf" in data)
             orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if may_lie else 1
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # decoders raise whatever a garbled file leads them to
         raise ImageError(_unreadable(path, data, error)) from error
     return (height, width) if orientation in _SIDEWAYS else (width, height)
 
 
-def _open_upright(path: Path) -> Image.Image:
-    data = _read_bytes(path)
+def _decode_upright(data: bytes, path: Path) -> Image.Image:
     try:
-        image = Image.open(BytesIO(data))
+        image = Image.open(BytesIO(data), formats=FORMATS)
+        kind = "JPEG" if image.format in ("JPEG", "MPO") else image.format
         image.load()
-        return ImageOps.exif_transpose(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        upright = ImageOps.exif_transpose(image)
+        upright.info["difom_format"] = kind
+    except Exception as error:  # decoders raise whatever a garbled file leads them to
         raise ImageError(_unreadable(path, data, error)) from error
+    if upright.mode not in (*_COLOURS, *_WIDE_GREY):
+        raise ImageError(f"{path}: expected RGB or grey, found colours of kind {upright.mode}; save it as RGB")
+    return upright
 
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_plain(path)
     except OSError as error:
-        raise ImageError(f"{path}: expected a picture, but {(error.strerror or str(error)).lower()}") from error
+        raise ImageError(f"{path}: expected a picture, but {explain(error)}") from error
 
 
 def _unreadable(path: Path, data: bytes, error: Exception) -> str:
     if not data:
         return f"{path}: expected a picture, found an empty file; copy it again from its source"
     if isinstance(error, UnidentifiedImageError):
-        return f"{path}: expected a JPEG, PNG, TIFF or BMP picture, found something else in its {len(data)} bytes"
-    return f"{path}: the picture cannot be decoded ({error}); copy it again from its source"
+        return f"{path}: expected a JPEG, PNG, TIFF, BMP or WebP picture, found something else in its {len(data)} bytes"
+    what = " ".join(str(error).split()) or type(error).__name__
+    return f"{path}: the picture cannot be decoded ({what}); copy it again from its source"
 
 
 def _without_palette(image: Image.Image) -> Image.Image:

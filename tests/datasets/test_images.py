@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from difom_cache.data.images import read_image, read_mask, read_size
-from difom_cache.errors import ImageError
+from difom_cache.data.mask_levels import parse_levels
+from difom_cache.errors import ImageError, SettingsError
 
 RED, GREEN = (200, 30, 20), (10, 180, 60)
 
@@ -94,9 +95,59 @@ def test_sixteen_bit_grey_is_scaled_to_eight(tmp_path: Path, suffix: str) -> Non
     assert read_image(path).shape == (1, 4, 3)
 
 
-def test_mask_is_polyp_above_128(tmp_path: Path) -> None:
-    Image.fromarray(np.array([[0, 127, 128, 129, 255]], np.uint8)).save(tmp_path / "a.png")
-    assert read_mask(tmp_path / "a.png").tolist() == [[0, 0, 0, 1, 1]]
+def test_a_soft_edge_is_polyp_above_128(tmp_path: Path) -> None:
+    grey = np.zeros((40, 40), np.uint8)
+    grey[:, 20:] = 255
+    grey[0, :37] = np.r_[np.arange(7, 255, 7), 128]
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    assert np.array_equal(read_mask(tmp_path / "a.png"), grey > 128)
+
+
+ODD_MASKS = {
+    "grey 0 and 100": (lambda a: Image.fromarray(a * np.uint8(100)), "100", "grey levels 0, 100;"),
+    "classes 0, 1 and 2": (lambda a: Image.fromarray(np.where(np.arange(8) > 4, 2 * a, a)), "1-3", "0, 1, 2;"),
+    "classes 0, 127 and 255": (
+        lambda a: Image.fromarray(np.where(np.arange(8) > 5, 127, a * 255).astype(np.uint8)),
+        "127,255",
+        "0, 127, 255;",
+    ),
+    "16 bits of 0 and 300": (lambda a: Image.fromarray(a.astype(np.uint16) * 300), "300", "grey levels 0, 300;"),
+    "red": (lambda a: Image.fromarray(np.stack([a * 255, a * 0, a * 0], -1)), "#ff0000", "#000000, #ff0000;"),
+    "a palette": (lambda a: _palette(a), "#800000", "colours #000000, #800000;"),
+    "alpha": (lambda a: Image.fromarray(np.stack([a * 0, a * 0, a * 0, a * 255], -1)), "alpha", "alpha channel"),
+}
+
+
+def _palette(indices: np.ndarray) -> Image.Image:
+    image = Image.fromarray(indices).convert("P")
+    image.putpalette([0, 0, 0, 128, 0, 0])
+    return image
+
+
+@pytest.mark.parametrize("name", ODD_MASKS)
+def test_a_mask_whose_levels_do_not_say_themselves_is_refused_until_they_are_said(tmp_path: Path, name: str) -> None:
+    make, levels, line = ODD_MASKS[name]
+    where = np.zeros((8, 8), np.uint8)
+    where[2:6, 2:6] = 1
+    make(where).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=rf"a\.png.*{line}.*--mask-levels"):
+        read_mask(tmp_path / "a.png")
+    said = read_mask(tmp_path / "a.png", parse_levels(levels))
+    assert said[where == 1].all() and not said[0, 0]
+
+
+def test_a_level_that_is_no_level_is_refused() -> None:
+    for text in ("", "x", "1;2", "#ff", "-3", "\u00b2"):
+        with pytest.raises(SettingsError, match="--mask-levels"):
+            parse_levels(text)
+
+
+def test_a_faint_jpeg_mask_is_refused_and_its_ringing_is_not(tmp_path: Path) -> None:
+    grey = np.zeros((48, 48), np.uint8)
+    grey[16:32, 16:32] = 100
+    Image.fromarray(grey).save(tmp_path / "a.jpg", quality=80)
+    with pytest.raises(ImageError, match=r"JPEG whose grey levels end at 1"):
+        read_mask(tmp_path / "a.jpg")
 
 
 def test_one_bit_rgb_palette_and_16_bit_masks_are_read_alike(tmp_path: Path) -> None:
@@ -122,10 +173,31 @@ def test_empty_mask_is_a_mask(tmp_path: Path) -> None:
     assert read_mask(tmp_path / "a.png").sum() == 0
 
 
-def test_mask_of_zeros_and_ones_is_refused(tmp_path: Path) -> None:
-    Image.fromarray(np.array([[0, 1]], np.uint8)).save(tmp_path / "a.png")
-    with pytest.raises(ImageError, match=r"a\.png.*0 and 1.*times 255"):
-        read_mask(tmp_path / "a.png")
+@pytest.mark.parametrize(("top", "dtype"), [(1, np.uint8), (1, np.uint16), (255, np.uint16), (65535, np.uint16)])
+def test_two_levels_that_cannot_be_mistaken_are_a_mask(tmp_path: Path, top: int, dtype: type) -> None:
+    Image.fromarray(np.array([[0, top]], dtype)).save(tmp_path / "a.png")
+    assert read_mask(tmp_path / "a.png").tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PPM", "GIF", "DDS", "PCX", "TGA", "ICO", "SGI"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_no_other_decoder_is_reached_under_any_name(tmp_path: Path, kind: str, suffix: str) -> None:
+    two_colours().resize((32, 32)).save(tmp_path / f"a{suffix}", format=kind)
+    for read in (read_image, read_mask, read_size):
+        with pytest.raises(ImageError, match="expected a JPEG, PNG, TIFF, BMP or WebP picture, found something else"):
+            read(tmp_path / f"a{suffix}")
+
+
+@pytest.mark.parametrize("mode", ["LAB", "F"])
+def test_colours_that_are_not_rgb_are_refused_by_name(tmp_path: Path, mode: str) -> None:
+    Image.new(mode, (4, 4)).save(tmp_path / "a.tif")
+    with pytest.raises(ImageError, match=rf"a\.tif.*kind {mode}; save it as RGB"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_webp_is_read(tmp_path: Path) -> None:
+    two_colours().save(tmp_path / "a.webp", lossless=True)
+    assert tuple(read_image(tmp_path / "a.webp")[0, 0]) == RED
 
 
 def test_truncated_jpeg_is_an_error_that_names_the_file(tmp_path: Path) -> None:
@@ -140,7 +212,7 @@ def test_truncated_jpeg_is_an_error_that_names_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "empty file"), (b"not a picture", r"expected a JPEG, PNG, TIFF or BMP.*13 bytes")],
+    [(b"", "empty file"), (b"not a picture", r"expected a JPEG, PNG, TIFF, BMP or WebP.*13 bytes")],
 )
 def test_a_file_that_is_no_picture_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "a.png"
