@@ -144,13 +144,18 @@ def manifest(
     check: Annotated[bool, typer.Option("--check", help="Look for duplicates, leaks, empty masks, odd sizes.")] = False,
     montage: Annotated[Path | None, typer.Option(help="PNG of the pairs that --check finds.")] = None,
     names: Annotated[Path | None, typer.Option(help="Folder for one CSV of names, split and group a data set.")] = None,
+    mask_levels: Annotated[
+        str | None, typer.Option(help="Which levels of the masks are polyp: 100, 1,2, 129-255, #ff0000 or alpha.")
+    ] = None,
     unlabelled: Unlabelled = False,
     as_json: Json = False,
 ) -> None:
     """List a data set as records, and check it for duplicates and leaks between its splits."""
     from difom_cache.data.make_manifest import make_manifest
 
-    records, report = make_manifest(data, out, unlabelled=unlabelled, check=check, montage=montage, names=names)
+    records, report = make_manifest(
+        data, out, unlabelled=unlabelled, check=check, montage=montage, names=names, mask_levels=mask_levels
+    )
     if report is not None:
         print_json(report.as_json()) if as_json else print(report.as_text())
         return
@@ -352,7 +357,7 @@ def read_numbers(option: str, text: str | None) -> tuple[int, ...] | None:
     parts = split_list(text)
     if parts is None:
         return None
-    if not all(part.isdigit() and int(part) > 0 for part in parts):
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise SettingsError(
             f"{option}: expected positive integers with commas between, such as 8,16,32; found {text!r}"
         )

@@ -1,8 +1,10 @@
 """How both commands are asked and how they end: options from a `Config`; an answer, or one line on what the user can mend."""
 
 import inspect
+import io
 import json
 import sys
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,16 +28,24 @@ def run_app(app: typer.Typer, *, interrupted: str) -> None:
         app: what to run.
         interrupted: the sentence printed after Ctrl-C; it says how to go on.
     """
+    warnings.showwarning = _print_warning
+    for stream in (sys.stdout, sys.stderr):  # a file's name need not be UTF-8, and is shown all the same
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = app(standalone_mode=False)
     except DifomError as error:
-        _end(f"error: {' '.join(str(error).split())}", USER_ERROR)
+        _end(f"error: {_one_line(error)}", USER_ERROR)
     except TyperException as error:  # the parser's own: an option that does not exist
         _end(f"error: {error.format_message()} (see --help)", USER_ERROR)
     except BrokenPipeError:
         _end("", 1)
     except (KeyboardInterrupt, typer.Abort):
         _end(interrupted, INTERRUPTED)
+    except OSError as error:  # the machine's, not the program's: a file, a disk, a limit
+        _end(f"error: {describe_os_error(error)}", USER_ERROR)
+    except MemoryError:
+        _end("error: there is not enough memory for this; give it a larger machine, or less at once", USER_ERROR)
     except Exception as error:
         if isinstance(error.__cause__, KeyboardInterrupt):
             _end(interrupted, INTERRUPTED)
@@ -43,6 +53,13 @@ def run_app(app: typer.Typer, *, interrupted: str) -> None:
     if status == INTERRUPTED:  # the parser has seen Ctrl-C itself
         _end(interrupted, INTERRUPTED)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def describe_os_error(error: OSError) -> str:
+    """Return one line that names the file, where there is one, and what went wrong."""
+    what = error.strerror or _one_line(error) or type(error).__name__
+    names = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    return _one_line(f"{names}: {what}" if names else what)
 
 
 def add_command(
@@ -161,6 +178,16 @@ def split_list(text: str | None) -> tuple[str, ...] | None:
 def print_json(value: Any) -> None:
     """Print `value` for a program to read."""
     print(json.dumps(value, indent=1, default=str))
+
+
+def _one_line(text: object) -> str:
+    line = " ".join(str(text).split())
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
+
+
+def _print_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """Print a warning as one line, without the place in the code that it came from."""
+    print(f"warning: {_one_line(message)}", file=sys.stderr)
 
 
 def _end(line: str, status: int) -> None:

@@ -27,6 +27,10 @@ class DifomError(Exception):
     """A problem that the user can mend: the message says what, where and how."""
 
 
+class DifomWarning(UserWarning):
+    """Something is odd, and the work goes on; a command prints it as one line."""
+
+
 class DataError(DifomError):
     """Pictures, masks or folders are not as expected."""
 

@@ -341,7 +341,7 @@ def _field_at(model: type[Config], path: Sequence[str]) -> FieldInfo:
 def _names_beside(model: type[Config], path: Sequence[str]) -> list[str]:
     """Return the keys that exist where `path` ends."""
     for step in path[:-1]:
-        if not step.isdigit():
+        if not step.isdecimal():
             kind = strip_type(model.model_fields[step].annotation)
             model = _item_of(kind)
     return list(model.model_fields)

@@ -1,5 +1,6 @@
 """Words and numbers for people: lists that end, tables, sizes and times."""
 
+import re
 from collections.abc import Sequence
 
 NAMES_SHOWN = 10
@@ -49,3 +50,13 @@ def format_seconds(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def escape_cell(text: str) -> str:
+    """Return a CSV cell that a spreadsheet shows as text: one that could start a formula gets an apostrophe in front."""
+    return f"'{text}" if re.match(r"'*[=+\-@\t\r]", text) else text
+
+
+def unescape_cell(text: str) -> str:
+    """Return what `escape_cell` was given."""
+    return text[1:] if re.match(r"'+[=+\-@\t\r]", text) else text

@@ -292,7 +292,7 @@ def _put(table: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _descend(place: Any, step: str, key: str) -> Any:
-    if isinstance(place, list) and step.isdigit() and int(step) < len(place):
+    if isinstance(place, list) and step.isdecimal() and int(step) < len(place):
         return place[int(step)]
     if isinstance(place, dict) and step in place:
         return place[step]

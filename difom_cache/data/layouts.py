@@ -1,5 +1,6 @@
 """Which folders hold pictures, which hold their masks, and what their names say about data set and split."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from difom_cache.errors import DataError
 
 _IMAGE_WORDS = ("images", "image", "imgs", "img", "original", "frames")
 _MASK_WORDS = ("masks", "mask", "ground_truth", "groundtruth", "gt")
-_FORMAT_WORDS = ("png", "jpg", "jpeg", "tif", "tiff", "bmp")  # ClinicDB comes as PNG/Original and TIF/Original
+_FORMAT_WORDS = ("png", "jpg", "jpeg", "tif", "tiff", "bmp", "webp")  # ClinicDB comes as PNG/Original and TIF/Original
 _PUBLISHED_SPLITS = {"traindataset": "train", "traindb": "train", "testdataset": "test", "testdb": "test"}
 _SPLITS = {
     **_PUBLISHED_SPLITS,
@@ -200,11 +201,18 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(
+    found = sorted(
         path
         for path in folder.iterdir()
         if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
     )
+    for path in found:
+        try:
+            path.name.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(path.name).decode(errors="backslashreplace")
+            raise DataError(f"{folder}: the name {shown} is not UTF-8; rename the file") from None
+    return found
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

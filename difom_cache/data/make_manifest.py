@@ -1,12 +1,19 @@
 """TOP FILE of `difom-cache manifest`: a folder becomes a manifest, and on request a report on it."""
 
 import json
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
+from PIL import Image
+
 from difom_cache.data.check import Report, check_records
+from difom_cache.data.images import read_mask
 from difom_cache.data.manifest import Record, load_records, write_manifest, write_names
+from difom_cache.data.mask_levels import MaskLevels, parse_levels
 from difom_cache.data.montage import draw_montage
-from difom_cache.store.atomic import write_atomic
+from difom_cache.errors import SettingsError
+from difom_cache.store.atomic import draft_of, write_atomic
 
 
 def make_manifest(
@@ -17,6 +24,7 @@ def make_manifest(
     check: bool = False,
     montage: Path | None = None,
     names: Path | None = None,
+    mask_levels: str | None = None,
 ) -> tuple[list[Record], Report | None]:
     """Return the records of `data`, and, if `check`, what is odd about them.
 
@@ -26,12 +34,19 @@ def make_manifest(
         unlabelled: pictures without a mask are meant.
         check: look for twins, leaks across splits, empty masks and odd sizes.
         montage: the PNG of the pairs that `check` finds; None puts it beside `out`, ending in .check.png.
+        mask_levels: which levels of the masks are polyp, such as "100", "1,2", "129-255", "#ff0000" or "alpha". The masks are
+            then written as black and white beside `out`, into a folder whose name ends in -masks.
         names: a folder for one CSV a data set with names, splits and groups, as data_manifests/ holds them.
 
     Raises:
         DataError, ManifestError, ImageError: as `load_records` and `check_records`.
     """
-    records = load_records(data, unlabelled=unlabelled)
+    if mask_levels is not None and out is None:
+        raise SettingsError("--mask-levels writes masks beside the manifest: name it with --out")
+    levels = parse_levels(mask_levels) if mask_levels is not None else None
+    records = load_records(data, unlabelled=unlabelled, mask_levels=levels)
+    if levels is not None and out is not None:
+        records = write_masks(records, out.with_name(f"{out.stem}-masks"), levels)
     if out is not None:
         write_manifest(records, out)
     if names is not None:
@@ -46,3 +61,17 @@ def make_manifest(
     if montage is not None:
         draw_montage(report, records, montage)
     return records, report
+
+
+def write_masks(records: list[Record], folder: Path, levels: MaskLevels) -> list[Record]:
+    """Write the masks of `records` as black and white, polyp where `levels` says, and return records of these masks."""
+    said = []
+    for number, record in enumerate(records):
+        if record.mask is None:
+            said.append(record)
+            continue
+        path = folder / f"{number:06d}-{record.image.stem[:100]}.png"
+        with draft_of(path) as draft:
+            Image.fromarray(read_mask(record.mask, levels) == 1).save(draft, format="PNG")
+        said.append(replace(record, mask=path, mask_sha256=sha256(path.read_bytes()).hexdigest()))
+    return said

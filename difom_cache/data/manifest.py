@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +14,15 @@ from pathlib import Path
 from tqdm import tqdm
 
 from difom_cache.data.benchmark import CLINICDB_SIZE_PX, read_frames
+from difom_cache.data.decoded import Decoded, Memory, decode_image, decode_mask, mask_key, warn_inverted
 from difom_cache.data.images import read_size, size_of_bytes
 from difom_cache.data.layouts import Pair, PictureFolder, find_folders, natural_key, pair_files
+from difom_cache.data.mask_levels import MaskLevels
 from difom_cache.errors import DataError, ManifestError, SettingsError, name_nearest
+from difom_cache.files import explain, read_plain
 from difom_cache.store.atomic import write_atomic
 from difom_cache.store.layout import SPLITS
+from difom_cache.text import escape_cell, unescape_cell
 
 VAL_SHARE = 10  # every tenth group of the training records; not tuned
 
@@ -60,19 +65,28 @@ COLUMNS = tuple(field.name for field in fields(Record))
 
 
 def load_records(
-    data: Path, *, unlabelled: bool = False, splits: Sequence[str] | None = None, limit: int | None = None
+    data: Path,
+    *,
+    unlabelled: bool = False,
+    splits: Sequence[str] | None = None,
+    limit: int | None = None,
+    mask_levels: MaskLevels | None = None,
 ) -> list[Record]:
     """Return the records of a manifest CSV, or of a folder in any layout that layouts.py knows.
+
+    Every picture and mask is decoded once (decoded.py), so that a damaged one is named before anything is begun.
 
     Args:
         data: a manifest, a benchmark's root, or any folder inside it.
         unlabelled: pictures without a mask are meant. A manifest has said so by an empty `mask` already.
         splits: keep these only; None keeps all.
         limit: keep so many of each split, those whose ids hash lowest, so that every data set has its share.
+        mask_levels: which levels of the masks are polyp; None where the masks say it themselves.
 
     Raises:
         DataError: a folder, a picture or a partner is missing; sizes of picture and mask differ; nothing is left.
-        ManifestError: the CSV is not a manifest, or names files that are not there.
+        ImageError: a file cannot be decoded, or a mask does not say which of its levels are polyp.
+        ManifestError: the CSV is not a manifest, or its files are gone, changed, or of another size than it says.
         SettingsError: an unknown split, or a limit below one.
     """
     for name in splits or ():
@@ -81,15 +95,16 @@ def load_records(
     if limit is not None and limit < 1:
         raise SettingsError(f"--limit: expected at least 1 record, found {limit}")
     data = Path(data)
-    if data.is_file():
+    if data.exists() and not data.is_dir():
         records = read_manifest(data)
         missing = [
             str(path) for record in records for path in (record.image, record.mask) if path and not path.exists()
         ]
         if missing:
             raise ManifestError(f"{data}: {len(missing)} files are not there, the first is {missing[0]}; scan again")
-        return _choose(records, data, splits, limit)
-    return _read_files(_choose(_name_records(data, unlabelled=unlabelled), data, splits, limit))
+        return _read_files(_choose(records, data, splits, limit), _check_record, mask_levels)
+    named = _choose(_name_records(data, unlabelled=unlabelled), data, splits, limit)
+    return _read_files(named, _read_record, mask_levels)
 
 
 def read_manifest(path: Path) -> list[Record]:
@@ -99,18 +114,28 @@ def read_manifest(path: Path) -> list[Record]:
         ManifestError: the file is missing, has other columns, or a row does not make a record.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            if tuple(rows.fieldnames or ()) != COLUMNS:
-                found = ",".join(rows.fieldnames or ())[:200]
-                raise ManifestError(f"{path}: expected the columns {','.join(COLUMNS)}; found {found or 'none'}")
-            records = [_record_of(row, path, line) for line, row in enumerate(rows, start=2)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = read_plain(path).decode("utf-8-sig")  # spreadsheets put a byte order mark first
+        rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        names = tuple(rows.fieldnames or ())
+        if names != COLUMNS:
+            raise ManifestError(_refuse_columns(path, names))
+        records = [_record_of(row, path, line) for line, row in enumerate(rows, start=2)]
+    except OSError as error:
+        raise ManifestError(f"{path}: expected a manifest CSV ({explain(error)})") from error
+    except (UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(f"{path}: expected a manifest CSV ({error})") from error
     if not records:
         raise ManifestError(f"{path}: expected records, found none below the head line")
     _refuse_twins(records, path)
     return records
+
+
+def _refuse_columns(path: Path, names: Sequence[str]) -> str:
+    found = ",".join(names)[:200]
+    for separator, word in ((";", "semicolons"), ("\t", "tabs")):
+        if tuple(found.split(separator)) == COLUMNS:
+            return f"{path}: its values are separated by {word}; save it with commas"
+    return f"{path}: expected the columns {','.join(COLUMNS)}; found {found or 'none'}"
 
 
 def write_manifest(records: Sequence[Record], path: Path) -> None:
@@ -128,7 +153,8 @@ def write_manifest(records: Sequence[Record], path: Path) -> None:
     rows.writerow(COLUMNS)
     for record in records:
         values = {name: getattr(record, name) for name in COLUMNS}
-        rows.writerow({**values, "image": format_path(record.image), "mask": format_path(record.mask)}.values())
+        values |= {"image": format_path(record.image), "mask": format_path(record.mask)}
+        rows.writerow([escape_cell(str(value)) for value in values.values()])
     write_atomic(path, text.getvalue().encode())
 
 
@@ -144,7 +170,9 @@ def write_names(records: Sequence[Record], folder: Path) -> list[Path]:
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(("name", "split", "group"))
         own = [record for record in records if record.dataset == dataset]
-        rows.writerows((record.image.stem, record.split, record.group) for record in own)
+        rows.writerows(
+            [escape_cell(cell) for cell in (record.image.stem, record.split, record.group)] for record in own
+        )
         write_atomic(paths[-1], text.getvalue().encode())
     return paths
 
@@ -159,7 +187,7 @@ def check_unchanged(record: Record) -> None:
         if path is None:
             continue
         try:
-            found = hashlib.sha256(path.read_bytes()).hexdigest()
+            found = hashlib.sha256(read_plain(path)).hexdigest()
         except OSError as error:
             raise ManifestError(f"{path}: record {record.id} names this file, but it cannot be read") from error
         if found != wanted:
@@ -234,35 +262,74 @@ def _choose(records: list[Record], data: Path, splits: Sequence[str] | None, lim
     return [record for record in chosen if record.id in kept]
 
 
-def _read_files(records: list[Record]) -> list[Record]:
-    """Return the records with sizes and digests, read by threads (hashing releases the interpreter)."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        read = threads.map(_read_record, records)
-        return list(tqdm(read, total=len(records), desc="reading files", unit="record", disable=None))
+Reading = Callable[[Record, Memory, MaskLevels | None], tuple[Record, float | None]]
 
 
-def _read_record(record: Record) -> Record:
+def _read_files(records: list[Record], read: Reading, levels: MaskLevels | None) -> list[Record]:
+    """Return the records as `read` gives them, by threads (decoding and hashing release the interpreter)."""
+    memory = Memory()
+    try:
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+            done = threads.map(lambda record: read(record, memory, levels), records)
+            found = list(tqdm(done, total=len(records), desc="reading files", unit="record", disable=None))
+    finally:
+        memory.save()
+    warn_inverted([covered for _, covered in found if covered is not None])
+    return [record for record, _ in found]
+
+
+def _read_record(record: Record, memory: Memory, levels: MaskLevels | None) -> tuple[Record, float | None]:
+    """Return a record of a folder with sizes and digests, and the area of its mask."""
     image_bytes = _read_bytes(record.image)
-    width, height = size_of_bytes(image_bytes, record.image)
-    mask_sha256 = ""
+    image_sha256 = hashlib.sha256(image_bytes).hexdigest()
+    image = decode_image(image_bytes, image_sha256, record.image, memory)
+    mask_sha256, covered = "", None
     if record.mask is not None:
         mask_bytes = _read_bytes(record.mask)
-        mask_size = size_of_bytes(mask_bytes, record.mask)
-        if mask_size != (width, height):
-            raise DataError(
-                f"{record.mask}: expected a mask of the picture's size, {width} x {height} px as {record.image.name}, "
-                f"found {mask_size[0]} x {mask_size[1]} px; export it again at the picture's size"
-            )
         mask_sha256 = hashlib.sha256(mask_bytes).hexdigest()
-    image_sha256 = hashlib.sha256(image_bytes).hexdigest()
-    return replace(record, width=width, height=height, image_sha256=image_sha256, mask_sha256=mask_sha256)
+        _refuse_other_size(record, image, size_of_bytes(mask_bytes, record.mask))
+        covered = decode_mask(mask_bytes, mask_sha256, record.mask, memory, levels).covered
+    size = {"width": image.width, "height": image.height}
+    return replace(record, **size, image_sha256=image_sha256, mask_sha256=mask_sha256), covered  # type: ignore[arg-type]
+
+
+def _check_record(record: Record, memory: Memory, levels: MaskLevels | None) -> tuple[Record, float | None]:
+    """Return a record of a manifest whose files can be decoded, and the area of its mask.
+
+    Files that were decoded before are not read: extraction compares each with its digest once more.
+    """
+    image = memory.find(f"i {record.image_sha256}")
+    if image is None:
+        check_unchanged(record)
+        image = decode_image(_read_bytes(record.image), record.image_sha256, record.image, memory)
+    if (image.width, image.height) != (record.width, record.height):
+        raise ManifestError(
+            f"{record.image}: has {image.width} x {image.height} px, the manifest says {record.width} x {record.height}; "
+            "make the manifest anew with `difom-cache manifest`"
+        )
+    if record.mask is None:
+        return record, None
+    mask = memory.find(mask_key(record.mask_sha256, levels))
+    if mask is None:
+        check_unchanged(record)
+        mask = decode_mask(_read_bytes(record.mask), record.mask_sha256, record.mask, memory, levels)
+    _refuse_other_size(record, image, (mask.width, mask.height))
+    return record, mask.covered
+
+
+def _refuse_other_size(record: Record, image: Decoded, mask_px: tuple[int, int]) -> None:
+    if mask_px != (image.width, image.height):
+        raise DataError(
+            f"{record.mask}: expected a mask of the picture's size, {image.width} x {image.height} px as "
+            f"{record.image.name}, found {mask_px[0]} x {mask_px[1]} px; export it again at the picture's size"
+        )
 
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_plain(path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        raise DataError(f"{path}: cannot be read ({explain(error)}); check its permissions") from error
 
 
 def _refuse_twins(records: Sequence[Record], where: Path) -> None:
@@ -280,11 +347,15 @@ def _record_of(row: dict[str, str], path: Path, line: int) -> Record:
     place = f"{path}, line {line}"
     if None in row or None in row.values():
         raise ManifestError(f"{place}: expected {len(COLUMNS)} values")
+    row = {name: unescape_cell(value) for name, value in row.items()}
+    if any("\0" in value for value in row.values()):
+        raise ManifestError(f"{place}: found a zero byte, which no name can hold")
     if not row["id"] or not row["image"] or row["split"] not in SPLITS:
         raise ManifestError(f"{place}: expected an id, an image and a split of {', '.join(SPLITS)}; found {row}")
-    if not (row["width"].isdecimal() and row["height"].isdecimal()):
+    if not all(re.fullmatch("[1-9][0-9]{0,5}", row[name]) for name in ("width", "height")):
         raise ManifestError(f"{place}: expected width and height in px, found {row['width']!r} and {row['height']!r}")
-    if bool(row["mask"]) != bool(row["mask_sha256"]) or not row["image_sha256"]:
+    digests = [row["image_sha256"], *[row["mask_sha256"]] * bool(row["mask"])]
+    if bool(row["mask"]) != bool(row["mask_sha256"]) or not all(re.fullmatch("[0-9a-f]{64}", d) for d in digests):
         raise ManifestError(f"{place}: expected a SHA-256 for each file of record {row['id']}, and for no other")
     files = {name: path.parent / row[name] if row[name] else None for name in ("image", "mask")}
     sizes = {name: int(row[name]) for name in ("width", "height")}

@@ -294,7 +294,7 @@ def parse_part(part: str | None) -> tuple[int, int]:
     if part is None:
         return 0, 1
     first, slash, step = part.partition("/")
-    if not (slash and first.isdigit() and step.isdigit() and 1 <= int(first) <= int(step)):
+    if not (slash and first.isdecimal() and step.isdecimal() and 1 <= int(first) <= int(step)):
         raise SettingsError(f"--part: expected I/N with 1 <= I <= N, such as 1/8, found {part!r}")
     return int(first) - 1, int(step)
 

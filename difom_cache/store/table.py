@@ -13,6 +13,7 @@ from difom_cache.errors import CacheIncompleteError
 from difom_cache.files import explain, read_plain, refuse_special
 from difom_cache.store.layout import RECORDS, SPLITS
 from difom_cache.store.writer import RECORD_FIELDS, RowTable
+from difom_cache.text import unescape_cell
 
 
 class Table:
@@ -90,7 +91,7 @@ def parse_records(content: bytes) -> list[dict[str, str]]:
     try:
         if tuple(lines.fieldnames or ()) != RECORD_FIELDS:
             raise ValueError(f"expected the columns {','.join(RECORD_FIELDS)}")
-        records = list(lines)
+        records = [{name: unescape_cell(value) if value else value for name, value in line.items()} for line in lines]
     except csv.Error as error:
         raise ValueError(str(error)) from None
     if any(None in line or None in line.values() for line in records):

@@ -27,6 +27,7 @@ from difom_cache.store.ledger import DoneMarker, write_marker
 from difom_cache.store.metadata import keep_metadata
 from difom_cache.store.shard import encode_shard
 from difom_cache.store.stats import Moments, write_moments
+from difom_cache.text import escape_cell
 
 RECORD_FIELDS = ("id", "dataset", "split", "group", "labelled", "width", "height", "image_sha256", "mask_sha256")
 
@@ -48,7 +49,7 @@ def format_records(lines: Sequence[Mapping[str, Any]]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, RECORD_FIELDS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({name: escape_cell(str(value)) for name, value in line.items()} for line in lines)
     return text.getvalue().encode()
 
 

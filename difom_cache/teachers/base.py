@@ -288,7 +288,7 @@ def _read_tap(
     if stride == "native":
         return [TapRequest(name, own)]
     if stride:
-        if not stride.replace(".", "", 1).isdigit() or float(stride) <= 0:
+        if not stride.replace(".", "", 1).isdecimal() or float(stride) <= 0:
             raise TeacherError(f"tap {text!r}: expected a stride in picture px after the @, found {stride!r}")
         return [TapRequest(name, float(stride))]
     if order.strides:

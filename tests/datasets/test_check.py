@@ -72,7 +72,7 @@ def test_groups_across_splits_are_counted(tmp_path: Path) -> None:
             folder = tmp_path / place / kind
             folder.mkdir(parents=True)
             pixels = np.random.default_rng(int(stem)).integers(0, 256, (288, 384), np.uint8)
-            Image.fromarray(pixels).save(folder / f"{stem}.png")
+            Image.fromarray(pixels if kind == "images" else pixels // 128 * np.uint8(255)).save(folder / f"{stem}.png")
     report = check_records(load_records(tmp_path))
     assert report.groups_across_splits == {"CVC-ClinicDB/sequence-01": {"train": 1, "test": 1}}
     assert "groups across splits: 1, with 1 test frames" in report.as_text()

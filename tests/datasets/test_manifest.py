@@ -35,7 +35,7 @@ def benchmark() -> Path:
 def paint_pair(home: Path, stem: str, *, size: tuple[int, int] = (8, 6), masked: bool = True) -> None:
     for kind in ("images", "masks")[: 1 + masked]:
         (home / kind).mkdir(parents=True, exist_ok=True)
-        Image.new("L", size, 7).save(home / kind / f"{stem}.png")
+        Image.new("L", size, 7 if kind == "images" else 0).save(home / kind / f"{stem}.png")
 
 
 def test_a_record_says_what_its_files_contain(tmp_path: Path) -> None:

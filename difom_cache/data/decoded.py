@@ -1,0 +1,127 @@
+"""Every file of a manifest is decoded before anything is begun, and remembered by its digest in the user's cache folder.
+
+A truncated picture that is found while views are rendered cannot be replaced any more: another file has another digest,
+and the begun cache refuses it. What is remembered are digests, sizes and areas, never names, and never beside the data.
+"""
+
+import os
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from difom_cache.data.images import image_of_bytes, mask_of_bytes
+from difom_cache.data.mask_levels import MaskLevels
+from difom_cache.errors import DifomWarning
+
+_LINE = re.compile(r"([im] [0-9a-f]{64}(?: [^ \n]{1,200})?)\t([0-9]+) ([0-9]+) ([0-9.]{1,8})\n?")
+_INVERTED_FRAC, _INVERTED_SHARE = 0.8, 0.5  # of a frame, in more than this share of the masks; not tuned
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What decoding a file gave: its size in px, upright, and the share of the frame that is polyp (masks)."""
+
+    width: int
+    height: int
+    covered: float = 0.0
+
+
+class Memory:
+    """What was decoded before, by this user on this machine; a folder that cannot be written remembers nothing."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._file = (folder or user_cache_folder()) / "decoded-1.txt"
+        self._known: dict[str, Decoded] = {}
+        self._new: list[str] = []
+        try:
+            text = self._file.read_text(encoding="ascii", errors="replace")
+        except OSError:
+            return
+        for line in text.splitlines():
+            if match := _LINE.fullmatch(line):
+                self._known[match[1]] = Decoded(int(match[2]), int(match[3]), float(match[4]))
+
+    def find(self, key: str) -> Decoded | None:
+        """Return what is known of a file, or None."""
+        return self._known.get(key)
+
+    def add(self, key: str, decoded: Decoded) -> None:
+        """Remember a file; kept by `save`."""
+        self._known[key] = decoded
+        self._new.append(f"{key}\t{decoded.width} {decoded.height} {decoded.covered:.4f}\n")
+
+    def save(self) -> None:
+        """Keep what was added, behind what other processes have added meanwhile."""
+        if not self._new:
+            return
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            descriptor = os.open(self._file, flags, 0o600)
+            try:
+                os.write(descriptor, "".join(self._new).encode("ascii"))
+            finally:
+                os.close(descriptor)
+        except OSError:
+            return
+        self._new.clear()
+
+
+def user_cache_folder() -> Path:
+    """Return the folder for what this user's programs can make again: XDG_CACHE_HOME, or the platform's own."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    if given and Path(given).is_absolute():
+        return Path(given) / "difom"
+    home = Path.home()
+    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "difom"
+
+
+def decode_image(data: bytes, digest: str, path: Path, memory: Memory) -> Decoded:
+    """Return the size of a picture that can be decoded.
+
+    Raises:
+        ImageError: it cannot.
+    """
+    key = f"i {digest}"
+    known = memory.find(key)
+    if known is None:
+        height, width = image_of_bytes(data, path).shape[:2]
+        known = Decoded(width, height)
+        memory.add(key, known)
+    return known
+
+
+def decode_mask(data: bytes, digest: str, path: Path, memory: Memory, levels: MaskLevels | None) -> Decoded:
+    """Return size and area of a mask that can be decoded, and whose levels say which of them are polyp.
+
+    Raises:
+        ImageError: they do not.
+    """
+    key = mask_key(digest, levels)
+    known = memory.find(key)
+    if known is None:
+        mask = mask_of_bytes(data, path, levels)
+        known = Decoded(mask.shape[1], mask.shape[0], round(float(mask.mean()), 4))
+        memory.add(key, known)
+    return known
+
+
+def mask_key(digest: str, levels: MaskLevels | None) -> str:
+    """Return what a mask is remembered by: its digest, and how its levels were read."""
+    return f"m {digest}" + (f" {sha256(levels.text.encode()).hexdigest()[:16]}" if levels else "")
+
+
+def warn_inverted(covered: Sequence[float]) -> None:
+    """Warn where most masks cover most of their frames: background is then marked in place of polyps."""
+    wide = sum(share > _INVERTED_FRAC for share in covered)
+    if wide > _INVERTED_SHARE * len(covered):
+        warnings.warn(
+            f"{wide} of {len(covered)} masks cover more than {_INVERTED_FRAC:.0%} of their frame: are they inverted? "
+            "Polyps are white, the rest is black",
+            DifomWarning,
+            stacklevel=2,
+        )

@@ -1,0 +1,156 @@
+"""Every file is decoded before anything is begun, once, and remembered beside nobody's data."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from difom_cache import extract, load_records, make_manifest, read_mask, write_manifest
+from difom_cache.data import decoded
+from difom_cache.errors import DifomWarning, ImageError, ManifestError
+
+
+@pytest.fixture
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home" / "difom" / "decoded-1.txt"
+
+
+def paint(root: Path, frames: int = 4, *, covered: float = 0.25, top: int = 255, size: int = 40) -> Path:
+    rng = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (root / kind).mkdir(parents=True)
+    for number in range(frames):
+        Image.fromarray(rng.integers(0, 255, (size, size, 3), np.uint8)).save(root / "images" / f"{number}.jpg")
+        mask = np.zeros((size, size), np.uint8)
+        mask[: round(covered * size)] = top
+        Image.fromarray(mask).save(root / "masks" / f"{number}.png")
+    return root
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-600])
+
+
+def test_a_truncated_picture_is_named_before_a_cache_is_begun(tmp_path: Path, memory: Path):
+    data = paint(tmp_path / "data")
+    cut(data / "images" / "3.jpg")
+    with pytest.raises(ImageError, match=r"3\.jpg.*truncated"):
+        extract(
+            data=data, cache=tmp_path / "feats", teacher="dinov2:tiny@56", weights="random", input_size=64, quiet=True
+        )
+    assert not (tmp_path / "feats").exists()
+
+
+def test_a_truncated_picture_of_a_manifest_is_named_too(tmp_path: Path, memory: Path):
+    whole = paint(tmp_path / "whole")
+    write_manifest(load_records(whole), tmp_path / "m.csv")
+    memory.unlink()
+    cut(whole / "images" / "2.jpg")
+    with pytest.raises(ManifestError, match=r"2\.jpg: changed since the manifest was made"):
+        load_records(tmp_path / "m.csv")
+
+
+def test_what_was_decoded_is_remembered_by_digest_in_the_users_cache_folder(
+    tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data = paint(tmp_path / "data")
+    before = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
+    first = load_records(data)
+    assert len(memory.read_text().splitlines()) == 5  # four pictures; the four masks are one file
+    assert "data" not in memory.read_text()
+    assert memory.stat().st_mode & 0o077 == 0
+    for name in ("image_of_bytes", "mask_of_bytes"):
+        monkeypatch.setattr(decoded, name, lambda *_: pytest.fail("decoded again"))
+    assert load_records(data) == first
+    write_manifest(first, tmp_path / "m.csv")
+    assert load_records(tmp_path / "m.csv") == first
+    assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before
+
+
+def test_a_garbled_memory_is_no_harm(tmp_path: Path, memory: Path):
+    data = paint(tmp_path / "data")
+    first = load_records(data)
+    memory.write_bytes(b"i zz\t1 2 3\n\xff\x00\n" + memory.read_bytes()[:50])
+    assert load_records(data) == first
+
+
+def test_a_home_that_cannot_be_written_remembers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "home").write_text("a file")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    assert len(load_records(paint(tmp_path / "data"))) == 4
+
+
+def test_a_manifest_whose_width_lies_is_refused(tmp_path: Path, memory: Path):
+    data = paint(tmp_path / "data")
+    write_manifest(load_records(data), tmp_path / "m.csv")
+    (tmp_path / "m.csv").write_text((tmp_path / "m.csv").read_text().replace(",40,40,", ",20,40,"))
+    with pytest.raises(ManifestError, match=r"has 40 x 40 px, the manifest says 20 x 40"):
+        load_records(tmp_path / "m.csv")
+
+
+def test_masks_that_cover_most_of_most_frames_are_warned_of(tmp_path: Path, memory: Path):
+    with pytest.warns(DifomWarning, match="4 of 4 masks cover more than 80%"):
+        load_records(paint(tmp_path / "data", covered=0.9))
+
+
+def test_levels_that_are_said_become_masks_that_say_themselves(tmp_path: Path, memory: Path):
+    data = paint(tmp_path / "data", top=100)
+    with pytest.raises(ImageError, match=r"grey levels 0, 100; say it with .*--mask-levels"):
+        load_records(data)
+    make_manifest(data, tmp_path / "m.csv", mask_levels="100")
+    for record in load_records(tmp_path / "m.csv"):
+        assert record.mask is not None and record.mask.parent == tmp_path / "m-masks"
+        assert read_mask(record.mask).mean() == 0.25
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda text: b"\xef\xbb\xbf" + text, None),
+        (lambda text: text.replace(b",", b";"), "separated by semicolons; save it with commas"),
+        (lambda text: text.replace(b",", b"\t"), "separated by tabs"),
+        (lambda text: text.replace(b",40,40,", ",4\u00b2,40,".encode()), "expected width and height in px"),
+        (lambda text: text.replace(b",40,40,", b",0,40,"), "expected width and height in px"),
+        (lambda text: text + b"\xff", "utf-8"),
+        (lambda text: text.replace(b"data/0", b"x\0"), "a zero byte"),
+    ],
+)
+def test_manifests_as_spreadsheets_leave_them(tmp_path: Path, memory: Path, change, line: str | None):
+    data = paint(tmp_path / "data")
+    first = load_records(data)
+    write_manifest(first, tmp_path / "m.csv")
+    (tmp_path / "m.csv").write_bytes(change((tmp_path / "m.csv").read_bytes()))
+    if line is None:
+        assert load_records(tmp_path / "m.csv") == first
+    else:
+        with pytest.raises(ManifestError, match=rf"m\.csv.*{line}"):
+            load_records(tmp_path / "m.csv")
+
+
+def test_a_name_that_is_not_utf8_is_refused_by_name(tmp_path: Path, memory: Path):
+    data = paint(tmp_path / "data")
+    (data / "images" / "1.jpg").rename(os.fsdecode(os.fsencode(data / "images") + b"/\xff1.jpg"))
+    with pytest.raises(Exception, match=r"the name \\xff1\.jpg is not UTF-8"):
+        load_records(data)
+
+
+def test_a_cell_that_could_start_a_formula_is_text_in_the_file_and_itself_when_read(tmp_path: Path, memory: Path):
+    data = paint(tmp_path / "=HYPERLINK(1)")
+    first = load_records(data)
+    write_manifest(first, tmp_path / "m.csv")
+    lines = (tmp_path / "m.csv").read_text().splitlines()[1:]
+    assert all(line.startswith("'=HYPERLINK") for line in lines)
+    assert load_records(tmp_path / "m.csv") == first
+
+
+def test_a_fifo_in_a_manifest_is_refused_at_once(tmp_path: Path, memory: Path):
+    data = paint(tmp_path / "data")
+    write_manifest(load_records(data), tmp_path / "m.csv")
+    memory.unlink()
+    (data / "images" / "0.jpg").unlink()
+    os.mkfifo(data / "images" / "0.jpg")
+    with pytest.raises(ManifestError, match=r"0\.jpg"):
+        load_records(tmp_path / "m.csv")
