@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from difom_cache import format_table, name_device, resolve_device
 from difom_cache.errors import SettingsError
+from difom_train.benchmarks.published_costs import PublishedCost, read_published_costs
 from difom_train.inference.segmenter import TEACHER_PREFIX, StudentSegmenter, load_segmenter
 from difom_train.students.base import count_parameters
 
@@ -51,9 +52,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class CostTable:
-    """Costs of students and teachers on one device."""
+    """Costs of students and teachers on one device, and models of the literature to set them against."""
 
     costs: tuple[Cost, ...]
+    published: tuple[PublishedCost, ...] = ()
 
     def ratios(self) -> dict[str, dict[str, float]]:
         """Return student name to how many times all teachers together cost: parameters, gflops, time."""
@@ -93,11 +95,53 @@ class CostTable:
         for name, ratio in self.ratios().items():
             words = ", ".join(f"{value:.1f} x the {what}" for what, value in ratio.items())
             lines.append(f"the teachers together cost {words} of {name}")
+        for student in (cost for cost in self.costs if cost.kind == "student" and cost.gflops and self.published):
+            lines += ["", *self._render_published(student)]
         return "\n".join(lines)
+
+    def against_published(self, student: Cost) -> list[dict[str, Any]]:
+        """Return, for each published model, its cost at the student's input size and the ratios both ways."""
+        return [
+            {
+                "model": model.model,
+                "parameters_m": model.parameters_m,
+                "gflops": model.gflops_at(student.input_px),
+                "published_at_px": model.input_px,
+                "model_over_student": model.gflops_at(student.input_px) / student.gflops,
+                "student_over_model": student.gflops / model.gflops_at(student.input_px),
+                "source": model.source,
+            }
+            for model in self.published
+            if student.gflops
+        ]
+
+    def _render_published(self, student: Cost) -> list[str]:
+        rows = [["published model", "M parameters", "GFLOPs", f"x {student.name}", f"{student.name} x"]]
+        for row in self.against_published(student):
+            mark = "" if row["published_at_px"] == student.input_px else " *"
+            rows.append(
+                [
+                    row["model"],
+                    f"{row['parameters_m']:.2f}",
+                    f"{row['gflops']:.2f}{mark}",
+                    f"{row['model_over_student']:.2f}",
+                    f"{row['student_over_model']:.2f}",
+                ]
+            )
+        sources = "; ".join(dict.fromkeys(model.source for model in self.published))
+        return [
+            format_table(rows),
+            f"as published, at {student.input_px} px (* scaled by area from another size): {sources}",
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """Return the same for a program."""
-        return {"costs": [asdict(cost) for cost in self.costs], "teachers_over_student": self.ratios()}
+        students = [cost for cost in self.costs if cost.kind == "student" and cost.gflops]
+        return {
+            "costs": [asdict(cost) for cost in self.costs],
+            "teachers_over_student": self.ratios(),
+            "published": {student.name: self.against_published(student) for student in students},
+        }
 
 
 def compare_costs(
@@ -113,7 +157,8 @@ def compare_costs(
     """
     networks = [*runs, *(f"{TEACHER_PREFIX}{spec}" for spec in teachers)]
     bar = tqdm(networks, desc="timing", unit="network", disable=None)
-    return CostTable(tuple(measure_cost(network, device=device, passes=passes) for network in bar))
+    costs = tuple(measure_cost(network, device=device, passes=passes) for network in bar)
+    return CostTable(costs, read_published_costs())
 
 
 def measure_cost(network: Path | str, *, device: str = "auto", passes: int = 30) -> Cost:

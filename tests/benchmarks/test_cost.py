@@ -10,7 +10,9 @@ from torch import nn
 
 from difom_cache.errors import SettingsError
 from difom_train.benchmarks.cost import Cost, CostTable, compare_costs, count_flops, measure_cost, time_passes
+from difom_train.benchmarks.published_costs import PublishedCost, read_published_costs
 from difom_train.students.base import count_parameters
+from difom_train.students.catalogue import build_student
 from difom_train.students.saved import load_student
 
 
@@ -51,6 +53,33 @@ def test_teachers_together_are_set_against_each_student() -> None:
         "the teachers together cost 10.0 x the time, 9.0 x the parameters, 20.0 x the gflops of small" in table.render()
     )
     json.dumps(table.as_json())
+
+
+def test_published_models_are_set_against_a_student_both_ways_at_its_input_size() -> None:
+    models = (PublishedCost("A", 25.0, 4.0, 32, "paper A"), PublishedCost("B", 5.0, 4.0, 64, "paper B"))
+    table = CostTable((cost("small", "student", parameters=1_000_000, gflops=2.0, latency_p50_ms=5),), models)
+    first, second = table.as_json()["published"]["small"]
+    assert (first["gflops"], first["model_over_student"], first["student_over_model"]) == (8.0, 4.0, 0.25)
+    assert (second["gflops"], second["model_over_student"]) == (2.0, 1.0)  # a quarter of the area
+    text = table.render()
+    assert "A                       25.00    8.00     4.00     0.25" in text
+    assert "2.00 *" in text and "* scaled by area" in text and "paper A; paper B" in text
+    json.dumps(table.as_json())
+
+
+def test_published_figures_count_a_multiply_add_once_and_ours_twice() -> None:
+    """Our PraNet and U-Net++ are the networks of the table: counted here, they cost what is published of them."""
+    published = {model.model: model for model in read_published_costs()}
+    for name, model in (("pranet", published["PraNet"]), ("unet++", published["U-Net++"])):
+        student = build_student(name, weights="random", seed=0).eval()
+        assert count_flops(student, torch.rand(1, 3, 352, 352)) / 1e9 == pytest.approx(model.gflops_at(352), rel=0.02)
+        assert count_parameters(student) / 1e6 == pytest.approx(model.parameters_m, rel=0.01)
+
+
+def test_every_published_model_names_its_source() -> None:
+    models = read_published_costs()
+    assert len({model.model for model in models}) == len(models) > 10
+    assert all(model.source and model.gmacs > 0 and model.parameters_m > 0 for model in models)
 
 
 def test_what_an_onnx_teacher_does_not_tell_is_unknown_and_not_zero() -> None:

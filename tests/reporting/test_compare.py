@@ -19,6 +19,7 @@ from difom_train.reporting.compare import compare
 from difom_train.reporting.comparison import Comparison
 from difom_train.reporting.entries import load_entries
 from difom_train.reporting.gallery import choose_cases, encode_overlay, fit
+from difom_train.reporting.published import read_published
 
 
 @pytest.fixture(scope="module")
@@ -256,3 +257,9 @@ def test_cost_of_each_entry_stands_in_the_answer(runs: list[Path], tmp_path: Pat
     assert set(found.costs) == {"narrow", "a&b_<i>"}
     assert found.as_json()["costs"]["narrow"]["input_px"] == 32
     assert not [row for row in found.table.rows if row.published]
+
+
+def test_figures_of_the_authors_notebook_carry_their_remark() -> None:
+    table, source = read_published(["ETIS-LaribPolypDB"])
+    assert table["U-Net++, Polyp-DiFoM's notebook"]["ETIS-LaribPolypDB"] == {"pranet/dice": 0.519, "pranet/iou": 0.399}
+    assert "printed distillation loss is 0.0000" in source and "not PraNet's protocol" in source
