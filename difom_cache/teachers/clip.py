@@ -1,6 +1,7 @@
 """CLIP's picture side (Radford et al. 2021, arXiv:2103.00020), from transformers.
 
-Taps: `block0` and on, as the residual stream leaves the block: CLIP's last norm was trained for the class token alone.
+Taps: `block0` and on, as the residual stream leaves the block: CLIP's last norm was trained for the class token alone;
+`block0.keys` and on.
 Trained at 224 px (336 px for `large_336`); the default inputs give the 22 cells of a picture of 352 px at stride 16,
 with positions interpolated by the library.
 """
@@ -64,7 +65,12 @@ FAMILY = TokenFamily(
     std=CLIP_STD,
     licence="MIT",
     read=lambda model: TokenTaps(
-        model, model.encoder.layers, nn.Identity(), prefix_tokens=1, call={"interpolate_pos_encoding": True}
+        model,
+        model.encoder.layers,
+        nn.Identity(),
+        prefix_tokens=1,
+        key_projection=lambda block: block.self_attn.k_proj,
+        call={"interpolate_pos_encoding": True},
     ),
 )
 

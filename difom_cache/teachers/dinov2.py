@@ -1,8 +1,9 @@
 """DINOv2 (Oquab et al. 2023, arXiv:2304.07193), from transformers.
 
 Taps: `block0` and on, each after the network's final layer norm, as the authors' `get_intermediate_layers` and
-transformers' backbone do; class token kept out. The default input of 616 px is 44 x 14, twice the grid of a picture
-of 352 px at stride 16, so pooling is exact there; positions are interpolated by the library for any size.
+transformers' backbone do; `block0.keys` and on; class token kept out. The default input of 616 px is 44 x 14, twice the
+grid of a picture of 352 px at stride 16, so pooling is exact there; positions are interpolated by the library for any
+size.
 """
 
 from functools import partial
@@ -58,7 +59,13 @@ FAMILY = TokenFamily(
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,
     licence="Apache-2.0",
-    read=lambda model: TokenTaps(model, model.encoder.layer, model.layernorm, prefix_tokens=1),
+    read=lambda model: TokenTaps(
+        model,
+        model.encoder.layer,
+        model.layernorm,
+        prefix_tokens=1,
+        key_projection=lambda block: block.attention.k_proj,
+    ),
 )
 
 

@@ -1,7 +1,8 @@
 """DINOv3 (Siméoni et al. 2025, arXiv:2508.10104), from transformers; its weights are gated on the hub.
 
-Taps: `block0` and on, each after the final layer norm, class and register tokens kept out. Positions are rotary, so any
-multiple of 16 px is taken as it is; the default of 704 px is twice the grid of a picture of 352 px at stride 16.
+Taps: `block0` and on, each after the final layer norm; `block0.keys` and on; class and register tokens kept out.
+Positions are rotary, so any multiple of 16 px is taken as it is; the default of 704 px is twice the grid of a picture of
+352 px at stride 16.
 """
 
 from functools import partial
@@ -17,6 +18,7 @@ from difom_cache.teachers.transformers_weights import Family
 
 PATCH_PX = 16
 REGISTERS = 4
+GATED = {"use_gated_mlp": True, "hidden_act": "silu"}  # SwiGLU
 
 
 def _config(width: int, depth: int, heads: int, mlp: int, **further: Any) -> DINOv3ViTConfig:
@@ -39,11 +41,11 @@ FAMILY = TokenFamily(
         prefix="",
         configs={
             "small": partial(_config, 384, 12, 6, 1536),
-            "small_plus": partial(_config, 384, 12, 6, 1536, use_gated_mlp=True),
+            "small_plus": partial(_config, 384, 12, 6, 1536, **GATED),
             "base": partial(_config, 768, 12, 12, 3072),
             "large": partial(_config, 1024, 24, 16, 4096),
-            "huge_plus": partial(_config, 1280, 32, 20, 5120, use_gated_mlp=True),
-            "7b": partial(_config, 4096, 40, 32, 8192, use_gated_mlp=True, query_bias=False, value_bias=False),
+            "huge_plus": partial(_config, 1280, 32, 20, 5120, **GATED),
+            "7b": partial(_config, 4096, 40, 32, 8192, query_bias=False, value_bias=False, **GATED),
             "tiny": partial(_config, 32, 4, 2, 64),
         },
         repositories={
@@ -69,7 +71,13 @@ FAMILY = TokenFamily(
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,
     licence="DINOv3 License",
-    read=lambda model: TokenTaps(model, model.model.layer, model.norm, prefix_tokens=1 + REGISTERS),
+    read=lambda model: TokenTaps(
+        model,
+        model.model.layer,
+        model.norm,
+        prefix_tokens=1 + REGISTERS,
+        key_projection=lambda block: block.attention.k_proj,
+    ),
 )
 
 

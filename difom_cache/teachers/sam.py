@@ -1,6 +1,6 @@
 """Segment Anything's image encoder (Kirillov et al. 2023, arXiv:2304.02643), from segment-anything itself.
 
-Taps: `block0` and on (the tokens after a block), and `neck` (the 256-channel embedding). Four
+Taps: `block0` and on (the tokens after a block), `block0.keys` and on, and `neck` (the 256-channel embedding). Four
 blocks attend over the whole picture, the others over windows of 14 x 14; the third of the four is a default tap.
 `--weights` takes Meta's `.pth`, any checkpoint of the same shape such as MedSAM's, or a folder of transformers' SAM.
 """
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from difom_cache.errors import WeightsError
 from difom_cache.teachers import buffers
 from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherOrder, choose_variant
+from difom_cache.teachers.block_taps import KEYS, block_number, block_taps, is_keys
 from difom_cache.teachers.hub import locate
 from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
 from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, Triple, check_input_px
@@ -72,26 +73,42 @@ class SamTaps(TapNetwork):
     def __init__(self, encoder: ImageEncoderViT) -> None:
         super().__init__()
         self.image_encoder = encoder
+        self.key_projections = nn.ModuleDict()
 
     def keep(self, taps: tuple[str, ...]) -> None:
         """Give these taps from now on, and drop the blocks after the deepest."""
         super().keep(taps)
         if "neck" not in taps:
-            deepest = max(int(tap.removeprefix("block")) for tap in taps)
+            deepest = max(block_number(tap) for tap in taps)
             self.image_encoder.blocks = self.image_encoder.blocks[: deepest + 1]
             self.image_encoder.neck = nn.Identity()
+        for tap in filter(is_keys, taps):
+            number = block_number(tap)
+            self.key_projections[str(number)] = _key_projection(self.image_encoder.blocks[number].attn.qkv)
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         """Return the map (B, C, h, w) of each kept tap, of normalised pixels (B, 3, S, S)."""
         x = self.image_encoder.patch_embed(pixels) + self.image_encoder.pos_embed  # (B, h, w, C)
         maps = {}
         for number, block in enumerate(self.image_encoder.blocks):
+            if f"block{number}{KEYS}" in self.taps:  # of the whole picture, also where the block attends over windows
+                keys = self.key_projections[str(number)](block.norm1(x))
+                maps[f"block{number}{KEYS}"] = keys.permute(0, 3, 1, 2)
             x = block(x)
             if f"block{number}" in self.taps:
                 maps[f"block{number}"] = x.permute(0, 3, 1, 2)
         if "neck" in self.taps:
             maps["neck"] = self.image_encoder.neck(x.permute(0, 3, 1, 2))
         return maps
+
+
+def _key_projection(qkv: nn.Linear) -> nn.Linear:
+    """Return the part of a block's projection that makes keys: the middle third of its rows."""
+    width = qkv.in_features
+    keys = nn.utils.skip_init(nn.Linear, width, width)
+    keys.weight.data.copy_(qkv.weight[width : 2 * width])
+    keys.bias.data.copy_(qkv.bias[width : 2 * width])
+    return keys
 
 
 def build(order: TeacherOrder) -> NetworkTeacher:
@@ -246,7 +263,7 @@ def describe() -> list[Description]:
 
 def native_taps(variant: Variant) -> dict[str, NativeTap]:
     """Return every place that this variant can be read at."""
-    blocks = {f"block{i}": NativeTap(f"block{i}", variant.width, PATCH_PX) for i in range(variant.depth)}
+    blocks = block_taps(variant.depth, variant.width, PATCH_PX)
     return blocks | {"neck": NativeTap("neck", variant.neck_channels, PATCH_PX)}
 
 

@@ -1,4 +1,4 @@
-"""Maps from a vision transformer of transformers: the patch tokens after chosen blocks, laid out as a grid."""
+"""Maps from a vision transformer of transformers: patch tokens after chosen blocks, or their keys, laid out as a grid."""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -8,20 +8,22 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherOrder, choose_variant
+from difom_cache.teachers.base import Description, TapRequest, TeacherOrder, choose_variant
+from difom_cache.teachers.block_taps import block_number, block_taps, is_keys
 from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
 from difom_cache.teachers.preprocess import Triple, check_input_px
 from difom_cache.teachers.transformers_weights import Family, count_parameters, load_part
 
 
 class TokenTaps(TapNetwork):
-    """A transformer read after chosen blocks: `block0` is the tokens after the first.
+    """A transformer read after chosen blocks: `block0` is the tokens after the first, `block0.keys` its keys.
 
     Args:
         model: runs `blocks` one after the other.
         blocks: the model's own list of blocks.
         norm: applied to the tokens of every tap; `nn.Identity()` for none.
         prefix_tokens: class and register tokens in front of the patches, which never enter the map.
+        key_projection: gives that of a block; taps of keys go through no norm.
         call: further arguments of the model's forward.
     """
 
@@ -31,6 +33,7 @@ class TokenTaps(TapNetwork):
         blocks: nn.ModuleList,
         norm: nn.Module,
         prefix_tokens: int,
+        key_projection: Callable[[Any], nn.Module],
         call: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -38,6 +41,7 @@ class TokenTaps(TapNetwork):
         self.blocks = blocks
         self.norm = norm
         self.prefix_tokens = prefix_tokens
+        self.key_projection = key_projection
         self.call = dict(call or {})
 
     def keep(self, taps: tuple[str, ...]) -> None:
@@ -51,21 +55,22 @@ class TokenTaps(TapNetwork):
         tokens: dict[str, Tensor] = {}
         with ExitStack() as hooks:  # the model's own `hidden_states` would hold every block's tokens to the end
             for tap in self.taps:
-                hook = self.blocks[block_number(tap)].register_forward_hook(partial(_hold, tokens, tap))
-                hooks.enter_context(hook)
+                block = self.blocks[block_number(tap)]
+                place = self.key_projection(block) if is_keys(tap) else block
+                hooks.enter_context(place.register_forward_hook(partial(_hold, tokens, tap)))
             self.model(pixels, **self.call)
-        return {tap: self._as_map(tokens[tap]) for tap in self.taps}
+        return {tap: self._as_map(tokens[tap] if is_keys(tap) else self.norm(tokens[tap])) for tap in self.taps}
 
     def _as_map(self, tokens: Tensor) -> Tensor:
-        patches = self.norm(tokens)[:, self.prefix_tokens :]  # (B, h*w, C)
+        patches = tokens[:, self.prefix_tokens :]  # (B, h*w, C)
         side = round(patches.shape[1] ** 0.5)
         return patches.transpose(1, 2).unflatten(2, (side, side))  # (B, C, h, w)
 
 
 def _hold(
-    tokens: dict[str, Tensor], tap: str, block: nn.Module, given: Any, output: Tensor | tuple[Tensor, ...]
+    tokens: dict[str, Tensor], tap: str, place: nn.Module, given: Any, output: Tensor | tuple[Tensor, ...]
 ) -> None:
-    """Put a block's output down under `tap` (a hook; some releases of transformers give a tuple)."""
+    """Put a module's output down under `tap` (a hook; some releases of transformers give a tuple)."""
     tokens[tap] = output[0] if isinstance(output, tuple) else output
 
 
@@ -108,7 +113,7 @@ def build_tokens(tokens: TokenFamily, order: TeacherOrder) -> NetworkTeacher:
         input_px=input_px,
         mean=tokens.mean,
         std=tokens.std,
-        native=token_taps(config.num_hidden_layers, config.hidden_size, config.patch_size),
+        native=block_taps(config.num_hidden_layers, config.hidden_size, config.patch_size),
         default_taps=default_token_taps(config.num_hidden_layers),
         packages=("transformers",),
         licence=tokens.licence,
@@ -130,23 +135,13 @@ def describe_tokens(tokens: TokenFamily) -> list[Description]:
                 is_default=variant == tokens.default_variant,
                 parameters=count_parameters(tokens.family, variant),
                 input_px=tokens.input_px.get(variant, tokens.usual_input_px),
-                native=token_taps(config.num_hidden_layers, config.hidden_size, config.patch_size),
+                native=block_taps(config.num_hidden_layers, config.hidden_size, config.patch_size),
                 default_taps=default_token_taps(config.num_hidden_layers),
                 repository=tokens.family.repositories[variant],
                 licence=tokens.licence,
             )
         )
     return found
-
-
-def block_number(tap: str) -> int:
-    """Return 11 for "block11"."""
-    return int(tap.removeprefix("block"))
-
-
-def token_taps(depth: int, channels: int, patch_px: int) -> dict[str, NativeTap]:
-    """Return the native taps of a transformer of `depth` blocks."""
-    return {f"block{i}": NativeTap(f"block{i}", channels, patch_px) for i in range(depth)}
 
 
 def default_token_taps(depth: int) -> tuple[TapRequest, ...]:

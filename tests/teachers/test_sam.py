@@ -1,17 +1,27 @@
+from functools import partial
+
 import pytest
 import torch
 from parity import check_parity
 from safetensors.torch import save_file
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from segment_anything.modeling.image_encoder import window_partition, window_unpartition
 from torch import Tensor, nn
 
 from difom_cache.errors import WeightsError
 from difom_cache.teachers.catalogue import build_teacher
-from difom_cache.teachers.sam import VARIANTS, load_weights, plain_encoder
+from difom_cache.teachers.sam import VARIANTS, SamTaps, load_weights, plain_encoder
 from difom_cache.teachers.sam_attention import FusedAttention
 from difom_cache.teachers.weights import digest_tensors, fill_random
 
-EVERY_TAP = ("block0@native", "block2@native", "block3@native", "neck@native")
+EVERY_TAP = (
+    "block0@native",
+    "block2@native",
+    "block3@native",
+    "neck@native",
+    "block1.keys@native",
+    "block3.keys@native",
+)
 
 
 def library_encoder(name: str = "tiny") -> ImageEncoderViT:
@@ -26,10 +36,26 @@ def read_library(encoder: ImageEncoderViT, pixels: Tensor) -> dict[str, Tensor]:
         block.register_forward_hook(lambda _, __, out, i=i: maps.update({f"block{i}": out.permute(0, 3, 1, 2)}))
         for i, block in enumerate(encoder.blocks)
     ]
+    hooks += [
+        block.register_forward_hook(partial(keep_keys, maps, f"block{i}.keys"))
+        for i, block in enumerate(encoder.blocks)
+    ]
     maps["neck"] = encoder(pixels)
     for hook in hooks:
         hook.remove()
     return maps
+
+
+def keep_keys(maps: dict[str, Tensor], tap: str, block: nn.Module, given: tuple[Tensor], _: Tensor) -> None:
+    """Put down what the library's attention splits off as keys, put together again from its windows."""
+    x = block.norm1(given[0])
+    size = x.shape[1:3]
+    windows, padded = window_partition(x, block.window_size) if block.window_size else (x, size)
+    heads = block.attn.num_heads  # (3, B, heads, h*w, c), as Attention.forward has it
+    qkv = block.attn.qkv(windows).reshape(len(windows), -1, 3, heads, x.shape[-1] // heads).permute(2, 0, 3, 1, 4)
+    keys = qkv[1].transpose(1, 2).reshape(windows.shape)
+    keys = window_unpartition(keys, block.window_size, padded, size) if block.window_size else keys
+    maps[tap] = keys.permute(0, 3, 1, 2)
 
 
 def whole_sam(encoder: ImageEncoderViT) -> Sam:
@@ -108,10 +134,33 @@ def test_weights_saved_in_every_format_equal_the_librarys_own_forward(saved):
     assert teacher.spec.weights_source == str(saved)
 
 
+def test_keys_of_a_block_with_windows_are_those_of_the_whole_picture():
+    encoder = ImageEncoderViT(
+        img_size=80,
+        embed_dim=32,
+        depth=2,
+        num_heads=2,
+        out_chans=32,
+        window_size=3,
+        global_attn_indexes=(1,),
+        use_rel_pos=True,
+    )
+    fill_random(encoder, "windows")
+    pixels = torch.rand(2, 3, 80, 80)
+    with torch.no_grad():
+        expected = read_library(encoder, pixels)
+        taps = SamTaps(encoder)
+        taps.keep(("block0.keys", "block1.keys"))
+        for tap, keys in taps(pixels).items():
+            torch.testing.assert_close(keys, expected[tap])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit_b"])
 def test_the_base_size_equals_the_librarys_own_forward(name):
-    check_parity(build_teacher(f"sam:{name}", weights="random"), library_encoder(name), read_library, count=1)
+    taps = ("neck@16", "block8@32", "block9.keys@16")  # the last over windows
+    teacher = build_teacher(f"sam:{name}", weights="random", taps=taps)
+    check_parity(teacher, library_encoder(name), read_library, count=1)
 
 
 @pytest.mark.parametrize("windows", [0, 14])

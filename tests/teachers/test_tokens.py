@@ -30,18 +30,45 @@ def library_model(name: str, variant: str = "tiny", *, backbone: bool = True):
 
 
 def read_library(model, pixels: Tensor) -> dict[str, Tensor]:
-    """Return the library's maps: the backbone's feature maps, or CLIP's hidden states without the class token."""
+    """Return the library's maps: the backbone's feature maps, or CLIP's hidden states without the class token; keys."""
+    keys: dict[str, Tensor] = {}
+    projections = [module for place, module in model.named_modules() if place.endswith("k_proj")]
+    hooks = [p.register_forward_hook(lambda _, __, out, i=i: keys.update({i: out})) for i, p in enumerate(projections)]
     if hasattr(model, "out_features"):
-        return {f"block{i}": feature for i, feature in enumerate(model(pixels).feature_maps)}
-    states = model(pixels, output_hidden_states=True, interpolate_pos_encoding=True).hidden_states[1:]
-    side = round((states[0].shape[1] - 1) ** 0.5)
-    return {f"block{i}": s[:, 1:].mT.unflatten(2, (side, side)) for i, s in enumerate(states)}
+        maps = {f"block{i}": feature for i, feature in enumerate(model(pixels).feature_maps)}
+    else:
+        states = model(pixels, output_hidden_states=True, interpolate_pos_encoding=True).hidden_states[1:]
+        side = round((states[0].shape[1] - 1) ** 0.5)
+        maps = {f"block{i}": s[:, 1:].mT.unflatten(2, (side, side)) for i, s in enumerate(states)}
+    for hook in hooks:
+        hook.remove()
+    side = maps["block0"].shape[-1]
+    return maps | {f"block{i}.keys": k[:, -side * side :].mT.unflatten(2, (side, side)) for i, k in keys.items()}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_block_equals_the_librarys_own_forward(name):
     teacher = build_teacher(f"{name}:tiny", weights="random", taps=[f"block{i}@native" for i in range(4)])
     check_parity(teacher, library_model(name), read_library)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_keys_are_what_the_librarys_attention_projects(name):
+    teacher = build_teacher(
+        f"{name}:tiny", weights="random", taps=["block1.keys@native", "block3.keys@16", "block2@16"]
+    )
+    check_parity(teacher, library_model(name), read_library)
+
+
+def test_blocks_after_the_deepest_keys_are_not_run():
+    assert len(build_teacher("dinov2:tiny", weights="random", taps=["block1.keys@16"]).network.blocks) == 2
+
+
+def test_the_gated_sizes_of_dinov3_gate_with_silu():
+    # arXiv:2508.10104, table 2 (SwiGLU); a file of weights brings no configuration that could say so
+    gated = {variant: make() for variant, make in dinov3.FAMILY.family.configs.items() if make().use_gated_mlp}
+    assert set(gated) == {"small_plus", "huge_plus", "7b"}
+    assert {config.hidden_act for config in gated.values()} == {"silu"}
 
 
 @pytest.mark.slow
