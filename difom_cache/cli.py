@@ -1,5 +1,6 @@
 """The command `difom-cache`. Options become arguments here; the work is done in the rooms that are imported late."""
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -65,11 +66,12 @@ def extract(
     runs: Annotated[int, typer.Option(help="Training runs, for the estimate.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the estimate.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Go on where the disk looks too small.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Others may enter the folder of stored pictures.")] = False,
 ) -> None:
     """Run teachers once over augmented views and keep their features; the same command again goes on where it stopped."""
     from difom_cache.extraction.run import extract as run
 
-    run(
+    report = run(
         teacher=teacher,
         data=data,
         cache=cache,
@@ -98,7 +100,11 @@ def extract(
         runs=runs,
         dry_run=dry_run,
         force=force,
+        public=public,
     )
+    if any(report.left_blocks.values()):
+        print("blocks of this run are missing still: run the same command again", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 def probe(config: "ProbeConfig") -> None:

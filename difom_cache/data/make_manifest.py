@@ -13,7 +13,7 @@ from difom_cache.data.manifest import Record, load_records, write_manifest, writ
 from difom_cache.data.mask_levels import MaskLevels, parse_levels
 from difom_cache.data.montage import draw_montage
 from difom_cache.errors import SettingsError
-from difom_cache.store.atomic import draft_of, write_atomic
+from difom_cache.store.atomic import draft_of, make_private_folder, write_atomic
 
 
 def make_manifest(
@@ -65,6 +65,7 @@ def make_manifest(
 
 def write_masks(records: list[Record], folder: Path, levels: MaskLevels) -> list[Record]:
     """Write the masks of `records` as black and white, polyp where `levels` says, and return records of these masks."""
+    make_private_folder(folder)
     said = []
     for number, record in enumerate(records):
         if record.mask is None:

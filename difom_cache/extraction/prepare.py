@@ -52,7 +52,9 @@ class ColumnChoices:
     batch: int | None = None
 
 
-def prepare_pictures(cache: Path, *, picture_px: int, pads: bool, rows: int, dry: bool) -> ColumnWork:
+def prepare_pictures(
+    cache: Path, *, picture_px: int, pads: bool, rows: int, dry: bool, public: bool = False
+) -> ColumnWork:
     """Return the column of stored views, with its identity written unless `dry`.
 
     A column that is complete already is taken as it is, whatever library versions made it.
@@ -72,7 +74,7 @@ def prepare_pictures(cache: Path, *, picture_px: int, pads: bool, rows: int, dry
         if len(read_markers(cache, there, skip_unreadable=True)) == there.blocks:
             identity |= {"libraries": held["libraries"]}
     column = pictures_column(identity, rows)
-    return ColumnWork(column, identity if dry else create_column(cache, column, identity), None)
+    return ColumnWork(column, identity if dry else create_column(cache, column, identity, public=public), None)
 
 
 def prepare_teacher(

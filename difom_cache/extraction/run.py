@@ -53,7 +53,8 @@ DEFAULT_EPOCHS = 75  # the paper's, for the sentence on teacher passes saved
 
 @dataclass
 class ExtractReport:
-    """What a run did: the estimate it began with, seconds by column and stage, blocks computed, found and missing."""
+    """What a run did: the estimate it began with, seconds by column and stage, blocks computed, missing, and missing
+    of this run's own part (`left_blocks`), which is a failure."""
 
     cache: Path
     estimate: Estimate
@@ -62,6 +63,7 @@ class ExtractReport:
     views: Counter[str] = field(default_factory=Counter)
     computed_blocks: Counter[str] = field(default_factory=Counter)
     missing_blocks: dict[str, int] = field(default_factory=dict)
+    left_blocks: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -99,6 +101,7 @@ def extract(
     runs: int = 1,
     dry_run: bool = False,
     force: bool = False,
+    public: bool = False,
     quiet: bool = False,
 ) -> ExtractReport:
     """Run teachers once over augmented views of a data set and keep their features; finish what an earlier run began.
@@ -132,11 +135,16 @@ def extract(
         runs: training runs, for the estimate.
         dry_run: stop after the estimate.
         force: go on where the disk looks too small.
+        public: let everybody enter the folder of stored pictures, as far as the umask allows.
         quiet: print nothing.
 
     Raises:
         DifomError: whatever the user can mend, in one line.
     """
+    refuse_too_small(
+        {"--views": views, "--input-size": input_size, "--batch-size": batch_size, "--workers": workers}
+        | {"--epochs": epochs, "--runs": runs}
+    )
     folder, chosen_device = Path(cache), str(resolve_device(device))
     say = (lambda text: None) if quiet else print
     records = load_records(Path(data), unlabelled=unlabelled, splits=tuple(split), limit=limit)
@@ -163,7 +171,9 @@ def extract(
     works = []
     if pictures:
         pads = not view_plan.wholly_valid
-        works.append(prepare_pictures(folder, picture_px=input_size, pads=pads, rows=len(rows), dry=dry_run))
+        works.append(
+            prepare_pictures(folder, picture_px=input_size, pads=pads, rows=len(rows), dry=dry_run, public=public)
+        )
     choices = ColumnChoices(codec=codec, batch=batch_size)
     works += [prepare_teacher(folder, order, choices, rows, dry=dry_run) for order in orders]
 
@@ -188,8 +198,20 @@ def extract(
         for work in works:
             compute_column(folder, work, missing[work.column.folder], rows, executor, report, quiet=quiet)
     finish_columns(folder, works, report)
+    report.left_blocks = {work.column.folder: find_missing(folder, work, part, repair=False) for work in works}
     say(format_rates(report))
     return report
+
+
+def refuse_too_small(numbers: dict[str, int | None]) -> None:
+    """Raise where a number that counts something is below one, before it decides what a cache contains.
+
+    Raises:
+        SettingsError: names the option.
+    """
+    for option, number in numbers.items():
+        if number is not None and number < 1:
+            raise SettingsError(f"{option}: expected at least 1, found {number}")
 
 
 def open_executor_elsewhere(engine: str, options: EngineOptions) -> AbstractContextManager[Executor | None]:

@@ -23,6 +23,7 @@ from difom_cache.files import open_plain, read_plain
 STALE_AFTER_S = 24 * 3600  # a temporary file of another host is taken for abandoned after a day
 _TEMP = re.compile(r"^\.tmp-(?P<host>[^~]*)~(?P<pid>\d+)~[0-9a-f]+~")
 _NAME_BYTES = 100
+_PRIVATE_MODE = 0o750
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 _NO_ROOM = {*_FULL, errno.EACCES, errno.EPERM}
@@ -196,6 +197,15 @@ def _make_folder(folder: Path) -> None:
     _sync_folder(folder.parent)
 
 
+def make_private_folder(folder: Path) -> None:
+    """Make `folder` exist; a new one is for its owner and, as far as the umask allows, the group to enter."""
+    with _explained(folder):
+        _make_folder(folder.parent)
+        if not folder.is_dir():
+            folder.mkdir(exist_ok=True, mode=_PRIVATE_MODE)
+            _sync_folder(folder.parent)
+
+
 def _temp_name(name: str) -> str:
     host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())
     ending = os.fsencode(name)[-_NAME_BYTES:].decode(
@@ -206,7 +216,7 @@ def _temp_name(name: str) -> str:
 
 def _write_synced(temp: Path, parts: Iterable[bytes | memoryview]) -> FileDigest:
     sha256, file_bytes = hashlib.sha256(), 0
-    descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # less what the umask takes
     try:
         for part in parts:
             view = memoryview(part).cast("B")

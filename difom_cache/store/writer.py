@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.store.atomic import FileDigest, keep, write_once
+from difom_cache.store.atomic import FileDigest, keep, make_private_folder, write_once
 from difom_cache.store.identity import Identity, fix_identity
 from difom_cache.store.layout import (
     PICTURES,
@@ -102,8 +102,13 @@ def describe_rows(cache: Path, identity: Identity) -> dict[Path, bytes]:
     return described
 
 
-def create_column(cache: Path, column: Column, identity: Identity) -> Identity:
-    """Make `cache` ready for the blocks of `column`, or refuse when the column holds something else."""
+def create_column(cache: Path, column: Column, identity: Identity, *, public: bool = False) -> Identity:
+    """Make `cache` ready for the blocks of `column`, or refuse when the column holds something else.
+
+    A new folder of pictures may be entered by its owner and group alone, unless `public`: they show patients.
+    """
+    if column.folder == PICTURES and not public:
+        make_private_folder(cache / PICTURES)
     name = Path(column.folder).name
     held = fix_identity(
         cache / column.folder,

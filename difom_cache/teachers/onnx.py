@@ -7,6 +7,7 @@ Default taps: every map the graph gives out (one channel means logits, kept at s
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -27,12 +28,12 @@ from difom_cache.teachers.weights import read_json
 try:
     import onnx
     import onnxruntime
-    from google.protobuf.message import DecodeError
 except ImportError as err:
     raise SettingsError("onnx: teachers need onnx and onnxruntime; install difom[onnx]") from err
 
 LOGITS_STRIDE = 2
 INNER_STRIDES = (8, 16, 32)
+LARGEST_PX = 1 << 14
 STRIDES = (LOGITS_STRIDE, 4, *INNER_STRIDES)
 
 
@@ -122,8 +123,9 @@ def read_model(path: Path) -> Any:
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)
-    except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as err:
-        raise WeightsError(f"{path}: not a whole ONNX file ({str(err).splitlines()[0][:120]})") from err
+    except Exception as err:  # parser and checker raise what a garbled file leads them to
+        line = (str(err).splitlines() or [type(err).__name__])[0][:120]
+        raise WeightsError(f"{path}: not a whole ONNX file ({line})") from err
     return model
 
 
@@ -135,16 +137,22 @@ def read_preprocessing(path: Path) -> Preprocessing:
     for key in held:
         if key not in known:
             raise SettingsError(f"{beside}: {name_nearest('setting', key, known)}")
+    size, logits = held.get("size"), held.get("logits")
+    if size is not None and (type(size) is not int or not 1 <= size <= LARGEST_PX):
+        raise SettingsError(f"{beside}: size must be a whole number of px up to {LARGEST_PX}, found {size!r}")
+    if logits is not None and not (isinstance(logits, list) and all(isinstance(name, str) for name in logits)):
+        raise SettingsError(f"{beside}: logits must be a list of outputs' names, found {logits!r}")
     return Preprocessing(
-        size=held.get("size"),
+        size=size,
         mean=_triple(held.get("mean", IMAGENET_MEAN), "mean", beside),
         std=_triple(held.get("std", IMAGENET_STD), "std", beside),
-        logits=tuple(held["logits"]) if "logits" in held else None,
+        logits=None if logits is None else tuple(logits),
     )
 
 
 def _triple(values: Any, key: str, path: Path | None) -> Triple:
-    numbers = isinstance(values, list | tuple) and len(values) == 3 and all(isinstance(v, int | float) for v in values)
+    numbers = isinstance(values, list | tuple) and all(type(v) in (int, float) and math.isfinite(v) for v in values)
+    numbers = numbers and len(values) == 3
     if not numbers or (key == "std" and min(values) <= 0):
         raise SettingsError(f"{path}: {key} must be three numbers for pixels in [0, 1], found {values!r}")
     return float(values[0]), float(values[1]), float(values[2])
@@ -155,6 +163,10 @@ def _input_shape(model: Any, path: Path) -> tuple[str, int | None, int | None]:
     held = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in held]
     dims = [d.dim_value or None for d in inputs[0].type.tensor_type.shape.dim] if len(inputs) == 1 else []
+    kind = inputs[0].type.tensor_type.elem_type if inputs else None
+    if len(inputs) == 1 and kind != onnx.TensorProto.FLOAT:
+        name = onnx.TensorProto.DataType.Name(kind).lower() if kind in onnx.TensorProto.DataType.values() else kind
+        raise TeacherError(f"{path}: its input {inputs[0].name!r} takes {name}, expected float (32 bits); export it so")
     if len(dims) != 4 or dims[1] not in (3, None) or dims[2] != dims[3]:
         found = ", ".join(value.name for value in inputs)
         raise TeacherError(f"{path}: expected one input of shape (B, 3, S, S), found {found} {dims}")
@@ -178,13 +190,13 @@ def probe_shapes(model: Any, input_name: str, input_px: int, batch: int, path: P
     The graph is run once on grey pixels, since free sizes defeat shape inference.
     """
     names = [name for node in model.graph.node for name in node.output if name]
-    session = open_session(_with_outputs(model, names), torch.device("cpu"))
     try:
+        session = open_session(_with_outputs(model, names), torch.device("cpu"))
         grey = np.zeros((batch, 3, input_px, input_px), np.float32)
         values = session.run(names, {input_name: grey})
     except Exception as err:  # onnxruntime's errors share no family
         line = str(err).splitlines()[0][:160]
-        raise TeacherError(f"onnx:{path} cannot take an input of {input_px} px: {line}") from err
+        raise TeacherError(f"onnx:{path} cannot be run on an input of {input_px} px: {line}") from err
     shapes = {}
     for name, value in zip(names, values, strict=True):
         if isinstance(value, np.ndarray) and value.dtype in (np.float32, np.float16) and value.ndim == 4:

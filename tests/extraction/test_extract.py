@@ -283,3 +283,20 @@ def test_a_feature_that_cannot_be_coded_names_record_view_and_tap(
     for part in ("dinov2/block", f"record {record}", f"view {view}", "channel 5", said):
         assert part in str(caught.value)
     assert not list((tmp_path / "feats/teachers/dinov2/ticks").glob("*"))
+
+
+@pytest.mark.parametrize("option", ["views", "input_size", "batch_size", "workers", "epochs", "runs"])
+@pytest.mark.parametrize("number", [-3, 0])
+def test_a_number_below_one_is_refused_before_anything_is_written(data: Path, tmp_path: Path, option: str, number: int):
+    flag = "--" + option.replace("_", "-")
+    with pytest.raises(SettingsError, match=f"{flag}: expected at least 1, found {number}"):
+        extract(data=data, cache=tmp_path / "feats", **{**SMALL, option: number})
+    assert not (tmp_path / "feats").exists()
+
+
+def test_a_run_that_leaves_blocks_of_its_own_part_missing_says_so(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("difom_cache.extraction.run.run_jobs", lambda jobs, executor: iter(()))
+    report = extract(data=data, cache=tmp_path / "feats", **SMALL, part="1/2")
+    assert sorted(report.left_blocks["teachers/dinov2"]) == [0, 2]  # every second of three blocks

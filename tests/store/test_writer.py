@@ -13,6 +13,7 @@ from small_cache import (
     Shape,
     draw_arrays,
     identity_of,
+    pictures_identity,
     start_small_cache,
     teacher_identity,
     write_small_block,
@@ -195,3 +196,19 @@ def test_a_last_block_of_one_row_reads_back(tmp_path: Path) -> None:
     small = write_small_cache(tmp_path, shape)
     assert small.columns["pictures"].range_of(1) == (11, 12)
     np.testing.assert_array_equal(open_cache(tmp_path).gather([11])["image"], small.arrays["image"][[11]])
+
+
+@pytest.mark.parametrize(("umask", "file_mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_follow_the_umask_and_pictures_are_for_the_group_at_most(
+    tmp_path: Path, umask: int, file_mode: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        small = write_small_cache(tmp_path / "feats")
+        create_column(tmp_path / "public", small.columns["pictures"], pictures_identity(), public=True)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in small.path.rglob("*") if path.is_file()} == {file_mode}
+    assert (small.path / "pictures").stat().st_mode & 0o777 == 0o750 & ~umask
+    assert (small.path / "teachers").stat().st_mode & 0o777 == 0o777 & ~umask
+    assert (tmp_path / "public" / "pictures").stat().st_mode & 0o777 == 0o777 & ~umask

@@ -3,6 +3,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -159,3 +160,44 @@ def test_the_trained_segmenter_finds_the_polyp():
         found = teacher.features(pixels)["logits"] > 0
         dice.append(float(2 * (found & truth).sum() / (found.sum() + truth.sum())))
     assert sum(dice) / len(dice) > 0.5
+
+
+def edit(file: Path, change) -> str:
+    model = onnx.load(file)
+    change(model)
+    Path(file).write_bytes(model.SerializeToString())
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", onnx.TensorProto.UINT8), "takes uint8"),
+        (lambda m: setattr(m.opset_import[0], "version", 99), "Net.onnx"),
+        (lambda m: setattr(m, "ir_version", 99), "Net.onnx"),
+        (lambda m: setattr(m.graph.node[0], "op_type", "Nothing"), "Net.onnx"),
+        (lambda m: m.graph.input.pop(), "Net.onnx"),
+    ],
+)
+def test_a_graph_that_cannot_be_run_is_refused_in_one_line(file, change, line):
+    with pytest.raises((TeacherError, WeightsError), match=line):
+        build_teacher(f"onnx:{edit(file, change)}@64", picture_px=64)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('{"mean": [NaN, 0, 0]}', "mean must be three numbers"),
+        ('{"std": [1, 1, Infinity]}', "std must be three numbers"),
+        ('{"mean": [true, 0, 0]}', "mean must be three numbers"),
+        ('{"size": "64"}', "size must be a whole number"),
+        ('{"size": -64}', "size must be a whole number"),
+        ('{"size": 1e99}', "size must be a whole number"),
+        ('{"logits": 3}', "logits must be a list"),
+        ('{"logits": [3]}', "logits must be a list"),
+    ],
+)
+def test_settings_beside_a_file_that_cannot_be_are_named(file, text, line):
+    Path(f"{file}.json").write_text(text)
+    with pytest.raises(SettingsError, match=rf"Net\.onnx\.json: {line}"):
+        build_teacher(f"onnx:{file}@64", picture_px=64)
