@@ -68,6 +68,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` lo
     from difom_cache.views.replay import replay_image as replay_image
     from difom_cache.views.replay import replay_mask as replay_mask
     from difom_cache.views.replay import replay_valid as replay_valid
+    from difom_cache.views.warp import warp_view as warp_view
 
 __version__ = "0.1.0"
 
@@ -129,6 +130,7 @@ __all__ = [
     "show",
     "torch_threads",
     "verify",
+    "warp_view",
     "write_atomic",
     "write_manifest",
     "write_random_cache",
@@ -192,6 +194,7 @@ _HOMES = {
     "show": "maintenance.show",
     "torch_threads": "hardware",
     "verify": "maintenance.verify",
+    "warp_view": "views.warp",
     "write_atomic": "store.atomic",
     "write_manifest": "data.manifest",
     "write_random_cache": "benchmarks.random_cache",

@@ -188,9 +188,9 @@ def verify(
     cache: CachePath = Path("feats"),
     recompute: Annotated[int, typer.Option(help="Random views to encode again and compare.")] = 0,
     equivariance: Annotated[
-        bool, typer.Option("--equivariance", help="What mirroring cached maps would cost.")
+        bool, typer.Option("--equivariance", help="What warping cached maps to other views would cost.")
     ] = False,
-    data: Annotated[Path, typer.Option(help="Where the pictures are, for the two options above.")] = Path("data"),
+    data: Annotated[Path, typer.Option(help="Where the pictures are, for --recompute.")] = Path("data"),
     teacher: Annotated[list[str] | None, typer.Option(help="NAME[:VARIANT][@PX] of teachers to compare.")] = None,
     weights: Annotated[str, typer.Option(help="hub, random, or a path.")] = "hub",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",

@@ -14,6 +14,7 @@ from difom_cache.errors import (
     DifomError,
 )
 from difom_cache.files import explain
+from difom_cache.maintenance.equivariance import VIEWS, compare_warped
 from difom_cache.maintenance.recompute import compare_live, orders_of
 from difom_cache.maintenance.rows import MEND, check_rows, restore_rows
 from difom_cache.maintenance.verify_report import VerifyReport
@@ -59,8 +60,9 @@ def verify(
         cache: its folder.
         recompute: so many random views are rendered and encoded again and compared with what is stored; the heads of
             a probe are fitted again, and their logits of so many views compared.
-        equivariance: also compare mirrored cached maps with maps of mirrored pictures.
-        data: where the pictures are, for the two options above.
+        equivariance: compare maps of view 0, warped to other views by their known geometry, with those views' own maps;
+            with `recompute` also mirrored cached maps with live maps of mirrored pictures.
+        data: where the pictures are, for `recompute`.
         teacher: how to build the teachers (`NAME[:VARIANT][@PX]`); by default as their identities say.
         weights: of those teachers.
         device: they run on.
@@ -71,6 +73,7 @@ def verify(
     Raises:
         CacheFormatError: there is no cache.
         CacheDamagedError: `repair` where records.csv is damaged; a comparison with teachers of a damaged cache.
+        CacheIncompleteError: `equivariance` of a cache of views 0 alone.
         CacheIdentityError: `data` are not those of the cache.
         EngineError: the teacher built here is not the one that filled the cache.
     """
@@ -89,10 +92,12 @@ def verify(
         for label, held in opened.teachers.items() if recompute else ():
             if "probe" in held and (not teacher or label in teacher):
                 compare_probe(opened, label, report, views=recompute, seed=seed)
-        orders = orders_of(opened, teacher, weights, device)
+        if equivariance:
+            report.warped = compare_warped(opened, views=recompute or VIEWS, seed=seed)
+        orders = orders_of(opened, teacher, weights, device) if recompute else []
         records = {r.id: r for r in load_records(Path(data), unlabelled=unlabelled)} if orders else {}
         for order in orders:
-            compare_live(opened, order, records, report, views=recompute or 16, seed=seed, mirror=equivariance)
+            compare_live(opened, order, records, report, views=recompute, seed=seed, mirror=equivariance)
     return report
 
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from difom_cache.maintenance.equivariance import format_warped
+
 
 @dataclass
 class VerifyReport:
@@ -14,6 +16,7 @@ class VerifyReport:
     missing: dict[str, list[int]] = field(default_factory=dict)
     recomputed: dict[str, dict[str, float]] = field(default_factory=dict)
     mirrored: dict[str, float] = field(default_factory=dict)
+    warped: dict[str, dict[str, float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -36,6 +39,8 @@ def format_report(report: VerifyReport) -> str:
         )
     for tap, cosine in report.mirrored.items():
         lines.append(f"{tap}: a mirrored cached map against the map of the mirrored picture: cosine {cosine:.4f}")
+    if report.warped:
+        lines.append(format_warped(report.warped))
     lines += report.notes
     if report.damaged:
         named = ", ".join(f"{folder} {numbers}" for folder, numbers in report.damaged.items())

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 
 from difom_cache.probing.cells import READ_ROWS, chunks
@@ -29,12 +30,20 @@ def score_logits(cache: Cache, tap: str, rows: NDArray[np.int64]) -> UnseenScore
     for part in chunks(0, len(rows), READ_ROWS):
         batch = cache.gather(rows[part], [tap])
         logits = torch.from_numpy(cache.decode(tap, batch[f"{tap}/code"], batch.get(f"{tap}/scale")))
-        size = batch["mask"].shape[-2:]
-        found = functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)[:, 0] > 0
-        valid = torch.from_numpy(np.array(batch["valid"])) > 0
-        mask = torch.from_numpy(batch["mask"]) == 1
-        both = (found & mask & valid).sum((1, 2)).double()
-        either = (found & valid).sum((1, 2)) + (mask & valid).sum((1, 2))
-        scores.append(torch.where(either > 0, 2 * both / either.clamp(min=1), 1.0))
+        scores.append(dice_of(logits, torch.from_numpy(batch["mask"]), torch.from_numpy(np.array(batch["valid"]))))
     dice = torch.cat(scores) if scores else torch.empty(0)
     return UnseenScore(len(dice), float(dice.mean()))
+
+
+def dice_of(logits: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
+    """Return Dice at 0.5 of each view, (B,) float64; 1 where nothing is there and nothing was found.
+
+    Args:
+        logits: (B, 1, h, w); resized bilinearly to the mask.
+        mask: (B, H, W) uint8, 1 where there is a polyp.
+        valid: (B, H, W) uint8, 1 where a pixel counts.
+    """
+    found = functional.interpolate(logits, size=mask.shape[-2:], mode="bilinear", align_corners=False)[:, 0] > 0
+    found, truth = found & (valid > 0), (mask == 1) & (valid > 0)
+    either = (found.sum((1, 2)) + truth.sum((1, 2))).double()
+    return torch.where(either > 0, 2 * (found & truth).sum((1, 2)) / either.clamp(min=1), 1.0)

@@ -8,7 +8,8 @@ import pytest
 from painted_folder import paint_folder
 from safetensors.numpy import load
 
-from difom_cache.errors import CacheDamagedError, CacheIdentityError, EngineError
+from difom_cache import probe
+from difom_cache.errors import CacheDamagedError, CacheIdentityError, CacheIncompleteError, EngineError
 from difom_cache.extraction.run import extract
 from difom_cache.maintenance.copy import finish
 from difom_cache.maintenance.verify import verify
@@ -119,6 +120,23 @@ def test_recomputed_views_agree_with_what_is_stored(cache: Cache, data: Path):
     for tap, figures in report.recomputed.items():
         assert figures["cosine_mean"] > 0.999, tap
         assert report.mirrored[tap] < figures["cosine_mean"]  # a mirrored map is not the map of the mirrored picture
+
+
+def test_maps_warped_by_known_geometry_are_compared_without_pictures_or_teachers(cache: Cache) -> None:
+    probe(cache=cache.path, teachers="dinov2", folds=2, name="heads", quiet=True)
+    report = verify(cache.path, equivariance=True, data="nowhere")
+    assert set(report.warped) == set(open_cache(cache.path).taps) and not report.recomputed
+    logits = report.warped["heads/logits@16"]
+    assert logits["dice_encoded"] > 0.3 and logits["dice_warped"] > 0.3
+    assert all(-1 <= figures["cosine"] < 0.999 and figures["views"] > 10 for figures in report.warped.values())
+    text = format_report(report)
+    assert "cosine  Dice encoded  Dice warped" in text and "heads/logits@16" in text
+
+
+def test_a_cache_of_views_0_has_nothing_to_warp_to(data: Path, tmp_path: Path) -> None:
+    extract(data=data, cache=tmp_path / "one", **SMALL | {"views": 1})
+    with pytest.raises(CacheIncompleteError, match="holds no view but 0"):
+        verify(tmp_path / "one", equivariance=True)
 
 
 def test_other_pictures_cannot_be_compared(cache: Cache, data: Path, tmp_path: Path):
