@@ -12,6 +12,7 @@ from difom_cache import Record, __version__, format_table, name_some, read_image
 from difom_cache.errors import DataError, RunError, SettingsError
 from difom_train.evaluation.files import (
     COLUMNS,
+    MAPS_VERSION,
     PROTOCOL_VERSION,
     mask_path,
     read_set,
@@ -111,7 +112,7 @@ def evaluate(
     records = choose_records(Path(data), limit)
     folder = _choose_folder(run, out)
     if _is_folder_of_maps(run):
-        identity: dict[str, Any] = {"source": "maps"}
+        identity: dict[str, Any] = {"source": "maps", "maps_version": MAPS_VERSION}
         jobs = _jobs_of_maps(Path(run), records, folder)
         name = Path(run).resolve().name
     else:

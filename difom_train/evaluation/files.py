@@ -25,6 +25,8 @@ from difom_train.evaluation.summary import FrameInfo, SetScores
 
 PROTOCOL_VERSION = 1
 """Grows when equal logits would no longer get equal scores."""
+MAPS_VERSION = 2
+"""Grows when equal saved maps would no longer get equal scores; stands in their identity."""
 
 COLUMNS = {
     "pranet": ("dice", "iou", "weighted_f", "s_measure", "mean_e", "peak_e", "mae"),

@@ -10,8 +10,13 @@ several points and by their treatment of an empty answer, so both are always com
 | empty, polyp       | Dice, IoU, wF 0; S, E by background share | every overlap 0, HD95 the diagonal   |
 | polyp, empty       | stretched, so it never stays empty        | every overlap 0, HD95 the diagonal   |
 
-What stands under `pranet` is what the published code does (DengPingFan/PraNet, eval/main.m and Fmeasure_calu.m: a
-threshold without a common pixel scores 0), because a protocol of that name must give its numbers.
+`pranet` is the published evaluation (DengPingFan/PraNet @ 160e495, eval/main.m), because a protocol of that name must give
+its numbers. On an empty ground truth its Fmeasure_calu.m sets Dice and IoU to 0 at every threshold, as it does for any
+threshold without a common pixel, and StructureMeasure.m and Enhancedmeasure.m score the share of background; but its
+original_WFb.m stops with an error there (bwdist of an empty mask has no nearest pixel), so the wF of 0 is ours, as
+pysodmetrics has it. A map without any contrast: MyTest.py stretches a network's output to zeros before it saves it, while
+main.m leaves a saved map of one grey level as it is (mapminmax). So a constant output is zeros here, a constant saved map
+is not.
 """
 
 from dataclasses import dataclass
@@ -51,7 +56,7 @@ class PranetScores:
 
 @dataclass(frozen=True)
 class FixedScores:
-    """One frame under `fixed`: overlaps in [0, 1], HD95 in pixels of the ground truth."""
+    """One frame under `fixed`: overlaps in [0, 1], HD95 (the larger direction, see `hd95_px`) in pixels of the ground truth."""
 
     dice: float
     iou: float
@@ -73,14 +78,38 @@ def stretch(prob: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def score_pranet(prob: NDArray[np.floating], truth: NDArray[np.bool_]) -> PranetScores:
-    """Return one frame's scores as the published evaluation computes them.
+    """Return one frame's scores as the published evaluation computes them for a network's output.
 
     Args:
         prob: (H, W) in [0, 1], at the ground truth's size, not stretched.
         truth: (H, W), True on the polyp.
     """
     stretched = stretch(prob)
-    hit, taken = count_above_thresholds(stretched, truth)
+    return _score_stretched(stretched, (stretched * (THRESHOLDS - 1)).astype(np.uint16), truth)
+
+
+def score_pranet_map(levels: NDArray[np.unsignedinteger], truth: NDArray[np.bool_]) -> PranetScores:
+    """Return one frame's scores as the published evaluation computes them for a saved map.
+
+    Whether a grey level reaches a threshold is decided in whole numbers: in floating point a fifth of the levels of a map
+    of partial range fall just below theirs.
+
+    Args:
+        levels: (H, W) uint8 or uint16, at the ground truth's size; its type's largest number means that polyp is sure.
+        truth: (H, W), True on the polyp.
+    """
+    low, high = int(levels.min()), int(levels.max())
+    if low == high:
+        low, high = 0, int(np.iinfo(levels.dtype).max)
+    above = levels.astype(np.int64) - low
+    return _score_stretched(above / (high - low), (above * (THRESHOLDS - 1) // (high - low)).astype(np.uint16), truth)
+
+
+def _score_stretched(
+    stretched: NDArray[np.float64], level: NDArray[np.uint16], truth: NDArray[np.bool_]
+) -> PranetScores:
+    """Return the scores of a probability that fills [0, 1]; `level` is the highest threshold that each pixel reaches."""
+    hit, taken = count_above_thresholds(level, truth)
     polyp = int(np.count_nonzero(truth))
     e_curve = e_measure_curve(hit, taken, polyp, truth.size)
     dice = np.divide(2.0 * hit, taken + polyp, out=np.zeros(THRESHOLDS), where=hit > 0)
@@ -120,12 +149,11 @@ def score_fixed(prob: NDArray[np.floating], truth: NDArray[np.bool_]) -> FixedSc
 
 
 def count_above_thresholds(
-    prob: NDArray[np.float64], truth: NDArray[np.bool_]
+    level: NDArray[np.uint16], truth: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return how many polyp pixels, and how many pixels, have prob >= t / 255, for t = 0..255."""
-    level = (prob * (THRESHOLDS - 1)).astype(np.uint16)
-    level += truth.astype(np.uint16) * THRESHOLDS
-    counts = np.bincount(level.ravel(), minlength=2 * THRESHOLDS).reshape(2, THRESHOLDS)
+    """Return how many polyp pixels, and how many pixels, have a level of at least t, for t = 0..255."""
+    place = level + truth.astype(np.uint16) * np.uint16(THRESHOLDS)
+    counts = np.bincount(place.ravel(), minlength=2 * THRESHOLDS).reshape(2, THRESHOLDS)
     above = counts[:, ::-1].cumsum(axis=1)[:, ::-1]
     return above[1], above.sum(axis=0)
 
@@ -227,6 +255,9 @@ def _blur(error: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def hd95_px(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     """Return the larger of the two directed 95th percentiles of boundary distance, in pixels.
+
+    So it is defined by MONAI. MedPy's hd95 takes one percentile of the distances of both directions together, which gives
+    other numbers: say which one, where you print it.
 
     A boundary pixel has a 4-neighbour outside its mask, and the picture's rim counts as outside. Two empty masks are 0
     apart; if just one is empty, they are as far apart as the picture allows: its diagonal.

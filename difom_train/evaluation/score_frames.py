@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from difom_cache import Record
-from difom_cache.errors import ImageError
-from difom_train.evaluation.metrics import FixedScores, PranetScores, score_fixed, score_pranet
+from difom_cache.errors import DataError, ImageError
+from difom_train.evaluation.metrics import FixedScores, PranetScores, score_fixed, score_pranet, score_pranet_map
 from difom_train.inference.frames import FIXED_THRESHOLD, read_truth, write_mask
 from difom_train.inference.segmenter import prob_at_size
 
@@ -31,7 +31,7 @@ class FrameJob:
     Attributes:
         record: has a mask.
         logits: (h, w) float32 at the network's size; None where `map_path` stands instead.
-        map_path: a saved grey picture of the ground truth's size, 255 where polyp is sure.
+        map_path: a saved grey picture of the ground truth's size, white where polyp is sure.
         mask_path: where the mask at threshold 0.5 is written, 1-bit PNG; None writes none.
     """
 
@@ -81,10 +81,18 @@ def score_frame(job: FrameJob) -> FrameScores:
     """Return the scores of one frame, and write its mask if the job says where."""
     record = job.record
     truth = read_truth(record)
-    prob = _read_prob(job, truth.shape)
+    prob: NDArray[np.floating]
+    if job.map_path is not None:
+        levels = read_map(job.map_path)
+        prob, pranet = levels / np.float64(np.iinfo(levels.dtype).max), score_pranet_map(levels, truth)
+    elif job.logits is not None:
+        prob = prob_at_size(job.logits, *truth.shape)
+        pranet = score_pranet(prob, truth)
+    else:
+        raise ValueError(f"job {record.id} has neither logits nor a map")
     if job.mask_path is not None:
         write_mask(job.mask_path, prob >= FIXED_THRESHOLD)
-    return FrameScores(record=record, pranet=score_pranet(prob, truth), fixed=score_fixed(prob, truth))
+    return FrameScores(record=record, pranet=pranet, fixed=score_fixed(prob, truth))
 
 
 def count_cores() -> int:
@@ -92,18 +100,14 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _read_prob(job: FrameJob, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    if job.map_path is not None:
-        return np.divide(read_map(job.map_path), 255, dtype=np.float32)
-    if job.logits is None:
-        raise ValueError(f"job {job.record.id} has neither logits nor a map")
-    return prob_at_size(job.logits, shape[0], shape[1])
-
-
-def read_map(path: Path) -> NDArray[np.uint8]:
-    """Return a saved probability map as grey levels (H, W)."""
+def read_map(path: Path) -> NDArray[np.unsignedinteger]:
+    """Return a saved probability map as grey levels (H, W), uint8, or uint16 where the file has 16 bits."""
     try:
         with Image.open(path) as image:
+            if image.mode.startswith("I;16"):
+                return np.asarray(image).astype(np.uint16)
+            if image.mode in ("I", "F"):
+                raise DataError(f"{path}: expected a grey picture of 8 or 16 bits, found mode {image.mode}")
             return np.asarray(image.convert("L"))
     except OSError as error:
         raise ImageError(f"{path}: expected a grey picture of probabilities ({error})") from error

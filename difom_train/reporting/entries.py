@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from difom_cache import name_some
 from difom_cache.errors import RunError
-from difom_train.evaluation.files import PROTOCOL_VERSION, read_set, read_summary
+from difom_train.evaluation.files import MAPS_VERSION, PROTOCOL_VERSION, read_set, read_summary
 from difom_train.evaluation.summary import METRICS, FrameInfo, SetScores
 
 SEED_ENDING = re.compile(r"[-_]?seed[-_]?\d+$")
@@ -107,13 +107,18 @@ def _load_sets(run: Path) -> dict[str, SetScores]:
 
 
 def _check_versions(folders: Sequence[Path]) -> None:
-    versions = {folder: read_summary(eval_folder(folder)).get("protocol_version") for folder in folders}
-    odd = {folder: version for folder, version in versions.items() if version != PROTOCOL_VERSION}
+    odd = {}
+    for folder in folders:
+        summary = read_summary(eval_folder(folder))
+        identity = summary["identity"]
+        if summary.get("protocol_version") != PROTOCOL_VERSION:
+            odd[folder] = f"version {summary.get('protocol_version')}, expected {PROTOCOL_VERSION}"
+        elif identity.get("source") == "maps" and identity.get("maps_version") != MAPS_VERSION:
+            odd[folder] = f"saved maps of version {identity.get('maps_version')}, expected {MAPS_VERSION}"
     if odd:
-        found = ", ".join(f"{folder} has version {version}" for folder, version in odd.items())
+        found = ", ".join(f"{folder} has {what}" for folder, what in odd.items())
         raise RunError(
-            f"scores of different protocols cannot stand in one table: expected version {PROTOCOL_VERSION}, but {found}; "
-            "run `difom-train evaluate` on these again"
+            f"scores of different protocols cannot stand in one table: {found}; run `difom-train evaluate` on these again"
         )
 
 

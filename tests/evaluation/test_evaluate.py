@@ -57,6 +57,24 @@ def test_a_frames_scores_are_those_of_the_students_logits_at_ground_truth_size(r
     assert saved.dtype == bool and (saved != (prob >= 0.5)).mean() < 0.01
 
 
+def test_maps_of_sixteen_bits_score_as_their_eight_bits_and_a_white_one_on_an_empty_frame_is_wrong(
+    benchmark: Path, tmp_path: Path
+) -> None:
+    data = paint_benchmark(tmp_path / "data", frames=1)
+    for mask in (data / "TestDataset").glob("*/masks/*.png"):
+        levels = np.random.default_rng(0).integers(20, 200, (read_mask(mask).shape)).astype(np.uint8)
+        for name, values in (("eight", levels), ("sixteen", levels.astype(np.uint16) * 257), ("white", levels | 255)):
+            path = tmp_path / name / mask.parts[-3] / mask.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(path)
+    eight, sixteen = (evaluate(tmp_path / name, data, workers=0) for name in ("eight", "sixteen"))
+    for name, values in eight.means().items():
+        assert values == pytest.approx(sixteen.means()[name])
+    for mask in (data / "TestDataset").glob("*/masks/*.png"):
+        Image.new("1", Image.fromarray(read_mask(mask)).size).save(mask)
+    assert set(evaluate(tmp_path / "white", data, workers=0).sets["Kvasir"].columns["pranet/s_measure"]) == {0.0}
+
+
 def test_table_shows_both_protocols_and_a_mean_without_the_set_inside_another(run: Path, benchmark: Path) -> None:
     evaluation = evaluate(run, benchmark, workers=0)
     means = evaluation.means()

@@ -166,6 +166,62 @@ def test_a_constant_output_is_stretched_to_zeros() -> None:
     assert scores.mae == 0.5
 
 
+def test_a_saved_map_of_one_grey_level_stays_as_it_is() -> None:
+    white, grey = np.full((4, 4), 255, np.uint8), np.full((4, 4), 51, np.uint8)
+    empty = metrics.score_pranet_map(white, EMPTY)
+    assert (empty.s_measure, empty.mae, empty.dice) == (0, 1, 0)  # everything is called polyp, and nothing is
+    # 51 / 255 = 0.2 reaches thresholds 0 to 51, which take all 16 pixels: Dice 16 / 24
+    half = metrics.score_pranet_map(grey, HALF)
+    assert half.dice == pytest.approx(52 / 256 * 2 / 3, abs=1e-12)
+    assert half.mae == pytest.approx((8 * 0.8 + 8 * 0.2) / 16)
+    black = metrics.score_pranet_map(np.zeros((4, 4), np.uint8), EMPTY)
+    assert (black.s_measure, black.mae) == (1, 0)
+
+
+def test_a_level_of_a_saved_map_of_partial_range_reaches_its_own_threshold() -> None:
+    # 10 to 61 is stretched by 255 / 51 = 5: level v reaches threshold 5 (v - 10) exactly, and no more
+    levels = np.arange(10, 62, dtype=np.uint8).reshape(4, 13)
+    for level in range(10, 62):
+        truth = levels == level
+        scores = metrics.score_pranet_map(levels, truth)
+        taken = [52 - max(0, -(-t // 5)) for t in range(256)]  # pixels whose threshold is at least t
+        wanted = [2 / (taken[t] + 1) if t <= 5 * (level - 10) else 0.0 for t in range(256)]
+        assert scores.dice == pytest.approx(np.mean(wanted), abs=1e-12), level
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+@pytest.mark.parametrize("seed", range(4))
+def test_saved_maps_agree_with_exact_fractions_and_with_pysodmetrics(seed: int, depth: type) -> None:
+    prob, truth = painted_case(seed)
+    full = np.iinfo(depth).max
+    levels = ((0.1 + 0.6 * prob) * full).astype(depth)  # of partial range
+    ours = asdict(metrics.score_pranet_map(levels, truth))
+    low, high = int(levels.min()), int(levels.max())
+    dice = []
+    for threshold in range(256):
+        mask = (levels.astype(int) - low) * 255 >= threshold * (high - low)
+        hit = (mask & truth).sum()
+        dice.append(2 * hit / (mask.sum() + truth.sum()) if hit else 0.0)
+    assert ours["dice"] == pytest.approx(np.mean(dice), abs=1e-12)
+    theirs = sod_scores(levels / np.float64(full), truth)
+    for name in ("weighted_f", "s_measure", "mae"):
+        assert ours[name] == pytest.approx(theirs[name], abs=1e-6), name
+    for name in ("dice", "iou"):  # pysodmetrics finds thresholds by truncating floats, so some levels land one low
+        assert ours[name] == pytest.approx(theirs[name], abs=3e-3), name
+
+
+@pytest.mark.parametrize("level", [0, 51, 255])
+def test_constant_saved_maps_agree_with_pysodmetrics(level: int) -> None:
+    levels = np.full((20, 30), level, np.uint8)
+    truth = painted_case(2, 20, 30)[1]
+    ours = asdict(metrics.score_pranet_map(levels, truth))
+    meters = {"weighted_f": sod.WeightedFmeasure(), "s_measure": sod.Smeasure(), "mae": sod.MAE()}
+    keys = {"weighted_f": "wfm", "s_measure": "sm", "mae": "mae"}
+    for name, meter in meters.items():
+        meter.step(levels, truth.astype(np.uint8) * 255)
+        assert ours[name] == pytest.approx(meter.get_results()[keys[name]], abs=1e-6), name
+
+
 def test_a_polyp_that_fills_the_frame_is_scored() -> None:
     full = np.ones((4, 4), bool)
     scores = metrics.score_pranet(HALF.astype(np.float32), full)

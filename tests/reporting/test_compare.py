@@ -222,8 +222,12 @@ def test_scores_of_another_protocol_version_are_refused(runs: list[Path], tmp_pa
     shutil.copytree(runs[0], other)
     summary = other / "eval" / "summary.json"
     summary.write_text(summary.read_text().replace('"protocol_version": 1', '"protocol_version": 0'))
-    with pytest.raises(RunError, match=r"different protocols .* expected version 1, but .*old-seed0 has version 0"):
+    with pytest.raises(RunError, match=r"different protocols .*old-seed0 has version 0, expected 1"):
         compare([runs[0], other], out=tmp_path / "out", cost=False)
+    summary.write_text(summary.read_text().replace('"protocol_version": 0', '"protocol_version": 1'))
+    summary.write_text(summary.read_text().replace('"source": "student"', '"source": "maps"'))
+    with pytest.raises(RunError, match=r"old-seed0 has saved maps of version None, expected 2"):
+        compare([runs[0], other], out=tmp_path / "out")
 
 
 @pytest.mark.parametrize(
