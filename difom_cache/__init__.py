@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` lo
     from difom_cache.maintenance.verify import verify as verify
     from difom_cache.painting.sample import paint_sample as paint_sample
     from difom_cache.probing.run import probe as probe
+    from difom_cache.probing.score import score_logits as score_logits
     from difom_cache.store.atomic import draft_of as draft_of
     from difom_cache.store.atomic import write_atomic as write_atomic
     from difom_cache.store.layout import NO_MASK as NO_MASK
@@ -127,6 +128,7 @@ __all__ = [
     "replay_mask",
     "replay_valid",
     "resolve_device",
+    "score_logits",
     "show",
     "torch_threads",
     "verify",
@@ -191,6 +193,7 @@ _HOMES = {
     "replay_mask": "views.replay",
     "replay_valid": "views.replay",
     "resolve_device": "hardware",
+    "score_logits": "probing.score",
     "show": "maintenance.show",
     "torch_threads": "hardware",
     "verify": "maintenance.verify",

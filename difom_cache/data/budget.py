@@ -1,4 +1,4 @@
-"""Which masks a budget of annotation holds: whole groups, in one order, as far as a share of the masks reaches."""
+"""Which masks a budget of annotation holds: whole groups, in one order, until a share of the masks is reached."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ def draw_budget(
 ) -> NDArray[np.bool_]:
     """Return which records' masks are in the budget.
 
-    Groups stand in an order that `labels_seed` and their names alone decide. The budget is the longest part from its
-    start that holds no more than `share` of all masks, so a smaller budget lies inside a larger one of the same seed.
+    Groups stand in an order that `labels_seed` and their names alone decide. The budget is the part from its start whose
+    size is nearest to `share` of all masks, off by half a group at most; a smaller one lies inside a larger one of its seed.
     It covers training and validation records alike: give both, and those of the budget that validate, validate.
 
     Args:
@@ -38,10 +38,10 @@ def draw_budget(
     names, group = np.unique(np.asarray(groups, dtype=str)[has_mask], return_inverse=True)
     masks = np.bincount(group)
     order = sorted(range(len(names)), key=lambda number: _place(str(names[number]), labels_seed))
-    wanted = share * has_mask.sum() + 1e-9  # .29 of 100 is a little less than 29 in binary
-    reached = np.cumsum(masks[order])
+    reached = np.concatenate([[0], np.cumsum(masks[order])])
+    taken = int(np.abs(reached - share * has_mask.sum()).argmin())  # of two that are equally near the smaller
     kept = np.zeros(len(names), bool)
-    kept[order] = reached <= wanted
+    kept[order[:taken]] = True
     if not kept.any():
         raise SettingsError(
             f"{share:g} of {has_mask.sum()} masks holds none: the first group of labels seed {labels_seed}, "

@@ -28,15 +28,17 @@ def test_smaller_budgets_lie_inside_larger_ones_of_the_same_seed() -> None:
     share=st.floats(0.01, 1.0),
     seed=st.integers(0, 5),
 )
-def test_a_budget_holds_whole_groups_and_never_more_than_its_share(sizes: list[int], share: float, seed: int) -> None:
+def test_a_budget_holds_whole_groups_and_is_off_by_half_a_group_at_most(
+    sizes: list[int], share: float, seed: int
+) -> None:
     groups = [f"g{number}" for number, size in enumerate(sizes) for _ in range(size)]
     labelled = np.ones(len(groups), bool)
     try:
         budget = draw_budget(groups, labelled, share=share, labels_seed=seed)
     except SettingsError as error:
-        assert "holds none" in str(error)
+        assert "holds none" in str(error) and share * len(groups) <= max(sizes) / 2
         return
-    assert 0 < budget.sum() <= share * len(groups) + 1e-6
+    assert budget.any() and abs(budget.sum() - share * len(groups)) <= max(sizes) / 2
     for name in set(groups):
         assert len({bool(kept) for kept, group in zip(budget, groups, strict=True) if group == name}) == 1
 
