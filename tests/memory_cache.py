@@ -68,6 +68,8 @@ class MemoryCache:
         if not self.finished[rows].all():
             raise CacheIncompleteError("asked for rows that are not there")
         kinds = ["image", "mask", "valid"] if pictures else []
+        if out is not None and "valid" not in out:
+            kinds = kinds[:2]
         names = kinds + [f"{tap}/code" for tap in (self.taps if taps is None else taps)]
         batch = {}
         for key in names:

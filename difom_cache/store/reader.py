@@ -1,5 +1,6 @@
 """Reading: any rows of a cache as one contiguous batch (FORMAT.md says how to do the same in another language)."""
 
+import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from difom_cache.codecs.base import ArrayOrTensor, Codec
 from difom_cache.errors import CacheDamagedError, CacheFormatError, CacheIncompleteError, name_nearest
-from difom_cache.store.access import RowAccess, choose_access, open_access
+from difom_cache.store.access import RowAccess, choose_access, open_access, take_all
 from difom_cache.store.columns import open_codec, pictures_column, tap_specs, teacher_column
 from difom_cache.store.identity import Identity, content_digest, digest_identity, read_identity
 from difom_cache.store.layout import IDENTITY, PICTURES, Column, TapSpec, teacher_folder
@@ -59,6 +60,8 @@ class Cache:
         for label, identity in self.teachers.items():
             self.taps |= tap_specs(identity, label)
         self._columns: dict[str, _OpenColumn] = {}
+        self._asked: dict[tuple[tuple[str, ...] | None, bool], list[_AskedColumn]] = {}
+        self._opening = threading.Lock()  # threads that share a cache map its shards once
         self._codecs: dict[str, Codec] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -118,13 +121,14 @@ class Cache:
             raise CacheIncompleteError(
                 f"{self.path} has rows 0 to {len(self) - 1}; asked for {wanted.min()} to {wanted.max()}"
             )
-        names = self._check_taps(taps)
         batch: Batch = {}
-        for column in self._asked_columns(names, pictures):
+        takes: list[tuple[RowAccess, NDArray[Any]]] = []
+        for column, arrays in self._arrays_of(taps, pictures):
             column.refuse_missing(wanted)
-            for key, access, row_shape, dtype in column.arrays(names):
+            for key, access, row_shape, dtype in arrays:
                 batch[key] = _place(out, key, (len(wanted), *row_shape), dtype)
-                access.take(wanted, batch[key])
+                takes.append((access, batch[key]))
+        take_all(wanted, takes)
         if pictures and "valid" not in batch:
             batch["valid"] = self._all_valid(len(wanted), out)
         return batch
@@ -209,6 +213,15 @@ class Cache:
         folders += dict.fromkeys(teacher_folder(tap.partition("/")[0]) for tap in taps)
         return [self._open(folder) for folder in folders]
 
+    def _arrays_of(self, taps: Sequence[str] | None, pictures: bool) -> "list[_AskedColumn]":
+        """Return the columns and open arrays of what is asked for; the same question is answered at once."""
+        asked = (None if taps is None else tuple(taps), pictures)
+        if asked not in self._asked:
+            with self._opening:
+                names = self._check_taps(taps)
+                self._asked[asked] = [(column, column.arrays(names)) for column in self._asked_columns(names, pictures)]
+        return self._asked[asked]
+
     def _open(self, folder: str) -> "_OpenColumn":
         if folder not in self._columns:
             column = self.column(folder)
@@ -238,6 +251,9 @@ def _place(out: Batch | None, key: str, shape: tuple[int, ...], dtype: str) -> N
     return given[: shape[0]]
 
 
+_OpenArray = tuple[str, RowAccess, tuple[int, ...], str]  # key, rows, shape and type of a row
+
+
 class _OpenColumn:
     """A column with its finished blocks; each array is opened when it is first asked for."""
 
@@ -255,9 +271,12 @@ class _OpenColumn:
         self._blocks = sorted(markers.keys() - self._damaged)
         self.finished = np.zeros(column.blocks, dtype=bool)
         self.finished[self._blocks] = True
+        self._is_whole = bool(self.finished.all())
         self._opened: dict[str, RowAccess] = {}
 
     def refuse_missing(self, rows: NDArray[np.int64]) -> None:
+        if self._is_whole:
+            return
         finished = self.finished[rows // self.column.block_rows]
         if finished.all():
             return
@@ -271,7 +290,7 @@ class _OpenColumn:
             f"run {self._maker} with the same arguments to its end"
         )
 
-    def arrays(self, taps: Sequence[str]) -> list[tuple[str, RowAccess, tuple[int, ...], str]]:
+    def arrays(self, taps: Sequence[str]) -> "list[_OpenArray]":
         label = self.column.folder.partition("/")[2]
         chosen = []
         for array in self.column.arrays:
@@ -281,6 +300,9 @@ class _OpenColumn:
                     self._opened[array.path] = open_access(self._how, self.cache, self.column, array, self._blocks)
                 chosen.append((key, self._opened[array.path], array.row_shape, array.dtype))
         return chosen
+
+
+_AskedColumn = tuple[_OpenColumn, list[_OpenArray]]
 
 
 def require_teacher(cache: Cache, label: str) -> Identity:

@@ -1,9 +1,9 @@
-"""Batches for the student, gathered one ahead by a thread into buffers that are used again and again."""
+"""Batches for the student, gathered ahead by threads into buffers that are used again and again."""
 
-import queue
-import threading
 import time
+from collections import deque
 from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +14,7 @@ from torch import Tensor
 
 from difom_train.data.stage import Stage
 
-_DEPTH = 2  # batches gathered ahead
-_STOP_POLL_S = 0.1
+_AHEAD = 2  # batches gathered at once while one is used, a thread each: one core does not fill a machine's memory bus
 
 
 @dataclass
@@ -23,7 +22,7 @@ class Batch:
     """What is stored of some rows, on the student's device.
 
     `tensors` holds `image` (B, H, W, 3), `mask` and `valid` (B, H, W) as uint8, and `<tap>/code`, `<tap>/scale`. They are
-    buffers: on the CPU they change once the next batch is asked for.
+    buffers: on the CPU they change once the next batch is asked for. Where all is valid, `valid` is one byte seen as many.
     """
 
     rows: NDArray[np.int64]
@@ -36,6 +35,9 @@ class _Slot:
 
     buffers: dict[str, Tensor]
     copied: Any = None
+
+    def __post_init__(self) -> None:
+        self.arrays = {key: tensor.numpy() for key, tensor in self.buffers.items()}
 
 
 @dataclass
@@ -63,6 +65,7 @@ class Loader:
     def __init__(self, stage: Stage, batch_rows: int, device: torch.device) -> None:
         self.stage, self._batch_rows, self._device = stage, batch_rows, device
         self._slots: dict[tuple[str, ...], list[_Slot]] = {}
+        self._all_valid = torch.ones((), dtype=torch.uint8, device=device)
 
     def batches(
         self,
@@ -72,55 +75,33 @@ class Loader:
     ) -> Generator[Batch, None, None]:
         """Yield one batch for each line of `table` (batches, rows), with the arrays of `groups`.
 
-        The thread that gathers ends with the iterator, and what it raises is raised here.
+        The threads that gather end with the iterator, and what they raise is raised here.
         """
         timer = timer or DataTimer()
-        slots = self._slots_for(tuple(self.stage.host_groups(groups)))
-        free: queue.Queue[_Slot] = queue.Queue()
-        ready: queue.Queue[tuple[NDArray[np.int64], _Slot] | BaseException | None] = queue.Queue()
-        for slot in slots:
-            free.put(slot)
-        stop = threading.Event()
-        thread = threading.Thread(
-            target=self._gather, args=(table, groups, free, ready, stop), name="gather", daemon=True
-        )
-        thread.start()
-        try:
-            while True:
-                asked = time.perf_counter()
-                item = ready.get()
-                timer.wait_s += time.perf_counter() - asked
-                if item is None:
-                    return
-                if isinstance(item, BaseException):
-                    raise item
-                rows, slot = item
-                yield self._bring(rows, slot, groups)
-                free.put(slot)
-        finally:
-            stop.set()
-            thread.join()
+        lines = iter(table)
+        free = deque(self._slots_for(tuple(self.stage.host_groups(groups))))
+        ahead: deque[tuple[NDArray[np.int64], _Slot, Future[None]]] = deque()
+        with ThreadPoolExecutor(_AHEAD, thread_name_prefix="gather") as pool:
+            try:
+                while True:
+                    while free and (rows := next(lines, None)) is not None:
+                        slot = free.popleft()
+                        ahead.append((rows, slot, pool.submit(self._fill, rows, groups, slot)))
+                    if not ahead:
+                        return
+                    rows, slot, filled = ahead.popleft()
+                    asked = time.perf_counter()
+                    filled.result()
+                    timer.wait_s += time.perf_counter() - asked
+                    yield self._bring(rows, slot, groups)
+                    free.append(slot)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
 
-    def _gather(
-        self,
-        table: Sequence[NDArray[np.int64]],
-        groups: Sequence[str],
-        free: "queue.Queue[_Slot]",
-        ready: "queue.Queue[Any]",
-        stop: threading.Event,
-    ) -> None:
-        try:
-            for rows in table:
-                slot = _next_slot(free, stop)
-                if slot is None:
-                    return
-                if slot.copied is not None:
-                    slot.copied.synchronize()
-                self.stage.fill(rows, groups, {key: each[: len(rows)].numpy() for key, each in slot.buffers.items()})
-                ready.put((rows, slot))
-            ready.put(None)
-        except BaseException as error:  # carried to the consumer, who raises it
-            ready.put(error)
+    def _fill(self, rows: NDArray[np.int64], groups: Sequence[str], slot: _Slot) -> None:
+        if slot.copied is not None:
+            slot.copied.synchronize()
+        self.stage.fill(rows, groups, slot.arrays)
 
     def _bring(self, rows: NDArray[np.int64], slot: _Slot, groups: Sequence[str]) -> Batch:
         """Return the batch on the device: the buffers themselves on the CPU, copies on a GPU."""
@@ -129,21 +110,14 @@ class Loader:
             tensors = {key: each.to(self._device, non_blocking=True) for key, each in tensors.items()}
             slot.copied = torch.cuda.Event()
             slot.copied.record()
-        return Batch(rows, tensors | self.stage.pick(rows, groups))
+        tensors |= self.stage.pick(rows, groups)
+        if "mask" in tensors and "valid" not in tensors:
+            tensors["valid"] = self._all_valid.expand_as(tensors["mask"])
+        return Batch(rows, tensors)
 
     def _slots_for(self, groups: tuple[str, ...]) -> list[_Slot]:
         if groups not in self._slots:
             pin = self._device.type == "cuda"
             rows = self.stage.rows
-            self._slots[groups] = [_Slot(rows.empty(self._batch_rows, groups, pin=pin)) for _ in range(_DEPTH + 1)]
+            self._slots[groups] = [_Slot(rows.empty(self._batch_rows, groups, pin=pin)) for _ in range(_AHEAD + 1)]
         return self._slots[groups]
-
-
-def _next_slot(free: "queue.Queue[_Slot]", stop: threading.Event) -> _Slot | None:
-    """Return a free slot, or None once nobody wants batches any more."""
-    while not stop.is_set():
-        try:
-            return free.get(timeout=_STOP_POLL_S)
-        except queue.Empty:
-            continue
-    return None

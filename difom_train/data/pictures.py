@@ -104,6 +104,7 @@ def _stored_digests(line: object) -> tuple[str, str]:
     return line["image_sha256"], line["mask_sha256"]  # type: ignore[index]
 
 
-def picture_shapes(side_px: int) -> dict[str, Sequence[int]]:
-    """Return the shape of one row of each picture array."""
-    return {"image": (side_px, side_px, 3), "mask": (side_px, side_px), "valid": (side_px, side_px)}
+def picture_shapes(side_px: int, *, valid: bool) -> dict[str, Sequence[int]]:
+    """Return the shape of one row of each picture array; the valid area's too where `valid` says so."""
+    shapes: dict[str, Sequence[int]] = {"image": (side_px, side_px, 3), "mask": (side_px, side_px)}
+    return shapes | {"valid": (side_px, side_px)} if valid else shapes

@@ -4,9 +4,11 @@ A group of arrays (the pictures, or one tap's code and scale) is held as a whole
 from the cache for each batch.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from difom_train.data.pictures import SourcePictures, picture_shapes
 
 GPU_SHARE, RAM_SHARE = 0.5, 0.5  # of the free memory: the network, its gradients and the workspace need the rest
 _COPY_ROWS = 256
+_ALIGNED_BYTES = 4096
 
 
 class Rows:
@@ -28,6 +31,7 @@ class Rows:
 
     def __init__(self, cache: JointCache, source: SourcePictures | None = None) -> None:
         self.cache, self._source = cache, source
+        self._keeps_valid = source is not None or cache.pads
 
     def start_epoch(self, epoch: int) -> None:
         """Prepare what depends on the epoch."""
@@ -45,19 +49,16 @@ class Rows:
             self._source.fill(rows, out)
 
     def empty(self, number: int, groups: Sequence[str], *, pin: bool = False) -> dict[str, Tensor]:
-        """Return buffers for `number` rows of `groups`."""
+        """Return buffers for `number` rows of `groups`; `valid` is among them only where not all is valid."""
         taps = [group for group in groups if group != PICTURES]
-        buffers: dict[str, Tensor] = {}
+        rows: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
         if PICTURES in groups:
-            for key, shape in picture_shapes(self.cache.picture_px).items():
-                buffers[key] = torch.empty((number, *shape), dtype=torch.uint8, pin_memory=pin)
+            shapes = picture_shapes(self.cache.picture_px, valid=self._keeps_valid)
+            rows |= {key: (tuple(shape), torch.uint8) for key, shape in shapes.items()}
         if taps:
             sample = self.cache.gather(np.zeros(1, np.int64) + self._first_row(taps), taps, pictures=False)
-            for key, array in sample.items():
-                buffers[key] = torch.empty(
-                    (number, *array.shape[1:]), dtype=torch.from_numpy(array).dtype, pin_memory=pin
-                )
-        return buffers
+            rows |= {key: (array.shape[1:], torch.from_numpy(array).dtype) for key, array in sample.items()}
+        return _allocate({key: ((number, *shape), dtype) for key, (shape, dtype) in rows.items()}, pin=pin)
 
     @property
     def renders_anew(self) -> bool:
@@ -66,6 +67,19 @@ class Rows:
 
     def _first_row(self, taps: Sequence[str]) -> int:
         return int(np.argmax(self.cache.finished_rows(taps, pictures=False)))
+
+
+def _allocate(wanted: dict[str, tuple[tuple[int, ...], torch.dtype]], *, pin: bool) -> dict[str, Tensor]:
+    """Return tensors that lie in one stretch of memory, which the system can then back with large pages."""
+    sizes = {key: math.prod(shape) * dtype.itemsize for key, (shape, dtype) in wanted.items()}
+    starts = list(accumulate((-(-size // _ALIGNED_BYTES) * _ALIGNED_BYTES for size in sizes.values()), initial=0))
+    # NumPy asks for large pages where an array has 4 MB or more; torch does not.
+    own = np.empty(0 if pin else starts[-1], np.uint8)
+    stretch = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=True) if pin else torch.from_numpy(own)
+    return {
+        key: stretch[start : start + sizes[key]].view(dtype).view(shape)
+        for start, (key, (shape, dtype)) in zip(starts, wanted.items(), strict=False)
+    }
 
 
 @dataclass
@@ -86,12 +100,12 @@ class Stage:
         return [group for group in groups if not (self.where == "gpu" and group in self.held)]
 
     def fill(self, rows: NDArray[np.int64], groups: Sequence[str], out: HostBatch) -> None:
-        """Fill host buffers with the groups that go through them."""
+        """Fill the first rows of host buffers with the groups that go through them."""
         groups = self.host_groups(groups)
         held = [group for group in groups if group in self.held]
         for group in held:
             for key, tensor in self.held[group].items():
-                np.take(tensor.numpy(), self.place[rows], axis=0, out=out[key], mode="clip")
+                np.take(tensor.numpy(), self.place[rows], axis=0, out=out[key][: len(rows)], mode="clip")
         rest = [group for group in groups if group not in held]
         if rest:
             self.rows.gather(rows, rest, out)

@@ -2,6 +2,9 @@
 
 import gc
 import os
+import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +131,40 @@ def test_a_shard_that_shrinks_while_it_is_read_is_an_error(tmp_path: Path) -> No
     os.truncate(shard_path(tmp_path, column, column.arrays[0], 1), 3)
     with pytest.raises(CacheDamagedError, match="block 1 became shorter"):
         cache.gather([7], ["one/block1@2"], pictures=False)
+
+
+def test_reads_overlap_so_that_a_slow_server_is_asked_for_many_rows_at_once(
+    small: SmallCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way, most, lock, real = 0, 0, threading.Lock(), os.preadv
+
+    def slow(*asked: Any) -> int:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.02)
+        with lock:
+            under_way -= 1
+        return real(*asked)
+
+    cache = open_cache(small.path, access="read")
+    monkeypatch.setattr(access, "_READ_BYTES", 1)
+    monkeypatch.setattr(os, "preadv", slow)
+    batch = cache.gather(np.arange(14))
+    assert most > 4
+    np.testing.assert_array_equal(batch["image"], small.arrays["image"])
+
+
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_a_process_that_inherits_a_cache_by_fork_reads_with_threads_of_its_own(small: SmallCache) -> None:
+    cache = open_cache(small.path, access="read")
+    cache.gather([0])
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        os._exit(0 if np.array_equal(cache.gather([13])["image"][0], small.arrays["image"][13]) else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def open_descriptors() -> int:
