@@ -33,6 +33,9 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` lo
     from difom_cache.maintenance.info import info as info
     from difom_cache.maintenance.show import show as show
     from difom_cache.maintenance.verify import verify as verify
+    from difom_cache.outputs import check_out_file as check_out_file
+    from difom_cache.outputs import check_out_folder as check_out_folder
+    from difom_cache.outputs import check_outputs as check_outputs
     from difom_cache.painting.sample import paint_sample as paint_sample
     from difom_cache.probing.run import probe as probe
     from difom_cache.probing.score import score_logits as score_logits
@@ -96,6 +99,9 @@ __all__ = [
     "assemble",
     "bench_teacher",
     "build_teacher",
+    "check_out_file",
+    "check_out_folder",
+    "check_outputs",
     "check_records",
     "copy",
     "describe_teachers",
@@ -161,6 +167,9 @@ _HOMES = {
     "assemble": "teachers.network",
     "bench_teacher": "benchmarks.extraction",
     "build_teacher": "teachers.catalogue",
+    "check_out_file": "outputs",
+    "check_out_folder": "outputs",
+    "check_outputs": "outputs",
     "check_records": "data.check",
     "copy": "maintenance.copy",
     "describe_teachers": "teachers.describe",

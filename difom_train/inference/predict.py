@@ -1,9 +1,13 @@
 """A trained student marks polyps in pictures or in a video."""
 
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -12,13 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from difom_cache import PICTURE_SUFFIXES, draft_of, name_some, read_image
+from difom_cache import PICTURE_SUFFIXES, check_out_folder, check_outputs, draft_of, name_some, read_image
 from difom_cache.errors import DataError, ImageError
 from difom_train.inference.frames import FIXED_THRESHOLD, write_mask
 from difom_train.inference.outline import draw_outline, list_polyps
 from difom_train.inference.segmenter import Segmenter, load_segmenter, prob_at_size, segment
 from difom_train.inference.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
 
+MASK_VIDEO, OUTLINE_VIDEO = "masks.mkv", "outlines.mp4"
 OUTLINE_COLOUR = (90, 240, 150)
 
 
@@ -87,19 +92,27 @@ def predict(
 
     Raises:
         DataError: the source is missing, empty or no picture, list or video.
+        SettingsError: `out` cannot be written, or something would be written outside it, onto an input, or twice.
         RunError: the run holds no trained student.
     """
     source, folder = Path(source), Path(out)
     if not source.exists():
         raise DataError(f"{source}: expected a folder, a picture, a list or a video, found nothing there")
+    check_out_folder(folder)
+    table = folder / "polyps.jsonl"
+    if source.suffix.lower() in VIDEO_SUFFIXES and source.is_file():
+        check_outputs(folder, [folder / MASK_VIDEO, folder / OUTLINE_VIDEO, table], [source])
+        mark: Callable[..., Predictions] = partial(_mark_video, source=source)
+    else:
+        pictures, aside = list_pictures(source)
+        names = _name_outputs(pictures)
+        files = [path for name in names for path in _picture_files(folder, name)]
+        check_outputs(folder, [*files, table], [*pictures, *([source] if source.is_file() else [])])
+        mark = partial(_mark_pictures, pictures=pictures, names=names, aside=aside, source=source)
     segmenter = load_segmenter(run, device=device)
     size = batch_size or (1 if segmenter.device == "cpu" else 8)
-    with draft_of(folder / "polyps.jsonl") as draft, draft.open("w", encoding="utf-8") as lines:
-        if source.suffix.lower() in VIDEO_SUFFIXES and source.is_file():
-            done = _mark_video(segmenter, source, folder, lines, size=size, outlines=outlines)
-        else:
-            done = _mark_pictures(segmenter, source, folder, lines, size=size, outlines=outlines)
-    return done
+    with draft_of(table) as draft, draft.open("w", encoding="utf-8") as lines:
+        return mark(segmenter, folder=folder, lines=lines, size=size, outlines=outlines)
 
 
 def list_pictures(source: Path) -> tuple[list[Path], list[Path]]:
@@ -117,7 +130,8 @@ def list_pictures(source: Path) -> tuple[list[Path], list[Path]]:
     pictures = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES]
     if not pictures:
         raise DataError(f"{source}: expected pictures ({', '.join(PICTURE_SUFFIXES)}), found {len(files)} other files")
-    return pictures, [path for path in files if path not in set(pictures)]
+    kept = set(pictures)
+    return pictures, [path for path in files if path not in kept]
 
 
 def _read_list(source: Path) -> list[Path]:
@@ -125,7 +139,9 @@ def _read_list(source: Path) -> list[Path]:
         words = [line.strip() for line in source.read_text(encoding="utf-8").splitlines()]
     except UnicodeDecodeError as error:
         raise DataError(f"{source}: expected a folder, a picture, a list of pictures or a video") from error
-    files = [source.parent / word for word in words if word]
+    files = list(
+        {os.path.normpath((source.parent / word).absolute()): source.parent / word for word in words if word}.values()
+    )
     missing = [str(path) for path in files if not path.is_file()]
     if missing:
         raise DataError(f"{source}: {len(missing)} of {len(files)} files are not there: {name_some(missing)}")
@@ -133,47 +149,54 @@ def _read_list(source: Path) -> list[Path]:
 
 
 def _mark_pictures(
-    segmenter: Segmenter, source: Path, folder: Path, lines: TextIO, *, size: int, outlines: bool
+    segmenter: Segmenter,
+    *,
+    pictures: Sequence[Path],
+    names: Sequence[str],
+    aside: Sequence[Path],
+    source: Path,
+    folder: Path,
+    lines: TextIO,
+    size: int,
+    outlines: bool,
 ) -> Predictions:
-    pictures, others = list_pictures(source)
-    names = _name_outputs(pictures)
     broken: list[str] = []
 
     def read() -> Iterator[tuple[str, NDArray[np.uint8], None]]:
-        for path in tqdm(pictures, desc="marking", unit="picture", disable=None):
+        for path, name in zip(tqdm(pictures, desc="marking", unit="picture", disable=None), names, strict=True):
             try:
                 picture = read_image(path)
             except ImageError as error:  # one bad file must not cost a long run; it is named at the end
                 broken.append(str(error))
             else:
-                yield names[path], picture, None
+                yield name, picture, None
 
     frames = found = 0
     for marked in _mark(segmenter, read(), size):
-        write_mask(folder / "masks" / f"{marked.name}.png", marked.mask)
+        mask_path, path = _picture_files(folder, marked.name)
+        write_mask(mask_path, marked.mask)
         if outlines:
-            path = folder / "outlines" / f"{marked.name}.jpg"
             with draft_of(path) as draft:
                 Image.fromarray(draw_outline(marked.picture, marked.mask, OUTLINE_COLOUR)).save(draft, quality=92)
         found += _write_line(lines, marked, {})
         frames += 1
     if not frames:
         raise DataError(f"{source}: none of {len(pictures)} pictures can be read: {broken[0]}")
-    aside = [f"{len(others)} files are no pictures: {name_some([path.name for path in others])}"] if others else []
-    return Predictions(folder, frames, found, (*broken, *aside))
+    others = [f"{len(aside)} files are no pictures: {name_some([path.name for path in aside])}"] if aside else []
+    return Predictions(folder, frames, found, (*broken, *others))
 
 
 def _mark_video(
-    segmenter: Segmenter, source: Path, folder: Path, lines: TextIO, *, size: int, outlines: bool
+    segmenter: Segmenter, *, source: Path, folder: Path, lines: TextIO, size: int, outlines: bool
 ) -> Predictions:
     reader = VideoReader(source)
     frames = found = 0
     with ExitStack() as stack:
         stack.callback(reader.close)
-        masks = stack.enter_context(VideoWriter(folder / "masks.mkv", rate=reader.rate, lossless=True))
+        masks = stack.enter_context(_open_video(folder / MASK_VIDEO, reader.rate, lossless=True))
         drawn = None
         if outlines:
-            drawn = stack.enter_context(VideoWriter(folder / "outlines.mp4", rate=reader.rate, lossless=False))
+            drawn = stack.enter_context(_open_video(folder / OUTLINE_VIDEO, reader.rate, lossless=False))
         bar = tqdm(reader, total=reader.frames, desc="marking", unit="frame", disable=None)
         numbered = ((str(number), frame.picture, frame) for number, frame in enumerate(bar))
         for marked in _mark(segmenter, numbered, size):
@@ -211,22 +234,32 @@ def _write_line(lines: TextIO, marked: _Marked, extra: dict[str, Any]) -> bool:
     return bool(polyps)
 
 
-def _name_outputs(pictures: list[Path]) -> dict[Path, str]:
-    """Return a name for each picture: its path below their common folder, with its suffix only where two would meet."""
-    whole = [path.absolute() for path in pictures]
-    common = Path(*_common_parts([path.parent.parts for path in whole]))
-    stems = [path.relative_to(common).with_suffix("").as_posix() for path in whole]
-    names = [
-        stem if stems.count(stem) == 1 else path.relative_to(common).as_posix()
-        for stem, path in zip(stems, whole, strict=True)
-    ]
-    return dict(zip(pictures, names, strict=True))
+@contextmanager
+def _open_video(path: Path, rate: Fraction, *, lossless: bool) -> Iterator[VideoWriter]:
+    """Yield a writer whose video appears whole, once the block has ended well."""
+    with draft_of(path) as draft, VideoWriter(draft, rate=rate, lossless=lossless) as writer:
+        yield writer
 
 
-def _common_parts(paths: list[tuple[str, ...]]) -> tuple[str, ...]:
-    shared: list[str] = []
-    for parts in zip(*paths, strict=False):
-        if len(set(parts)) > 1:
-            break
-        shared.append(parts[0])
-    return tuple(shared)
+def _picture_files(folder: Path, name: str) -> tuple[Path, Path]:
+    """Return where the mask and the outlined picture of an input go."""
+    return folder / "masks" / f"{name}.png", folder / "outlines" / f"{name}.jpg"
+
+
+def _name_outputs(pictures: Sequence[Path]) -> list[str]:
+    """Return a name for each picture: its path below their common folder, with its suffix only where two would meet.
+
+    Names never climb: `..` is resolved before the common folder is taken. Disks that ignore case are thought of.
+    """
+    whole = [Path(os.path.normpath(path.absolute())) for path in pictures]
+    common = Path(os.path.commonpath([path.parent for path in whole]))
+    inside = [path.relative_to(common) for path in whole]
+    names = [path.with_suffix("").as_posix() for path in inside]
+    while True:
+        counts = Counter(name.casefold() for name in names)
+        longer = [
+            name if counts[name.casefold()] == 1 else path.as_posix() for name, path in zip(names, inside, strict=True)
+        ]
+        if longer == names:
+            return names
+        names = longer

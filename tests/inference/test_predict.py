@@ -13,7 +13,7 @@ from painted_frames import paint_frame, save_small_student
 from PIL import Image
 
 from difom_cache.data.images import read_image
-from difom_cache.errors import DataError
+from difom_cache.errors import DataError, SettingsError
 from difom_train.inference.outline import draw_outline, list_polyps
 from difom_train.inference.predict import predict
 
@@ -203,3 +203,62 @@ def test_memory_stays_bounded_over_300_real_frames_and_masks_equal_single_frames
     for path, mask in zip(paths, read_video(tmp_path / "video" / "masks.mkv", "gray"), strict=True):
         single = np.asarray(Image.open(tmp_path / "single" / "masks" / f"{path.stem}.png"))
         np.testing.assert_array_equal(mask, single * np.uint8(255))
+
+
+def test_a_list_that_climbs_writes_below_out_and_leaves_its_pictures_alone(run: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "data"
+    write_pictures(pictures, 2)
+    write_pictures(tmp_path / "lists" / "x", 1)
+    (tmp_path / "lists" / "x" / "all.txt").write_text("../../data/0000.png\n../../data/./0001.png\n0000.png\n")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+    done = predict(run, tmp_path / "lists" / "x" / "all.txt", out=tmp_path / "lists" / "x" / "deep" / "out")
+    written = sorted(path.relative_to(done.folder).as_posix() for path in (done.folder / "masks").rglob("*.png"))
+    assert written == ["masks/data/0000.png", "masks/data/0001.png", "masks/lists/x/0000.png"]
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path for path in tmp_path.rglob("*.png") if done.folder not in path.parents} == set(before)
+
+
+def test_a_picture_named_twice_is_marked_once(run: Path, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "data", 1)
+    (tmp_path / "all.txt").write_text("data/0000.png\ndata/../data/0000.png\n")
+    assert predict(run, tmp_path / "all.txt", out=tmp_path / "out").frames == 1
+
+
+def test_an_output_is_never_an_input_by_name_by_link_or_by_hard_link(run: Path, tmp_path: Path) -> None:
+    masks = tmp_path / "set" / "masks"
+    write_pictures(masks, 1)
+    before = (masks / "0000.png").read_bytes()
+    with pytest.raises(SettingsError, match=r"masks/0000\.png is an input .*never written"):
+        predict(run, masks, out=tmp_path / "set")
+    (tmp_path / "hard" / "masks").mkdir(parents=True)
+    os.link(masks / "0000.png", tmp_path / "hard" / "masks" / "0000.png")
+    with pytest.raises(SettingsError, match="is an input"):
+        predict(run, masks, out=tmp_path / "hard")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "masks").symlink_to(masks)
+    with pytest.raises(SettingsError, match="outside"):
+        predict(run, masks, out=tmp_path / "linked")
+    assert (masks / "0000.png").read_bytes() == before and sorted(masks.iterdir()) == [masks / "0000.png"]
+
+
+def test_two_inputs_never_share_an_output(run: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write_pictures(data, 1)
+    picture = Image.open(data / "0000.png")
+    with picture:
+        picture.save(data / "0000.jpg")
+        picture.save(data / "0000.jpg.bmp")  # its stem is the other's whole name
+    predict(run, data, out=tmp_path / "out")
+    written = sorted(path.name for path in (tmp_path / "out" / "masks").iterdir())
+    assert written == ["0000.jpg.bmp.png", "0000.jpg.png", "0000.png.png"]
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "nowhere", "nowhere/below"])
+def test_an_out_that_is_no_folder_is_refused_before_anything_is_done(run: Path, tmp_path: Path, place: str) -> None:
+    write_pictures(tmp_path / "data", 1)
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SettingsError, match=r"--out.* (is a file|link to nothing)"):
+        predict(run, tmp_path / "data", out=tmp_path / place)
+    assert sorted(tmp_path.rglob("*")) == before
