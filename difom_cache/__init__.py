@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` lo
     from difom_cache.probing.score import score_logits as score_logits
     from difom_cache.store.atomic import draft_of as draft_of
     from difom_cache.store.atomic import write_atomic as write_atomic
+    from difom_cache.store.identity import format_random_warning as format_random_warning
     from difom_cache.store.layout import NO_MASK as NO_MASK
     from difom_cache.store.layout import PICTURES as PICTURES
     from difom_cache.store.layout import SPLITS as SPLITS
@@ -115,6 +116,7 @@ __all__ = [
     "fetch_weights",
     "finish",
     "format_bytes",
+    "format_random_warning",
     "format_seconds",
     "format_table",
     "import_hdf5",
@@ -185,6 +187,7 @@ _HOMES = {
     "format_bytes": "text",
     "format_seconds": "text",
     "format_table": "text",
+    "format_random_warning": "store.identity",
     "import_hdf5": "maintenance.hdf5",
     "info": "maintenance.info",
     "load_records": "data.manifest",

@@ -41,7 +41,9 @@ def extract(
     ],
     data: Annotated[Path, typer.Option(help="Manifest, benchmark root, or any folder inside it.")] = Path("data"),
     cache: Annotated[Path, typer.Option(help="Folder to fill.")] = Path("feats"),
-    weights: Annotated[str, typer.Option(help="hub, random, or the path of a file or folder.")] = "hub",
+    weights: Annotated[
+        list[str], typer.Option(help="hub, random or a path, for all teachers; NAME=WEIGHTS for one; may repeat.")
+    ] = ["hub"],  # noqa: B006 (typer reads it)
     views: Annotated[int, typer.Option(help="Views of each training record; view 0 is the plain resize.")] = 8,
     seed: Annotated[int, typer.Option(help="Of the view plan.")] = 0,
     plan: Annotated[str, typer.Option(help="View policy: default, flips, pad or plain.")] = "default",
@@ -139,8 +141,13 @@ def show(
 ) -> None:
     """Draw one view with its mask and every tap of every teacher as colours."""
     from difom_cache.maintenance.show import show as draw
+    from difom_cache.store.identity import format_random_warning
+    from difom_cache.store.reader import open_cache
 
     print(draw(cache, record=record, view=view, out=out))
+    random = open_cache(cache).random_teachers
+    if random:
+        print(format_random_warning(random), file=sys.stderr)
 
 
 @app.command()
@@ -191,8 +198,13 @@ def verify(
         bool, typer.Option("--equivariance", help="What warping cached maps to other views would cost.")
     ] = False,
     data: Annotated[Path, typer.Option(help="Where the pictures are, for --recompute.")] = Path("data"),
-    teacher: Annotated[list[str] | None, typer.Option(help="NAME[:VARIANT][@PX] of teachers to compare.")] = None,
-    weights: Annotated[str, typer.Option(help="hub, random, or a path.")] = "hub",
+    teacher: Annotated[
+        list[str] | None, typer.Option(help="NAME[:VARIANT][@PX] of teachers to compare; all by default.")
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(help="LABEL=WEIGHTS, or LABEL=FILE; may repeat. By default where `extract` found them."),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Of the choice of views.")] = 0,
     unlabelled: Unlabelled = False,
@@ -212,7 +224,7 @@ def verify(
         equivariance=equivariance,
         data=data,
         teacher=teacher or (),
-        weights=weights,
+        weights=weights or (),
         device=device,
         seed=seed,
         unlabelled=unlabelled,

@@ -1,10 +1,13 @@
 """What several test files share."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
 from memory_cache import MemoryCache
+
+from difom_cache import cli
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -23,3 +26,17 @@ def own_user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def make_cache() -> Callable[..., MemoryCache]:
     """Return a builder of small caches in memory."""
     return MemoryCache
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Return a function that runs `difom-cache` and gives exit code, output and error output."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["difom-cache", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return call

@@ -1,29 +1,11 @@
 """`difom-cache` as a user meets it: an answer, or one line and exit code 2."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from painted_folder import paint_folder
 from small_cache import write_small_cache
-
-from difom_cache import cli
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Return a function that runs the command and gives exit code, output and error output."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["difom-cache", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return call
-
 
 SMALL = ("--weights", "random", "--input-size", 64, "--views", 2)
 
@@ -33,10 +15,10 @@ def test_extract_then_info_show_finish_and_verify(run, tmp_path: Path):
     assert run("extract", "--teacher", "dinov2:tiny@56", "--data", data, "--cache", cache, *SMALL)[0] == 0
     code, out, _ = run("info", cache, "--json")
     assert code == 0
-    assert json.loads(out)["columns"]["teachers/dinov2"]["finished_blocks"] > 0
+    assert json.loads(out)["columns"]["teachers/dinov2-tiny-random"]["finished_blocks"] > 0
     assert run("show", cache, "--out", tmp_path / "view.png")[0] == 0
     assert (tmp_path / "view.png").read_bytes().startswith(b"\x89PNG")
-    assert run("finish", cache)[:2] == (0, "pictures: complete\nteachers/dinov2: complete\n")
+    assert run("finish", cache)[:2] == (0, "pictures: complete\nteachers/dinov2-tiny-random: complete\n")
     code, out, _ = run("verify", cache, "--json")
     assert (code, json.loads(out)["sound"]) == (0, True)
 

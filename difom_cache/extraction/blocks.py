@@ -5,13 +5,11 @@ Pictures are decoded ahead in threads and a block is written while the next one 
 """
 
 import os
-import socket
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,37 +23,23 @@ from difom_cache.codecs.fidelity import Fidelity
 from difom_cache.codecs.measure_fidelity import measure_fidelity
 from difom_cache.data.images import read_image, read_mask
 from difom_cache.data.manifest import Record, check_unchanged
-from difom_cache.errors import CodecError, DeviceError, EngineError
+from difom_cache.errors import CodecError, DeviceError
+from difom_cache.extraction.teachers import TeacherOrderLine, assert_same_teacher, load_teacher, name_worker
 from difom_cache.extraction.timing import Stopwatch
 from difom_cache.hardware import torch_threads
 from difom_cache.store.columns import open_codec, pictures_column, teacher_column
-from difom_cache.store.identity import Identity, name_differences, read_identity
+from difom_cache.store.identity import Identity, read_identity
 from difom_cache.store.layout import NO_MASK, Column
 from difom_cache.store.ledger import is_done
 from difom_cache.store.stats import Moments
 from difom_cache.store.writer import write_block
 from difom_cache.teachers.base import Teacher
-from difom_cache.teachers.catalogue import build_teacher
 from difom_cache.teachers.pooling import area_pool
 from difom_cache.views.params import ViewParams
 from difom_cache.views.replay import replay_image, replay_mask, replay_valid
 
 VALID_FRAC = 0.5  # a cell counts in statistics where at least half of it shows the frame
 READ_AHEAD_BATCHES = 3
-
-
-@dataclass(frozen=True)
-class TeacherOrderLine:
-    """What a worker needs to build a teacher: the arguments of `build_teacher`."""
-
-    spec: str
-    weights: str
-    taps: tuple[str, ...] | None
-    strides: tuple[int, ...] | None
-    device: str
-    precision: str | None
-    picture_px: int
-    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,13 +77,6 @@ class BlockReport:
     seconds: dict[str, float]
     worker: str
     skipped: bool = False
-
-
-@lru_cache(maxsize=4)
-def load_teacher(order: TeacherOrderLine) -> Teacher:
-    """Return the teacher that `order` describes; a process that computes many blocks builds it once."""
-    arguments = {name: value for name, value in vars(order).items() if name != "spec"}
-    return build_teacher(order.spec, **arguments)
 
 
 def compute_block(job: BlockJob) -> BlockReport:
@@ -150,7 +127,7 @@ def _run(
     for batch in _read_ahead(encoder, jobs, pool):
         job = batch.job
         if batch.skipped:
-            yield BlockReport(job.folder, job.block, len(job.views), {}, _worker(), skipped=True)
+            yield BlockReport(job.folder, job.block, len(job.views), {}, name_worker(), skipped=True)
             continue
         if block is None:
             block = encoder.start(job)
@@ -175,11 +152,7 @@ def _write(block: "PictureBlock | TeacherBlock", seconds: dict[str, float]) -> B
     block.publish()
     seconds = seconds | {"write": time.perf_counter() - started_s}
     job = block.job
-    return BlockReport(job.folder, job.block, len(job.views), seconds, _worker())
-
-
-def _worker() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
+    return BlockReport(job.folder, job.block, len(job.views), seconds, name_worker())
 
 
 @dataclass(frozen=True)
@@ -298,7 +271,7 @@ class TeacherPass:
     needs_masks = False
 
     def __init__(self, job: BlockJob, identity: Identity, teacher: Teacher) -> None:
-        assert_same_teacher(identity, teacher, job)
+        assert_same_teacher(identity, teacher.spec, job.cache / job.folder)
         self.identity, self.teacher = identity, teacher
         self.label = Path(job.folder).name
         self.column = teacher_column(identity, self.label, job.rows)
@@ -419,20 +392,6 @@ def to_moments(sums: tuple[Tensor, Tensor, Tensor]) -> Moments:
     """Return sums that lie on a device as moments."""
     count, total, product = (part.cpu().numpy() for part in sums)
     return Moments(int(count), total, product)
-
-
-def assert_same_teacher(identity: Identity, teacher: Teacher, job: BlockJob) -> None:
-    """Refuse to work with a teacher that would give other features than those in the cache.
-
-    Raises:
-        EngineError: names every difference.
-    """
-    differing = name_differences(identity["teacher"], teacher.spec.identity())
-    if differing:
-        raise EngineError(
-            f"worker {_worker()} would write other features into {job.cache / job.folder} than it was begun with: "
-            f"{'; '.join(differing)}. Give every worker the same weights and library versions"
-        )
 
 
 def _empty_arrays(column: Column, rows: int) -> dict[str, NDArray[np.generic]]:

@@ -12,9 +12,10 @@ from difom_cache.codecs.base import Codec
 from difom_cache.codecs.catalogue import build_codec, resolve_codec
 from difom_cache.codecs.compact import CompactBasis, fit_compact, kept_directions
 from difom_cache.errors import DataError
-from difom_cache.extraction.blocks import TeacherOrderLine, ViewJob, load_teacher, read_frame, render
+from difom_cache.extraction.blocks import ViewJob, read_frame, render
+from difom_cache.extraction.teachers import TeacherOrderLine, describe_source, identify_teacher, load_teacher, outline
 from difom_cache.store.columns import describe_tap, pictures_column, read_basis, teacher_column, write_basis
-from difom_cache.store.identity import Identity, read_identity
+from difom_cache.store.identity import Identity, offer_identity, read_identity
 from difom_cache.store.layout import (
     FORMAT_VERSION,
     IDENTITY,
@@ -25,13 +26,15 @@ from difom_cache.store.layout import (
     teacher_folder,
 )
 from difom_cache.store.ledger import read_markers
+from difom_cache.store.source import write_source
 from difom_cache.store.writer import create_column
-from difom_cache.teachers.base import Teacher
+from difom_cache.teachers.base import RANDOM, Teacher, TeacherSpec
 from difom_cache.teachers.pooling import area_pool
 
 FIT_RECORDS = 256  # view 0 of so many training records decides a compact codec's basis
 LARGEST_BATCH = 64
 MEMORY_FRAC = 0.8  # of a CUDA device, that the probe may fill
+PROBED = ("batch", "threads", "block_rows")  # what a job finds out by itself, and takes over where another was first
 
 
 @dataclass(frozen=True)
@@ -92,17 +95,17 @@ def prepare_teacher(
     Raises:
         CacheIdentityError: the cache holds this teacher with another identity.
     """
-    teacher = load_teacher(order)
-    label = teacher.spec.label
+    spec = outline(order) if dry else load_teacher(order).spec
+    label = choose_label(cache, spec)
     folder = cache / teacher_folder(label)
     held = _held_identity(folder, "teacher")
-    batch = choices.batch or (held["batch"] if held else (1 if dry else probe_batch(teacher, order.device)))
-    specs = describe_taps(teacher, order.picture_px, choices.codec)
-    bases = _placeholder_bases(specs) if dry else _fix_bases(folder, held, teacher, specs, views, batch, order.device)
+    batch = choices.batch or (held["batch"] if held else (1 if dry else probe_batch(load_teacher(order), order.device)))
+    specs = describe_taps(spec, label, order.picture_px, choices.codec)
+    bases = _placeholder_bases(specs) if dry else _fix_bases(folder, held, order, specs, views, batch)
     codecs = {s.name: build_codec(s.codec, s.channels, basis=bases.get(s.name)) for s in specs}
     identity = {
         "format": FORMAT_VERSION,
-        "teacher": teacher.spec.identity(),
+        "teacher": identify_teacher(spec, held),
         "taps": [describe_tap(s, codecs[s.name]) for s in specs],
         "block_rows": choose_block_rows(len(views), max(_row_bytes(s, codecs[s.name]) for s in specs), batch),
         "compression": choices.compression,
@@ -111,16 +114,39 @@ def prepare_teacher(
         "threads": held["threads"] if held else torch.get_num_threads(),
         "libraries": _render_libraries(),
     }
+    if not dry:
+        probed = PROBED if choices.batch is None else ("threads",)
+        there = offer_identity(folder, identity, "teacher")  # ours, or that of a job which began at the same time
+        identity |= {name: there[name] for name in probed}
     column = teacher_column(identity, label, len(views))
-    return ColumnWork(column, identity if dry else create_column(cache, column, identity), order)
+    if not dry:
+        identity = create_column(cache, column, identity)
+        write_source(folder, describe_source(order, spec))
+    return ColumnWork(column, identity, order)
 
 
-def describe_taps(teacher: Teacher, picture_px: int, codec: str) -> list[TapSpec]:
+def choose_label(cache: Path, spec: TeacherSpec) -> str:
+    """Return the folder of a teacher's features: its label, or the name alone where an old cache has just these there.
+
+    Caches once kept every variant, and random weights too, under the teacher's name.
+    """
+    if (cache / teacher_folder(spec.label) / IDENTITY).exists():
+        return spec.label
+    for old in {spec.name, spec.label.removesuffix(f"-{RANDOM}")} - {spec.label}:
+        held = _held_identity(cache / teacher_folder(old), "teacher")
+        if held is None or (held["teacher"]["name"], held["teacher"]["variant"]) != (spec.name, spec.variant):
+            continue
+        if spec.weights_digest in ("", held["teacher"]["weights_digest"]):  # a dry run has not read any
+            return old
+    return spec.label
+
+
+def describe_taps(spec: TeacherSpec, label: str, picture_px: int, codec: str) -> list[TapSpec]:
     """Return what a cache keeps of a teacher: logits always as float16, features in `codec`."""
     specs = []
-    for request in teacher.spec.taps:
-        native = teacher.spec.native[request.native]
-        name = f"{teacher.spec.label}/{request.name}"
+    for request in spec.taps:
+        native = spec.native[request.native]
+        name = f"{label}/{request.name}"
         chosen = "float16" if native.kind == "logits" else resolve_codec(codec, native.channels)
         specs.append(TapSpec(name, native.kind, native.channels, request.grid(picture_px), request.stride, chosen))
     return specs
@@ -171,11 +197,10 @@ def _placeholder_bases(specs: Sequence[TapSpec]) -> dict[str, CompactBasis]:
 def _fix_bases(
     folder: Path,
     held: Identity | None,
-    teacher: Teacher,
+    order: TeacherOrderLine,
     specs: Sequence[TapSpec],
     views: Sequence[ViewJob],
     batch: int,
-    device: str,
 ) -> dict[str, CompactBasis]:
     """Return the basis of each compact tap: the one that lies there, or a new one written before the identity."""
     compact = {s.name: s for s in specs if s.codec == "compact"}
@@ -184,15 +209,17 @@ def _fix_bases(
     places = {name: folder / name.partition("/")[2] for name in compact}
     if held is not None and all((place / "basis").exists() for place in places.values()):
         return {name: read_basis(place) for name, place in places.items()}
-    requests = {f"{teacher.spec.label}/{request.name}": request.native for request in teacher.spec.taps}
+    teacher = load_teacher(order)
+    requests = {request.name: request.native for request in teacher.spec.taps}
     features: dict[str, list[torch.Tensor]] = {name: [] for name in compact}
     chosen = choose_fit_views(views)
     for start in range(0, len(chosen), batch):
         part = chosen[start : start + batch]
         frames = [read_frame(view.record, masks=False) for view in part]
-        native = teacher.features(render(part, frames, teacher.spec.input_px, batch, torch.device(device)))
+        native = teacher.features(render(part, frames, teacher.spec.input_px, batch, torch.device(order.device)))
         for name, spec in compact.items():
-            features[name].append(area_pool(native[requests[name]], spec.grid)[: len(part)].cpu())
+            tap = name.partition("/")[2]
+            features[name].append(area_pool(native[requests[tap]], spec.grid)[: len(part)].cpu())
     return {name: write_basis(places[name], fit_compact(features[name])) for name in compact}
 
 

@@ -20,19 +20,19 @@ from difom_cache.errors import CacheSpaceError, SettingsError
 from difom_cache.extraction.blocks import (
     BlockJob,
     BlockReport,
-    TeacherOrderLine,
     ViewJob,
     compute_block,
     compute_blocks,
-    load_teacher,
 )
 from difom_cache.extraction.engines import EngineOptions, count_local, open_executor
 from difom_cache.extraction.estimate import Estimate, estimate_run, format_passes, refuse_full_disk
 from difom_cache.extraction.prepare import ColumnChoices, ColumnWork, prepare_pictures, prepare_teacher
+from difom_cache.extraction.teachers import TeacherOrderLine, load_teacher, outline, own_teachers, release_teachers
 from difom_cache.extraction.timing import STAGES
+from difom_cache.extraction.weights import choose_weights
 from difom_cache.hardware import resolve_device
 from difom_cache.store.atomic import remove_stale
-from difom_cache.store.identity import Identity
+from difom_cache.store.identity import Identity, format_random_warning, list_random
 from difom_cache.store.layout import FORMAT_VERSION, PICTURES, SPLITS, Column
 from difom_cache.store.ledger import (
     find_short_blocks,
@@ -71,12 +71,13 @@ class ExtractReport:
         return not any(self.missing_blocks.values())
 
 
+@own_teachers()
 def extract(
     *,
     teacher: str | Sequence[str] = "sam",
     data: str | Path = "./data",
     cache: str | Path = "./feats",
-    weights: str = "hub",
+    weights: str | Sequence[str] = "hub",
     views: int = 8,
     seed: int = 0,
     plan: str = "default",
@@ -110,7 +111,7 @@ def extract(
         teacher: one or several `NAME[:VARIANT][@PX]`.
         data: a manifest, a benchmark's root or any folder inside it.
         cache: folder to fill.
-        weights: "hub", "random" or a path; for all teachers named.
+        weights: "hub", "random" or a path, for all teachers; or, in any number, "NAME=WEIGHTS" for one.
         views: views of each training record.
         seed: of the view plan.
         plan: name of the view policy.
@@ -151,10 +152,11 @@ def extract(
     view_plan = draw_plan(records, views=views, seed=seed, policy=plan)
     rows = list_views(records, view_plan)
     refuse_unwritable(folder)
+    specs = [teacher] if isinstance(teacher, str) else list(teacher)
     orders = [
         TeacherOrderLine(
             spec=spec,
-            weights=weights,
+            weights=own_weights,
             taps=tuple(taps) if taps else None,
             strides=tuple(strides) if strides else None,
             device=chosen_device,
@@ -162,10 +164,13 @@ def extract(
             picture_px=input_size,
             compile=compile,
         )
-        for spec in ([teacher] if isinstance(teacher, str) else teacher)
+        for spec, own_weights in zip(specs, choose_weights(weights, specs), strict=True)
     ]
-    for order in orders:
-        load_teacher(order)  # a name or file that does not exist shall leave no cache behind
+    for order in orders:  # a name or file that does not exist must leave no cache behind
+        if dry_run:
+            outline(order)
+        else:
+            load_teacher(order)
     if not dry_run:
         start_cache(folder, records, view_plan, views=views, picture_px=input_size)
     works = []
@@ -185,6 +190,9 @@ def extract(
     say(f"{folder}: {len(records)} records, plan {plan!r}, seed {seed}, {views} views of each training record")
     say(estimate.format())
     say(format_passes(estimate.passes_saved, views=views, epochs=epochs, runs=runs))
+    random_labels = list_random({Path(w.column.folder).name: w.identity for w in works if w.order is not None})
+    if random_labels:
+        say(format_random_warning(random_labels))
     if not force:
         refuse_full_disk(folder, estimate)
     if dry_run:
@@ -195,6 +203,8 @@ def extract(
     options = EngineOptions(scheduler, Path(jobs) if jobs else None, workers, devices)
     busy = any(missing.values())
     with open_executor_elsewhere(engine, options) if busy else nullcontext() as executor:
+        if executor is not None:
+            release_teachers()
         for work in works:
             compute_column(folder, work, missing[work.column.folder], rows, executor, report, quiet=quiet)
     finish_columns(folder, works, report)

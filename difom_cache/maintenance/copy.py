@@ -22,6 +22,7 @@ from difom_cache.store.columns import describe_tap, pictures_column, tap_specs, 
 from difom_cache.store.identity import Identity, digest_identity, read_identity
 from difom_cache.store.layout import BESIDE_IDENTITY, PICTURES, RECORDS, Column, teacher_folder, totals_path
 from difom_cache.store.reader import Cache, open_cache, require_teacher
+from difom_cache.store.source import read_source, write_source
 from difom_cache.store.stats import Moments, fold_statistics, read_moments, write_totals
 from difom_cache.store.writer import create_cache, create_column, write_block
 from difom_cache.teachers.pooling import area_pool
@@ -158,6 +159,9 @@ def copy_teacher(
             totals_path(target, column.folder), {t.partition("/")[2]: totals[t.partition("/")[2]] for t in taps}
         )
     fold_statistics(target, column, open_cache(target).markers(column))
+    found = read_source(source.path / column.folder)
+    if found is not None:
+        write_source(target / column.folder, found)
 
 
 def choose_codec(source: Cache, target: Path, tap: str, codec: str | None) -> Codec:

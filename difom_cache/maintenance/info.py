@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from difom_cache.codecs.fidelity import Fidelity
+from difom_cache.store.identity import format_random_warning
 from difom_cache.store.layout import PICTURES, SPLITS, Column
 from difom_cache.store.ledger import DoneMarker
 from difom_cache.store.reader import Cache, open_cache
@@ -49,6 +50,7 @@ def describe_column(cache: Cache, column: Column) -> dict[str, Any]:
     facts |= {
         name: teacher[name] for name in ("name", "variant", "input_px", "weights_digest", "precision", "libraries")
     }
+    facts["weights"] = teacher.get("weights", "trained")
     facts |= {"device": identity["device"], "batch": identity["batch"], "threads": identity["threads"]}
     facts["taps"] = {
         f"{label}/{tap['name']}": {
@@ -85,6 +87,9 @@ def format_info(facts: dict[str, Any]) -> str:
         f"{facts['path']}: {facts['records']} records, views: {views}; pictures of {facts['picture_px']} px",
         f"plan {plan['policy']!r}, seed {plan['seed']}, {plan['views']} views of each training record",
     ]
+    random = [Path(name).name for name, column in facts["columns"].items() if column.get("weights") == "random"]
+    if random:
+        lines.append(format_random_warning(random))
     if facts["views_without_mask"]:
         lines.append(f"{facts['views_without_mask']} views have no mask")
     for folder, column in facts["columns"].items():
@@ -96,7 +101,8 @@ def format_info(facts: dict[str, Any]) -> str:
             lines.append(f"  damaged blocks: {column['damaged_blocks']}; `difom-cache extract` makes them anew")
         if "name" in column:
             lines.append(
-                f"  {column['name']}:{column['variant']} at {column['input_px']} px, weights {column['weights_digest'][:12]}, "
+                f"  {column['name']}:{column['variant']} at {column['input_px']} px, {column['weights']} weights "
+                f"{column['weights_digest'][:12]}, "
                 f"{column['precision']} on {column['device']}"
             )
         for name, tap in column.get("taps", {}).items():

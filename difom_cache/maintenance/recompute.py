@@ -1,6 +1,7 @@
 """What a cache holds against the teachers that filled it: views rendered and encoded again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,44 +10,73 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from difom_cache.data.manifest import Record
-from difom_cache.errors import CacheFormatError, CacheIdentityError
-from difom_cache.extraction.blocks import (
-    BlockJob,
-    TeacherOrderLine,
-    ViewJob,
-    assert_same_teacher,
-    load_teacher,
-    read_frame,
-    render,
-)
+from difom_cache.errors import CacheFormatError, CacheIdentityError, RunError, WeightsError
+from difom_cache.extraction.blocks import ViewJob, read_frame, render
+from difom_cache.extraction.teachers import TeacherOrderLine, assert_same_teacher, load_teacher
+from difom_cache.extraction.weights import HUB, split_weights
 from difom_cache.hardware import torch_threads
 from difom_cache.maintenance.verify_report import VerifyReport
+from difom_cache.store.identity import Identity
+from difom_cache.store.layout import teacher_folder
 from difom_cache.store.reader import Cache
+from difom_cache.store.source import read_source
+from difom_cache.teachers.base import RANDOM
+from difom_cache.teachers.catalogue import OWN_WEIGHTS, parse_teacher
 from difom_cache.teachers.pooling import area_pool
 from difom_cache.views.params import ViewParams
 
+PLACES = {"onnx": "FILE", "student": "RUN", "hf": "MODEL"}  # teachers whose variant is where they lie
 
-def orders_of(cache: Cache, specs: Sequence[str], weights: str, device: str) -> list[TeacherOrderLine]:
-    """Return how to build the teachers of a cache again; probes are no teachers that see pictures."""
-    orders = []
-    for label, identity in cache.teachers.items():
-        held = identity["teacher"]
-        if "probe" in identity:
+
+def orders_of(
+    cache: Cache, specs: Sequence[str], weights: str | Sequence[str], device: str
+) -> dict[str, TeacherOrderLine]:
+    """Return how to build the teachers of a cache again, by label; probes are no teachers that see pictures.
+
+    Args:
+        cache: whose identities, and notes of where teachers were found, say how.
+        specs: "NAME[:VARIANT][@PX]" of the teachers that are wanted; none means all.
+        weights: "LABEL=WEIGHTS" (for an ONNX file, a run or a hub model: where it lies now), or a bare value for the
+            rest; none means as `extract` had them.
+        device: they shall stand on.
+
+    Raises:
+        CacheFormatError: the cache holds none of the teachers wanted.
+        WeightsError: nobody knows where some of them lie; each is named with the option that says it.
+    """
+    held = {label: identity["teacher"] for label, identity in cache.teachers.items() if "probe" not in identity}
+    known = [key for label, t in held.items() for key in (label, f"{t['name']}:{t['variant']}", t["name"])]
+    named, rest = split_weights(weights, known)
+    orders, lost = {}, []
+    for label, teacher in held.items():
+        name, variant = teacher["name"], teacher["variant"]
+        asked = [parts for parts in map(parse_teacher, specs) if _is_meant(parts, name, variant)]
+        if specs and not asked:
             continue
-        spec = next((s for s in specs if s.partition(":")[0].partition("@")[0] == held["name"]), None)
-        if specs and spec is None:
+        source = read_source(cache.path / teacher_folder(label))
+        own = next((named[key] for key in (label, f"{name}:{variant}", name) if key in named), None)
+        before = parse_teacher(source.teacher)[1] if source else None
+        if name in PLACES:
+            place, own = (asked[0][1] if asked else "") or own or before, None
+        else:
+            place = (asked[0][1] if asked else "") or variant
+        if not place:
+            lost.append(_where(label, name))
             continue
-        orders.append(
-            TeacherOrderLine(
-                spec=spec or f"{held['name']}:{held['variant']}@{held['input_px']}",
-                weights=weights,
-                taps=tuple(tap["name"] for tap in identity["taps"]) if label == held["name"] else None,
-                strides=None,
-                device=device,
-                precision=held["precision"],
-                picture_px=cache.picture_px,
-            )
+        as_before = RANDOM if teacher.get("weights") == RANDOM else source.weights if source else HUB
+        chosen = own or (as_before if as_before == RANDOM or rest is None else rest)
+        orders[label] = TeacherOrderLine(
+            spec=f"{name}:{place}@{(asked[0][2] if asked else None) or teacher['input_px']}",
+            weights=HUB if name in OWN_WEIGHTS and chosen != RANDOM else chosen,
+            taps=_taps_of(teacher),
+            strides=None,
+            device=device,
+            precision=teacher["precision"],
+            picture_px=cache.picture_px,
+            compile=bool(teacher.get("options", {}).get("compile")),
         )
+    if lost:
+        raise WeightsError(f"{cache.path} does not say where these teachers lie: {'; '.join(lost)}")
     if not orders and not cache.teachers.keys() & set(specs) and specs:
         raise CacheFormatError(
             f"{cache.path} holds none of the teachers {', '.join(specs)}; it has {', '.join(cache.teachers)}"
@@ -54,8 +84,40 @@ def orders_of(cache: Cache, specs: Sequence[str], weights: str, device: str) -> 
     return orders
 
 
+def _is_meant(asked: tuple[str, str, int | None], name: str, variant: str) -> bool:
+    return asked[0] == name and (name in PLACES or asked[1] in ("", variant))
+
+
+def _taps_of(teacher: Identity) -> tuple[str, ...]:
+    """Return every tap that a teacher was built with, as `--taps` takes them."""
+    tensors = teacher.get("options", {}).get("tensors", {})
+    names = [tap["name"].rpartition("@") for tap in teacher["taps"]]
+    return tuple(f"{n}={tensors[n]}@{stride}" if n in tensors else f"{n}@{stride}" for n, _, stride in names)
+
+
+def _where(label: str, name: str) -> str:
+    return f"{label} (give --weights {label}={PLACES.get(name, 'PATH')})"
+
+
+def load_all(orders: Mapping[str, TeacherOrderLine]) -> None:
+    """Build every teacher once, so that what is missing is known before hours are spent.
+
+    Raises:
+        WeightsError: names all that cannot be found, each with the option that says where it is.
+    """
+    lost = []
+    for label, order in orders.items():
+        try:
+            load_teacher(order)
+        except (WeightsError, RunError) as error:
+            lost.append(f"{_where(label, parse_teacher(order.spec)[0])}: {error}")
+    if lost:
+        raise WeightsError(f"these teachers cannot be built again: {'; '.join(lost)}")
+
+
 def compare_live(
     cache: Cache,
+    label: str,
     order: TeacherOrderLine,
     records: dict[str, Record],
     report: VerifyReport,
@@ -65,9 +127,12 @@ def compare_live(
     mirror: bool,
 ) -> None:
     """Encode random views again and compare them with their targets; the figures go into `report`, by tap."""
-    teacher = load_teacher(order)
-    label, identity = teacher.spec.label, cache.teachers[teacher.spec.label]
-    assert_same_teacher(identity, teacher, BlockJob(cache.path, f"teachers/{label}", 0, len(cache), (), order))
+    teacher, identity = load_teacher(order), cache.teachers[label]
+    spec, held = teacher.spec, identity["teacher"]
+    if spec.name in PLACES:  # a file may have another name by now; the digest tells whether it is the same
+        spec = replace(spec, variant=held["variant"])
+    assert_same_teacher(identity, spec, cache.path / teacher_folder(label))
+    requests = {request.name: request for request in teacher.spec.taps}
     rows = np.random.default_rng(seed).permutation(len(cache))[:views]
     jobs = [view_of(cache, int(row), records) for row in rows]
     batch, device = identity["batch"], torch.device(order.device)
@@ -84,8 +149,8 @@ def compare_live(
             stored = cache.gather(
                 rows[start : start + batch], [f"{label}/{tap['name']}" for tap in identity["taps"]], pictures=False
             )
-            for request, tap in zip(teacher.spec.taps, identity["taps"], strict=True):
-                name = f"{label}/{tap['name']}"
+            for tap in identity["taps"]:  # fewer than the teacher has, in a copy
+                name, request = f"{label}/{tap['name']}", requests[tap["name"]]
                 target = torch.from_numpy(cache.decode(name, stored[f"{name}/code"], stored.get(f"{name}/scale")))
                 feature = area_pool(live[request.native], tap["grid"])[: len(part)].cpu()
                 cosines.setdefault(name, []).append(mean_removed_cosine(feature, target))

@@ -122,7 +122,8 @@ def _picture_tiles(batch: dict[str, NDArray[np.uint8]], name: str, view: int) ->
 
 def _tap_tile(cache: Cache, tap: TapSpec, batch: dict[str, NDArray[np.uint8]]) -> _Tile:
     feature = np.asarray(cache.decode(tap.name, batch[f"{tap.name}/code"], batch.get(f"{tap.name}/scale")))[0]
-    caption = f"{tap.name}\n{tap.channels} x {tap.grid} x {tap.grid}, {tap.codec}"
+    weights = ", random weights" if tap.name.partition("/")[0] in cache.random_teachers else ""
+    caption = f"{tap.name}\n{tap.channels} x {tap.grid} x {tap.grid}, {tap.codec}{weights}"
     if tap.kind == "logits" and tap.channels == 1:
         prob = 1 / (1 + np.exp(-np.clip(feature[0].astype(np.float64), -60, 60)))
         return _Tile(np.repeat((prob * 255 + 0.5).astype(np.uint8)[:, :, None], 3, axis=2), caption, True)

@@ -13,9 +13,10 @@ from difom_cache.errors import (
     CacheSpaceError,
     DifomError,
 )
+from difom_cache.extraction.teachers import own_teachers
 from difom_cache.files import explain
 from difom_cache.maintenance.equivariance import VIEWS, compare_warped
-from difom_cache.maintenance.recompute import compare_live, orders_of
+from difom_cache.maintenance.recompute import compare_live, load_all, orders_of
 from difom_cache.maintenance.rows import MEND, check_rows, restore_rows
 from difom_cache.maintenance.verify_report import VerifyReport
 from difom_cache.probing.heads import read_heads
@@ -48,7 +49,7 @@ def verify(
     equivariance: bool = False,
     data: str | Path = "./data",
     teacher: Sequence[str] = (),
-    weights: str = "hub",
+    weights: str | Sequence[str] = (),
     device: str = "cpu",
     seed: int = 0,
     unlabelled: bool = False,
@@ -63,8 +64,9 @@ def verify(
         equivariance: compare maps of view 0, warped to other views by their known geometry, with those views' own maps;
             with `recompute` also mirrored cached maps with live maps of mirrored pictures.
         data: where the pictures are, for `recompute`.
-        teacher: how to build the teachers (`NAME[:VARIANT][@PX]`); by default as their identities say.
-        weights: of those teachers.
+        teacher: compare these teachers alone ("NAME[:VARIANT][@PX]"); by default all, as their identities say.
+        weights: "LABEL=WEIGHTS" for one teacher (for an ONNX file, a run or a hub model: where it lies now), or a bare
+            value for the rest; by default as `extract` had them.
         device: they run on.
         seed: of the choice of views.
         unlabelled: pictures without a mask are meant.
@@ -94,10 +96,12 @@ def verify(
                 compare_probe(opened, label, report, views=recompute, seed=seed)
         if equivariance:
             report.warped = compare_warped(opened, views=recompute or VIEWS, seed=seed)
-        orders = orders_of(opened, teacher, weights, device) if recompute else []
+        orders = orders_of(opened, teacher, weights, device) if recompute else {}
         records = {r.id: r for r in load_records(Path(data), unlabelled=unlabelled)} if orders else {}
-        for order in orders:
-            compare_live(opened, order, records, report, views=recompute, seed=seed, mirror=equivariance)
+        with own_teachers():
+            load_all(orders)
+            for label, order in orders.items():
+                compare_live(opened, label, order, records, report, views=recompute, seed=seed, mirror=equivariance)
     return report
 
 

@@ -46,6 +46,7 @@ def identify_probe(cache: Cache, plan: ProbePlan, *, fitted_views: int) -> Ident
     return {
         "format": FORMAT_VERSION,
         "teacher": {
+            **({"weights": "random"} if set(cache.random_teachers) & set(plan.order.teachers) else {}),
             "name": NAME,
             "variant": plan.order.head,
             "input_px": cache.picture_px,

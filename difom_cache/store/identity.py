@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,12 @@ Identity = dict[str, Any]
 
 
 _RESTORE = "restore it from a copy of the cache"
+
+
+def offer_identity(folder: Path, identity: Identity, kind: str = "cache") -> Identity:
+    """Write `identity` unless another lies in `folder`; return the one that lies there."""
+    write_once(folder / IDENTITY, [canonical(identity)])
+    return read_identity(folder, kind)
 
 
 def fix_identity(folder: Path, identity: Identity, *, hint: str, kind: str = "cache") -> Identity:
@@ -31,8 +38,7 @@ def fix_identity(folder: Path, identity: Identity, *, hint: str, kind: str = "ca
     Raises:
         CacheIdentityError: another identity lies there; every differing value is named with both its values.
     """
-    write_once(folder / IDENTITY, [canonical(identity)])
-    held = read_identity(folder, kind)
+    held = offer_identity(folder, identity, kind)
     differing = name_differences(held, json.loads(canonical(identity)))
     if differing:
         raise CacheIdentityError(f"{folder} holds something else than this run brings: {'; '.join(differing)}. {hint}")
@@ -83,6 +89,17 @@ def name_differences(held: Any, brought: Any, key: str = "") -> list[str]:
             for phrase in name_differences(held.get(name), brought.get(name), f"{key}.{name}" if key else name)
         ]
     return [] if held == brought else [f"{key}: held {_shorten(held)}, this run {_shorten(brought)}"]
+
+
+def list_random(teachers: Mapping[str, Identity]) -> list[str]:
+    """Return the labels of those teachers whose weights are random, as their identities say."""
+    return [label for label, identity in teachers.items() if identity["teacher"].get("weights") == "random"]
+
+
+def format_random_warning(labels: Sequence[str]) -> str:
+    """Return the one line that warns of features, and of whatever was learnt from them, that no trained teacher gave."""
+    verb = "has" if len(labels) == 1 else "have"
+    return f"warning: {', '.join(labels)} {verb} random weights: good for trying things out, never for results"
 
 
 def digest_identity(identity: Identity) -> str:

@@ -18,6 +18,7 @@ PICTURES = "pictures"
 SPLITS = ("train", "val", "test")  # their places are the numbers in rows/split
 NO_MASK = 255  # the whole stored mask of a record without one; an empty mask is all zeros
 IDENTITY = "identity.json"
+SOURCE = "source.json"
 RECORDS = "records.csv"
 DAMAGED = "damaged.json"
 HEADS, SEEN_MASKS = "heads.safetensors", "masks.json"

@@ -13,7 +13,7 @@ from difom_cache.codecs.base import ArrayOrTensor, Codec
 from difom_cache.errors import CacheDamagedError, CacheFormatError, CacheIncompleteError, name_nearest
 from difom_cache.store.access import RowAccess, choose_access, open_access, take_all
 from difom_cache.store.columns import open_codec, pictures_column, tap_specs, teacher_column
-from difom_cache.store.identity import Identity, content_digest, digest_identity, read_identity
+from difom_cache.store.identity import Identity, content_digest, digest_identity, list_random, read_identity
 from difom_cache.store.layout import IDENTITY, PICTURES, Column, TapSpec, teacher_folder
 from difom_cache.store.ledger import DoneMarker, read_damaged, read_markers
 from difom_cache.store.seen_masks import read_seen_masks
@@ -181,6 +181,11 @@ class Cache:
     def markers(self, column: Column) -> dict[int, DoneMarker]:
         """Return the finished blocks of a column."""
         return read_markers(self.path, column)
+
+    @property
+    def random_teachers(self) -> list[str]:
+        """Labels of the teachers whose weights are random: their features are for trials alone."""
+        return list_random(self.teachers)
 
     @cached_property
     def damaged(self) -> dict[str, list[int]]:

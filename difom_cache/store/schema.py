@@ -104,6 +104,7 @@ class SpecHeld(_Checked):
     weights_digest: str
     precision: str
     libraries: dict[str, str]
+    weights: Literal["random"] | None = None
 
 
 def _check_distinct(taps: list[TapHeld]) -> list[TapHeld]:
@@ -136,6 +137,14 @@ class SeenMasksHeld(_Checked):
     """masks.json of a teacher."""
 
     masks: list[Sha256]
+
+
+class SourceHeld(_Checked):
+    """source.json of a teacher."""
+
+    teacher: str
+    weights: str
+    found: str
 
 
 class TeacherHeld(ColumnHeld):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Precision = Literal["float32", "bfloat16"]
+RANDOM = "random"  # where weights come from that nobody trained
 
 
 def check_precision(precision: str) -> None:
@@ -122,12 +123,12 @@ class TeacherSpec:
     """Everything that decides a teacher's features.
 
     Attributes:
-        label: the teacher's folder in a cache, such as "dinov2" or "onnx-efficientpolyseg".
+        label: the teacher's folder in a cache, such as "dinov2", "sam-vit_h", "sam-random" or "onnx-efficientpolyseg".
         name: in the catalogue.
         variant: the size, file stem or run.
         input_px: side of the square input.
         weights_digest: SHA-256 over the names and bytes of the tensors in use, whatever file they came from.
-        weights_source: where they came from, for people; it decides nothing.
+        weights_source: where they came from, for people; of all sources only "random" enters the identity.
         mean: per channel, subtracted from pixels in [0, 1].
         std: per channel, divided by.
         interpolation: how a view is brought to `input_px`; "bilinear" means antialiased bilinear.
@@ -158,9 +159,17 @@ class TeacherSpec:
     def __post_init__(self) -> None:
         check_precision(self.precision)
 
+    @property
+    def is_random(self) -> bool:
+        """Whether nobody trained these weights, so that the features are good for trials alone."""
+        return self.weights_source == RANDOM
+
     def identity(self) -> dict[str, Any]:
-        """Return what decides the content of this teacher's features, ready for JSON and without any path."""
-        return {
+        """Return what decides the content of this teacher's features, ready for JSON and without any path.
+
+        `weights` is there for random ones alone: nobody shall take their features for a teacher's.
+        """
+        return ({"weights": RANDOM} if self.is_random else {}) | {
             "name": self.name,
             "variant": self.variant,
             "input_px": self.input_px,
@@ -238,6 +247,11 @@ def choose_variant(teacher: str, variant: str, known: Mapping[str, object]) -> s
     return variant
 
 
+def label_variant(teacher: str, variant: str, default: str) -> str:
+    """Return the name under which a variant's features are kept: "sam" for the default one, else "sam-vit_h"."""
+    return teacher if variant == default else f"{teacher}-{variant}"
+
+
 TeacherBuilder = Callable[[TeacherOrder], Teacher]
 
 
@@ -290,13 +304,19 @@ def _read_tap(
     if stride:
         if not stride.replace(".", "", 1).isdecimal() or float(stride) <= 0:
             raise TeacherError(f"tap {text!r}: expected a stride in picture px after the @, found {stride!r}")
-        return [TapRequest(name, float(stride))]
+        return [TapRequest(name, _whole_cells(float(stride), order.picture_px))]
     if order.strides:
         return [TapRequest(name, stride_px) for stride_px in order.strides]
     for tap in defaults:
         if tap.native == name:
             return [tap]
     return [TapRequest(name, 16 if own <= 16 else own)]
+
+
+def _whole_cells(stride: float, picture_px: int) -> float:
+    """Return the stride that gives whole cells, where `stride` is one as a tap's name shows it, with six digits."""
+    exact = picture_px / max(1, round(picture_px / stride))
+    return exact if f"{exact:g}" == f"{stride:g}" else stride
 
 
 def _check_grid(tap: TapRequest, native: dict[str, NativeTap], input_px: int, picture_px: int) -> None:

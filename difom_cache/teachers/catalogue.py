@@ -2,11 +2,14 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from importlib.metadata import entry_points
 
+import torch
+
 from difom_cache.errors import SettingsError, name_nearest
-from difom_cache.teachers.base import Precision, Teacher, TeacherBuilder, TeacherOrder
+from difom_cache.teachers.base import Precision, Teacher, TeacherBuilder, TeacherOrder, TeacherSpec
 
 ENTRY_POINTS = "difom.teachers"
 MODULES = {
@@ -19,6 +22,8 @@ MODULES = {
     "hf": "difom_cache.teachers.hf",
     "onnx": "difom_cache.teachers.onnx",
 }
+
+OWN_WEIGHTS = ("onnx", "student")  # what is named after the colon holds the weights too
 
 
 def build_teacher(
@@ -63,6 +68,34 @@ def build_teacher(
         compile=compile,
     )
     return find_builder(name)(order)
+
+
+def outline_teacher(
+    spec: str,
+    *,
+    weights: str = "hub",
+    taps: Sequence[str] | None = None,
+    precision: Precision | None = None,
+    picture_px: int = 352,
+    strides: Sequence[int] | None = None,
+) -> TeacherSpec:
+    """Return a teacher's specification without its weights: the same label, taps and native places, and no digest.
+
+    The network is made by the same builder, on a device that holds no numbers. A teacher that another package
+    registered, and one that lies in a file of its own, are built as they are.
+
+    Args, errors: as `build_teacher`; `weights` only tells whether they are random.
+    """
+    outlined = parse_teacher(spec)[0] in MODULES.keys() - set(OWN_WEIGHTS)
+    with torch.device("meta") if outlined else nullcontext():
+        return build_teacher(
+            spec,
+            weights=weights,
+            taps=taps,
+            precision=precision,
+            picture_px=picture_px,
+            strides=strides,
+        ).spec
 
 
 def parse_teacher(spec: str) -> tuple[str, str, int | None]:

@@ -103,6 +103,9 @@ def find_folder(model: str, weights: str) -> tuple[Path, str]:
     """Return the local folder of a hub id or folder, and what to record as its source."""
     if Path(model).is_dir():
         return Path(model), model
+    fetched = Path(weights) / folder_name(f"hf:{model}")
+    if fetched.is_dir():
+        return fetched, str(fetched)
     repository = Repository(model, read_revision(weights) or MAIN, needs=((CONFIG,), PROCESSOR))
     return find_published(f"hf:{model}", repository)
 

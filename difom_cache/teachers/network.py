@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from difom_cache.hardware import resolve_device
-from difom_cache.teachers.base import NativeTap, TapRequest, TeacherOrder, TeacherSpec, choose_taps
+from difom_cache.teachers.base import RANDOM, NativeTap, TapRequest, TeacherOrder, TeacherSpec, choose_taps
 from difom_cache.teachers.packed_linear import can_pack, pack_linears
 from difom_cache.teachers.precision import compute_in
 from difom_cache.teachers.preprocess import Triple, check_pixels, normalise
-from difom_cache.teachers.weights import Weights
+from difom_cache.teachers.weights import Weights, is_outline
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class NetworkFacts:
     """What a teacher's file says about its network; `assemble` adds what the order says.
 
     Attributes:
-        label: the teacher's folder in a cache.
+        label: the teacher's folder in a cache; `assemble` adds "-random" for random weights.
         name: in the catalogue.
         variant: the one that was built.
         input_px: side of the square input.
@@ -93,7 +93,7 @@ def assemble(order: TeacherOrder, facts: NetworkFacts, network: TapNetwork) -> N
     taps = choose_taps(order, dict(facts.native), facts.default_taps, facts.input_px)
     network.keep(tuple(dict.fromkeys(tap.native for tap in taps)))
     spec = TeacherSpec(
-        label=facts.label,
+        label=f"{facts.label}-{RANDOM}" if facts.weights.source == RANDOM else facts.label,
         name=facts.name,
         variant=facts.variant,
         input_px=facts.input_px,
@@ -109,6 +109,8 @@ def assemble(order: TeacherOrder, facts: NetworkFacts, network: TapNetwork) -> N
         precision=order.chosen_precision,
         options={**facts.options, **({"compile": True} if order.compile else {})},
     )
+    if is_outline():
+        return NetworkTeacher(spec, network)
     teacher = NetworkTeacher(spec, network).to(device)
     if order.compile:
         network.compile(dynamic=False)

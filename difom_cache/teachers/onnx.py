@@ -110,7 +110,8 @@ def build(order: TeacherOrder) -> OnnxTeacher:
     input_px = _choose_input_px(order.input_px, prepared.size, graph_px, path)
     shapes = probe_shapes(model, channels_first, input_px, batch or 1, path)
     places = default_places(model, shapes, prepared.logits, order.strides or INNER_STRIDES, order.picture_px)
-    places |= _named_places(order.taps or (), shapes, path)
+    named = _named_places(order.taps or (), shapes, path)
+    places |= {alias: p for alias, p in named.items() if alias not in places or places[alias].tensor != p.tensor}
     spec = _specify(order, path, input_px, prepared, places)
     teacher = OnnxTeacher(spec, model, {name: place.tensor for name, place in places.items()}, batch)
     return teacher.to(order.device)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, SwinConfig
 
 from difom_cache.teachers import buffers
-from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherOrder, choose_variant
+from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherOrder, choose_variant, label_variant
 from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
 from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_input_px
 from difom_cache.teachers.transformers_weights import Family, count_parameters, load_part
@@ -139,7 +139,7 @@ def build_pixel_level(order: TeacherOrder, family: Family, default_variant: str,
     check_input_px(input_px, MULTIPLE_PX, f"{family.name}:{variant}")
     module, _, weights = load_part(family, variant, order.weights)
     facts = NetworkFacts(
-        label=family.name,
+        label=label_variant(family.name, variant, default_variant),
         name=family.name,
         variant=variant,
         input_px=input_px,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from difom_cache.errors import WeightsError
 from difom_cache.teachers import buffers
-from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherOrder, choose_variant
+from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherOrder, choose_variant, label_variant
 from difom_cache.teachers.block_taps import KEYS, block_number, block_taps, is_keys
 from difom_cache.teachers.hub import locate
 from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
@@ -27,7 +27,9 @@ from difom_cache.teachers.weights import (
     Weights,
     digest_tensors,
     fill_random,
+    is_outline,
     load_exact,
+    outline_weights,
     read_tensors,
     refuse_mismatch,
 )
@@ -149,6 +151,8 @@ def plain_encoder(variant: Variant) -> ImageEncoderViT:
 def load_weights(encoder: ImageEncoderViT, weights: str, name: str) -> Weights:
     """Put `weights` ("hub", "hub@REVISION", "random" or a path) into the library's encoder of variant `name`."""
     teacher = f"sam:{name}"
+    if is_outline():
+        return outline_weights(weights)
     if weights == "random":
         fill_random(encoder, teacher)
         return Weights("random", digest_tensors(encoder.state_dict()))
@@ -224,7 +228,7 @@ def _facts(name: str, input_px: int, weights: Weights) -> NetworkFacts:
     variant = VARIANTS[name]
     resampled = input_px != variant.input_px
     return NetworkFacts(
-        label="sam",
+        label=label_variant("sam", name, DEFAULT_VARIANT),
         name="sam",
         variant=name,
         input_px=input_px,

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from difom_cache.teachers.base import Description, TapRequest, TeacherOrder, choose_variant
+from difom_cache.teachers.base import Description, TapRequest, TeacherOrder, choose_variant, label_variant
 from difom_cache.teachers.block_taps import block_number, block_taps, is_keys
 from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
 from difom_cache.teachers.preprocess import Triple, check_input_px
@@ -107,7 +107,7 @@ def build_tokens(tokens: TokenFamily, order: TeacherOrder) -> NetworkTeacher:
     check_input_px(input_px, family.configs[variant]().patch_size, f"{family.name}:{variant}")
     model, config, weights = load_part(family, variant, order.weights)
     facts = NetworkFacts(
-        label=family.name,
+        label=label_variant(family.name, variant, tokens.default_variant),
         name=family.name,
         variant=variant,
         input_px=input_px,

@@ -17,6 +17,8 @@ from difom_cache.teachers.weights import (
     Weights,
     digest_tensors,
     fill_random,
+    is_outline,
+    outline_weights,
     read_json,
     read_tensors,
     refuse_mismatch,
@@ -66,6 +68,8 @@ def load_part(family: Family, variant: str, weights: str) -> tuple[Any, Any, Wei
     """
     teacher = f"{family.name}:{variant}"
     config = family.configs[variant]()
+    if is_outline():
+        return family.part(empty_model(family.model_class, config)), config, outline_weights(weights)
     if weights == "random":
         part = family.part(empty_model(family.model_class, config))
         fill_random(part, teacher)

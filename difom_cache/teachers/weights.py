@@ -41,6 +41,16 @@ class Weights:
     digest: str
 
 
+def is_outline() -> bool:
+    """Return whether networks are being made without their numbers: then weights are neither read nor drawn."""
+    return torch.get_default_device().type == "meta"
+
+
+def outline_weights(weights: str) -> Weights:
+    """Return what stands for weights that are not read: no digest, and a source only where it is "random"."""
+    return Weights("random" if weights == "random" else "", "")
+
+
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 over the sorted names, shapes, types and bytes of `tensors`, whatever file held them."""
     total = hashlib.sha256()

@@ -173,6 +173,15 @@ class JointCache:
         """Return count, mean and covariance of a tap over the training rows of all caches."""
         return JointStats([part.stats(tap) for part in self.parts])
 
+    def random_teachers(self, taps: Sequence[str]) -> list[str]:
+        """Return the labels of those teachers of `taps` whose weights are random."""
+        labels = dict.fromkeys(tap.partition("/")[0] for tap in taps)
+        return [
+            label
+            for label in labels
+            if any(part.teachers[label].get("teacher", {}).get("weights") == "random" for part in self.parts)
+        ]
+
     def _locate(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         part = np.searchsorted(self._starts, rows, side="right") - 1
         return part, rows - self._starts[part]

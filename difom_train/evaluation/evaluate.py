@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from difom_cache import Record, __version__, format_table, name_some, read_image
+from difom_cache import Record, __version__, format_random_warning, format_table, name_some, read_image
 from difom_cache.errors import DataError, RunError, SettingsError
 from difom_train.evaluation.files import (
     COLUMNS,
@@ -35,6 +35,7 @@ from difom_train.inference.frames import choose_records, in_batches
 from difom_train.inference.segmenter import (
     TEACHER_PREFIX,
     Segmenter,
+    find_random_teachers,
     identify,
     load_segmenter,
     segment,
@@ -51,11 +52,13 @@ class Evaluation:
         name: of the run, teacher or folder.
         folder: where the files lie (RUN/eval).
         sets: test set to its frames' scores.
+        random_teachers: whose random weights the network has, or learnt from.
     """
 
     name: str
     folder: Path
     sets: dict[str, SetScores]
+    random_teachers: tuple[str, ...] = ()
 
     def means(self) -> dict[str, dict[str, float]]:
         """Return test set, and the mean's label, to metric name to value."""
@@ -73,12 +76,19 @@ class Evaluation:
                 frames = str(len(self.sets[name].frames)) if name in self.sets else ""
                 rows.append([name, frames, *(format_value(metric, values[metric.name]) for metric in metrics)])
             tables.append(f"{self.name}, {PROTOCOL_TITLES[protocol]}\n{format_table(rows)}")
-        return "\n\n".join([*tables, f"per frame: {self.folder}"])
+        warning = [format_random_warning(self.random_teachers)] if self.random_teachers else []
+        return "\n\n".join([*tables, *warning, f"per frame: {self.folder}"])
 
     def as_json(self) -> dict[str, Any]:
         """Return the same for a program."""
         frames = {name: len(scores.frames) for name, scores in self.sets.items()}
-        return {"run": self.name, "folder": str(self.folder), "frames": frames, "scores": self.means()}
+        return {
+            "run": self.name,
+            "folder": str(self.folder),
+            "frames": frames,
+            "scores": self.means(),
+            "random_teachers": list(self.random_teachers),
+        }
 
 
 def evaluate(
@@ -111,6 +121,7 @@ def evaluate(
     """
     records = choose_records(Path(data), limit)
     folder = _choose_folder(run, out)
+    random_teachers: tuple[str, ...] = ()
     if _is_folder_of_maps(run):
         identity: dict[str, Any] = {"source": "maps", "maps_version": MAPS_VERSION}
         jobs = _jobs_of_maps(Path(run), records, folder)
@@ -120,15 +131,17 @@ def evaluate(
         identity = identify(segmenter, run)
         jobs = _jobs_of(segmenter, records, folder, batch_size)
         name = segmenter.name
+        random_teachers = find_random_teachers(segmenter)
         if reuse and (kept := find_scores(folder, identity, records)):
-            return Evaluation(name=name, folder=folder, sets=kept)
+            return Evaluation(name=name, folder=folder, sets=kept, random_teachers=random_teachers)
     scored = score_frames(jobs, frames=len(records), workers=workers)
     bar = tqdm(scored, total=len(records), desc=f"scoring {name}", unit="frame", disable=None)
     sets = _gather(list(bar))
     for scores in sets.values():
         write_set(scores, folder)
-    write_summary(folder, sets, identity, {"name": name, "difom": __version__, "data": str(data), "limit": limit})
-    return Evaluation(name=name, folder=folder, sets=sets)
+    notes = {"name": name, "difom": __version__, "data": str(data), "limit": limit, "random_teachers": random_teachers}
+    write_summary(folder, sets, identity, notes)
+    return Evaluation(name=name, folder=folder, sets=sets, random_teachers=random_teachers)
 
 
 def find_scores(folder: Path, identity: Mapping[str, Any], records: Sequence[Record]) -> dict[str, SetScores] | None:

@@ -93,6 +93,15 @@ def identify(segmenter: Segmenter, run: Path | str) -> dict[str, Any]:
     return {"source": source, "weights_sha256": digest, "input_px": segmenter.input_px}
 
 
+def find_random_teachers(segmenter: Segmenter) -> tuple[str, ...]:
+    """Return the teachers whose random weights a network has, if it is one of them, or learnt from."""
+    if isinstance(segmenter, TeacherSegmenter):
+        return (segmenter.teacher.spec.label,) if segmenter.teacher.spec.is_random else ()
+    if isinstance(segmenter, StudentSegmenter):
+        return tuple(segmenter.student.meta.get("random_teachers", ()))
+    return ()
+
+
 def render_picture(picture: NDArray[np.uint8], input_px: int) -> Tensor:
     """Return a picture as the network gets it, equal to view 0 of a cache.
 

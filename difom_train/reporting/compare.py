@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from difom_cache import write_atomic
+from difom_cache import format_random_warning, write_atomic
 from difom_cache.errors import SettingsError
 from difom_train.benchmarks.cost import Cost, compare_costs
 from difom_train.evaluation.files import read_summary
@@ -57,6 +57,10 @@ def compare(
     notes = [f"Published figures: {source}."] if beside else []
     if any(read_summary(eval_folder(run)).get("limit") for entry in entries for run in entry.runs):
         notes.append("Not every frame was scored (--limit), so published figures are of other frames.")
+    for entry in entries:
+        random = {name for run in entry.runs for name in read_summary(eval_folder(run)).get("random_teachers", ())}
+        if random:
+            notes.append(f"{entry.name}: {format_random_warning(sorted(random))}.")
     table = build_table("All frames", entries, beside, notes)
     rows = {name: twins.rows(frames) for name, frames in sets.items()}
     clean = None

@@ -172,6 +172,7 @@ def plan_run(setting: Setting, learner: Learner, feed: Feed) -> Plan:
     """Return what the loop does."""
     settings = setting.settings
     data, options = settings.data, settings.optimiser
+    random = setting.cache.random_teachers(learner.distiller.taps)
     return Plan(
         folder=setting.folder,
         title=setting.folder.name,
@@ -189,7 +190,8 @@ def plan_run(setting: Setting, learner: Learner, feed: Feed) -> Plan:
         schedule=RateSchedule(options.epochs * feed.steps, options.schedule, options.warmup_frac),
         clip_norm=options.clip_norm,
         patience_epochs=options.patience_epochs,
-        meta={"input_px": data.input_px, "distillation": settings.distill.kind, "seed": settings.seed},
+        meta={"input_px": data.input_px, "distillation": settings.distill.kind, "seed": settings.seed}
+        | ({"random_teachers": random} if random else {}),
     )
 
 
@@ -216,6 +218,7 @@ def describe_run(setting: Setting, learner: Learner, feed: Feed) -> dict[str, An
         "pictures_per_step": feed.shape.step,
         "stage": feed.loader.stage.line,
         "taps": list(distiller.taps),
+        "random_teachers": cache.random_teachers(distiller.taps),
         "distillation": {"alive": None, "warnings": [], "about": distiller.describe()},
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "status": "running",

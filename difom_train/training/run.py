@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from difom_cache import open_cache, resolve_device
+from difom_cache import format_random_warning, open_cache, resolve_device
 from difom_cache.errors import DeviceError, DifomError, RunError
 from difom_train.config import Settings, change_settings, check_settings, read_recipe, with_seed
 from difom_train.data.caches import JointCache
@@ -202,6 +202,8 @@ def _describe_start(folder: Path, facts: dict[str, Any], progress: Progress) -> 
     ]
     if progress.epochs_done:
         lines.append(f"resuming after epoch {progress.epochs_done}")
+    if facts["random_teachers"]:
+        lines.append(format_random_warning(facts["random_teachers"]))
     if not rows["val_records"]:
         lines.append("WARNING: no validation records, so the last epoch is kept rather than the best")
     return lines

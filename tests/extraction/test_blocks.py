@@ -16,12 +16,9 @@ from difom_cache.errors import EngineError, ManifestError
 from difom_cache.extraction import blocks
 from difom_cache.extraction.blocks import (
     BlockJob,
-    TeacherOrderLine,
     ViewJob,
-    assert_same_teacher,
     compute_block,
     compute_blocks,
-    load_teacher,
     read_frame,
     render,
     sum_cells,
@@ -30,6 +27,7 @@ from difom_cache.extraction.blocks import (
 )
 from difom_cache.extraction.prepare import ColumnChoices, ColumnWork, prepare_pictures, prepare_teacher, probe_batch
 from difom_cache.extraction.run import list_views, start_cache
+from difom_cache.extraction.teachers import TeacherOrderLine, assert_same_teacher, load_teacher
 from difom_cache.store.atomic import digest_file
 from difom_cache.store.layout import shard_path
 from difom_cache.store.ledger import read_markers
@@ -143,7 +141,7 @@ def test_a_block_that_another_writer_finished_is_skipped(records: list[Record], 
 def test_a_report_counts_views_and_seconds_of_every_stage(records: list[Record], tmp_path: Path) -> None:
     _, jobs = prepare(tmp_path, records, ORDER)
     report = compute_block(jobs[0])
-    assert (report.folder, report.block, report.views) == ("teachers/dinov2", 0, len(jobs[0].views))
+    assert (report.folder, report.block, report.views) == ("teachers/dinov2-tiny-random", 0, len(jobs[0].views))
     assert report.seconds["teacher"] > 0 and report.seconds["decode"] > 0 and report.seconds["write"] > 0
 
 
@@ -160,7 +158,7 @@ def test_a_worker_with_another_teacher_refuses_to_write(records: list[Record], t
     work, jobs = prepare(tmp_path, records, ORDER)
     held = work.identity | {"teacher": work.identity["teacher"] | {"weights_digest": "0" * 64}}
     with pytest.raises(EngineError, match=r"would write other features.*weights_digest: held \"0000"):
-        assert_same_teacher(held, load_teacher(ORDER), jobs[0])
+        assert_same_teacher(held, load_teacher(ORDER).spec, jobs[0].cache / jobs[0].folder)
 
 
 def test_the_thread_count_of_the_identity_holds_while_blocks_are_computed(

@@ -22,12 +22,14 @@ from difom_cache.errors import (
     CodecError,
     ManifestError,
     SettingsError,
+    TeacherError,
 )
 from difom_cache.extraction import blocks
 from difom_cache.extraction.run import ColumnWork, ExtractReport, extract, find_missing, parse_part
-from difom_cache.store.layout import marker_path, shard_path
+from difom_cache.store.layout import canonical, marker_path, shard_path
 from difom_cache.store.ledger import read_damaged, read_markers, withdraw_block, write_damaged
 from difom_cache.store.reader import open_cache
+from difom_cache.teachers.describe import describe_teachers
 
 SMALL = {"teacher": "dinov2:tiny@56", "weights": "random", "input_size": 64, "views": 3, "quiet": True}
 
@@ -81,10 +83,10 @@ def test_the_same_command_again_computes_nothing(data: Path, feats: Path) -> Non
 
 def test_a_missing_block_is_computed_alone_and_to_the_same_bytes(data: Path, feats: Path) -> None:
     cache = open_cache(feats)
-    before, column = cache.content_digests(), cache.column("teachers/dinov2")
+    before, column = cache.content_digests(), cache.column("teachers/dinov2-tiny-random")
     withdraw_block(feats, column, 1)
     report = again(data, feats)
-    assert report.computed_blocks == {"teachers/dinov2": 1}
+    assert report.computed_blocks == {"teachers/dinov2-tiny-random": 1}
     assert open_cache(feats).content_digests() == before
 
 
@@ -115,8 +117,8 @@ def test_another_teacher_joins_the_cache_and_leaves_the_first_alone(data: Path, 
     before = open_cache(feats).content_digests()
     assert again(data, feats, teacher="sam:tiny", strides=(32,)).complete
     after = open_cache(feats).content_digests()
-    assert set(after) - set(before) == {"teachers/sam"}
-    assert after["teachers/dinov2"] == before["teachers/dinov2"]
+    assert set(after) - set(before) == {"teachers/sam-tiny-random"}
+    assert after["teachers/dinov2-tiny-random"] == before["teachers/dinov2-tiny-random"]
     assert after["pictures"] == before["pictures"]
 
 
@@ -140,7 +142,7 @@ def test_a_picture_that_changed_since_the_cache_was_begun_is_another_cache(
 def test_weights_that_changed_since_are_refused_by_digest(
     data: Path, feats: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = feats / "teachers/dinov2/identity.json"
+    path = feats / "teachers/dinov2-tiny-random/identity.json"
     identity = json.loads(path.read_text())
     ours = identity["teacher"]["weights_digest"]
     path.write_text(json.dumps(identity | {"teacher": identity["teacher"] | {"weights_digest": "f" * 64}}))
@@ -166,7 +168,7 @@ def test_a_dry_run_over_a_damaged_cache_repairs_nothing(data: Path, feats: Path)
     column = open_cache(feats).column("pictures")
     shard = shard_path(feats, column, column.arrays[0], 0)
     shard.write_bytes(b"short")
-    assert again(data, feats, dry_run=True).missing_blocks == {"pictures": 1, "teachers/dinov2": 0}
+    assert again(data, feats, dry_run=True).missing_blocks == {"pictures": 1, "teachers/dinov2-tiny-random": 0}
     assert shard.read_bytes() == b"short"
 
 
@@ -185,9 +187,9 @@ def test_a_cache_without_pictures_says_so_when_they_are_asked_for(data: Path, tm
 
 
 def test_parts_share_the_blocks_and_together_make_the_whole(data: Path, extracted: Path, tmp_path: Path) -> None:
-    whole = open_cache(extracted).column("teachers/dinov2").blocks
+    whole = open_cache(extracted).column("teachers/dinov2-tiny-random").blocks
     first = again(data, tmp_path / "feats", part="1/2")
-    assert first.missing_blocks["teachers/dinov2"] == whole // 2 >= 1
+    assert first.missing_blocks["teachers/dinov2-tiny-random"] == whole // 2 >= 1
     assert again(data, tmp_path / "feats", part="2/2").complete
     assert open_cache(tmp_path / "feats").content_digests() == open_cache(extracted).content_digests()
 
@@ -280,9 +282,9 @@ def test_a_feature_that_cannot_be_coded_names_record_view_and_tap(
         again(data, tmp_path / "feats", codec=codec)
     table = open_cache(tmp_path / "feats").table
     record, view = table.ids[table.record[2]], int(table.view[2])
-    for part in ("dinov2/block", f"record {record}", f"view {view}", "channel 5", said):
+    for part in ("dinov2-tiny-random/block", f"record {record}", f"view {view}", "channel 5", said):
         assert part in str(caught.value)
-    assert not list((tmp_path / "feats/teachers/dinov2/ticks").glob("*"))
+    assert not list((tmp_path / "feats/teachers/dinov2-tiny-random/ticks").glob("*"))
 
 
 @pytest.mark.parametrize("option", ["views", "input_size", "batch_size", "workers", "epochs", "runs"])
@@ -299,4 +301,59 @@ def test_a_run_that_leaves_blocks_of_its_own_part_missing_says_so(
 ):
     monkeypatch.setattr("difom_cache.extraction.run.run_jobs", lambda jobs, executor: iter(()))
     report = extract(data=data, cache=tmp_path / "feats", **SMALL, part="1/2")
-    assert sorted(report.left_blocks["teachers/dinov2"]) == [0, 2]  # every second of three blocks
+    assert sorted(report.left_blocks["teachers/dinov2-tiny-random"]) == [0, 2]  # every second of three blocks
+
+
+def make_old(cache: Path) -> None:
+    """Make a cache of random weights what difom once wrote: the teacher's name for a folder, no word on its weights."""
+    folder = (cache / "teachers/dinov2-tiny-random").rename(cache / "teachers/dinov2")
+    identity = json.loads((folder / "identity.json").read_text())
+    assert identity["teacher"].pop("weights") == "random"
+    (folder / "identity.json").write_bytes(canonical(identity))
+    (folder / "source.json").unlink()
+
+
+def test_an_old_cache_that_holds_the_asked_variant_with_equal_weights_is_continued(data: Path, feats: Path) -> None:
+    make_old(feats)
+    before = open_cache(feats).content_digests()
+    withdraw_block(feats, open_cache(feats).column("teachers/dinov2"), 1)
+    assert again(data, feats, dry_run=True).missing_blocks == {"pictures": 0, "teachers/dinov2": 1}
+    assert again(data, feats).computed_blocks == {"teachers/dinov2": 1}
+    assert open_cache(feats).content_digests() == before
+
+
+def test_an_old_cache_with_other_weights_keeps_them_and_gets_a_folder_more(data: Path, feats: Path) -> None:
+    make_old(feats)
+    path = feats / "teachers/dinov2/identity.json"
+    identity = json.loads(path.read_text())
+    identity["teacher"]["weights_digest"] = "0" * 64
+    path.write_bytes(canonical(identity))
+    blocks_of_it = open_cache(feats).column("teachers/dinov2").blocks
+    assert again(data, feats).computed_blocks == {"teachers/dinov2-tiny-random": blocks_of_it}
+    assert list(open_cache(feats).teachers) == ["dinov2", "dinov2-tiny-random"]
+
+
+@pytest.fixture(scope="module")
+def view_bytes() -> dict[str, int]:
+    """What `difom-cache teachers` says of the bytes that a view takes, by teacher."""
+    entries = describe_teachers()
+    defaults = {entry["teacher"].partition(":")[0]: entry["view_bytes"] for entry in entries if entry["default"]}
+    return defaults | {entry["teacher"]: entry["view_bytes"] for entry in entries}
+
+
+@pytest.mark.parametrize("teacher", ["sam", "dinov2:large", "oneformer"])
+def test_a_dry_run_reads_no_weights_and_leaves_nothing_behind(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teacher: str, view_bytes: dict[str, int]
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    report = extract(teacher=teacher, data=data, cache=tmp_path / "feats", dry_run=True, quiet=True)
+    per_view = report.estimate.bytes_per_view
+    features = sum(size for name, size in per_view.items() if not name.startswith("pictures"))
+    assert features == view_bytes[teacher]
+    assert sorted(tmp_path.iterdir()) in ([], [tmp_path / "hub"])
+
+
+def test_a_dry_run_refuses_what_the_teacher_cannot_take(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(TeacherError, match="multiples of 16 px, not 100"):
+        extract(teacher="sam@100", data=data, cache=tmp_path / "feats", dry_run=True, quiet=True)

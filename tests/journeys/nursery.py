@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from difom_cache.extraction import blocks
-from difom_cache.extraction.blocks import TeacherOrderLine, load_teacher
 from difom_cache.extraction.run import extract
+from difom_cache.extraction.teachers import TeacherOrderLine, load_teacher
 from difom_cache.store.reader import open_cache
 
 Settings = dict[str, Any]

@@ -11,7 +11,7 @@ from PIL import Image
 from difom_cache.extraction.run import extract
 from difom_cache.store.reader import Cache, open_cache
 
-GRID, TAP = 14, "dinov2/block3@16"
+GRID, TAP = 14, "dinov2-tiny-random/block3@16"
 
 pytestmark = pytest.mark.journey
 

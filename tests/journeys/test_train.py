@@ -74,7 +74,7 @@ def test_command_trains_a_student_that_scores(cache, data, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "records with masks" in done.stderr and "stage: disk" in done.stderr
     assert [line["epoch"] for line in read_log(tmp_path / "run")] == [0, 1, 2]
-    assert read_run(tmp_path / "run")["cache_digests"][0].keys() == {"pictures", "teachers/dinov2"}
+    assert read_run(tmp_path / "run")["cache_digests"][0].keys() == {"pictures", "teachers/dinov2-tiny-random"}
     assert load_student(tmp_path / "run")(torch.rand(1, 3, 32, 32)).shape == (1, 1, 32, 32)
     assert evaluate(tmp_path / "run", data, limit=2, workers=0).means()
 

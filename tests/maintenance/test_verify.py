@@ -32,7 +32,7 @@ def cache(data: Path, tmp_path: Path) -> Cache:
 
 
 def shard_of(cache: Cache, block: int) -> Path:
-    column = cache.column("teachers/dinov2")
+    column = cache.column("teachers/dinov2-tiny-random")
     return shard_path(cache.path, column, column.arrays[0], block)
 
 
@@ -63,39 +63,39 @@ def test_a_harmed_shard_is_named_and_extraction_makes_just_its_block_anew(cache:
     before = cache.content_digests()
     harm(shard_of(cache, 1))
     report = verify(cache.path)
-    assert report.damaged == {"teachers/dinov2": [1]}
+    assert report.damaged == {"teachers/dinov2-tiny-random": [1]}
     assert str(shard_of(cache, 1)) in format_report(report)
     again = extract(data=data, cache=cache.path, **SMALL)
-    assert dict(again.computed_blocks) == {"teachers/dinov2": 1}
+    assert dict(again.computed_blocks) == {"teachers/dinov2-tiny-random": 1}
     assert open_cache(cache.path).content_digests() == before
     assert verify(cache.path).sound
 
 
 def test_an_edited_marker_is_named_and_its_block_made_anew(cache: Cache, data: Path):
     before = cache.content_digests()
-    edit_marker(marker_path(cache.path, cache.column("teachers/dinov2"), 0))
-    assert verify(cache.path).damaged == {"teachers/dinov2": [0]}
-    assert dict(extract(data=data, cache=cache.path, **SMALL).computed_blocks) == {"teachers/dinov2": 1}
+    edit_marker(marker_path(cache.path, cache.column("teachers/dinov2-tiny-random"), 0))
+    assert verify(cache.path).damaged == {"teachers/dinov2-tiny-random": [0]}
+    assert dict(extract(data=data, cache=cache.path, **SMALL).computed_blocks) == {"teachers/dinov2-tiny-random": 1}
     assert open_cache(cache.path).content_digests() == before
 
 
 def test_readers_refuse_blocks_that_were_found_damaged(cache: Cache):
     flip_byte(shard_of(cache, 1))
     verify(cache.path)
-    start, _ = cache.column("teachers/dinov2").range_of(1)
+    start, _ = cache.column("teachers/dinov2-tiny-random").range_of(1)
     with pytest.raises(CacheDamagedError, match="block 1"):
         open_cache(cache.path).gather([start])
 
 
 def test_lost_statistics_are_a_problem_that_names_the_way_out(cache: Cache):
-    totals_path(cache.path, "teachers/dinov2").unlink()
+    totals_path(cache.path, "teachers/dinov2-tiny-random").unlink()
     report = verify(cache.path)
     assert not report.sound
     assert "difom-cache finish" in format_report(report)
 
 
 def test_a_flipped_byte_in_the_statistics_is_named_and_mended_as_the_message_says(cache: Cache):
-    totals = totals_path(cache.path, "teachers/dinov2")
+    totals = totals_path(cache.path, "teachers/dinov2-tiny-random")
     whole = totals.read_bytes()
     flip_byte(totals)
     report = verify(cache.path)
@@ -112,7 +112,7 @@ def test_missing_blocks_are_listed_but_are_no_damage(data: Path, tmp_path: Path)
     extract(data=data, cache=tmp_path / "part", part="1/2", **SMALL)
     report = verify(tmp_path / "part")
     assert report.sound
-    assert report.missing["teachers/dinov2"] == [1]
+    assert report.missing["teachers/dinov2-tiny-random"] == [1]
 
 
 def test_recomputed_views_agree_with_what_is_stored(cache: Cache, data: Path):

@@ -47,7 +47,7 @@ from difom_cache.store.ledger import read_markers
 from difom_cache.store.reader import Cache
 
 FRAMES = 36
-LABEL = "dinov2-tiny-probe-l100-s0"
+LABEL = "dinov2-tiny-random-probe-l100-s0"
 TAP = f"{LABEL}/logits@16"
 EXTRACT = {"teacher": "dinov2:tiny@56", "weights": "random", "input_size": 64, "views": 2, "quiet": True}
 
@@ -86,12 +86,12 @@ def rows_of_frame(cache: Cache, number: int) -> np.ndarray:
 
 def test_a_probe_is_a_column_like_any_other(feats: Path, tmp_path: Path) -> None:
     before = open_cache(feats).content_digests()
-    report = probe(cache=feats, teachers="dinov2", quiet=True)
+    report = probe(cache=feats, teachers="dinov2-tiny-random", quiet=True)
     opened = open_cache(feats)
     assert report.label == LABEL and report.tap == TAP
     assert (opened.taps[TAP].kind, opened.taps[TAP].channels, opened.taps[TAP].codec) == ("logits", 1, "float16")
     assert opened.taps[TAP].grid == max(tap.grid for name, tap in opened.taps.items() if name != TAP)
-    assert opened.content_digests()["teachers/dinov2"] == before["teachers/dinov2"]
+    assert opened.content_digests()["teachers/dinov2-tiny-random"] == before["teachers/dinov2-tiny-random"]
 
     assert info(feats)["columns"][f"teachers/{LABEL}"]["finished_blocks"] == opened.column(f"teachers/{LABEL}").blocks
     assert verify(feats).sound
@@ -108,7 +108,7 @@ def test_a_probe_is_a_column_like_any_other(feats: Path, tmp_path: Path) -> None
 
 
 def test_statistics_count_the_valid_cells_of_training_views(feats: Path) -> None:
-    probe(cache=feats, teachers="dinov2", quiet=True)
+    probe(cache=feats, teachers="dinov2-tiny-random", quiet=True)
     opened = open_cache(feats)
     reference = opened.stats(next(tap for tap in opened.taps if opened.taps[tap].grid == opened.taps[TAP].grid))
     assert opened.stats(TAP).count == reference.count  # the same cells on the same grid count for teacher and probe
@@ -116,7 +116,7 @@ def test_statistics_count_the_valid_cells_of_training_views(feats: Path) -> None
 
 
 def test_heads_find_the_polyps_of_frames_that_they_did_not_see(feats: Path) -> None:
-    report = probe(cache=feats, teachers="dinov2", quiet=True)
+    report = probe(cache=feats, teachers="dinov2-tiny-random", quiet=True)
     assert report.masks == report.crossfitted.frames == 30 and report.validation.frames == 6
     assert report.crossfitted.dice > 0.6 and report.validation.dice > 0.6  # all foreground gives about .3
 
@@ -153,17 +153,17 @@ def compare_with_other_mask(painted: Path, tmp_path: Path, frame: int, head: str
     """Return the logits of all rows, before and after the mask of one frame is changed in another cache."""
     name = {"head": head, "name": LABEL, "folds": 3, "quiet": True}
     whole = Path(shutil.copytree(painted, tmp_path / "frames"))  # its name is the data set, and so in every id
-    probe(cache=whole / "feats", teachers="dinov2", **name)
+    probe(cache=whole / "feats", teachers="dinov2-tiny-random", **name)
     change_mask(whole, frame)
     extract(data=write_grouped(whole), cache=tmp_path / "feats", plan="pad", **EXTRACT)
-    probe(cache=tmp_path / "feats", teachers="dinov2", **name)
+    probe(cache=tmp_path / "feats", teachers="dinov2-tiny-random", **name)
     there, here = open_cache(whole / "feats"), open_cache(tmp_path / "feats")
     assert here.teachers[LABEL]["probe"]["masks_sha256"] != there.teachers[LABEL]["probe"]["masks_sha256"]
     return logits_of(whole / "feats"), logits_of(tmp_path / "feats")
 
 
 def test_a_budget_is_learnt_from_and_nothing_else(feats: Path) -> None:
-    report = probe(cache=feats, teachers="dinov2", labels=0.5, labels_seed=3, folds=3, quiet=True)
+    report = probe(cache=feats, teachers="dinov2-tiny-random", labels=0.5, labels_seed=3, folds=3, quiet=True)
     opened = open_cache(feats)
     records = opened.table.records
     groups = [line["group"] or line["id"] for line in records]
@@ -171,27 +171,29 @@ def test_a_budget_is_learnt_from_and_nothing_else(feats: Path) -> None:
     wanted = {
         line["mask_sha256"] for line, kept in zip(records, budget, strict=True) if kept and line["split"] == "train"
     }
-    assert report.label == "dinov2-tiny-probe-l50-s3"
+    assert report.label == "dinov2-tiny-random-probe-l50-s3"
     assert opened.seen_masks(report.label) == wanted and len(wanted) == report.masks
     assert report.validation.frames == sum(line["split"] == "val" for line in np.array(records)[budget])
-    assert opened.seen_masks("dinov2") == frozenset()
+    assert opened.seen_masks("dinov2-tiny-random") == frozenset()
 
 
 def test_the_same_probe_again_changes_nothing_and_another_is_refused(feats: Path) -> None:
-    first = probe(cache=feats, teachers="dinov2", quiet=True)
+    first = probe(cache=feats, teachers="dinov2-tiny-random", quiet=True)
     digest = open_cache(feats).content_digests()["cache"]
-    again = probe(cache=feats, teachers="dinov2", quiet=True)
+    again = probe(cache=feats, teachers="dinov2-tiny-random", quiet=True)
     assert (first.blocks > 1, again.blocks) == (True, 0)
     assert open_cache(feats).content_digests()["cache"] == digest
-    with pytest.raises(CacheIdentityError, match=r"probe\.folds: held 5, this run 3.*--teacher dinov2-tiny-probe"):
-        probe(cache=feats, teachers="dinov2", folds=3, quiet=True)
+    with pytest.raises(
+        CacheIdentityError, match=r"probe\.folds: held 5, this run 3.*--teacher dinov2-tiny-random-probe"
+    ):
+        probe(cache=feats, teachers="dinov2-tiny-random", folds=3, quiet=True)
 
 
 def test_a_probe_stopped_half_way_leaves_whole_blocks_and_is_finished_by_the_next(
     feats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = Path(shutil.copytree(feats, tmp_path / "whole"))
-    probe(cache=whole, teachers="dinov2", quiet=True)
+    probe(cache=whole, teachers="dinov2-tiny-random", quiet=True)
     write_block, written = column_file.write_block, []
 
     def stop_after_one(*args: object, **kwargs: object) -> object:
@@ -203,7 +205,7 @@ def test_a_probe_stopped_half_way_leaves_whole_blocks_and_is_finished_by_the_nex
     with monkeypatch.context() as patch:
         patch.setattr(column_file, "write_block", stop_after_one)
         with pytest.raises(KeyboardInterrupt):
-            probe(cache=feats, teachers="dinov2", quiet=True)
+            probe(cache=feats, teachers="dinov2-tiny-random", quiet=True)
     half = open_cache(feats)
     column = half.column(f"teachers/{LABEL}")
     assert len(read_markers(feats, column)) == 1 < column.blocks
@@ -211,7 +213,7 @@ def test_a_probe_stopped_half_way_leaves_whole_blocks_and_is_finished_by_the_nex
     with pytest.raises(CacheIncompleteError, match="difom-cache probe"):
         half.gather(np.arange(len(half)), [TAP])
     heads = (feats / column.folder / "heads.safetensors").read_bytes()
-    assert probe(cache=feats, teachers="dinov2", quiet=True).blocks == column.blocks - 1
+    assert probe(cache=feats, teachers="dinov2-tiny-random", quiet=True).blocks == column.blocks - 1
     assert (feats / column.folder / "heads.safetensors").read_bytes() == heads
     assert open_cache(feats).content_digests() == open_cache(whole).content_digests()
 
@@ -229,41 +231,41 @@ def kill_before_the_second(*args):
     marked.append(write_marker(*args))
 
 writer.write_marker = kill_before_the_second
-probe(cache=sys.argv[1], teachers="dinov2", quiet=True)
+probe(cache=sys.argv[1], teachers="dinov2-tiny-random", quiet=True)
 """
 
 
 def test_a_probe_killed_between_shard_and_marker_ends_as_if_it_had_not_been(feats: Path, tmp_path: Path) -> None:
     whole = Path(shutil.copytree(feats, tmp_path / "whole"))
-    probe(cache=whole, teachers="dinov2", quiet=True)
+    probe(cache=whole, teachers="dinov2-tiny-random", quiet=True)
     one_thread = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     killed = subprocess.run([sys.executable, "-c", KILLED, str(feats)], check=False, env=one_thread)
     assert killed.returncode == -signal.SIGKILL
     column = open_cache(feats).column(f"teachers/{LABEL}")
     assert len(read_markers(feats, column)) == 1
-    assert probe(cache=feats, teachers="dinov2", quiet=True).blocks == column.blocks - 1
+    assert probe(cache=feats, teachers="dinov2-tiny-random", quiet=True).blocks == column.blocks - 1
     assert open_cache(feats).content_digests() == open_cache(whole).content_digests()
     assert not list(feats.rglob(".tmp-*"))
 
 
 def test_a_damaged_block_is_made_anew(feats: Path) -> None:
-    probe(cache=feats, teachers="dinov2", quiet=True)
+    probe(cache=feats, teachers="dinov2-tiny-random", quiet=True)
     digest = open_cache(feats).content_digests()["cache"]
     column = open_cache(feats).column(f"teachers/{LABEL}")
     shard = shard_path(feats, column, column.arrays[0], 1)
     shard.write_bytes(bytes([shard.read_bytes()[0] ^ 1]) + shard.read_bytes()[1:])
     report = verify(feats)
     assert report.damaged == {column.folder: [1]}
-    assert probe(cache=feats, teachers="dinov2", quiet=True).blocks == 1
+    assert probe(cache=feats, teachers="dinov2-tiny-random", quiet=True).blocks == 1
     assert open_cache(feats).content_digests()["cache"] == digest
 
 
 def test_verify_refits_a_probe_and_sees_logits_that_its_masks_do_not_give(feats: Path) -> None:
-    probe(cache=feats, teachers="dinov2", quiet=True)
+    probe(cache=feats, teachers="dinov2-tiny-random", quiet=True)
     honest = verify(feats, recompute=20, teacher=[LABEL])
     assert honest.sound and honest.recomputed[TAP]["max_error"] < 1e-2
     assert honest.recomputed[TAP]["cosine_mean"] > 0.9999
-    other = probe(cache=feats, teachers="dinov2", labels_seed=1, name="other", quiet=True)
+    other = probe(cache=feats, teachers="dinov2-tiny-random", labels_seed=1, name="other", quiet=True)
     folder = feats / "teachers" / other.label
     identity = json.loads((folder / "identity.json").read_text())
     identity["probe"]["labels_seed"] = 0  # as if it were the first one's
@@ -272,26 +274,26 @@ def test_verify_refits_a_probe_and_sees_logits_that_its_masks_do_not_give(feats:
 
 
 def test_verify_says_what_a_probe_cannot_be_recomputed_without(feats: Path, tmp_path: Path) -> None:
-    probe(cache=feats, teachers="dinov2", quiet=True)
+    probe(cache=feats, teachers="dinov2-tiny-random", quiet=True)
     copy(feats, tmp_path / "alone", taps=[TAP])
     report = verify(tmp_path / "alone", recompute=4)
     assert report.notes == [
-        f"{LABEL}: not recomputed, as the cache lacks the teachers dinov2 that this probe was made of"
+        f"{LABEL}: not recomputed, as the cache lacks the teachers dinov2-tiny-random that this probe was made of"
     ]
 
 
 def test_taps_are_brought_to_one_grid_of_the_stride_asked_for(feats: Path) -> None:
-    report = probe(cache=feats, teachers="dinov2", stride=32, name="coarse", quiet=True)
+    report = probe(cache=feats, teachers="dinov2-tiny-random", stride=32, name="coarse", quiet=True)
     assert report.tap == "coarse/logits@32" and logits_of(feats, report.tap).shape[1:] == (1, 2, 2)
     for stride, wrong in ((24.0, "24"), (4.0, "4")):
         with pytest.raises(SettingsError, match=f"--stride {wrong}: expected a divisor of the 64 px"):
-            probe(cache=feats, teachers="dinov2", stride=stride, quiet=True)
+            probe(cache=feats, teachers="dinov2-tiny-random", stride=stride, quiet=True)
 
 
 def test_frames_without_masks_get_logits_and_teach_nothing(tmp_path: Path) -> None:
     data = paint_folder(tmp_path / "data", frames=16, unlabelled=4)
     extract(data=data, cache=tmp_path / "feats", unlabelled=True, **EXTRACT)
-    report = probe(cache=tmp_path / "feats", teachers="dinov2", folds=2, quiet=True)
+    report = probe(cache=tmp_path / "feats", teachers="dinov2-tiny-random", folds=2, quiet=True)
     opened = open_cache(tmp_path / "feats")
     assert report.masks + report.validation.frames == 12
     logits = logits_of(tmp_path / "feats")[opened.table.labelled == 0]
@@ -302,20 +304,20 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_written(feats: Path,
     with pytest.raises(CacheFormatError, match="did you mean 'dinov2'"):
         probe(cache=feats, teachers="dino2", quiet=True)
     with pytest.raises(SettingsError, match="folds=1: must be at least 2"):
-        probe(cache=feats, teachers="dinov2", folds=1, quiet=True)
+        probe(cache=feats, teachers="dinov2-tiny-random", folds=1, quiet=True)
     with pytest.raises(SettingsError, match="expected one plain name"):
-        probe(cache=feats, teachers="dinov2", name="../out", quiet=True)
+        probe(cache=feats, teachers="dinov2-tiny-random", name="../out", quiet=True)
     with pytest.raises(DataError, match="which 40 folds cannot share"):
-        probe(cache=feats, teachers="dinov2", folds=40, quiet=True)
+        probe(cache=feats, teachers="dinov2-tiny-random", folds=40, quiet=True)
     with pytest.raises(CacheFormatError):
-        probe(cache=tmp_path / "nothing", teachers="dinov2", quiet=True)
+        probe(cache=tmp_path / "nothing", teachers="dinov2-tiny-random", quiet=True)
     assert [path.name for path in (feats / "teachers").iterdir() if path.is_dir()] == ["dinov2"]
-    probe(cache=feats, teachers="dinov2", quiet=True)
+    probe(cache=feats, teachers="dinov2-tiny-random", quiet=True)
     with pytest.raises(SettingsError, match="it is a probe already"):
         probe(cache=feats, teachers=["dinov2", LABEL], quiet=True)
     copy(feats, tmp_path / "bare", pictures=False)
     with pytest.raises(CacheIncompleteError, match="holds no masks"):
-        probe(cache=tmp_path / "bare", teachers="dinov2", quiet=True)
+        probe(cache=tmp_path / "bare", teachers="dinov2-tiny-random", quiet=True)
 
 
 def test_keywords_are_those_of_the_config() -> None:
@@ -327,5 +329,5 @@ def test_same_settings_give_the_same_heads_whatever_lay_in_memory(feats: Path, t
     other = Path(shutil.copytree(feats, tmp_path / "other"))
     for cache in (feats, other):
         torch.manual_seed(hash(str(cache)) % 1000)
-        probe(cache=cache, teachers="dinov2", head="3x3", folds=2, quiet=True)
+        probe(cache=cache, teachers="dinov2-tiny-random", head="3x3", folds=2, quiet=True)
     assert open_cache(feats).content_digests() == open_cache(other).content_digests()

@@ -1,0 +1,140 @@
+"""The teachers of this process: each built once, at most one of them on a GPU, and checked against its identity."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from difom_cache.errors import EngineError
+from difom_cache.extraction.weights import HUB
+from difom_cache.store.identity import Identity, name_differences
+from difom_cache.store.source import TeacherSource
+from difom_cache.teachers.base import RANDOM, Teacher, TeacherSpec
+from difom_cache.teachers.catalogue import OWN_WEIGHTS, build_teacher, outline_teacher, parse_teacher
+
+MOST_HELD = 4  # teachers of a run are few; more would only take memory
+
+
+@dataclass(frozen=True)
+class TeacherOrderLine:
+    """What a worker needs to build a teacher: the arguments of `build_teacher`."""
+
+    spec: str
+    weights: str
+    taps: tuple[str, ...] | None
+    strides: tuple[int, ...] | None
+    device: str
+    precision: str | None
+    picture_px: int
+    compile: bool = False
+
+
+_held: dict[TeacherOrderLine, Teacher] = {}  # of this process; where they stand is decided here alone
+_parked: set[TeacherOrderLine] = set()
+
+
+def load_teacher(order: TeacherOrderLine) -> Teacher:
+    """Return the teacher that `order` describes, built once, with every other one moved off its GPU.
+
+    A teacher's batch is found by filling the GPU: what else lies there would make it smaller.
+    """
+    for other in _held.keys() - _parked - {order}:
+        if torch.device(other.device).type != "cpu":
+            _held[other].to("cpu")
+            _parked.add(other)
+            _free_memory()
+    if order in _parked:
+        _held[order].to(order.device)
+        _parked.discard(order)
+    if order not in _held:
+        while len(_held) >= MOST_HELD:
+            _drop(next(iter(_held)))
+        arguments = {name: value for name, value in vars(order).items() if name != "spec"}
+        _held[order] = build_teacher(order.spec, **arguments)
+    return _held[order]
+
+
+def outline(order: TeacherOrderLine) -> TeacherSpec:
+    """Return the specification of the teacher that `order` describes, without its weights and without its digest."""
+    arguments = {name: value for name, value in vars(order).items() if name not in ("spec", "device", "compile")}
+    return outline_teacher(order.spec, **arguments)
+
+
+def describe_source(order: TeacherOrderLine, spec: TeacherSpec) -> TeacherSource:
+    """Return how to build the teacher of `order` again from another folder: what is a path is whole."""
+    name, asked, _ = parse_teacher(order.spec)
+    variant = asked if name == "hf" else spec.variant
+    if name in OWN_WEIGHTS or (name == "hf" and Path(asked).is_dir()):
+        variant = str(Path(asked).resolve())
+    is_path = order.weights not in (HUB, RANDOM) and Path(order.weights).exists()
+    weights = str(Path(order.weights).resolve()) if is_path else order.weights
+    return TeacherSource(f"{name}:{variant}@{spec.input_px}", weights, spec.weights_source)
+
+
+@contextmanager
+def own_teachers() -> Iterator[None]:
+    """Let a run hold teachers, and release them at its end."""
+    try:
+        yield
+    finally:
+        release_teachers()
+
+
+def release_teachers() -> None:
+    """Hold no teacher, and no memory of a GPU.
+
+    A process that only hands out work does so at once, and a run at its end: files may change before the next.
+    """
+    for order in list(_held):
+        _drop(order)
+
+
+def identify_teacher(spec: TeacherSpec, held: Identity | None) -> dict[str, Any]:
+    """Return what decides a teacher's features, in the words of the identity that a cache holds of it, if any.
+
+    Identities did not always say that weights are random; the digest tells the same.
+    """
+    identity = spec.identity()
+    if held is not None and "weights" not in held["teacher"]:
+        identity.pop("weights", None)
+    return identity
+
+
+def assert_same_teacher(identity: Identity, spec: TeacherSpec, column: Path) -> None:
+    """Refuse to work with a teacher that would give other features than those in the cache.
+
+    Args:
+        identity: of the column.
+        spec: of the teacher that was built here.
+        column: the folder of its features.
+
+    Raises:
+        EngineError: names every difference.
+    """
+    differing = name_differences(identity["teacher"], identify_teacher(spec, identity))
+    if differing:
+        raise EngineError(
+            f"worker {name_worker()} would write other features into {column} than it was begun with: "
+            f"{'; '.join(differing)}. Give every worker the same weights and library versions"
+        )
+
+
+def name_worker() -> str:
+    """Return what this process is called in reports."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _drop(order: TeacherOrderLine) -> None:
+    del _held[order]
+    _parked.discard(order)
+    _free_memory()
+
+
+def _free_memory() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
