@@ -78,11 +78,25 @@ def _decoder_levels(network: Any, pixels: Tensor) -> list[Tensor]:
     return list(levels)
 
 
+def _plain_encoder(name: str, variant: str, weights: str) -> tuple[nn.Module, PlainForward]:
+    network, _ = _plain_pixel_level(name, variant, weights)
+    return network, _encoder_maps
+
+
+def _encoder_maps(network: Any, pixels: Tensor) -> list[Tensor]:
+    given = network(pixels)
+    return list(given.fpn_hidden_states) if "fpn_hidden_states" in given else [given.last_hidden_state]
+
+
 PLAIN = {
     "sam": _plain_sam,
     "dinov2": _plain_tokens,
     "dinov3": _plain_tokens,
     "clip": _plain_tokens,
+    "radio": _plain_tokens,
+    "dinov3_convnext": _plain_encoder,
+    "sam2": _plain_encoder,
+    "sam3": _plain_encoder,
     "oneformer": _plain_pixel_level,
     "mask2former": _plain_pixel_level,
 }

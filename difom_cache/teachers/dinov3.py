@@ -70,7 +70,7 @@ FAMILY = TokenFamily(
     usual_input_px=704,
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,
-    licence="DINOv3 License",
+    licence="DINOv3 License (accept on the hub)",
     read=lambda model: TokenTaps(
         model,
         model.model.layer,

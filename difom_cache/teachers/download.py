@@ -67,8 +67,8 @@ def download(teacher: str, repository: Repository, to: Path | None = None) -> Pa
         raise WeightsError(f"{teacher}: {repository.name!r} is neither a folder nor the id of a hub model") from err
     except errors.GatedRepoError as err:
         raise WeightsError(
-            f"{teacher}: {repository.name} is gated; accept its terms on the hub and set HF_TOKEN, "
-            f"or pass --weights PATH"
+            f"{teacher}: {repository.name} is gated; log in, accept its licence at {constants.ENDPOINT}/{repository.name} "
+            f"and set HF_TOKEN, or pass --weights PATH"
         ) from err
     except errors.RevisionNotFoundError as err:
         raise WeightsError(f"{teacher}: {repository.name} has no revision {repository.revision!r} on the hub") from err

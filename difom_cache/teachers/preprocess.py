@@ -15,6 +15,8 @@ IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 CLIP_MEAN: Triple = (0.48145466, 0.4578275, 0.40821073)  # openai/CLIP, clip/clip.py
 CLIP_STD: Triple = (0.26862954, 0.26130258, 0.27577711)
+HALF_MEAN: Triple = (0.5, 0.5, 0.5)
+HALF_STD: Triple = (0.5, 0.5, 0.5)
 
 
 def normalise(pixels: Tensor, mean: Triple, std: Triple) -> Tensor:

@@ -38,6 +38,7 @@ class Family:
         repositories: variant to the hub model, "" where no weights are published.
         geometry: gives what tells one variant's configuration from another's.
         adapt: gives the used part's configuration of a whole checkpoint's.
+        inside: prefixes under which the checkpoint of a larger model holds this model's tensors.
         others: prefixes of tensors that checkpoints also hold and the teacher does not use: heads, a text side.
         computed: buffers that older checkpoints hold and the network computes, by the last part of their names.
         unused: pieces of names of tensors that nothing reads, so that they may be missing.
@@ -52,6 +53,7 @@ class Family:
     repositories: Mapping[str, str]
     geometry: Callable[[PretrainedConfig], object]
     adapt: Callable[[Any], Any] = lambda config: config
+    inside: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     computed: Mapping[str, Compute] = field(default_factory=lambda: COMMON)
     unused: tuple[str, ...] = ()
@@ -131,7 +133,9 @@ def _refuse_other_variant(family: Family, variant: str, config: PretrainedConfig
 
 def fill_model(family: Family, config: PretrainedConfig, source: Path, teacher: str) -> Any:
     """Return the library's model of `config` holding exactly the tensors at `source` that the teacher uses."""
-    held = {k: v for k, v in read_tensors(source, teacher).items() if not k.startswith(family.others)}
+    held = {
+        _own_name(k, family): v for k, v in read_tensors(source, teacher).items() if not k.startswith(family.others)
+    }
     tensors = held if family.any_head else drop_computed(held, family.computed, source)
     model: Any
     info: dict[str, Any]
@@ -153,6 +157,11 @@ def fill_model(family: Family, config: PretrainedConfig, source: Path, teacher: 
         shapes={key: (tuple(found), tuple(own)) for key, found, own in sorted(info["mismatched_keys"])},
     )
     return model
+
+
+def _own_name(key: str, family: Family) -> str:
+    prefix = next((prefix for prefix in family.inside if key.startswith(prefix)), "")
+    return key.removeprefix(prefix)
 
 
 def _contains(key: str, pieces: tuple[str, ...]) -> bool:

@@ -73,6 +73,7 @@ def test_the_ceiling_is_a_rate():
 @pytest.mark.parametrize("name", PLAIN)
 def test_the_librarys_way_computes_what_the_teacher_computes(name):
     taps = {"sam": "neck@native", "oneformer": "pixel16@native", "mask2former": "pixel16@native"}
+    taps |= {"dinov3_convnext": "stage4@native", "sam2": "neck4@native", "sam3": "neck_x4@native"}
     teacher = build_teacher(f"{name}:tiny", weights="random", taps=[taps.get(name, "block3@native")])
     network, forward = build_plain(f"{name}:tiny", "random")
     pixels = torch.rand(1, 3, teacher.spec.input_px, teacher.spec.input_px)

@@ -24,7 +24,13 @@ TEACHERS = {"sam:tiny@224": "neck", "dinov2:tiny@196": "", "oneformer:tiny@224":
 strongly beside the landmark as on it: there the 3x3 window of largest change must be centred on the landmark's cell."""
 LANDMARKS = 3
 """Paintings of each landmark, their changes added: random weights may be nearly blind to a single one in its own cell."""
-MORE_TEACHERS = TEACHERS | {"dinov3:tiny@224": "", "clip:tiny@224": ""}
+MORE_TEACHERS = TEACHERS | {
+    "dinov3:tiny@224": "",
+    "clip:tiny@224": "",
+    "dinov3_convnext:tiny@224": "",
+    "sam2:tiny@224": "",
+    "radio:tiny@224": "",
+}
 OPERATIONS = [name for name in VIEWS if not name.startswith("drawn")]
 INPUTS_PX = (308, 616, 704, 1024)
 """Sides of the teachers' inputs; the picture's is 352."""

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from difom_cache.errors import SettingsError, WeightsError
-from difom_cache.teachers.catalogue import build_teacher, parse_teacher
+from difom_cache.teachers.catalogue import MODULES, build_teacher, parse_teacher
 from difom_cache.teachers.describe import describe_teachers, format_teachers
 from difom_cache.teachers.fetch import fetch_weights
 
@@ -50,6 +50,10 @@ def test_every_teacher_is_described_in_plain_json(described):
         "sam:vit_b",
         "dinov2:base",
         "dinov3:base",
+        "dinov3_convnext:convnext_base",
+        "sam2:hiera_b_plus",
+        "sam3:large",
+        "radio:h",
         "clip:base",
         "oneformer:swin_l",
         "mask2former:swin_l",
@@ -67,12 +71,24 @@ PUBLISHED = {  # encoders alone: segment-anything's README and arXiv:2304.07193,
 }
 
 
+WHOLE_SAM2 = {"hiera_t": 38.9, "hiera_s": 46.0, "hiera_b_plus": 80.8, "hiera_l": 224.4}
+"""Whole models, in millions: SAM 2's README. Decoder and memory are the same in all sizes."""
+
+
+def test_the_sizes_of_sam_2_differ_as_the_published_ones_do(described):
+    rest = {whole - described[f"sam2:{size}"]["parameters"] / 1e6 for size, whole in WHOLE_SAM2.items()}
+    assert max(rest) - min(rest) < 0.11
+
+
 @pytest.mark.parametrize("teacher", PUBLISHED)
 def test_parameters_are_those_of_the_published_network(described, teacher):
     assert described[teacher]["parameters"] / 1e6 == pytest.approx(PUBLISHED[teacher], abs=0.06)
 
 
-@pytest.mark.parametrize("teacher", ["sam:tiny", "dinov2:tiny", "dinov3:tiny", "clip:tiny", "mask2former:tiny"])
+TINY = [f"{name}:tiny" for name in MODULES if name not in ("hf", "onnx")]
+
+
+@pytest.mark.parametrize("teacher", TINY)
 def test_a_description_is_true_of_the_teacher_that_is_built(described, teacher):
     built = build_teacher(teacher, weights="random", taps=[f"{described[teacher]['taps'][-1]['name']}@native"])
     entry = described[teacher]
@@ -80,7 +96,9 @@ def test_a_description_is_true_of_the_teacher_that_is_built(described, teacher):
     assert {t["name"]: (t["channels"], t["stride_native"]) for t in entry["taps"]} == {
         name: (tap.channels, tap.stride_native) for name, tap in built.spec.native.items()
     }
-    if not teacher.startswith("mask2former"):  # there the mask features are dropped
+    if not teacher.startswith(
+        ("mask2former", "oneformer", "sam2", "sam3")
+    ):  # what the last tap does not need is dropped
         assert entry["parameters"] == sum(p.numel() for p in built.network.parameters())
 
 

@@ -1,0 +1,176 @@
+"""Segment Anything 2.1's image encoder (Ravi et al. 2024, arXiv:2408.00714), from transformers.
+
+Taps: `stage1` to `stage4` of Hiera at strides 4 to 32, and the 256-channel maps that the mask decoder and the memory
+read, `neck4`, `neck8` and `neck16`. Inputs are multiples of 32 px; positions are interpolated by the library for any
+size. The authors squash a picture to a square as we do. Checkpoints may be of the video model, as the hub has them.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Sam2HieraDetConfig, Sam2VisionConfig, Sam2VisionModel
+
+from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherOrder, choose_variant
+from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
+from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_input_px
+from difom_cache.teachers.transformers_weights import Family, count_parameters, load_part
+
+MULTIPLE_PX = 32
+INPUT_PX = 1024
+TINY_INPUT_PX = 352
+STAGES = ("stage1", "stage2", "stage3", "stage4")
+NECK = ("neck4", "neck8", "neck16")
+DEFAULT_VARIANT = "hiera_b_plus"
+DEFAULT_TAPS = (TapRequest("neck16", 16), TapRequest("stage4", 32))
+LICENCE = "Apache-2.0"
+
+
+def _config(
+    width: int, heads: int, blocks: tuple[int, ...], attend_all: tuple[int, ...], *, window: int = 14, cells: int = 7
+) -> Sam2VisionConfig:
+    """Return transformers' configuration of one size.
+
+    Args:
+        width: channels of the first stage.
+        heads: of the first stage.
+        blocks: of each stage.
+        attend_all: blocks that attend over the whole picture.
+        window: of the third stage, cells a side; half of it in the last.
+        cells: a side of the coarse positions.
+    """
+    hiera = Sam2HieraDetConfig(
+        hidden_size=width,
+        embed_dim_per_stage=[width * 2**i for i in range(4)],
+        num_attention_heads_per_stage=[heads * 2**i for i in range(4)],
+        blocks_per_stage=list(blocks),
+        global_attention_blocks=list(attend_all),
+        window_size_per_stage=[8, 4, window, window // 2],
+        window_positional_embedding_background_size=[cells, cells],
+    )
+    return Sam2VisionConfig(backbone_config=hiera, backbone_channel_list=[width * 2**i for i in range(3, -1, -1)])
+
+
+FAMILY = Family(
+    name="sam2",
+    model_class=Sam2VisionModel,
+    part=lambda model: model,
+    prefix="",
+    configs={
+        "hiera_t": partial(_config, 96, 1, (1, 2, 7, 2), (5, 7, 9)),
+        "hiera_s": partial(_config, 96, 1, (1, 2, 11, 2), (7, 10, 13)),
+        "hiera_b_plus": partial(_config, 112, 2, (2, 3, 16, 3), (12, 16, 20), cells=14),
+        "hiera_l": partial(_config, 144, 2, (2, 6, 36, 4), (23, 33, 43), window=16),
+        "tiny": partial(_config, 16, 1, (1, 1, 2, 1), (3,)),
+    },
+    repositories={
+        "hiera_t": "facebook/sam2.1-hiera-tiny",
+        "hiera_s": "facebook/sam2.1-hiera-small",
+        "hiera_b_plus": "facebook/sam2.1-hiera-base-plus",
+        "hiera_l": "facebook/sam2.1-hiera-large",
+        "tiny": "",
+    },
+    geometry=lambda config: (config.backbone_config.hidden_size, tuple(config.backbone_config.blocks_per_stage)),
+    adapt=lambda config: getattr(config, "vision_config", config),
+    inside=("vision_encoder.",),
+    others=(
+        "mask_decoder.",
+        "mask_downsample.",
+        "memory_",
+        "no_memory_",
+        "no_object_pointer",
+        "object_pointer_proj.",
+        "occlusion_spatial_embedding_parameter",
+        "prompt_encoder.",
+        "shared_image_embedding.",
+        "temporal_positional_encoding_projection_layer.",
+    ),
+)
+
+
+class NoPositions(nn.Module):
+    """Stands for the neck's position maps, which the decoder adds later and no tap holds."""
+
+    def forward(self, shape: torch.Size, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Return nothing."""
+        return torch.empty(0, device=device, dtype=dtype)
+
+
+class Sam2Taps(TapNetwork):
+    """The library's encoder, read after Hiera's stages and in its neck."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.model.neck.position_encoding = NoPositions()
+
+    def keep(self, taps: tuple[str, ...]) -> None:
+        """Give these taps from now on, and drop the neck and the stages where nobody asks for them."""
+        super().keep(taps)
+        if not set(taps) & set(NECK):
+            self.model.neck = nn.Identity()
+            deepest = max(STAGES.index(tap) for tap in taps)
+            del self.model.backbone.blocks[self.model.backbone.stage_ends[deepest] + 1 :]
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Return the map (B, C, h, w) of each kept tap, of normalised pixels (B, 3, S, S)."""
+        stages = self.model.backbone(pixels).intermediate_hidden_states  # each (B, h, w, C)
+        maps = {name: stage.permute(0, 3, 1, 2) for name, stage in zip(STAGES, stages, strict=False)}
+        if set(self.taps) & set(NECK):
+            levels, _ = self.model.neck(stages)  # from stride 32 to stride 4
+            maps |= dict(zip(NECK, reversed(levels[1:]), strict=True))
+        return {tap: maps[tap] for tap in self.taps}
+
+
+def native_taps(config: Any) -> dict[str, NativeTap]:
+    """Return every place that the encoder can be read at."""
+    hiera = config.backbone_config
+    taps = [NativeTap(name, hiera.embed_dim_per_stage[i], 4 * 2**i) for i, name in enumerate(STAGES)]
+    taps += [NativeTap(name, config.fpn_hidden_size, int(name.removeprefix("neck"))) for name in NECK]
+    return {tap.name: tap for tap in taps}
+
+
+def build(order: TeacherOrder) -> NetworkTeacher:
+    """Return the encoder that `order` asks for."""
+    variant = choose_variant(FAMILY.name, order.variant or DEFAULT_VARIANT, FAMILY.configs)
+    input_px = order.input_px or _input_px(variant)
+    check_input_px(input_px, MULTIPLE_PX, f"{FAMILY.name}:{variant}")
+    model, config, weights = load_part(FAMILY, variant, order.weights)
+    facts = NetworkFacts(
+        label=FAMILY.name,
+        name=FAMILY.name,
+        variant=variant,
+        input_px=input_px,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        native=native_taps(config),
+        default_taps=DEFAULT_TAPS,
+        packages=("transformers",),
+        licence=LICENCE,
+        weights=weights,
+        options={},
+    )
+    return assemble(order, facts, Sam2Taps(model))
+
+
+def _input_px(variant: str) -> int:
+    return TINY_INPUT_PX if variant == "tiny" else INPUT_PX
+
+
+def describe() -> list[Description]:
+    """Return every variant."""
+    return [
+        Description(
+            name=FAMILY.name,
+            variant=variant,
+            is_default=variant == DEFAULT_VARIANT,
+            parameters=count_parameters(FAMILY, variant),
+            input_px=_input_px(variant),
+            native=native_taps(make()),
+            default_taps=DEFAULT_TAPS,
+            repository=FAMILY.repositories[variant],
+            licence=LICENCE,
+        )
+        for variant, make in FAMILY.configs.items()
+    ]
