@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from huggingface_hub.utils import WeakFileLock, build_hf_headers, hf_raise_for_s
 from tqdm import tqdm
 
 from difom_cache.errors import WeightsError
-from difom_cache.teachers.hub_cache import CONFIG, Repository, is_sound, note_sound, sha256_of
+from difom_cache.teachers.hub_cache import CONFIG, Repository, cached_folder, is_sound, note_sound, sha256_of
 from difom_cache.teachers.weights import FOLDER_FILES, read_json, way_out
 
 PROCESSOR = ("preprocessor_config.json", "processor_config.json")
@@ -105,6 +106,13 @@ def _cause(err: Exception) -> str:
 
 
 def _download(repository: Repository, to: Path | None) -> Path:
+    lock = (to or repository.storage) / ".difom" / f"{repository.revision.replace('/', '-')}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(lock):  # of several jobs that start at once one asks and downloads, the others find it there
+        return (None if to else cached_folder(repository)) or _fetch(repository, to)
+
+
+def _fetch(repository: Repository, to: Path | None) -> Path:
     api = HfApi()
     info = _patiently(
         lambda: api.model_info(
@@ -171,17 +179,18 @@ class Shelf:
         final.parent.mkdir(parents=True, exist_ok=True)
         work = final.parent if self.to else self.repository.storage / "blobs"
         work.mkdir(parents=True, exist_ok=True)
-        part = work / f"{self.commit}-{remote.name.replace('/', '-')}.incomplete"
-        with WeakFileLock(self._lock(part.name)):  # of several jobs that start at once, one downloads
-            if not self._is_there(final, remote):
-                self._publish(part, final, _receive(self._url(remote.name), part, remote))
+        # of one host: where locks do not reach across hosts, two of them must not write one file
+        part = work / f"{self.commit}-{remote.name.replace('/', '-')}.{socket.gethostname()}.incomplete"
+        if not self._is_there(final, remote):
+            url = hf_hub_url(self.repository.name, remote.name, revision=self.commit)
+            self._publish(part, final, _receive(url, part, remote))
 
     def close(self) -> None:
         """Say, last of all, that the commit is here."""
         if self.to is not None:
             note = {"repository": self.repository.name, "revision": self.repository.revision, "commit": self.commit}
             (self.to / NOTE).write_text(json.dumps(note) + "\n")
-            shutil.rmtree(self.to / ".locks", ignore_errors=True)
+            shutil.rmtree(self.to / ".difom", ignore_errors=True)
         elif self.repository.revision != self.commit:
             ref = self.repository.storage / "refs" / self.repository.revision
             ref.parent.mkdir(parents=True, exist_ok=True)
@@ -191,16 +200,6 @@ class Shelf:
 
     def _final(self, name: str) -> Path:
         return (self.to or self.repository.storage / "snapshots" / self.commit) / name
-
-    def _lock(self, name: str) -> Path:
-        folder = (
-            self.to / ".locks" if self.to else self.repository.storage.parent / ".locks" / self.repository.storage.name
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{name}.lock"
-
-    def _url(self, name: str) -> str:
-        return hf_hub_url(self.repository.name, name, revision=self.commit)
 
     def _is_there(self, final: Path, remote: Remote) -> bool:
         if not final.is_file():
@@ -216,8 +215,7 @@ class Shelf:
             return
         blob = part.with_name(etag)
         part.replace(blob)
-        stat = blob.stat()
-        note_sound(self.repository.storage / ".checked" / etag, f"{stat.st_size} {stat.st_mtime_ns}")
+        note_sound(blob, self.repository.storage)
         final.unlink(missing_ok=True)
         try:
             final.symlink_to(os.path.relpath(blob, final.parent))

@@ -75,21 +75,30 @@ def is_sound(path: Path, storage: Path) -> bool:
     blob = path.resolve()
     if not re.fullmatch("[0-9a-f]{64}", blob.name):
         return True
-    stat = blob.stat()
-    note, seen = storage / ".checked" / blob.name, f"{stat.st_size} {stat.st_mtime_ns}"
     with suppress(OSError):
-        if note.read_text() == seen:
+        if _note_of(blob, storage).read_text() == _seen(blob):
             return True
     if sha256_of(blob) != blob.name:
         return False
-    note_sound(note, seen)
+    note_sound(blob, storage)
     return True
 
 
-def note_sound(note: Path, seen: str) -> None:
-    with suppress(OSError):  # a cache that is shared read-only is checked at every start
+def note_sound(blob: Path, storage: Path) -> None:
+    """Note that a file was compared as it lies there; a cache that is shared read-only is compared at every start."""
+    with suppress(OSError):
+        note = _note_of(blob, storage)
         note.parent.mkdir(exist_ok=True)
-        note.write_text(seen)
+        note.write_text(_seen(blob))
+
+
+def _note_of(blob: Path, storage: Path) -> Path:
+    return storage / ".difom" / blob.name
+
+
+def _seen(blob: Path) -> str:
+    stat = blob.stat()
+    return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
 def sha256_of(path: Path) -> str:

@@ -290,7 +290,7 @@ def test_of_several_that_start_at_once_one_downloads(hub):
     for thread in threads:
         thread.join()
     assert len(found) == 4 and len(set(found)) == 1
-    assert len(body_calls(hub)) == 2
+    assert len(api_calls(hub)) == 1 and len(body_calls(hub)) == 2
 
 
 def test_fetched_weights_are_used_before_the_hub_and_know_their_commit(hub, tmp_path, monkeypatch):
