@@ -63,15 +63,15 @@ def prepare_pictures(
     A column that is complete already is taken as it is, whatever library versions made it.
     """
     widest = picture_px * picture_px * 3
+    held = _held_identity(cache / PICTURES, "pictures")
     identity: Identity = {
         "format": FORMAT_VERSION,
         "picture_px": picture_px,
         "pads": pads,
-        "block_rows": choose_block_rows(rows, widest, 1),
+        "block_rows": held["block_rows"] if held else choose_block_rows(rows, widest, 1),
         "compression": "none",
         "libraries": _render_libraries(),
     }
-    held = _held_identity(cache / PICTURES, "pictures")
     if held is not None:
         there = pictures_column(held, rows)
         if len(read_markers(cache, there, skip_unreadable=True)) == there.blocks:
@@ -103,11 +103,12 @@ def prepare_teacher(
     specs = describe_taps(spec, label, order.picture_px, choices.codec)
     bases = _placeholder_bases(specs) if dry else _fix_bases(folder, held, order, specs, views, batch)
     codecs = {s.name: build_codec(s.codec, s.channels, basis=bases.get(s.name)) for s in specs}
+    widest = max(_row_bytes(s, codecs[s.name]) for s in specs)
     identity = {
         "format": FORMAT_VERSION,
         "teacher": identify_teacher(spec, held),
         "taps": [describe_tap(s, codecs[s.name]) for s in specs],
-        "block_rows": choose_block_rows(len(views), max(_row_bytes(s, codecs[s.name]) for s in specs), batch),
+        "block_rows": held["block_rows"] if held else choose_block_rows(len(views), widest, batch),
         "compression": choices.compression,
         "device": torch.device(order.device).type,
         "batch": batch,

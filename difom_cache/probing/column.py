@@ -43,6 +43,7 @@ def identify_probe(cache: Cache, plan: ProbePlan, *, fitted_views: int) -> Ident
         "fit": {"views": fitted_views, **KINDS[plan.order.head].FIT},
     }
     path = cache.path / teacher_folder(plan.label) / IDENTITY
+    held = read_identity(path.parent, "teacher") if path.exists() else None
     return {
         "format": FORMAT_VERSION,
         "teacher": {
@@ -61,11 +62,11 @@ def identify_probe(cache: Cache, plan: ProbePlan, *, fitted_views: int) -> Ident
         },
         "probe": facts,
         "taps": [describe_tap(spec, build_codec(CODEC, 1))],
-        "block_rows": choose_block_rows(len(cache), 2 * plan.grid**2, 1),
+        "block_rows": held["block_rows"] if held else choose_block_rows(len(cache), 2 * plan.grid**2, 1),
         "compression": "none",
         "device": "cpu",
         "batch": READ_ROWS,
-        "threads": read_identity(path.parent, "teacher")["threads"] if path.exists() else torch.get_num_threads(),
+        "threads": held["threads"] if held else torch.get_num_threads(),
         "libraries": {"torch": version("torch")},
     }
 

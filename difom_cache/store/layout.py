@@ -9,10 +9,11 @@ from typing import Any
 
 FORMAT_VERSION = 1
 SHARD_BYTES = 256_000_000  # upper bound of the widest array's shard
-MIN_BLOCK_ROWS, BLOCKS_AIM = (
-    16,
-    256,
-)  # a block is at least 16 views, and a cache about 256 blocks, where 256 MB allow it
+LEAST_BLOCK_ROWS, BLOCKS_AIM = 16, 256
+SMALL_SHARD_BYTES = 16_000_000  # shards below this are made larger, since every file costs at open and on Lustre,
+ENOUGH_BLOCKS = 64  # as long as so many are left for workers to share, and for a killed one to lose little;
+LEAST_BATCHES = 4  # and blocks of fewer batches too, since a device is drained after each block,
+FEWEST_BLOCKS = 16  # as long as so many are left
 
 PICTURES = "pictures"
 SPLITS = ("train", "val", "test")  # their places are the numbers in rows/split
@@ -75,10 +76,14 @@ class Column:
 
 
 def choose_block_rows(rows: int, widest_row_bytes: int, batch: int) -> int:
-    """Return the number of views in a block: bounded in bytes, whole batches, about 256 blocks a cache."""
-    by_bytes = max(1, SHARD_BYTES // max(1, widest_row_bytes))
-    wanted = min(by_bytes, max(MIN_BLOCK_ROWS, rows // BLOCKS_AIM))
-    return max(batch, wanted // batch * batch)
+    """Return the number of views in a block of a column that is begun: whole batches, at least one.
+
+    About 256 blocks a cache, fewer where their shards would be tiny, more where 256 MB would not hold them.
+    """
+    by_bytes, small = (max(1, limit // max(1, widest_row_bytes)) for limit in (SHARD_BYTES, SMALL_SHARD_BYTES))
+    by_batches = min(LEAST_BATCHES * batch, rows // FEWEST_BLOCKS)
+    wanted = max(LEAST_BLOCK_ROWS, rows // BLOCKS_AIM, min(small, rows // ENOUGH_BLOCKS), by_batches)
+    return max(batch, min(by_bytes, wanted) // batch * batch)
 
 
 def teacher_folder(label: str) -> str:

@@ -24,7 +24,7 @@ from difom_cache.errors import (
     SettingsError,
     TeacherError,
 )
-from difom_cache.extraction import blocks
+from difom_cache.extraction import blocks, prepare
 from difom_cache.extraction.run import ColumnWork, ExtractReport, extract, find_missing, parse_part
 from difom_cache.store.layout import canonical, marker_path, shard_path
 from difom_cache.store.ledger import read_damaged, read_markers, withdraw_block, write_damaged
@@ -88,6 +88,18 @@ def test_a_missing_block_is_computed_alone_and_to_the_same_bytes(data: Path, fea
     report = again(data, feats)
     assert report.computed_blocks == {"teachers/dinov2-tiny-random": 1}
     assert open_cache(feats).content_digests() == before
+
+
+def test_blocks_that_were_begun_in_another_size_stay_in_it(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as old:
+        old.setattr(prepare, "choose_block_rows", lambda *_: 8)
+        assert extract(data=data, cache=tmp_path / "feats", **SMALL).complete
+    column = open_cache(tmp_path / "feats").column("teachers/dinov2")
+    assert column.block_rows == 8
+    withdraw_block(tmp_path / "feats", column, 1)
+    assert again(data, tmp_path / "feats").computed_blocks == {"teachers/dinov2": 1}
 
 
 @pytest.mark.parametrize(

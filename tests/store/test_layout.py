@@ -33,9 +33,15 @@ def test_row_bytes_are_those_of_numpy(dtype: str) -> None:
 @pytest.mark.parametrize(
     ("rows", "row_bytes", "batch", "wanted"),
     [
-        (100, 123_904, 8, 16),  # small caches: at least 16 views a block
-        (8_000, 123_904, 8, 24),  # 8000 / 256 = 31, down to whole batches of 8
-        (8_000, 123_904, 1, 31),
+        (100, 123_904, 1, 16),  # small caches: at least 16 views a block
+        (100, 123_904, 8, 16),
+        (1_450, 123_904, 32, 64),  # a sixteenth is 90; four batches would be 128
+        (4_000, 123_904, 32, 128),
+        (2_297, 123_904, 1, 35),  # a sixty-fourth; 16 MB would hold 129
+        (8_000, 123_904, 1, 125),
+        (20_000, 123_904, 1, 129),  # 16 MB
+        (20_000, 123_904, 8, 128),  # down to whole batches of 8
+        (100_000, 123_904, 1, 390),  # a 256th, which takes more than 16 MB
         (1_000_000, 123_904, 16, 2064),  # 256 MB / 123904 B = 2066, down to whole batches
         (1_000, 50_000_000, 4, 4),  # 256 MB hold five such maps, one whole batch
         (1_000, 400_000_000, 4, 4),  # never less than one batch
