@@ -16,7 +16,11 @@ Maps = dict[str, Tensor]
 
 @torch.no_grad()
 def check_parity(
-    teacher: Teacher, library: nn.Module, read: Callable[[nn.Module, Tensor], Maps], count: int = 2
+    teacher: Teacher,
+    library: nn.Module,
+    read: Callable[[nn.Module, Tensor], Maps],
+    count: int = 2,
+    pixels: Tensor | None = None,
 ) -> None:
     """Assert that every map of `teacher` is within 3 times the library's float32 error of the library in float64.
 
@@ -24,10 +28,12 @@ def check_parity(
         teacher: ours, in float32 on the CPU.
         library: the library's own network with the same weights.
         read: gives the library's maps by native tap name, of normalised pixels.
-        count: pictures.
+        count: pictures of noise, where `pixels` gives none.
+        pixels: float32 (B, 3, S, S) in [0, 1].
     """
     px = teacher.spec.input_px
-    pixels = torch.rand(count, 3, px, px, generator=torch.Generator().manual_seed(5))
+    if pixels is None:
+        pixels = torch.rand(count, 3, px, px, generator=torch.Generator().manual_seed(5))
     found = teacher.features(pixels)
     mean, std = teacher.spec.mean, teacher.spec.std
     single = read(library.eval().float(), normalise(pixels, mean, std))

@@ -14,6 +14,7 @@ from difom_cache.store.layout import NO_MASK, TapSpec
 from difom_cache.store.reader import Cache, open_cache
 
 TILE_PX = 256
+DARK = 12  # grey levels; the border of a real frame stays below (JPEG noise), a lumen in the shade lies above
 _CAPTION_PX = 34
 _GAP_PX = 8
 
@@ -32,7 +33,8 @@ def show(cache: Path, *, record: str | None = None, view: int = 0, out: Path = P
 
     The first line shows the view, its mask and, where the view leaves the frame, its valid area; below, each teacher
     has a line of its taps. A feature's colours are its three main directions in this very map (PCA), so they say which
-    cells are alike, and cannot be compared between maps; logits are shown as probability.
+    cells are alike, and cannot be compared between maps; logits are shown as probability. The black border that an
+    endoscope leaves stays black and counts for no direction: it differs more from tissue than a polyp does.
 
     Args:
         cache: the cache's folder.
@@ -82,7 +84,8 @@ def map_to_rgb(feature: NDArray[np.float32], valid: NDArray[np.bool_] | None = N
 
     Args:
         feature: (C, h, w).
-        valid: (h, w), cells that count for the directions and the range; None means all. The others become black.
+        valid: (h, w), cells to colour; None means all. The others become black. Directions and range come from valid
+            cells with valid neighbours alone, where there are some: those at the edge are half of something else.
 
     Returns:
         (h, w, 3). The 2nd and 98th percentile of each direction are black and full; a direction's sign is such that its
@@ -90,7 +93,9 @@ def map_to_rgb(feature: NDArray[np.float32], valid: NDArray[np.bool_] | None = N
     """
     channels, height, width = feature.shape
     cells = feature.reshape(channels, -1).T.astype(np.float64)  # (C, h, w) -> (h*w, C)
-    counted = np.ones(len(cells), bool) if valid is None or not valid.any() else valid.ravel()
+    coloured = np.ones((height, width), bool) if valid is None or not valid.any() else valid
+    inner = _without_edge(coloured)
+    counted = (inner if inner.any() else coloured).ravel()
     centred = cells - cells[counted].mean(axis=0)
     _, strengths, directions = np.linalg.svd(centred[counted], full_matrices=False)
     colours = np.full((len(cells), 3), 0.5)
@@ -101,8 +106,14 @@ def map_to_rgb(feature: NDArray[np.float32], valid: NDArray[np.bool_] | None = N
         values = centred @ direction
         low, high = np.percentile(values[counted], [2, 98])
         colours[:, number] = np.clip((values - low) / max(high - low, 1e-30), 0, 1)
-    colours[~counted] = 0
+    colours[~coloured.ravel()] = 0
     return (colours.reshape(height, width, 3) * 255 + 0.5).astype(np.uint8)
+
+
+def _without_edge(cells: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the cells (h, w) whose four neighbours are cells too; beyond the map counts as one."""
+    wide = np.pad(cells, 1, constant_values=True)
+    return cells & wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
 
 
 def _picture_tiles(batch: dict[str, NDArray[np.uint8]], name: str, view: int) -> list[_Tile]:
@@ -127,14 +138,15 @@ def _tap_tile(cache: Cache, tap: TapSpec, batch: dict[str, NDArray[np.uint8]]) -
     if tap.kind == "logits" and tap.channels == 1:
         prob = 1 / (1 + np.exp(-np.clip(feature[0].astype(np.float64), -60, 60)))
         return _Tile(np.repeat((prob * 255 + 0.5).astype(np.uint8)[:, :, None], 3, axis=2), caption, True)
-    return _Tile(map_to_rgb(feature, _valid_cells(batch, tap.grid)), caption, True)
+    return _Tile(map_to_rgb(feature, shown_cells(batch, tap.grid)), caption, True)
 
 
-def _valid_cells(batch: dict[str, NDArray[np.uint8]], grid: int) -> NDArray[np.bool_] | None:
-    """Return which cells lie mostly in the valid area; None where the whole view is valid or no area is stored."""
-    if "valid" not in batch or (batch["valid"] == 1).all():
+def shown_cells(batch: dict[str, NDArray[np.uint8]], grid: int) -> NDArray[np.bool_] | None:
+    """Return which cells mostly show tissue: valid, and not the black border; None without a stored picture."""
+    if "image" not in batch:
         return None
-    area = Image.fromarray(batch["valid"][0] * np.uint8(255)).resize((grid, grid), Image.Resampling.BOX)
+    shown = (batch["valid"][0] == 1) & (batch["image"][0].max(axis=2) >= DARK)
+    area = Image.fromarray(shown * np.uint8(255)).resize((grid, grid), Image.Resampling.BOX)
     return np.asarray(area) >= 128
 
 

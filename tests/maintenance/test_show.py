@@ -9,7 +9,7 @@ from PIL import Image
 from small_cache import DEFAULT, EMPTY_MASK_ROW, NO_MASK_ROW, write_small_cache
 
 from difom_cache.errors import CacheIncompleteError
-from difom_cache.maintenance.show import TILE_PX, find_row, map_to_rgb, show
+from difom_cache.maintenance.show import DARK, TILE_PX, find_row, map_to_rgb, show, shown_cells
 from difom_cache.store.reader import open_cache
 
 FRAME_PX, LINE_PX = 8, TILE_PX + 34 + 8
@@ -91,6 +91,28 @@ def test_cells_outside_the_frame_are_black_and_do_not_count() -> None:
     colours = map_to_rgb(feature, valid)
     assert (colours[0] == 0).all() and (colours[2] == 0).all()
     assert colours[1, :, 0].tolist() in ([0, 127, 255], [0, 128, 255])
+
+
+def test_cells_at_the_edge_are_coloured_but_decide_nothing() -> None:
+    feature = np.zeros((2, 3, 5), np.float32)
+    feature[0] = [0, 1, 2, 3, 50]  # the last valid column is half border
+    valid = np.array([[1, 1, 1, 1, 1, 0]] * 3, bool)
+    feature = np.concatenate([feature, np.full((2, 3, 1), 1e6, np.float32)], axis=2)
+    red = map_to_rgb(feature, valid)[:, :, 0]
+    assert red[1].tolist() == red[0].tolist() and red[1, 0] == 0
+    assert red[1, 1] in range(80, 90) and red[1, 2] in range(165, 175)  # 1 and 2 of 3, stretched by the percentiles
+    assert red[1, 3:].tolist() == [255, 255, 0]
+
+
+def test_the_black_border_of_a_frame_leaves_the_directions_to_the_tissue(tmp_path: Path) -> None:
+    cache = write_small_cache(tmp_path / "feats")
+    image, side = cache.arrays["image"][0].copy(), cache.arrays["image"].shape[1]
+    image[:, : side // 2] = DARK - 1
+    batch = {"image": image[None], "valid": np.ones((1, side, side), np.uint8)}
+    cells = shown_cells(batch, 4)
+    assert cells is not None and not cells[:, :2].any()
+    assert np.array_equal(cells[:, 2:], shown_cells({**batch, "image": cache.arrays["image"][:1]}, 4)[:, 2:])
+    assert shown_cells({}, 4) is None
 
 
 def test_a_map_without_any_direction_is_grey() -> None:
