@@ -2,7 +2,8 @@
 
 A view is resized to a square without cropping or padding, so a cell of a map lies over the same part of the picture
 for every teacher, student and mask. The libraries' own processors differ there: segment-anything and OneFormer keep
-the aspect and pad at the right and bottom, DINOv2 and CLIP crop the centre. Mean and std are each teacher's own.
+the aspect and pad at the right and bottom, DINOv2 and CLIP crop the centre and resize bicubically (what that would change
+is measured in docs/measurements.md: nothing that a probe could tell). Mean and std are each teacher's own.
 """
 
 from torch import Tensor

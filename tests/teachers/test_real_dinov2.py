@@ -68,3 +68,13 @@ def test_a_cache_of_it_is_what_the_live_teacher_gives(px, folder, frames, tmp_pa
     assert report.sound and set(report.recomputed) == {"dinov2-small/block11@16", "dinov2-small/block5@32"}
     for name, figures in report.recomputed.items():
         assert figures["cosine_percentile_1"] > 0.999, name  # what int8 keeps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("px", [224, 616])
+def test_bicubic_resizing_as_the_authors_have_it_would_change_little(px, folder, frames):
+    # docs/measurements.md has more frames, and what a linear probe makes of the difference
+    teacher = build_teacher(f"dinov2:small@{px}", weights=folder, picture_px=picture_px(px))
+    ours, theirs = (teacher.features(read_pixels(frames, px, 4, mode)) for mode in ("bilinear", "bicubic"))
+    for tap, feature in ours.items():
+        assert 0.999 < functional.cosine_similarity(feature, theirs[tap], dim=1).mean() < 0.99999, tap
