@@ -2,6 +2,7 @@
 # make test       everything that must hold: style, types, walls, units, journeys (under ten minutes on two cores)
 # make test-slow  kill sweeps, full-size teachers, real data
 # make lint       style, types and walls alone
+# make keywords   the signatures of functions with options by keyword, from the configs
 # make docs       the documentation as pages, in build/site
 #
 # Each sets up .venv by itself with any Python >= 3.11 and nothing else, and reuses it until pyproject.toml or
@@ -15,7 +16,7 @@ NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(firstword $(foreach py,python3 python3.11 python3.12 python3.13 python,\
 	$(if $(filter yes,$(shell $(py) -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo yes)),$(py))))
 
-.PHONY: demo test test-slow lint docs clean
+.PHONY: demo test test-slow lint docs keywords clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml constraints.txt
@@ -32,6 +33,10 @@ lint: $(STAMP)
 
 # One process a core, each with one thread: small networks gain nothing from a second, and the cores are full.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+
+# Signatures of functions that take options by keyword, after an option has changed.
+keywords: $(STAMP)
+	$(BIN)/python -c "from difom_cache.options import write_keywords; write_keywords('difom_train')"
 
 test: lint
 	$(PYTEST) -m "not slow"

@@ -6,7 +6,6 @@ import json
 import sys
 import warnings
 from collections.abc import Callable
-from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -102,10 +101,9 @@ class _Configured:
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, made from the config."""
         if self._sections is None:
-            from difom_cache.options import list_options
+            from difom_cache.options import find_config, list_options
 
-            module, _, name = self.config.partition(":")
-            model = getattr(import_module(module), name)
+            model = find_config(self.config)
             options = list(list_options(model))
             made = typer.Typer(add_completion=False)
             made.command()(_with_options(model, options, self.run))

@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from importlib import import_module
 from inspect import isclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -47,6 +48,8 @@ class Opt:
 
     name: str = ""
     "Keyword of the function, and option with dashes; by default the field's name."
+    flag: str = ""
+    "The option, where it is not the keyword with dashes."
     default: str = ""
     "Words in place of the default value, such as RUN/eval."
     argument: bool = False
@@ -91,7 +94,9 @@ class Option:
     @property
     def flag(self) -> str:
         """The option of the command line, or the argument's name in capitals."""
-        return self.name.upper() if self.look.argument else f"--{self.name.replace('_', '-')}"
+        if self.look.argument:
+            return self.name.upper()
+        return self.look.flag or f"--{self.name.replace('_', '-')}"
 
     @property
     def kind(self) -> Any:
@@ -262,17 +267,52 @@ def format_options(model: type[Config], *, command_line: bool = True) -> str:
     return "\n".join(lines) + "\n"
 
 
-def format_keywords(model: type[Config], name: str) -> str:
-    """Return the source of a TypedDict with every option by keyword, for the signature of a function that takes them.
+def format_keywords(models: Mapping[str, str]) -> str:
+    """Return the source of a module with one TypedDict a command: every option by keyword, for the function's signature.
 
-    What it is for: `def extract(**options: Unpack[ExtractOptions])` is seen in full by editors and type checkers, and a test
-    compares the file with this text, so that an option is still declared once.
+    `def train(**options: Unpack[TrainKeywords])` is then seen in full by editors and type checkers. A test compares the
+    module with this text, so that an option is still declared once; `make keywords` writes it anew.
+
+    Args:
+        models: name of the TypedDict to where its config lies, "module:Class".
     """
-    lines = [f"class {name}(TypedDict, total=False):", f'    """Keywords of `{model.__name__}`."""', ""]
-    for option in list_options(model):
-        lines.append(f"    {option.name}: {_spell_input(option.about.annotation)}")
-        lines.append(f"    {json.dumps(option.help, ensure_ascii=False)}")
-    return "\n".join(lines) + "\n"
+    lines = []
+    for name, place in models.items():
+        options = list(list_options(find_config(place)))
+        lines += [
+            "",
+            "",
+            f"class {name}(TypedDict, total=False):",
+            f'    """Keywords of `{place.partition(":")[2]}`."""',
+            "",
+        ]
+        for option in options:
+            lines.append(f"    {option.name}: {_spell_input(option.about.annotation)}")
+            lines.append(f"    {json.dumps(option.help, ensure_ascii=False)}")
+    text = "\n".join(lines) + "\n"
+    imports = [
+        "from collections.abc import Sequence" if "Sequence[" in text else "",
+        "from pathlib import Path" if "Path" in text else "",
+        f"from typing import {'Literal, ' if 'Literal[' in text else ''}TypedDict",
+    ]
+    head = ['"""Options by keyword, for signatures; made by `make keywords`."""', "", *filter(None, imports)]
+    return "\n".join(head) + "\n" + text
+
+
+def write_keywords(*packages: str) -> None:
+    """Write `keywords.py` of each package from the `KEYWORDS` of its config.py."""
+    for package in packages:
+        config = import_module(f"{package}.config")
+        Path(str(config.__file__)).with_name("keywords.py").write_text(
+            format_keywords(config.KEYWORDS), encoding="utf-8"
+        )
+
+
+def find_config(place: str) -> type[Config]:
+    """Return the class that lies at "module:Class"."""
+    module, _, name = place.partition(":")
+    found: type[Config] = getattr(import_module(module), name)
+    return found
 
 
 def strip_type(annotation: Any) -> Any:

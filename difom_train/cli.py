@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from difom_cache.console import print_json, run_app, split_list
+from difom_cache.console import add_command, print_json, run_app, split_list
 from difom_cache.errors import SettingsError
 
-app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 bench_app = typer.Typer(add_completion=False, help="Measure the reader and the training step on this machine.")
 app.add_typer(bench_app, name="bench")
 
@@ -23,70 +23,32 @@ def main() -> None:
     run_app(app, interrupted="interrupted; the same command with --resume goes on after the last finished epoch")
 
 
-@app.callback(invoke_without_command=True)
-def train(
-    context: typer.Context,
-    student: Annotated[
-        str | None, typer.Option(help="unet, unet++, pranet or smp:ARCH/ENCODER.", show_default="pranet")
-    ] = None,
-    cache: Annotated[
-        list[Path] | None, typer.Option(help="Cache to train from; may repeat.", show_default="./feats")
-    ] = None,
-    recipe: Annotated[str, typer.Option(help="Name of a recipe, or a TOML file.")] = "difom-multiscale",
-    out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/STUDENT-RECIPE-seedN")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the train records.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures in one forward pass.")] = None,
-    input_size: Annotated[int | None, typer.Option(help="Side of the student's input in px.")] = None,
-    width: Annotated[int | None, typer.Option(help="Channels of the first level, for narrow students.")] = None,
-    labels: Annotated[float | None, typer.Option(help="Share of the train masks to use, in (0, 1].")] = None,
-    student_weights: Annotated[str | None, typer.Option(help="imagenet, random, a file or a run.")] = None,
-    seed: Annotated[int, typer.Option(help="Key of all randomness.")] = 0,
-    seeds: Annotated[str | None, typer.Option(help="Several runs, such as 0,1,2.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
-    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
-    stage: Annotated[str | None, typer.Option(help="Where the cache is held: auto, disk, ram, gpu.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
-    teachers: Annotated[
-        str | None, typer.Option(help="Teachers of the cache to learn from, such as sam,dinov2.")
-    ] = None,
-    views: Annotated[int | None, typer.Option(help="Use the first so many views of each record.")] = None,
-    changes: Changes = None,
-    data: Annotated[Path | None, typer.Option(help="Source pictures, for a cache without them.")] = None,
-    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Train on an unfinished cache.")] = False,
-) -> None:
+def train(config: Any) -> None:
     """Train a student from a cache; no teacher is touched.
 
-    Resumes bit for bit on the CPU. With torchrun or srun, the same command trains on many devices.
+    Resumes bit for bit on the CPU. With torchrun or srun, the same command trains on many devices. A recipe may have other
+    defaults than those below: `difom-train recipes NAME` prints all of its values.
     """
-    if context.invoked_subcommand is not None:
-        return
     from difom_train.training.fabric import leave_processes
     from difom_train.training.run import train as run
 
-    run(
-        student,
-        cache or ["./feats"],
-        recipe,
-        out,
-        epochs=epochs,
-        batch_size=batch_size,
-        input_size=input_size,
-        width=width,
-        labels=labels,
-        student_weights=student_weights,
-        seed=seed,
-        seeds=_read_numbers(seeds) if seeds else None,
-        device=device,
-        precision=precision,
-        stage=stage,
-        resume=resume,
-        teachers=split_list(teachers),
-        views=views,
-        changes=changes or (),
-        data=data,
-        allow_partial=allow_partial,
-    )
+    run(config)
     leave_processes()
+
+
+add_command(app, "difom_train.config:TrainOptions", train, plain=True)
+
+
+@app.command()
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(help="Print this one complete; or a TOML file.", show_default=False)
+    ] = None,
+) -> None:
+    """List recipes, or print one with every value."""
+    from difom_train.config import describe_recipes, format_recipe
+
+    print(describe_recipes() if name is None else format_recipe(name), end="")
 
 
 @app.command()
@@ -220,7 +182,7 @@ def curves(
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("curves.png"),
 ) -> None:
     """Draw loss, validation Dice and how alive the distillation is, of several runs in one picture."""
-    from difom_train.training.curve_picture import curves as draw
+    from difom_train.training.curves import curves as draw
 
     print(draw(runs, out))
 

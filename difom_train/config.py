@@ -1,148 +1,280 @@
-"""The settings of a run: frozen tables that are read from TOML, changed key by key, and written back in full."""
+"""Everything that decides a run, declared once: command line, recipes, settings.toml and keywords are made from it."""
 
 import json
+import re
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
 
 from difom_cache.errors import SettingsError, name_nearest
-from difom_train.distill.settings import DistillSettings
+from difom_cache.options import (
+    Config,
+    Count,
+    Opt,
+    Positive,
+    Share,
+    Size,
+    SomeShare,
+    build,
+    format_toml,
+    read_toml,
+    validate,
+)
 
 RECIPES = Path(__file__).parent / "recipes"
+DEFAULT_RECIPE = "difom-multiscale"
+SETTINGS_FILE = "settings.toml"
+FREE = ("run.", "machine.device", "machine.stage", "machine.logger")
+"""Beginnings of the keys that do not decide the weights."""
+KEYWORDS = {"TrainKeywords": "difom_train.config:TrainOptions"}
+"Signatures to be made from configs (see `options.format_keywords`)."
+_RENAMED = {"optimiser": "optimizer"}
+_NECKS = {"difom": "difom", "paper": "paper"}
 
 
-@dataclass(frozen=True)
-class StudentChoice:
+class RunConfig(Config):
+    """Where a run reads from and writes to."""
+
+    cache: tuple[Path, ...] = (Path("feats"),)
+    "Cache to train from; several are trained on together."
+    data: Path | None = None
+    "Source pictures, for a cache without them and for fresh views."
+    out: Annotated[Path | None, Opt(default="runs/STUDENT-RECIPE-seedN")] = None
+    "Run folder; with several seeds -seedN is appended."
+    seeds: tuple[int, ...] = ()
+    "One run for each, in place of the seed."
+    resume: bool = False
+    "Go on with a run that was stopped; one that has not begun begins."
+    allow_partial: bool = False
+    "Train on what is there of an unfinished cache."
+
+
+class StudentConfig(Config):
     """Which network is trained."""
 
-    name: str = "pranet"
+    name: Annotated[str, Opt("student")] = "pranet"
     "unet, unet++, pranet, or smp:ARCH/ENCODER."
-    width: int = 0
+    width: Count = 0
     "Channels of the first level; 0 = the student's own."
-    weights: str = "auto"
+    weights: Annotated[str, Opt("student_weights")] = "auto"
     "imagenet, random, or a file or run folder; auto = imagenet for pranet and smp, random for the others."
     deep_supervision: bool = False
-    "Whether the inner outputs of unet++ are trained against the mask as well."
-    loss: str = "auto"
-    "dice_bce or structure; auto = the one the student was published with."
+    "Train the inner outputs of unet++ against the mask as well."
+    loss: Literal["auto", "dice_bce", "structure"] = "auto"
+    "Loss of the masks; auto = the one that the student was published with."
 
 
-@dataclass(frozen=True)
-class DataSettings:
+class DataConfig(Config):
     """Which rows of the cache make a batch, and what is done to their pictures."""
 
-    input_px: int = 352
-    "Side of the student's input in pixels; the stored pictures are resized to it on the device."
-    batch_size: int = 16
+    input_px: Annotated[Positive, Opt("input_size")] = 352
+    "Side of the student's input in px; the stored pictures are resized to it on the device."
+    batch_size: Positive = 16
     "Pictures in one forward pass of one process."
-    accumulate: int = 1
+    accumulate: Positive = 1
     "Forward passes whose gradients make one step."
-    views: int = 0
-    "Use only the first so many views of each record; 0 = all."
+    views: Count = 0
+    "Use the first so many views of each record; 0 = all."
     all_views: bool = False
     "Visit every view in every epoch, in place of one view of each record."
     fresh_views: bool = False
     "Draw new views in every epoch from the source pictures (needs --data, and a recipe without distillation)."
-    labels_frac: float = 1.0
-    "Share of the train masks that is used, in (0, 1]; chosen by group and seed."
-    labelled_min_frac: float = 0.5
-    "Least share of each batch that carries a mask, in (0, 1]; more where more of the records have one."
-    scales: tuple[float, ...] = (1.0,)
-    "Factors on input_px; one is drawn for each step, and the side is rounded to what the student can take."
+    labels_frac: Annotated[SomeShare, Opt("labels")] = 1.0
+    "Share of the train masks that is used; chosen by group and seed."
+    labelled_min_frac: SomeShare = 0.5
+    "Least share of each batch that carries a mask; more where more of the records have one."
+    scales: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0,)
+    "Factors on the input's side, one drawn for each step, rounded to what the student takes; PraNet: 0.75,1,1.25."
 
 
-@dataclass(frozen=True)
-class ColourSettings:
+class ColourConfig(Config):
     """How strongly colours are changed for the student, drawn anew in each epoch; 0 = not at all."""
 
-    brightness: float = 0.2
+    brightness: Share = 0.2
     "Factor drawn from [1 - x, 1 + x]."
-    contrast: float = 0.2
+    contrast: Share = 0.2
     "Factor drawn from [1 - x, 1 + x]."
-    saturation: float = 0.2
+    saturation: Share = 0.2
     "Factor drawn from [1 - x, 1 + x]."
-    hue: float = 0.02
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.02
     "Turn drawn from [-x, x], in full circles."
 
+    @property
+    def reach(self) -> tuple[float, float, float, float]:
+        """How far each of the four may go."""
+        return self.brightness, self.contrast, self.saturation, self.hue
 
-@dataclass(frozen=True)
-class OptimiserSettings:
+
+class OptimizerConfig(Config):
     """How the weights move."""
 
-    name: str = "adamw"
-    "adam, adamw or sgd."
-    epochs: int = 75
+    name: Annotated[Literal["adam", "adamw", "sgd"], Opt("optimizer")] = "adamw"
+    "Rule of the steps."
+    epochs: Positive = 75
     "Passes over the train records."
-    lr: float = 5e-4
+    lr: Size = 5e-4
     "Highest learning rate."
-    pretrained_encoder_lr_factor: float = 0.2
+    pretrained_encoder_lr_factor: Size = 0.2
     "Factor on lr for an encoder that starts from pretrained weights."
-    weight_decay: float = 1e-4
+    weight_decay: Size = 1e-4
     "Decoupled for adamw, added to the gradient for adam and sgd; never on biases and norms."
-    schedule: str = "cosine"
-    "cosine (to 1 % of lr) or constant."
-    warmup_frac: float = 0.02
+    schedule: Literal["cosine", "constant"] = "cosine"
+    "How lr falls; cosine ends at 1 % of it."
+    warmup_frac: Share = 0.02
     "Share of all steps over which lr rises from 0."
-    clip_norm: float = 1.0
+    clip_norm: Size = 1.0
     "Largest gradient norm; 0 = not clipped."
-    ema_decay: float = 0.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     "Decay a step of the averaged weights that are validated and kept; 0 = no average."
-    patience_epochs: int = 0
+    patience_epochs: Count = 0
     "Stop after so many epochs without a better validation Dice; 0 = never."
 
 
-@dataclass(frozen=True)
-class Phase:
+class MachineConfig(Config):
+    """Where and how the run computes."""
+
+    device: str = "auto"
+    "auto, cpu, cuda or cuda:N."
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    "Of the student's passes (bfloat16 is mixed); auto = bfloat16 on CUDA, float32 on the CPU."
+    stage: Literal["auto", "disk", "ram", "gpu"] = "auto"
+    "Where the cache is held while training; auto = by measured sizes."
+    channels_last: bool = True
+    "Keep pictures and weights with channels innermost, as convolutions run fastest on CPUs and recent GPUs."
+    compile: bool = False
+    "Compile the student with torch.compile; the first step then takes minutes."
+    logger: Literal["tensorboard", "csv", "none"] = "tensorboard"
+    "A second log; log.jsonl is written in any case."
+
+
+class DistillConfig(Config):
+    """What is learnt from the teachers.
+
+    none: segmentation only. difom: low and high band of all teachers at the bottleneck, both layers on the path to the
+    decoder. paper: the paper's literal wiring, L1 with ReLU, L2 of L1. published: the released notebook, trainable fusion on
+    the target side and layers that the decoder never uses. multiscale: every level against the taps of its stride, and the
+    teachers' own logits.
+    """
+
+    kind: Annotated[Literal["none", "difom", "paper", "published", "multiscale"], Opt("distill")] = "none"
+    "Kind of distillation."
+    teachers: tuple[str, ...] = ()
+    "Labels of the cache's teachers to learn from; none named = all."
+    low_weight: Size = 0.1
+    "Of the low-frequency term (difom, paper, published, and multiscale with bands); the paper's weight."
+    high_weight: Size = 0.1
+    "Of the high-frequency term; the paper's weight."
+    feature_weight: Size = 1.0
+    "Of multiscale's feature term."
+    logits_weight: Size = 1.0
+    "Of multiscale's term on the teachers' logits; 0 leaves their logits unread."
+    channels: Positive = 256
+    "Of the target: in all for difom and paper, at most so many for each tap for multiscale."
+    bands: bool = False
+    "Also compare the low and the high band of each pair (multiscale)."
+
+    @property
+    def neck(self) -> str | None:
+        """The neck that a student needs for this kind."""
+        return _NECKS.get(self.kind)
+
+
+class Phase(Config):
     """One part of the run."""
 
-    until_frac: float = 1.0
+    until_frac: Share = 1.0
     "Where the phase ends, as a share of all epochs; the last ends at 1."
-    segmentation: float = 1.0
+    segmentation: Size = 1.0
     "Factor on the mask loss."
-    distillation: float = 0.0
+    distillation: Size = 0.0
     "Factor on the distillation terms, which have weights of their own in [distill]."
     freeze_encoder: bool = False
     "Whether the encoder stands still, its batch-norm statistics included."
 
 
-@dataclass(frozen=True)
-class MachineSettings:
-    """Where and how the run computes."""
-
-    device: str = "auto"
-    "auto, cpu, cuda or cuda:N."
-    precision: str = "auto"
-    "float32 or bfloat16 (mixed); auto = bfloat16 on CUDA, float32 on the CPU."
-    stage: str = "auto"
-    "Where the cache is held while training: disk, ram, gpu; auto = by measured sizes."
-    channels_last: bool = True
-    "Keep pictures and weights with channels innermost, as convolutions run fastest on CPUs and recent GPUs."
-    compile: bool = False
-    "Compile the student with torch.compile; the first step then takes minutes."
-    logger: str = "tensorboard"
-    "tensorboard, csv or none; log.jsonl is written in any case."
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that decides a run, beside the cache."""
+class TrainConfig(Config):
+    """Everything that decides a run."""
 
     seed: int = 0
     "Key of all randomness."
-    student: StudentChoice = field(default_factory=StudentChoice)
-    data: DataSettings = field(default_factory=DataSettings)
-    colour: ColourSettings = field(default_factory=ColourSettings)
-    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
-    machine: MachineSettings = field(default_factory=MachineSettings)
-    distill: DistillSettings = field(default_factory=DistillSettings)
+    run: RunConfig = RunConfig()
+    "Where it reads from and writes to."
+    student: StudentConfig = StudentConfig()
+    "Which network is trained."
+    data: DataConfig = DataConfig()
+    "What makes a batch."
+    colour: ColourConfig = ColourConfig()
+    "How colours change."
+    optimizer: OptimizerConfig = OptimizerConfig()
+    "How the weights move."
+    machine: MachineConfig = MachineConfig()
+    "Where it computes."
+    distill: DistillConfig = DistillConfig()
+    "What is learnt from the teachers."
     phases: tuple[Phase, ...] = (Phase(),)
+    "Parts of the run, one after the other."
 
     @property
     def distils(self) -> bool:
         """Whether any phase uses the teachers."""
         return self.distill.kind != "none" and any(phase.distillation > 0 for phase in self.phases)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.data.fresh_views and self.distils:
+            raise SettingsError(
+                "data.fresh_views draws views that no teacher has seen; use it with a recipe like baseline"
+            )
+        ends = [phase.until_frac for phase in self.phases]
+        if not ends or ends != sorted(ends) or ends[-1] != 1:
+            raise SettingsError(f"phases end at {ends}; expected rising shares of the run, the last one 1.0")
+        return self
+
+
+class TrainOptions(TrainConfig):
+    """What `train` is asked: a recipe, what replaces its values, and where to run."""
+
+    recipe: str = DEFAULT_RECIPE
+    "Name of a recipe, or a TOML file; `difom-train recipes` lists them."
+    changes: Annotated[tuple[str, ...], Opt(flag="--set", whole=True)] = ()
+    "Change any setting: key=value, such as phases.0.distillation=0.5; may repeat."
+
+
+def compose(options: TrainOptions) -> TrainConfig:
+    """Return the recipe's config with the options that are given, and then the changes; the run's folder is named.
+
+    A run that is resumed without naming a recipe starts from its own settings, so that --resume --out RUN is enough.
+
+    Raises:
+        SettingsError: no such recipe or key, or a value that cannot be meant.
+    """
+    settings = options.run.out and options.run.out / SETTINGS_FILE
+    if options.run.resume and "recipe" not in options.model_fields_set and settings and settings.is_file():
+        base = read_settings(settings)
+    else:
+        base = read_recipe(options.recipe)
+    given = options.model_dump(mode="json", exclude_unset=True, exclude={"recipe", "changes"})
+    config = validate(TrainConfig, _merge(to_table(base), given))
+    if options.changes:
+        config = change_config(config, options.changes)
+    out = config.run.out or name_folder(config, options.recipe)
+    return config.model_copy(update={"run": config.run.model_copy(update={"out": out})})
+
+
+def name_folder(config: TrainConfig, recipe: str) -> Path:
+    """Return the run folder of who names none: runs/STUDENT-RECIPE-seedN, without -seedN where several seeds add theirs."""
+    student = config.student.name.replace("/", "-").replace(":", "-")
+    seed = "" if len(config.run.seeds) > 1 else f"-seed{(*config.run.seeds, config.seed)[0]}"
+    return Path("runs") / f"{student}-{Path(recipe).stem}{seed}"
+
+
+def compose_keywords(**options: Any) -> TrainConfig:
+    """Return the config of options by keyword, as `train` takes them."""
+    return compose(build(TrainOptions, options))
 
 
 def recipe_names() -> list[str]:
@@ -150,11 +282,11 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
-def read_recipe(recipe: str | Path) -> Settings:
-    """Return the settings of a recipe, given by name or as a TOML file.
+def find_recipe(recipe: str | Path) -> Path:
+    """Return the file of a recipe, given by name or as a TOML file.
 
     Raises:
-        SettingsError: no such recipe, not TOML, an unknown key, or a value of another type.
+        SettingsError: there is none.
     """
     path = Path(recipe)
     if path.suffix != ".toml":
@@ -163,121 +295,106 @@ def read_recipe(recipe: str | Path) -> Settings:
             raise SettingsError(f"{name_nearest('recipe', str(recipe), recipe_names())}; or give a FILE.toml")
     if not path.is_file():
         raise SettingsError(f"recipe file {path} does not exist")
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path} is not TOML: {error}") from error
-    settings = build_settings(table, where=str(path))
-    check_settings(settings)
-    return settings
+    return path
 
 
-def build_settings(table: Mapping[str, Any], where: str) -> Settings:
-    """Return settings with the values of `table`; what it leaves out keeps the default."""
-    return _build(Settings, table, where, "")
-
-
-def change_settings(settings: Settings, changes: Iterable[str]) -> Settings:
-    """Return the settings with each `dotted.key=value` applied; a value is written as in TOML, or is a bare word.
+def read_recipe(recipe: str | Path) -> TrainConfig:
+    """Return the config of a recipe, given by name or as a TOML file; what it leaves out keeps the default.
 
     Raises:
-        SettingsError: no such key, no `=`, or a value of another type.
+        SettingsError: no such recipe, not TOML, an unknown key, or a value that cannot be meant.
     """
-    table = to_table(settings)
+    path = find_recipe(recipe)
+    return validate(TrainConfig, rename_old_keys(read_toml(path), where=str(path)), where=str(path))
+
+
+def describe_recipes() -> str:
+    """Return one line for each recipe of the package: the first sentence that its file says."""
+    lines = []
+    for name in recipe_names():
+        comment = re.match(r"(?:# ?.*\n)+", (RECIPES / f"{name}.toml").read_text(encoding="utf-8"))
+        said = " ".join(line.lstrip("# ") for line in comment[0].splitlines()) if comment else ""
+        lines.append(f"{name:18}{re.split(r'(?<=[a-z)])[.:] ', said)[0]}\n")
+    return "".join(lines)
+
+
+def format_recipe(recipe: str | Path) -> str:
+    """Return a recipe with every value, as TOML that can be changed and given to --recipe."""
+    config = read_recipe(recipe)
+    return format_toml(config.model_copy(update={"run": None}))
+
+
+def change_config(config: TrainConfig, changes: Iterable[str]) -> TrainConfig:
+    """Return the config with each `dotted.key=value` applied; a value is written as in TOML, or is a bare word.
+
+    Raises:
+        SettingsError: no such key, no `=`, or a value that cannot be meant.
+    """
+    table = to_table(config)
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals:
-            raise SettingsError(f"--set {change!r} has no '='; write --set key=value, such as --set optimiser.lr=0.001")
-        _put(table, key.strip(), _read_value(text.strip()))
-    changed = build_settings(table, where="--set")
-    check_settings(changed)
-    return changed
+            raise SettingsError(f"--set {change!r} has no '='; write --set key=value, such as --set optimizer.lr=0.001")
+        first, dot, rest = key.strip().partition(".")
+        _put(table, f"{_rename(first, '--set')}{dot}{rest}", _read_value(text.strip()))
+    return validate(TrainConfig, table, where="--set")
 
 
-def check_settings(settings: Settings) -> None:
-    """Raise SettingsError where a value cannot be meant."""
-    data, optimiser = settings.data, settings.optimiser
-    for key, value, least in (
-        ("data.batch_size", data.batch_size, 1),
-        ("data.accumulate", data.accumulate, 1),
-        ("data.input_px", data.input_px, 1),
-        ("data.views", data.views, 0),
-        ("optimiser.epochs", optimiser.epochs, 1),
-    ):
-        if value < least:
-            raise SettingsError(f"{key} is {value}; it must be at least {least}")
-    for key, share in (("data.labels_frac", data.labels_frac), ("data.labelled_min_frac", data.labelled_min_frac)):
-        if not 0 < share <= 1:
-            raise SettingsError(f"{key} is {share}; it must be in (0, 1]")
-    if data.fresh_views and settings.distils:
-        raise SettingsError("data.fresh_views draws views that no teacher has seen; use it with a recipe like baseline")
-    for key, name, known in (
-        ("optimiser", optimiser.name, ["adam", "adamw", "sgd"]),
-        ("schedule", optimiser.schedule, ["cosine", "constant"]),
-        ("stage", settings.machine.stage, ["auto", "disk", "ram", "gpu"]),
-        ("precision", settings.machine.precision, ["auto", "float32", "bfloat16"]),
-        ("logger", settings.machine.logger, ["tensorboard", "csv", "none"]),
-    ):
-        if name not in known:
-            raise SettingsError(name_nearest(key, name, known))
-    ends = [phase.until_frac for phase in settings.phases]
-    if not ends or ends != sorted(ends) or ends[-1] != 1:
-        raise SettingsError(f"phases end at {ends}; expected rising shares of the run, the last one 1.0")
+def find_differences(there: TrainConfig, here: TrainConfig, *, ignore: Iterable[str] = ()) -> list[str]:
+    """Return one line for each key whose values differ, such as `optimizer.lr: 0.001 there, 0.0001 here`.
 
-
-def find_differences(there: Settings, here: Settings, *, ignore: Iterable[str] = ()) -> list[str]:
-    """Return one line for each key whose values differ, such as `optimiser.lr: 0.001 there, 0.0001 here`."""
+    Args:
+        there: what is compared with.
+        here: what is asked for.
+        ignore: beginnings of the keys that may differ.
+    """
     old, new = _flatten(to_table(there)), _flatten(to_table(here))
-    keys = [key for key in sorted(old | new) if old.get(key) != new.get(key) and key not in set(ignore)]
+    keys = [key for key in sorted(old | new) if old.get(key) != new.get(key) and not key.startswith(tuple(ignore))]
     return [f"{key}: {old.get(key, 'absent')!r} there, {new.get(key, 'absent')!r} here" for key in keys]
 
 
-def write_settings(settings: Settings, path: Path) -> None:
-    """Write every setting to `path` as TOML that `read_recipe` takes."""
-    table = to_table(settings)
-    lines = [f"{key} = {_write_value(value)}" for key, value in table.items() if not isinstance(value, dict | list)]
-    for name, part in table.items():
-        sections = part if isinstance(part, list) else [part] if isinstance(part, dict) else []
-        for section in sections:
-            lines += ["", f"[[{name}]]" if isinstance(part, list) else f"[{name}]"]
-            lines += [f"{key} = {_write_value(value)}" for key, value in section.items()]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+def read_settings(path: Path) -> TrainConfig:
+    """Return the config of a run's settings.toml, written today or under older names."""
+    table = rename_old_keys(read_toml(path))
+    if "run" not in table:  # older runs say in run.json alone where their caches are
+        facts = path.with_name("run.json")
+        caches = json.loads(facts.read_text(encoding="utf-8")).get("caches") if facts.is_file() else None
+        table |= {"run": {"cache": caches}} if caches else {}
+    return validate(TrainConfig, table, where=str(path))
 
 
-def to_table(value: Any) -> Any:
-    """Return settings as plain dictionaries and lists, tuples of numbers and words left as they are."""
-    if is_dataclass(value):
-        return {each.name: to_table(getattr(value, each.name)) for each in fields(value)}
-    if isinstance(value, tuple) and value and is_dataclass(value[0]):
-        return [to_table(part) for part in value]
-    return value
+def write_settings(config: TrainConfig, path: Path) -> None:
+    """Write every setting to `path` as TOML that `read_recipe` takes; paths are absolute, so that a resume finds them."""
+    run = config.run
+    cache = tuple(each.resolve() for each in run.cache)
+    kept = RunConfig(cache=cache, data=run.data and run.data.resolve(), allow_partial=run.allow_partial)
+    path.write_text(format_toml(config.model_copy(update={"run": kept})), encoding="utf-8")
 
 
-def with_seed(settings: Settings, seed: int) -> Settings:
-    """Return the same settings under another seed."""
-    return replace(settings, seed=seed)
+def to_table(config: Config) -> dict[str, Any]:
+    """Return a config as tables of plain values."""
+    return config.model_dump(mode="json")
 
 
-def _build(kind: type, table: Mapping[str, Any], where: str, prefix: str) -> Any:
-    hints = get_type_hints(kind)
-    for key in table:
-        if key not in hints:
-            raise SettingsError(f"{where}: {name_nearest('setting', prefix + key, [prefix + name for name in hints])}")
-    return kind(**{key: _convert(hints[key], value, where, prefix + key) for key, value in table.items()})
+def rename_old_keys(table: dict[str, Any], *, where: str = "") -> dict[str, Any]:
+    """Return a table whose sections have the names of today; one line says so, unless `where` is empty."""
+    return {_rename(key, where): value for key, value in table.items()}
 
 
-def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
-    if is_dataclass(hint) and isinstance(value, Mapping):
-        return _build(hint, value, where, f"{key}.")  # type: ignore[arg-type]
-    if get_origin(hint) is tuple and isinstance(value, list | tuple):
-        part = get_args(hint)[0]
-        return tuple(_convert(part, each, where, f"{key}.{index}") for index, each in enumerate(value))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and type(value) is hint:
-        return value
-    expected = getattr(hint, "__name__", str(hint))
-    raise SettingsError(f"{where}: {key} is {value!r}, which is not of type {expected}")
+def _rename(key: str, where: str) -> str:
+    name = _RENAMED.get(key, key)
+    if where and name != key:
+        print(f"{where}: [{key}] is read as [{name}], its name of today", file=sys.stderr)
+    return name
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return both tables as one; where both have a value, that of `above`."""
+    merged = dict(below)
+    for key, value in above.items():
+        both_tables = isinstance(value, Mapping) and isinstance(below.get(key), Mapping)
+        merged[key] = _merge(below[key], value) if both_tables else value
+    return merged
 
 
 def _put(table: dict[str, Any], key: str, value: Any) -> None:
@@ -307,20 +424,12 @@ def _read_value(text: str) -> Any:
         return text
 
 
-def _write_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return f"[{', '.join(_write_value(part) for part in value)}]"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    return repr(value)
-
-
 def _flatten(table: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested tables by dotted key; lists of plain values are values."""
     parts = table.items() if isinstance(table, dict) else enumerate(table)
     flat: dict[str, Any] = {}
     for key, value in parts:
         name = f"{prefix}{key}"
-        flat |= _flatten(value, f"{name}.") if isinstance(value, dict | list) else {name: value}
+        nested = isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
+        flat |= _flatten(value, f"{name}.") if nested else {name: value}
     return flat

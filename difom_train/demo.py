@@ -30,7 +30,7 @@ from difom_train.evaluation.files import mask_path
 from difom_train.training.run import train
 
 TABLE_METRIC = "fixed/dice"
-LR = "optimiser.lr=2e-3"  # small networks and few steps
+LR = "optimizer.lr=2e-3"  # small networks and few steps
 TILE_PX, CAPTION_PX, GAP_PX = 144, 18, 4
 AGREE, MISSED, FALSE_ALARM = (60, 200, 90), (240, 190, 40), (220, 60, 60)
 NEXT_STEP = (
@@ -80,9 +80,9 @@ def demo(out: str | Path = "demo", *, size: DemoSize | None = None) -> Path:
     }
     [teacher] = train(
         "unet++",
-        cache,
-        "baseline",
-        out / "runs/teacher",
+        cache=cache,
+        recipe="baseline",
+        out=out / "runs/teacher",
         width=size.teacher_width,
         epochs=size.teacher_epochs,
         **common,
@@ -91,8 +91,8 @@ def demo(out: str | Path = "demo", *, size: DemoSize | None = None) -> Path:
     fill_cache(cache, sample, size, teacher=(f"student:{teacher}",))
     print(f"\n4/5 training a narrow U-Net twice from this cache, with {size.labels_frac:.0%} of the masks", flush=True)
     common |= {"width": size.student_width, "epochs": size.student_epochs, "labels": size.labels_frac}
-    [baseline] = train("unet", cache, "baseline", out / "runs/baseline", **common)
-    [distilled] = train("unet", cache, "difom-multiscale", out / "runs/distilled", **common)
+    [baseline] = train("unet", cache=cache, recipe="baseline", out=out / "runs/baseline", **common)
+    [distilled] = train("unet", cache=cache, recipe="difom-multiscale", out=out / "runs/distilled", **common)
     print("\n5/5 scoring all three on five painted test sets", flush=True)
     scored = {run.name: evaluate(run, sample / "TestDataset", workers=0) for run in (teacher, baseline, distilled)}
     table = render_table(scored)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
 from typing import Annotated, Literal
@@ -21,9 +22,11 @@ from difom_cache.options import (
     Share,
     Size,
     build,
+    find_config,
     format_keywords,
     format_options,
     format_toml,
+    list_options,
     read_toml,
     validate,
 )
@@ -240,12 +243,28 @@ def test_the_table_for_the_documentation_names_every_option():
 
 
 def test_keywords_are_spelled_for_type_checkers():
-    lines = [line.strip() for line in format_keywords(Oven, "OvenOptions").splitlines()]
-    assert lines[0] == "class OvenOptions(TypedDict, total=False):"
+    text = format_keywords({"OvenKeywords": f"{__name__}:Oven", "BakeKeywords": f"{__name__}:Bake"})
+    compile(text, "keywords.py", "exec")
+    lines = [line.strip() for line in text.splitlines()]
     assert {
+        "class OvenKeywords(TypedDict, total=False):",
         "oven_heat: float | None",
         'kind: Literal["air", "grill"] | None',
         "minutes: int | Sequence[int] | None",
+        "out: str | Path | None",
         '"Degrees Celsius. (at least 0) [default: 180.5]"',
     } <= set(lines)
-    assert "out: str | Path | None" in format_keywords(Bake, "BakeOptions")
+
+
+@pytest.mark.parametrize("package", ["difom_train"])
+def test_signatures_hold_every_option_as_its_config_declares_it(package: str):
+    config = import_module(f"{package}.config")
+    written = Path(str(config.__file__)).with_name("keywords.py").read_text(encoding="utf-8")
+    assert written == format_keywords(config.KEYWORDS), "an option has changed: run `make keywords`"
+
+
+@pytest.mark.parametrize("place", ["difom_train.config:TrainOptions"])
+def test_no_two_options_of_a_command_have_one_name(place: str):
+    options = list(list_options(find_config(place)))
+    assert len({option.name for option in options}) == len({option.flag for option in options}) == len(options)
+    assert all(option.about.description for option in options)

@@ -8,7 +8,7 @@ from pathlib import Path
 import difom_cache
 
 ROOT = Path(__file__).parents[1]
-PUBLIC_MODULES = {"difom_cache", "difom_cache.errors", "difom_cache.console"}
+PUBLIC_MODULES = {"difom_cache", "difom_cache.errors", "difom_cache.console", "difom_cache.options"}
 
 
 def test_no_package_imports_what_lies_behind_a_wall() -> None:

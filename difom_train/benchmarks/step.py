@@ -5,7 +5,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,15 @@ import torch
 from lightning_fabric import Fabric
 
 from difom_cache import area_pool, build_teacher, open_cache, resolve_device
-from difom_train.config import Settings, read_recipe
+from difom_train.config import TrainConfig, compose_keywords
 from difom_train.data.caches import JointCache
 from difom_train.data.loader import Batch, DataTimer
 from difom_train.data.photometric import to_pixels
-from difom_train.training.build import (
-    Setting,
-    Sources,
-    build_learner,
-    choose_rows,
-    join_parts,
-    open_feed,
-    plan_run,
-)
+from difom_train.training.build import build_learner, choose_rows, open_feed
 from difom_train.training.fabric import open_fabric
-from difom_train.training.phases import set_mode
+from difom_train.training.optimizer import set_mode
 from difom_train.training.run_folder import describe_hardware, describe_versions
-from difom_train.training.trainer import Parts, PhasePlan, Plan, take_step
+from difom_train.training.trainer import Trainer
 
 _WARM_UP = 3
 
@@ -89,18 +81,16 @@ class StepTimes:
 class _Lane:
     """One student that is trained step by step."""
 
-    plan: Plan
-    parts: Parts
-    phase: PhasePlan
+    trainer: Trainer
     batches: Iterator[Batch]
     timer: DataTimer
     steps: int = 1  # the first step of an epoch measures gradients as well, so counting begins after it
 
     def take(self) -> float:
         """Take one step and return its seconds."""
-        device = self.parts.fabric.device
+        device = self.trainer.fabric.device
         started = time.perf_counter()
-        take_step(self.plan, self.parts, self.phase, self.batches, 0, self.steps, {})  # type: ignore[arg-type]
+        self.trainer.train_step(self.batches, 0, self.steps)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         self.steps += 1
@@ -137,52 +127,47 @@ def _build_lanes(options: StepBench, cache: JointCache, fabric: Fabric, folder: 
     lanes = {}
     for name, recipe in (("plain", "baseline"), ("cached", options.recipe)):
         for with_data in (False, True):
-            lane = _build_lane(
-                options, recipe, Setting(_settings(options, recipe), _sources(options), folder, fabric, cache)
-            )
+            lane = _build_lane(_compose(options, recipe), cache, fabric, folder)
             if not with_data:
                 lane.batches = itertools.repeat(_copy(next(lane.batches)))
             lanes[f"{name}, with data" if with_data else name] = lane
     if options.teacher is not None:
-        lane = _build_lane(
-            options,
-            options.recipe,
-            Setting(_settings(options, options.recipe), _sources(options), folder, fabric, cache),
-        )
+        lane = _build_lane(_compose(options, options.recipe), cache, fabric, folder)
         lane.batches = _run_teacher(options, cache, _copy(next(lane.batches)), fabric)
         lanes["teacher in the loop"] = lane
     return lanes
 
 
-def _build_lane(options: StepBench, recipe: str, setting: Setting) -> _Lane:
-    learner = build_learner(setting, pretrained=False)
-    feed = open_feed(setting, choose_rows(setting, learner.distiller.taps), learner.distiller.taps)
-    parts = join_parts(setting, learner, feed)
-    plan = plan_run(setting, learner, feed)
-    phase = max(plan.phases, key=lambda each: (each.distillation, not each.freeze_encoder))
-    set_mode(learner.student, freeze_encoder=phase.freeze_encoder)
-    timer = DataTimer()
-    taps = learner.distiller.taps
-    if learner.distiller.needs_calibration:
-        learner.distiller.calibrate(batch.tensors for batch in feed.calibration_batches(taps, options.batch_size))
+def _build_lane(config: TrainConfig, cache: JointCache, fabric: Fabric, folder: Path) -> _Lane:
+    learner = build_learner(config, cache, pretrained=False)
+    distiller, taps, timer = learner.distiller, learner.distiller.taps, DataTimer()
+    feed = open_feed(config, cache, fabric, choose_rows(config, cache, taps), taps)
+    trainer = Trainer(config, fabric, learner, feed, folder)
+    trainer.phase = max(config.phases, key=lambda each: (each.distillation, not each.freeze_encoder))
+    set_mode(learner.student, freeze_encoder=trainer.phase.freeze_encoder)
+    if distiller.needs_calibration:
+        distiller.calibrate(batch.tensors for batch in feed.calibration_batches(taps, config.data.batch_size))
 
     def forever() -> Generator[Batch, None, None]:
         for epoch in itertools.count():
             yield from feed.train_batches(epoch, taps, distils=bool(taps), timer=timer)
 
-    return _Lane(plan, parts, phase, forever(), timer)
+    return _Lane(trainer, forever(), timer)
 
 
-def _settings(options: StepBench, recipe: str) -> Settings:
-    settings = read_recipe(recipe)
-    data = replace(settings.data, batch_size=options.batch_size, input_px=options.input_px, accumulate=1)
-    student = replace(settings.student, name=options.student, width=options.width or 0, weights="random")
-    machine = replace(settings.machine, stage=options.stage)
-    return replace(settings, data=data, student=student, machine=machine)
-
-
-def _sources(options: StepBench) -> Sources:
-    return Sources((options.cache,), None, allow_partial=True)
+def _compose(options: StepBench, recipe: str) -> TrainConfig:
+    return compose_keywords(
+        recipe=recipe,
+        cache=options.cache,
+        allow_partial=True,
+        student=options.student,
+        width=options.width,
+        student_weights="random",
+        batch_size=options.batch_size,
+        accumulate=1,
+        input_size=options.input_px,
+        stage=options.stage,
+    )
 
 
 def _copy(batch: Batch) -> Batch:

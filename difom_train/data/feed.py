@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difom_cache.errors import CacheIncompleteError
+from difom_train.config import DataConfig
 from difom_train.data.caches import JointCache
 from difom_train.data.epochs import (
     Pool,
@@ -22,19 +23,6 @@ from difom_train.data.stage import PICTURES
 
 
 @dataclass(frozen=True)
-class FeedOptions:
-    """What decides the rows of every epoch (see `settings.DataSettings`)."""
-
-    batch: int
-    accumulate: int
-    views: int
-    all_views: bool
-    labels_frac: float
-    labelled_min_frac: float
-    seed: int
-
-
-@dataclass(frozen=True)
 class Selection:
     """The rows of a run: what may train, what validates, and whose masks may be seen."""
 
@@ -44,12 +32,13 @@ class Selection:
     "(R,) for every row of the cache, whether its mask is used in training."
 
 
-def select_rows(cache: JointCache, options: FeedOptions, *, usable: NDArray[np.bool_]) -> Selection:
+def select_rows(cache: JointCache, options: DataConfig, *, seed: int, usable: NDArray[np.bool_]) -> Selection:
     """Return the rows of the run.
 
     Args:
         cache: to choose from.
         options: of the run.
+        seed: of the run.
         usable: (R,) which rows can be read in full.
 
     Raises:
@@ -68,7 +57,7 @@ def select_rows(cache: JointCache, options: FeedOptions, *, usable: NDArray[np.b
     records = train[first]  # one row of each record
     if not cache.labelled[records].any():
         raise CacheIncompleteError(f"{names} holds no train mask; extract records with masks")
-    kept = choose_labelled(cache.groups(records), cache.labelled[records], frac=options.labels_frac, seed=options.seed)
+    kept = choose_labelled(cache.groups(records), cache.labelled[records], frac=options.labels_frac, seed=seed)
     supervised = np.zeros(len(cache), bool)
     supervised[train] = np.isin(cache.record_key[train], key[kept])
     return Selection(train, val, supervised)
@@ -82,6 +71,7 @@ class Feed:
         loader: brings rows to the device.
         selection: the rows of the run.
         options: of the run.
+        seed: of the run.
         rank, world: number of this process, and of all.
     """
 
@@ -90,17 +80,18 @@ class Feed:
         cache: JointCache,
         loader: Loader,
         selection: Selection,
-        options: FeedOptions,
+        options: DataConfig,
         *,
+        seed: int,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self.cache, self.loader, self.selection, self.options = cache, loader, selection, options
-        self.rank, self.world = rank, world
+        self.seed, self.rank, self.world = seed, rank, world
         train, supervised = selection.train, selection.supervised[selection.train]
         self.labelled = self._pool(train[supervised])
         self.unlabelled = self._pool(train[~supervised])
-        self.shape = Shape(options.batch, options.accumulate * world)
+        self.shape = Shape(options.batch_size, options.accumulate * world)
         self.steps = count_steps(len(self.labelled) + len(self.unlabelled), self.shape)
 
     def train_table(self, epoch: int, *, distils: bool) -> NDArray[np.int64]:
@@ -117,7 +108,7 @@ class Feed:
             steps=self.steps,
             share=share,
             shape=self.shape,
-            seed=self.options.seed,
+            seed=self.seed,
             epoch=epoch,
         )
         return table[:, self.rank :: self.world]
@@ -125,7 +116,7 @@ class Feed:
     def slots(self, step: int, own_pass: int) -> NDArray[np.int64]:
         """Return the places in the epoch of the pictures of one of this process's passes, (pictures,)."""
         micro = step * self.shape.micro + own_pass * self.world + self.rank
-        return micro * self.options.batch + np.arange(self.options.batch)
+        return micro * self.options.batch_size + np.arange(self.options.batch_size)
 
     def train_batches(
         self, epoch: int, taps: Sequence[str], *, distils: bool, timer: DataTimer
@@ -133,11 +124,11 @@ class Feed:
         """Yield this process's batches of an epoch, in order of steps and accumulated passes."""
         self.loader.stage.rows.start_epoch(epoch)
         table = self.train_table(epoch, distils=distils)
-        yield from self.loader.batches(table.reshape(-1, self.options.batch), [PICTURES, *taps], timer)
+        yield from self.loader.batches(table.reshape(-1, self.options.batch_size), [PICTURES, *taps], timer)
 
     def val_batches(self, taps: Sequence[str]) -> Generator[Batch, None, None]:
         """Yield the validation rows of this process; every process sees all of them where there are fewer than processes."""
-        yield from self.loader.batches(_cut(self.val_rows(), self.options.batch), [PICTURES, *taps])
+        yield from self.loader.batches(_cut(self.val_rows(), self.options.batch_size), [PICTURES, *taps])
 
     def val_rows(self) -> NDArray[np.int64]:
         """Return this process's rows of the validation split."""
@@ -154,7 +145,7 @@ class Feed:
         rows = train[self.selection.supervised[train] & (self.cache.view[train] == 0)]
         rows = rows if len(rows) else train[self.selection.supervised[train]]
         chosen = rows[np.argsort(self.cache.record_key[rows], kind="stable")[:most]]
-        yield from self.loader.batches(_cut(np.sort(chosen), self.options.batch), [PICTURES, *taps])
+        yield from self.loader.batches(_cut(np.sort(chosen), self.options.batch_size), [PICTURES, *taps])
 
     def _pool(self, rows: NDArray[np.int64]) -> Pool:
         return build_pool(rows, self.cache.record_key, self.cache.view, all_views=self.options.all_views)

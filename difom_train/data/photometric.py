@@ -1,6 +1,6 @@
 """What is done to stored pictures on the device: float pixels, another size, other colours from explicit numbers."""
 
-from dataclasses import astuple, dataclass
+from collections.abc import Sequence
 
 import kornia.enhance as enhance
 import numpy as np
@@ -14,35 +14,20 @@ from difom_train.data.counter_rng import Keys, mix, uniform
 _COLOUR, _SCALE = 11, 12  # what a mix is for
 
 
-@dataclass(frozen=True)
-class ColourRange:
-    """How far colours may change: factors in [1 - x, 1 + x], and the hue by [-x, x] circles."""
-
-    brightness: float
-    contrast: float
-    saturation: float
-    hue: float
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no colour changes at all."""
-        return not any(astuple(self))
-
-
 def draw_colours(
-    reach: ColourRange, record_key: Keys, slots: NDArray[np.int64], *, seed: int, epoch: int
+    reach: Sequence[float], record_key: Keys, slots: NDArray[np.int64], *, seed: int, epoch: int
 ) -> NDArray[np.float32]:
     """Return brightness, contrast, saturation (factors) and hue (radians) for each picture, (B, 4).
 
     Args:
-        reach: of the changes.
+        reach: of the four changes: factors in [1 - x, 1 + x], and the hue by [-x, x] circles (`ColourConfig.reach`).
         record_key: (B,) keys of the pictures' records.
         slots: (B,) the pictures' places in the epoch, so that a record that comes twice differs.
         seed: of the run.
         epoch: counted from 0.
     """
     drawn = [uniform(mix(record_key, seed, epoch, _COLOUR, each, slots.astype(np.uint64))) * 2 - 1 for each in range(4)]
-    factors = np.stack(drawn, axis=1) * np.array(astuple(reach))
+    factors = np.stack(drawn, axis=1) * np.array(reach)
     factors[:, :3] += 1
     factors[:, 3] *= 2 * np.pi
     return factors.astype(np.float32)

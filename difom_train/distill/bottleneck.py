@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from difom_cache.errors import SettingsError
+from difom_train.config import DistillConfig
 from difom_train.distill.bands import fill_outside, halfwidth_cycles, split_bands
 from difom_train.distill.base import Batch, Distiller, Targets, in_float32
 from difom_train.distill.comparison import Comparison, cells_inside, resize_to_coarser, to_grid
 from difom_train.distill.losses import squared_error
 from difom_train.distill.matching import Match, TeachingCache, match_bottleneck, teacher_of
-from difom_train.distill.settings import DistillSettings, neck_for
 from difom_train.distill.targets import FrozenTarget, fit_projection
 from difom_train.students.base import Student, StudentOutput
 
@@ -27,20 +27,20 @@ class BottleneckDistiller(Distiller):
     """
 
     def __init__(
-        self, settings: DistillSettings, cache: TeachingCache, student: Student, teachers: Sequence[str], input_px: int
+        self, options: DistillConfig, cache: TeachingCache, student: Student, teachers: Sequence[str], input_px: int
     ) -> None:
         matches = match_bottleneck(cache, teachers, student, input_px)
-        weights = {"low": settings.low_weight, "high": settings.high_weight}
+        weights = {"low": options.low_weight, "high": options.high_weight}
         super().__init__(cache, [match.tap for match in matches], weights)
-        needed = neck_for(settings.kind)
+        needed = options.neck
         if student.settings.neck != needed:
             raise SettingsError(
-                f"the recipe's distillation {settings.kind!r} needs a student with neck {needed!r}, "
+                f"the recipe's distillation {options.kind!r} needs a student with neck {needed!r}, "
                 f"found {student.settings.neck!r}"
             )
-        self.kind = settings.kind
+        self.kind = options.kind
         self.matches = matches
-        shares = share_channels(matches, settings.channels)
+        shares = share_channels(matches, options.channels)
         self.projections = nn.ModuleList(
             FrozenTarget(fit_projection(match.tap, cache.stats(match.tap), share))
             for match, share in zip(matches, shares, strict=True)

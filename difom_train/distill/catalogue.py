@@ -5,15 +5,15 @@ from contextlib import nullcontext
 
 import torch
 
+from difom_train.config import DistillConfig
 from difom_train.distill.base import Distiller
 from difom_train.distill.bottleneck import BottleneckDistiller
 from difom_train.distill.matching import TeachingCache, choose_teachers
 from difom_train.distill.multiscale import MultiscaleDistiller
 from difom_train.distill.published import PublishedDistiller
-from difom_train.distill.settings import DistillSettings
 from difom_train.students.base import Student
 
-DISTILLERS: dict[str, Callable[[DistillSettings, TeachingCache, Student, Sequence[str], int], Distiller]] = {
+DISTILLERS: dict[str, Callable[[DistillConfig, TeachingCache, Student, Sequence[str], int], Distiller]] = {
     "difom": BottleneckDistiller,
     "paper": BottleneckDistiller,
     "published": PublishedDistiller,
@@ -22,7 +22,7 @@ DISTILLERS: dict[str, Callable[[DistillSettings, TeachingCache, Student, Sequenc
 
 
 def build_distiller(
-    settings: DistillSettings,
+    options: DistillConfig,
     *,
     cache: TeachingCache,
     student: Student,
@@ -30,13 +30,13 @@ def build_distiller(
     input_px: int,
     seed: int | None = None,
 ) -> Distiller:
-    """Return the distiller that `settings` ask for, its frozen targets fitted from the cache's statistics.
+    """Return the distiller that `options` ask for, its frozen targets fitted from the cache's statistics.
 
     Args:
-        settings: the recipe's [distill] table.
+        options: the recipe's [distill] table.
         cache: an open cache, or several joined ones.
-        student: it will be held to; its neck fits the kind (`neck_for`).
-        teachers: labels to learn from, instead of `settings.teachers`; empty or None there and here means all.
+        student: it will be held to; its neck fits the kind (`DistillConfig.neck`).
+        teachers: labels to learn from, instead of `options.teachers`; empty or None there and here means all.
         input_px: side of the student's input.
         seed: of the heads' first weights, drawn without touching the global generator; None draws from the global one.
 
@@ -45,10 +45,10 @@ def build_distiller(
         CacheIncompleteError: the cache lacks a tap that is needed; lists what it has.
         TeacherError: a tap never varies, so nothing can be learnt from it.
     """
-    if settings.kind == "none":
+    if options.kind == "none":
         return Distiller(cache, (), {})
-    chosen = choose_teachers(cache, settings.teachers if teachers is None else teachers)
+    chosen = choose_teachers(cache, options.teachers if teachers is None else teachers)
     with nullcontext() if seed is None else torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.manual_seed(seed)
-        return DISTILLERS[settings.kind](settings, cache, student, chosen, input_px)
+        return DISTILLERS[options.kind](options, cache, student, chosen, input_px)

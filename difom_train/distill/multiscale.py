@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from difom_train.config import DistillConfig
 from difom_train.distill.bands import fill_outside, split_bands
 from difom_train.distill.base import Batch, Distiller, Targets, in_float32
 from difom_train.distill.calibration import fit_calibration, sample_cells
@@ -18,7 +19,6 @@ from difom_train.distill.matching import (
     refuse_nothing,
     teacher_of,
 )
-from difom_train.distill.settings import DistillSettings
 from difom_train.distill.targets import FrozenTarget, fit_projection
 from difom_train.students.base import Student, StudentOutput
 
@@ -35,21 +35,21 @@ class MultiscaleDistiller(Distiller):
     calibration: Tensor
 
     def __init__(
-        self, settings: DistillSettings, cache: TeachingCache, student: Student, teachers: Sequence[str], input_px: int
+        self, options: DistillConfig, cache: TeachingCache, student: Student, teachers: Sequence[str], input_px: int
     ) -> None:
-        matches = match_levels(cache, teachers, student, input_px) if settings.feature_weight > 0 else []
-        logits = logits_taps(cache, teachers) if settings.logits_weight > 0 else []
+        matches = match_levels(cache, teachers, student, input_px) if options.feature_weight > 0 else []
+        logits = logits_taps(cache, teachers) if options.logits_weight > 0 else []
         if not matches and not logits:
             refuse_nothing(cache, teachers, student)
-        weights = {"feature": settings.feature_weight} if matches else {}
-        weights |= {"low": settings.low_weight, "high": settings.high_weight} if matches and settings.bands else {}
-        weights |= {"logits": settings.logits_weight} if logits else {}
+        weights = {"feature": options.feature_weight} if matches else {}
+        weights |= {"low": options.low_weight, "high": options.high_weight} if matches and options.bands else {}
+        weights |= {"logits": options.logits_weight} if logits else {}
         super().__init__(cache, [match.tap for match in matches] + logits, weights)
         self.matches = matches
         self.mask_taps = tuple(logits)
         self.feature_taps = tuple(dict.fromkeys(match.tap for match in matches))
         projections = [
-            FrozenTarget(fit_projection(tap, cache.stats(tap), settings.channels, equalise=True))
+            FrozenTarget(fit_projection(tap, cache.stats(tap), options.channels, equalise=True))
             for tap in self.feature_taps
         ]
         self.projections = nn.ModuleList(projections)

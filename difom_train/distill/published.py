@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from difom_train.config import DistillConfig
 from difom_train.distill.base import Batch, Distiller, Targets, in_float32
 from difom_train.distill.comparison import Comparison, cells_inside
 from difom_train.distill.losses import squared_error
 from difom_train.distill.matching import TeachingCache, match_bottleneck
-from difom_train.distill.settings import DistillSettings
 from difom_train.students.base import BOTTLENECK, Student, StudentOutput
 from difom_train.students.necks import NECK_CHANNELS, PaperNeck
 
@@ -25,10 +25,10 @@ class PublishedDistiller(Distiller):
     """Concatenated raw features -> trainable 1x1 -> bands by FFT; L1 and L2 on a branch beside the decoder."""
 
     def __init__(
-        self, settings: DistillSettings, cache: TeachingCache, student: Student, teachers: Sequence[str], input_px: int
+        self, options: DistillConfig, cache: TeachingCache, student: Student, teachers: Sequence[str], input_px: int
     ) -> None:
         matches = match_bottleneck(cache, teachers, student, input_px)
-        weights = {"low": settings.low_weight, "high": settings.high_weight}
+        weights = {"low": options.low_weight, "high": options.high_weight}
         super().__init__(cache, [match.tap for match in matches], weights)
         self.fuse = nn.Conv2d(sum(cache.taps[tap].channels for tap in self.taps), NECK_CHANNELS, kernel_size=1)
         self.branch = PaperNeck(student.levels[BOTTLENECK].channels)

@@ -112,7 +112,7 @@ def equal_variance_rotation(variances: NDArray[np.float64]) -> NDArray[np.float6
 
 
 class FrozenTarget(nn.Module):
-    """Makes targets of one tap's features; its numbers are buffers, so a checkpoint holds them and no optimiser does."""
+    """Makes targets of one tap's features; its numbers are buffers, so a checkpoint holds them and no optimizer does."""
 
     mean: Tensor
     matrix: Tensor

@@ -6,13 +6,13 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from difom_cache import name_some
 from difom_cache.errors import RunError
+from difom_train.config import rename_old_keys
 from difom_train.evaluation.files import MAPS_VERSION, PROTOCOL_VERSION, read_set, read_summary
 from difom_train.evaluation.summary import METRICS, FrameInfo, SetScores
 
@@ -150,8 +150,9 @@ def _settings_key(run: Path) -> str:
     path = run / "settings.toml"
     if not path.is_file():
         return SEED_ENDING.sub("", str(run.resolve()))
-    settings: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    settings.pop("seed", None)
+    settings = rename_old_keys(tomllib.loads(path.read_text(encoding="utf-8")))
+    for key in ("seed", "run"):
+        settings.pop(key, None)
     return json.dumps(settings, sort_keys=True)
 
 

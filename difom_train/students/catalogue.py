@@ -33,6 +33,11 @@ def default_weights(name: str) -> str:
     return "imagenet" if name == "pranet" or name.startswith(PREFIX) else "random"
 
 
+def resolve_weights(name: str, weights: str) -> str:
+    """Return where the student called `name` starts from; "auto" is its own default."""
+    return default_weights(name) if weights == "auto" else weights
+
+
 def build_student(
     name: str,
     *,

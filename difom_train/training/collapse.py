@@ -1,25 +1,31 @@
-"""Whether the distillation of a run is alive, epoch after epoch."""
+"""Collapse detection: a distillation that has collapsed has a loss that looks good and teaches nothing."""
 
-from difom_train.distill.alive import find_collapse, find_unexplained
+from collections.abc import Mapping, Sequence
+
 from difom_train.training.checkpoint import Progress
 
+COLLAPSED_FRAC = 0.01  # of a variance's first value
+UNEXPLAINED_FRAC = 0.01  # of the target's variance
+VARIANCES = ("distill/target_var/", "distill/student_var/")
+EXPLAINED = "distill/explained/"
+LOGITS = "/logits@"
 _YOUNG_EPOCHS, _YOUNG_FRAC = 3, 0.1  # epochs, share of the run: before that an explained fraction of zero is just young
 
 
-def watch(progress: Progress, alive: dict[str, float], epochs: int) -> list[str]:
+def detect_collapse(progress: Progress, figures: dict[str, float], epochs: int) -> list[str]:
     """Take the figures of one more epoch into `progress`, and return one line for each that is newly found dead.
 
     What has collapsed once stays marked; what was unexplained and is explained now, does not.
 
     Args:
         progress: of the run, changed in place.
-        alive: figures of the distiller after the epoch; empty where the epoch did not distil.
+        figures: of the distiller after the epoch; empty where the epoch did not distil.
         epochs: of the whole run.
     """
-    if not alive:
+    if not figures:
         return []
-    progress.alive.append(alive)
-    collapsed = find_collapse(progress.first_alive, alive)
+    progress.alive.append(figures)
+    collapsed = find_collapse(progress.first_alive, figures)
     enough = max(_YOUNG_EPOCHS, round(_YOUNG_FRAC * epochs))
     unexplained = find_unexplained(progress.alive) if len(progress.alive) >= enough else []
     known = {_figure_of(line) for line in progress.warnings}
@@ -27,6 +33,34 @@ def watch(progress: Progress, alive: dict[str, float], epochs: int) -> list[str]
     progress.collapsed = [*(line for line in progress.collapsed if _figure_of(line) not in now), *collapsed]
     progress.warnings = [*progress.collapsed, *unexplained]
     return [line for line in progress.warnings if _figure_of(line) not in known]
+
+
+def find_collapse(first: Mapping[str, float], now: Mapping[str, float]) -> list[str]:
+    """Return one line for each variance that has fallen under 1 % of its first value.
+
+    Args:
+        first: `Distiller.summarise` before or after the first epoch with distillation.
+        now: the same, later.
+    """
+    return [
+        f"{key} collapsed from {first[key]:.3g} to {value:.3g}: the student matches a target that says nothing"
+        for key, value in now.items()
+        if key.startswith(VARIANCES) and key in first and value < COLLAPSED_FRAC * first[key]
+    ]
+
+
+def find_unexplained(history: Sequence[Mapping[str, float]]) -> list[str]:
+    """Return one line for each target of which the student has explained nothing in any epoch of `history`.
+
+    A teacher's logits are left out: the student answers them with its own mask, which the labels shape as well, so a
+    squared error above the target's variance says that the two differ in confidence, not that nothing is learnt.
+    """
+    keys = dict.fromkeys(key for epoch in history for key in epoch if key.startswith(EXPLAINED) and LOGITS not in key)
+    return [
+        f"{key} has stayed at zero (best {best:.3f}): the student learns nothing of this target"
+        for key in keys
+        if (best := max(epoch[key] for epoch in history if key in epoch)) < UNEXPLAINED_FRAC
+    ]
 
 
 def _figure_of(line: str) -> str:

@@ -13,16 +13,15 @@ import torch
 
 from difom_cache import name_processor, write_atomic
 from difom_cache.errors import RunError
-from difom_train.config import Settings, find_differences, read_recipe, write_settings
+from difom_train.config import FREE, SETTINGS_FILE, TrainConfig, find_differences, read_settings, write_settings
 from difom_train.training.checkpoint import CHECKPOINT
 
-SETTINGS_FILE, RUN_FILE, LOG_FILE = "settings.toml", "run.json", "log.jsonl"
-FREE_ON_RESUME = ("machine.device", "machine.stage", "machine.logger")  # they do not decide the weights
+RUN_FILE, LOG_FILE = "run.json", "log.jsonl"
 _LIBRARIES = ("difom", "torch", "kornia", "lightning-fabric", "numpy", "timm", "zarr")
 
 
-def open_folder(folder: Path, settings: Settings, *, resume: bool) -> bool:
-    """Make `folder` ready for a run with `settings`; return whether a checkpoint lies there to go on from.
+def open_folder(folder: Path, config: TrainConfig) -> bool:
+    """Make `folder` ready for a run; return whether a checkpoint lies there to go on from.
 
     Raises:
         RunError: another run lies there, and it is not to be resumed; or it has other settings.
@@ -32,11 +31,11 @@ def open_folder(folder: Path, settings: Settings, *, resume: bool) -> bool:
         raise RunError(f"{folder} holds something that is no run; choose another --out")
     if not (folder / CHECKPOINT).is_file():  # nothing that could be lost
         folder.mkdir(parents=True, exist_ok=True)
-        write_settings(settings, written)
+        write_settings(config, written)
         return False
-    if not resume:
+    if not config.run.resume:
         raise RunError(f"{folder} already holds a run; go on with it by --resume, or choose another --out")
-    differences = find_differences(read_recipe(written), settings, ignore=FREE_ON_RESUME)
+    differences = find_differences(read_settings(written), config, ignore=FREE)
     if differences:
         raise RunError(f"{folder} was started with other settings: {'; '.join(differences)}; choose another --out")
     return True

@@ -3,274 +3,270 @@
 import json
 import sys
 import time
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from difom_cache import write_atomic
 from difom_cache.errors import RunError
+from difom_train.config import TrainConfig
 from difom_train.data.counter_rng import mix_counts
 from difom_train.data.feed import Feed
 from difom_train.data.loader import Batch, DataTimer
+from difom_train.students.catalogue import resolve_weights
 from difom_train.students.saved import save_student
 from difom_train.training.checkpoint import Progress, write_checkpoint
-from difom_train.training.collapse import watch
+from difom_train.training.collapse import detect_collapse
 from difom_train.training.curves import draw_curves
-from difom_train.training.losses import Learner, Losses, gradient_share
-from difom_train.training.optimizer import RateSchedule, set_rate
-from difom_train.training.phases import phase_of, set_mode
+from difom_train.training.inputs import prepare_inputs
+from difom_train.training.losses import EpochMeans, Learner, Losses, gradient_share
+from difom_train.training.optimizer import build_optimizer, phase_of, rate_factor, set_mode, set_rate
 from difom_train.training.run_folder import append_log, read_log
-from difom_train.training.step import Averages, InputOptions, move_weights, prepare_inputs, run_pass
 from difom_train.training.validate import Validation, validate
 
-_SLOW_EPOCH_S = 30.0  # curves are drawn after each such epoch, else at the end: drawing takes about a second
 CURVES_FILE, BROKEN_FILE = "curves.png", "not-finite.json"
+_SLOW_EPOCH_S = 30.0  # curves are drawn after each such epoch, else at the end: drawing takes about a second
 _DROPOUT = 21  # what a mix is for
 
 
-@dataclass(frozen=True)
-class PhasePlan:
-    """One part of the run (see `settings.Phase`)."""
+class Trainer:
+    """A student in training: its networks on the device, what moves them, and how far they have come.
 
-    until_frac: float
-    segmentation: float
-    distillation: float
-    freeze_encoder: bool
+    Args:
+        config: of the run.
+        fabric: runs the networks, on one process or many.
+        learner: student, distiller and mask loss.
+        feed: batches.
+        folder: of the run.
+    """
 
-
-@dataclass(frozen=True)
-class Plan:
-    """What the loop does, apart from the networks and the data."""
-
-    folder: Path
-    title: str
-    epochs: int
-    phases: tuple[PhasePlan, ...]
-    inputs: InputOptions
-    schedule: RateSchedule
-    clip_norm: float
-    patience_epochs: int
-    meta: dict[str, Any]
-    "Goes into student.json."
-
-
-@dataclass
-class Parts:
-    """What the loop works on."""
-
-    fabric: Fabric
-    learner: Learner
-    wrapped: Any
-    "The learner as Fabric runs it."
-    optimiser: Optimizer
-    feed: Feed
-    average: AveragedModel | None
+    def __init__(self, config: TrainConfig, fabric: Fabric, learner: Learner, feed: Feed, folder: Path) -> None:
+        self.config, self.fabric, self.learner, self.feed, self.folder = config, fabric, learner, feed, folder
+        self.student, self.distiller = learner.student, learner.distiller
+        self.phase = config.phases[0]
+        self.progress = Progress()
+        pretrained = resolve_weights(config.student.name, config.student.weights) != "random"
+        optimizer = build_optimizer(config.optimizer, self.student, self.distiller.parameters(), pretrained=pretrained)
+        learner.to(fabric.device)
+        if config.machine.channels_last:
+            learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema: AveragedModel | None = None
+        if config.optimizer.ema_decay > 0:
+            average = get_ema_multi_avg_fn(config.optimizer.ema_decay)
+            self.ema = AveragedModel(self.student, multi_avg_fn=average, use_buffers=True)
+        if config.machine.compile:
+            torch._functorch.config.donated_buffer = False  # the gradient share looks at the graph a second time
+            self.student.forward_train = torch.compile(self.student.forward_train)  # type: ignore[method-assign]
+        self.model, self.optimizer = fabric.setup(learner, optimizer)
 
     @property
-    def judged(self) -> Any:
-        """The student that is validated and kept."""
-        return self.learner.student if self.average is None else self.average.module
+    def eval_model(self) -> Any:
+        """The student that is validated and kept: the averaged one where there is one."""
+        return self.student if self.ema is None else self.ema.module
 
+    @property
+    def distils(self) -> bool:
+        """Whether the teachers speak in this phase."""
+        return self.phase.distillation > 0 and bool(self.distiller.taps)
 
-def fit(plan: Plan, parts: Parts, progress: Progress) -> Progress:
-    """Train from where `progress` stands to the end of the run, and return how it went.
+    def fit(self) -> Progress:
+        """Train from where `progress` stands to the end of the run, and return how it went.
 
-    After every epoch the folder holds a checkpoint, a line of the log, the best student so far and the curves.
+        After every epoch the folder holds a checkpoint, a line of the log, the best student so far and the curves.
 
-    Raises:
-        RunError: a loss is not finite; the records of that batch lie in not-finite.json, the last checkpoint is whole.
-    """
-    for epoch in range(progress.epochs_done, plan.epochs):
-        if _ran_out_of_patience(plan, progress):
-            break
-        phase = plan.phases[phase_of(epoch, plan.epochs, [each.until_frac for each in plan.phases])]
-        set_mode(parts.learner.student, freeze_encoder=phase.freeze_encoder)
-        if _distils(parts, phase) and not progress.first_alive:
-            progress.first_alive = _validate(plan, parts, phase).alive  # before the first step that could kill it
-            set_mode(parts.learner.student, freeze_encoder=phase.freeze_encoder)
-        parts.learner.distiller.train()
-        started = time.perf_counter()
-        timer = DataTimer()
-        figures = _train_epoch(plan, parts, phase, epoch, timer)
-        figures |= {"data_wait_frac": timer.frac, "train_s": time.perf_counter() - started}
-        _average_statistics(parts)
-        found = _validate(plan, parts, phase)
-        _finish_epoch(plan, parts, progress, _describe(epoch, phase, figures, found), found)
-    if parts.fabric.is_global_zero:
-        _draw_curves(plan)
-    return progress
+        Raises:
+            RunError: a loss is not finite; the records of that batch lie in not-finite.json, the last checkpoint is whole.
+        """
+        for epoch in range(self.progress.epochs_done, self.config.optimizer.epochs):
+            if self.is_out_of_patience():
+                break
+            self.enter_phase(epoch)
+            metrics = self.train_epoch(epoch)
+            self.save(epoch, metrics, self.validate())
+        self.draw_curves()
+        return self.progress
 
+    def enter_phase(self, epoch: int) -> None:
+        """Make everything ready for the phase that an epoch lies in."""
+        phases = self.config.phases
+        self.phase = phases[phase_of(epoch, self.config.optimizer.epochs, [each.until_frac for each in phases])]
+        if self.distils and not self.progress.first_alive:  # before the first step that could collapse them
+            self.progress.first_alive = self.validate().distillation
+        set_mode(self.student, freeze_encoder=self.phase.freeze_encoder)
+        self.distiller.train()
 
-def states_of(parts: Parts) -> dict[str, Any]:
-    """Return everything that a resumed run restores."""
-    states = {"learner": parts.learner.state_dict(), "optimiser": parts.optimiser.state_dict()}
-    return states if parts.average is None else states | {"average": parts.average.state_dict()}
+    def train_epoch(self, epoch: int) -> dict[str, float]:
+        """Take the epoch's steps; return the mean losses, the gradient share, the last learning rate and times."""
+        started, timer, means = time.perf_counter(), DataTimer(), EpochMeans()
+        steps, rate = self.feed.steps, 0.0
+        taps = self.distiller.taps if self.distils else ()
+        batches = self.feed.train_batches(epoch, taps, distils=self.distils, timer=timer)
+        for step in (bar := self.show_steps(epoch)):
+            factor = rate_factor(self.config.optimizer, epoch * steps + step, self.config.optimizer.epochs * steps)
+            rate = set_rate(self.optimizer, factor)
+            # Dropout knows no generator but the global one; keyed by the step, it leaves no state for a checkpoint to hold.
+            torch.manual_seed(mix_counts(self.config.seed, epoch, step, self.feed.rank, _DROPOUT) >> 1)
+            losses, rows = self.train_step(batches, epoch, step)
+            self.refuse_not_finite(means.add(losses, rows), epoch, step - 1)
+            if not bar.disable and step % 10 == 9:
+                bar.set_postfix_str(f"loss {means.last_loss:.3f}, data wait {timer.frac:.1%}")
+        self.refuse_not_finite(means.check(), epoch, steps - 1)
+        batches.close()
+        metrics = self.mean_over_processes(means.means())
+        self.average_statistics()
+        return metrics | {"lr": rate, "data_wait_frac": timer.frac, "train_s": time.perf_counter() - started}
 
+    def train_step(self, batches: Iterator[Batch], epoch: int, step: int) -> tuple[dict[str, Tensor], list[Any]]:
+        """Accumulate the step's passes and move the weights; return the mean losses and the rows that were seen."""
+        passes = self.config.data.accumulate
+        factors = (self.phase.segmentation, self.phase.distillation)
+        sums: dict[str, Tensor] = {}
+        share: dict[str, Tensor] = {}
+        rows = []
+        for own_pass in range(passes):
+            batch = next(batches)
+            rows.append(batch.rows.copy())
+            stride = self.student.largest_stride
+            inputs = prepare_inputs(
+                batch, self.feed, self.config, stride=stride, epoch=epoch, step=step, own_pass=own_pass
+            )
+            targets = self.distiller.targets(batch.tensors) if self.distils else {}
+            # in DDP training gradients need to be synchronised at the last pass alone
+            with self.fabric.no_backward_sync(self.model, enabled=own_pass < passes - 1):
+                losses = Losses(*self.model(*inputs, targets, factors))
+                if targets and step == own_pass == 0:
+                    share = {
+                        "distill/gradient_share": torch.tensor(
+                            gradient_share(losses, self.student), dtype=torch.float64
+                        )
+                    }
+                self.fabric.backward(losses.total / passes)
+            for name, value in ({"loss": losses.total.detach()} | losses.parts).items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value / passes
+        if self.config.optimizer.clip_norm > 0:
+            clip = self.config.optimizer.clip_norm
+            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=clip, error_if_nonfinite=False)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update_parameters(self.student)
+        return sums | share, rows
 
-def restore(parts: Parts, states: dict[str, Any]) -> None:
-    """Put the states of `states_of` back."""
-    parts.learner.load_state_dict(states["learner"])
-    parts.optimiser.load_state_dict(states["optimiser"])
-    if parts.average is not None:
-        parts.average.load_state_dict(states["average"])
+    def validate(self) -> Validation:
+        """Return the figures of the validation split."""
+        self.distiller.eval()
+        return validate(
+            self.fabric,
+            self.eval_model,
+            self.distiller,
+            self.feed,
+            input_px=self.config.data.input_px,
+            distils=self.distils,
+        )
 
-
-def _train_epoch(plan: Plan, parts: Parts, phase: PhasePlan, epoch: int, timer: DataTimer) -> dict[str, float]:
-    """Take the epoch's steps; return the mean losses, the gradient share and the last learning rate."""
-    distils = _distils(parts, phase)
-    taps = parts.learner.distiller.taps if distils else ()
-    batches = parts.feed.train_batches(epoch, taps, distils=distils, timer=timer)
-    averages, rate = Averages(), 0.0
-    figures: dict[str, float] = {}
-    bar = tqdm(
-        range(parts.feed.steps),
-        desc=f"epoch {epoch + 1}/{plan.epochs}",
-        unit="step",
-        disable=None if parts.fabric.is_global_zero else True,
-        leave=False,
-    )
-    for step in bar:
-        done = epoch * parts.feed.steps + step
-        rate = set_rate(parts.optimiser, plan.schedule.factor(done))
-        # Dropout knows no generator but the global one; keyed by the step, it leaves no state for a checkpoint to hold.
-        torch.manual_seed(mix_counts(plan.inputs.seed, epoch, step, parts.feed.rank, _DROPOUT) >> 1)
-        losses, rows = take_step(plan, parts, phase, batches, epoch, step, figures)
-        _refuse_not_finite(plan, parts, averages.add(losses, rows), epoch, step - 1)
-        if not bar.disable and step % 10 == 9:
-            bar.set_postfix_str(f"loss {averages.last_loss:.3f}, data wait {timer.frac:.1%}")
-    _refuse_not_finite(plan, parts, averages.check(), epoch, parts.feed.steps - 1)
-    batches.close()
-    return _mean_over_processes(parts, averages.means() | figures) | {"lr": rate}
-
-
-def _mean_over_processes(parts: Parts, figures: dict[str, float]) -> dict[str, float]:
-    if parts.feed.world == 1:
-        return figures
-    values = torch.tensor([figures[name] for name in sorted(figures)], device=parts.fabric.device)
-    means = parts.fabric.all_reduce(values, reduce_op="mean").tolist()  # type: ignore[union-attr]
-    return dict(zip(sorted(figures), means, strict=True))
-
-
-def take_step(
-    plan: Plan,
-    parts: Parts,
-    phase: PhasePlan,
-    batches: Generator[Batch, None, None],
-    epoch: int,
-    step: int,
-    figures: dict[str, float],
-) -> tuple[dict[str, Tensor], list[Any]]:
-    """Accumulate the step's passes and move the weights; return the mean losses and the rows that were seen."""
-    passes = parts.feed.options.accumulate
-    sums: dict[str, Tensor] = {}
-    rows = []
-    for own_pass in range(passes):
-        batch = next(batches)
-        rows.append(batch.rows.copy())
-        inputs = prepare_inputs(batch, parts.feed, plan.inputs, epoch=epoch, step=step, own_pass=own_pass)
-        targets = parts.learner.distiller.targets(batch.tensors) if _distils(parts, phase) else {}
-        with parts.fabric.no_backward_sync(parts.wrapped, enabled=own_pass < passes - 1):
-            losses = run_pass(parts.wrapped, inputs, targets, (phase.segmentation, phase.distillation))
-            if targets and step == own_pass == 0:
-                figures["distill/gradient_share"] = gradient_share(losses, parts.learner.student)
-            parts.fabric.backward(losses.total / passes)
-        for name, value in _name_losses(losses).items():
-            sums[name] = sums.get(name, torch.zeros_like(value)) + value / passes
-    move_weights(parts.fabric, parts.wrapped, parts.optimiser, plan.clip_norm)
-    if parts.average is not None:
-        parts.average.update_parameters(parts.learner.student)
-    return sums, rows
-
-
-def _name_losses(losses: Losses) -> dict[str, Tensor]:
-    return {"loss": losses.total.detach()} | losses.parts
-
-
-def _distils(parts: Parts, phase: PhasePlan) -> bool:
-    return phase.distillation > 0 and bool(parts.learner.distiller.taps)
-
-
-def _validate(plan: Plan, parts: Parts, phase: PhasePlan) -> Validation:
-    return validate(
-        parts.fabric,
-        parts.judged,
-        parts.learner.distiller.eval(),
-        parts.feed,
-        input_px=plan.inputs.input_px,
-        distils=_distils(parts, phase),
-        pads=plan.inputs.pads,
-    )
-
-
-def _draw_curves(plan: Plan) -> None:
-    draw_curves({plan.title: read_log(plan.folder)}, plan.folder / CURVES_FILE)
-
-
-def _average_statistics(parts: Parts) -> None:
-    """Make batch-norm statistics equal on all processes: the mean of what each has seen."""
-    if parts.feed.world == 1:
-        return
-    students = [parts.learner.student] if parts.average is None else [parts.learner.student, parts.judged]
-    for buffer in [each for student in students for each in student.buffers() if each.is_floating_point()]:
-        buffer.copy_(parts.fabric.all_reduce(buffer, reduce_op="mean"))  # type: ignore[arg-type]
-
-
-def _describe(epoch: int, phase: PhasePlan, figures: dict[str, float], found: Validation) -> dict[str, Any]:
-    """Return the epoch's line of the log."""
-    setting = {"segmentation": phase.segmentation, "distillation": phase.distillation, "frozen": phase.freeze_encoder}
-    return {
-        "epoch": epoch,
-        "phase": setting,
-        **figures,
-        "val_dice": found.dice,
-        "val_pictures": found.pictures,
-        **found.alive,
-    }
-
-
-def _finish_epoch(plan: Plan, parts: Parts, progress: Progress, line: dict[str, Any], found: Validation) -> None:
-    """Judge the epoch; write student, log, curves and, last of all, the checkpoint."""
-    for warning in watch(progress, found.alive, plan.epochs):
-        if parts.fabric.is_global_zero:
-            tqdm.write(f"WARNING: the distillation is dead: {warning}", file=sys.stderr)
-    progress.epochs_done = line["epoch"] + 1
-    better = found.dice is None or found.dice > progress.best_dice
-    if better:
-        progress.best_dice = -1.0 if found.dice is None else found.dice
-        progress.best_epoch = line["epoch"]
-    parts.fabric.log_dict({name: value for name, value in line.items() if isinstance(value, float)}, step=line["epoch"])
-    if parts.fabric.is_global_zero:
+    def save(self, epoch: int, metrics: dict[str, float], found: Validation) -> None:
+        """Compare the epoch with the best; write student, log, curves and, last of all, the checkpoint."""
+        progress, is_zero = self.progress, self.fabric.is_global_zero
+        for warning in detect_collapse(progress, found.distillation, self.config.optimizer.epochs):
+            if is_zero:
+                tqdm.write(f"WARNING: the distillation is dead: {warning}", file=sys.stderr)
+        progress.epochs_done = epoch + 1
+        better = found.dice is None or found.dice > progress.best_dice
         if better:
-            meta = plan.meta | {"val_dice": found.dice, "epoch": line["epoch"]}
-            save_student(parts.judged, plan.folder, meta)
-        append_log(plan.folder, line)
-        if line["train_s"] >= _SLOW_EPOCH_S:
-            _draw_curves(plan)
-        write_checkpoint(plan.folder, progress, states_of(parts))
-    parts.fabric.barrier()
+            progress.best_dice = -1.0 if found.dice is None else found.dice
+            progress.best_epoch = epoch
+        line = self.describe_epoch(epoch, metrics, found)
+        self.fabric.log_dict({name: value for name, value in line.items() if isinstance(value, float)}, step=epoch)
+        if is_zero:
+            if better:
+                save_student(self.eval_model, self.folder, self.describe_student(found, epoch))
+            append_log(self.folder, line)
+            if metrics["train_s"] >= _SLOW_EPOCH_S:
+                self.draw_curves()
+            write_checkpoint(self.folder, progress, self.state_dict())
+        self.fabric.barrier()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a resumed run restores, under the names that checkpoints have always had."""
+        states = {"learner": self.learner.state_dict(), "optimiser": self.optimizer.state_dict()}
+        return states if self.ema is None else states | {"average": self.ema.state_dict()}
 
-def _ran_out_of_patience(plan: Plan, progress: Progress) -> bool:
-    stale = progress.epochs_done - 1 - progress.best_epoch
-    return plan.patience_epochs > 0 and progress.epochs_done > 0 and stale >= plan.patience_epochs
+    def load_state_dict(self, states: dict[str, Any]) -> None:
+        """Put the states of `state_dict` back."""
+        self.learner.load_state_dict(states["learner"])
+        self.optimizer.load_state_dict(states["optimiser"])
+        if self.ema is not None:
+            self.ema.load_state_dict(states["average"])
 
+    def describe_epoch(self, epoch: int, metrics: dict[str, float], found: Validation) -> dict[str, Any]:
+        """Return the epoch's line of the log."""
+        phase = {
+            "segmentation": self.phase.segmentation,
+            "distillation": self.phase.distillation,
+            "frozen": self.phase.freeze_encoder,
+        }
+        dice = {"val_dice": found.dice, "val_pictures": found.pictures}
+        return {"epoch": epoch, "phase": phase} | metrics | dice | found.distillation
 
-def _refuse_not_finite(plan: Plan, parts: Parts, rows: Sequence[Any] | None, epoch: int, step: int) -> None:
-    if rows is None:
-        return
-    ids = [parts.feed.cache.record_ids(each) for each in rows]
-    path = plan.folder / BROKEN_FILE
-    facts = {"epoch": epoch, "step": step, "rows": [r.tolist() for r in rows], "records": ids}
-    write_atomic(path, json.dumps(facts, indent=1).encode())
-    raise RunError(
-        f"the loss of epoch {epoch + 1}, step {step + 1} is not finite; the records of its batch lie in {path}. "
-        "The last checkpoint is whole: look at the records, or start anew with a lower --set optimiser.lr"
-    )
+    def describe_student(self, found: Validation, epoch: int) -> dict[str, Any]:
+        """Return what student.json says about the weights beside it."""
+        config, random = self.config, self.feed.cache.random_teachers(self.distiller.taps)
+        about: dict[str, Any] = {
+            "input_px": config.data.input_px,
+            "distillation": config.distill.kind,
+            "seed": config.seed,
+        }
+        about |= {"random_teachers": random} if random else {}
+        return about | {"val_dice": found.dice, "epoch": epoch}
+
+    def show_steps(self, epoch: int) -> Any:
+        """Return the numbers of an epoch's steps as a progress bar, on a terminal and the first process alone."""
+        title = f"epoch {epoch + 1}/{self.config.optimizer.epochs}"
+        disable = None if self.fabric.is_global_zero else True
+        return tqdm(range(self.feed.steps), desc=title, unit="step", disable=disable, leave=False)
+
+    def draw_curves(self) -> None:
+        """Draw the log, on the first process."""
+        if self.fabric.is_global_zero:
+            draw_curves({self.folder.name: read_log(self.folder)}, self.folder / CURVES_FILE)
+
+    def is_out_of_patience(self) -> bool:
+        """Whether too many epochs have passed since the best one."""
+        stale = self.progress.epochs_done - 1 - self.progress.best_epoch
+        patience = self.config.optimizer.patience_epochs
+        return patience > 0 and self.progress.epochs_done > 0 and stale >= patience
+
+    def mean_over_processes(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Return the mean of what each process has measured."""
+        if self.feed.world == 1:
+            return metrics
+        values = torch.tensor([metrics[name] for name in sorted(metrics)], device=self.fabric.device)
+        means = self.fabric.all_reduce(values, reduce_op="mean").tolist()  # type: ignore[union-attr]
+        return dict(zip(sorted(metrics), means, strict=True))
+
+    def average_statistics(self) -> None:
+        """Make batch-norm statistics equal on all processes: the mean of what each has seen."""
+        if self.feed.world == 1:
+            return
+        students = [self.student] if self.ema is None else [self.student, self.eval_model]
+        for buffer in [each for student in students for each in student.buffers() if each.is_floating_point()]:
+            buffer.copy_(self.fabric.all_reduce(buffer, reduce_op="mean"))  # type: ignore[arg-type]
+
+    def refuse_not_finite(self, rows: Sequence[Any] | None, epoch: int, step: int) -> None:
+        """End the run if there are rows whose loss was not finite."""
+        if rows is None:
+            return
+        ids = [self.feed.cache.record_ids(each) for each in rows]
+        path = self.folder / BROKEN_FILE
+        path.write_text(
+            json.dumps({"epoch": epoch, "step": step, "rows": [r.tolist() for r in rows], "records": ids}, indent=1)
+        )
+        raise RunError(
+            f"the loss of epoch {epoch + 1}, step {step + 1} is not finite; the records of its batch lie in {path}. "
+            "The last checkpoint is whole: look at the records, or start anew with a lower --lr"
+        )

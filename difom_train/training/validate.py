@@ -22,13 +22,13 @@ class Validation:
     dice: float | None
     "Mean over pictures of Dice at 0.5, at the size of the stored masks; None without validation records."
     pictures: int
-    alive: dict[str, float]
+    distillation: dict[str, float]
     "Figures of the distiller: variances, explained fractions."
 
 
 @torch.no_grad()
 def validate(
-    fabric: Fabric, student: Student, distiller: Any, feed: Feed, *, input_px: int, distils: bool, pads: bool
+    fabric: Fabric, student: Student, distiller: Any, feed: Feed, *, input_px: int, distils: bool
 ) -> Validation:
     """Return the student's figures on the validation split; it is left in evaluation mode."""
     student.eval()
@@ -43,7 +43,7 @@ def validate(
         dices = dice_at_half(output.logits[0].float(), batch.tensors["mask"])
         sums += torch.stack([dices.double().sum(), torch.tensor(float(len(dices)), dtype=torch.float64, device=device)])
         if distils:
-            valid = to_side(batch.tensors["valid"], input_px) if pads else None
+            valid = to_side(batch.tensors["valid"], input_px) if feed.cache.pads else None
             targets = distiller.targets(batch.tensors)
             for name, value in distiller.measure(to_float(output), targets, valid).items():
                 measured[name] = measured[name] + value if name in measured else value
@@ -51,8 +51,8 @@ def validate(
         sums = _sum_over_processes(fabric, sums)
         measured = {name: _sum_over_processes(fabric, value) for name, value in sorted(measured.items())}
     pictures = int(sums[1])
-    alive = distiller.summarise(measured) if measured else {}
-    return Validation(float(sums[0]) / pictures if pictures else None, pictures, alive)
+    figures = distiller.summarise(measured) if measured else {}
+    return Validation(float(sums[0]) / pictures if pictures else None, pictures, figures)
 
 
 def dice_at_half(logits: Tensor, mask: Tensor) -> Tensor:

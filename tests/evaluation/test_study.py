@@ -62,9 +62,9 @@ def test_what_is_finished_is_not_trained_or_scored_again(run, tmp_path):
 
 
 def test_changes_reach_every_run(run, tmp_path):
-    run(recipes=["baseline"], labels=[1.0], seeds=[0], changes=["machine.logger=none", "optimiser.lr=0.0123"])
+    run(recipes=["baseline"], labels=[1.0], seeds=[0], changes=["machine.logger=none", "optimizer.lr=0.0123"])
     facts = json.loads((tmp_path / "study" / "baseline-labels1-seed0" / "run.json").read_text())
-    assert facts["settings"]["optimiser"]["lr"] == 0.0123
+    assert facts["settings"]["optimizer"]["lr"] == 0.0123
 
 
 def test_scores_are_taken_again_only_for_the_same_weights_frames_and_masks(run, tmp_path):

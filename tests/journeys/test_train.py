@@ -25,15 +25,15 @@ from difom_cache import (
     replay_image,
 )
 from difom_train import evaluate, load_student, train
-from difom_train.config import change_settings, read_recipe
+from difom_train.config import change_config, read_recipe
 from difom_train.data.caches import JointCache
 from difom_train.data.loader import Batch, DataTimer
-from difom_train.training.build import Setting, Sources, build_learner, choose_rows, join_parts, open_feed, plan_run
+from difom_train.training.build import build_learner, choose_rows, open_feed
 from difom_train.training.checkpoint import read_checkpoint
 from difom_train.training.fabric import open_fabric
-from difom_train.training.phases import set_mode
+from difom_train.training.optimizer import set_mode
 from difom_train.training.run_folder import read_log, read_run
-from difom_train.training.trainer import take_step
+from difom_train.training.trainer import Trainer
 
 pytestmark = pytest.mark.journey
 
@@ -107,15 +107,15 @@ def test_cache_without_pictures_trains_to_the_same_weights_from_the_data(data, c
     bare = tmp_path / "bare"
     options = {"views": 3, "input_size": SIDE, "codec": "float16", "device": "cpu", "quiet": True}
     extract(teacher=TEACHER, weights="random", data=data, cache=bare, pictures=False, **options)
-    (stored,) = train("unet", cache, "difom", tmp_path / "stored", **TINY)
-    (rendered,) = train("unet", bare, "difom", tmp_path / "rendered", data=data, **TINY)
+    (stored,) = train("unet", cache=cache, recipe="difom", out=tmp_path / "stored", **TINY)
+    (rendered,) = train("unet", cache=bare, recipe="difom", out=tmp_path / "rendered", data=data, **TINY)
     assert_equal(load_student(stored).state_dict(), load_student(rendered).state_dict())
 
 
 def test_fresh_views_differ_from_epoch_to_epoch(data, cache, tmp_path):
     options = TINY | {"changes": [*PLAIN, "data.fresh_views=true"]}
-    (fresh,) = train("unet", cache, "baseline", tmp_path / "fresh", data=data, **options)
-    (stored,) = train("unet", cache, "baseline", tmp_path / "stored", **TINY)
+    (fresh,) = train("unet", cache=cache, recipe="baseline", out=tmp_path / "fresh", data=data, **options)
+    (stored,) = train("unet", cache=cache, recipe="baseline", out=tmp_path / "stored", **TINY)
     assert read_log(fresh)[0]["loss"] != read_log(stored)[0]["loss"]
 
 
@@ -123,7 +123,7 @@ def test_two_caches_train_one_student(data, cache, tmp_path):
     more = paint_folder(tmp_path / "more", frames=12, width=56)
     options = {"views": 2, "input_size": SIDE, "codec": "float16", "device": "cpu", "quiet": True}
     extract(teacher=TEACHER, weights="random", data=more, cache=tmp_path / "second", **options)
-    (run,) = train("unet", [cache, tmp_path / "second"], "difom", tmp_path / "run", **TINY)
+    (run,) = train("unet", cache=[cache, tmp_path / "second"], recipe="difom", out=tmp_path / "run", **TINY)
     alone = len(open_cache(cache).rows_of("train")) // 3
     assert read_run(run)["rows"]["labelled_records"] > alone
     assert len(read_run(run)["cache_digests"]) == 2
@@ -163,9 +163,9 @@ def test_fifty_steps_with_the_teacher_in_the_loop_equal_fifty_from_the_cache(dat
         "student.width=8",
         f"data.input_px={SIDE}",
         "data.batch_size=16",
-        "optimiser.lr=1e-4",
+        "optimizer.lr=1e-4",
     ]
-    settings = change_settings(read_recipe("difom"), changes)
+    config = change_config(read_recipe("difom"), changes)
     fabric = open_fabric(torch.device("cpu"), "float32", logger="none", folder=tmp_path)
     teacher = build_teacher(TEACHER, weights="random", device="cpu", picture_px=SIDE)
     records = {record.id: record for record in load_records(data)}
@@ -190,18 +190,20 @@ def test_fifty_steps_with_the_teacher_in_the_loop_equal_fifty_from_the_cache(dat
 
     losses = {}
     for name in ("cached", "live"):
-        setting = Setting(settings, Sources((cache,), None, False), tmp_path, fabric, LiveCache([open_cache(cache)]))
-        learner = build_learner(setting, pretrained=False)
-        feed = open_feed(setting, choose_rows(setting, learner.distiller.taps), learner.distiller.taps)
-        parts, plan = join_parts(setting, learner, feed), plan_run(setting, learner, feed)
+        joint = LiveCache([open_cache(cache)])
+        learner = build_learner(config, joint, pretrained=False)
+        taps = learner.distiller.taps
+        feed = open_feed(config, joint, fabric, choose_rows(config, joint, taps), taps)
+        trainer = Trainer(config, fabric, learner, feed, tmp_path)
+        trainer.phase = config.phases[1]
         set_mode(learner.student, freeze_encoder=False)
         losses[name] = []
         while len(losses[name]) < 50:
             epoch, step = divmod(len(losses[name]), feed.steps)
             if step == 0:
-                stored = feed.train_batches(epoch, learner.distiller.taps, distils=True, timer=DataTimer())
-                batches = stored if name == "cached" else (live_batch(setting.cache, each) for each in stored)
-            taken, _ = take_step(plan, parts, plan.phases[1], batches, epoch, step, {})
+                stored = feed.train_batches(epoch, taps, distils=True, timer=DataTimer())
+                batches = stored if name == "cached" else (live_batch(joint, each) for each in stored)
+            taken, _ = trainer.train_step(batches, epoch, step)
             losses[name].append(float(taken["loss"]))
     np.testing.assert_allclose(losses["cached"], losses["live"], rtol=1e-3)
 

@@ -18,9 +18,9 @@ def run(folder: str, batch_size: str, accumulate: str) -> None:
     train.open_cache = lambda path: MemoryCache(records=40, views=2, picture_px=32, taps=TAPS)
     train.train(
         "unet",
-        "memory",
-        "difom",
-        folder,
+        cache="memory",
+        recipe="difom",
+        out=folder,
         width=4,
         input_size=32,
         epochs=4,

@@ -1,8 +1,7 @@
 """A distillation that dies is found, said once, and stays marked."""
 
-from difom_train.distill.alive import find_unexplained
 from difom_train.training.checkpoint import Progress
-from difom_train.training.collapse import watch
+from difom_train.training.collapse import detect_collapse, find_unexplained
 
 
 def figures(target=1.0, student=1.0, explained=0.5):
@@ -11,47 +10,47 @@ def figures(target=1.0, student=1.0, explained=0.5):
 
 def test_living_distillation_says_nothing():
     progress = Progress(first_alive=figures())
-    assert all(watch(progress, figures(), epochs=10) == [] for _ in range(10))
+    assert all(detect_collapse(progress, figures(), epochs=10) == [] for _ in range(10))
     assert progress.warnings == []
 
 
 def test_collapsed_target_is_said_once_and_stays_marked():
     progress = Progress(first_alive=figures(target=0.2))
-    (line,) = watch(progress, figures(target=0.0019), epochs=10)
+    (line,) = detect_collapse(progress, figures(target=0.0019), epochs=10)
     assert line.startswith("distill/target_var/low collapsed from 0.2 to 0.0019")
-    assert watch(progress, figures(target=0.001), epochs=10) == []
-    assert watch(progress, figures(target=0.2), epochs=10) == []
+    assert detect_collapse(progress, figures(target=0.001), epochs=10) == []
+    assert detect_collapse(progress, figures(target=0.2), epochs=10) == []
     assert len(progress.warnings) == 1
 
 
 def test_target_above_one_per_cent_of_its_start_is_alive():
-    assert watch(Progress(first_alive=figures(target=0.2)), figures(target=0.0021), epochs=10) == []
+    assert detect_collapse(Progress(first_alive=figures(target=0.2)), figures(target=0.0021), epochs=10) == []
 
 
 def test_explained_fraction_at_zero_is_young_for_three_epochs_then_dead():
     progress = Progress(first_alive=figures())
-    said = [watch(progress, figures(explained=0.0), epochs=10) for _ in range(4)]
+    said = [detect_collapse(progress, figures(explained=0.0), epochs=10) for _ in range(4)]
     assert [len(lines) for lines in said] == [0, 0, 1, 0]
 
 
 def test_explained_fraction_that_rises_late_clears_the_mark():
     progress = Progress(first_alive=figures())
     for _ in range(3):
-        watch(progress, figures(explained=0.0), epochs=10)
+        detect_collapse(progress, figures(explained=0.0), epochs=10)
     assert progress.warnings
-    watch(progress, figures(explained=0.2), epochs=10)
+    detect_collapse(progress, figures(explained=0.2), epochs=10)
     assert progress.warnings == []
 
 
 def test_long_runs_are_young_for_a_tenth_of_their_epochs():
     progress = Progress(first_alive=figures())
-    assert all(watch(progress, figures(explained=0.0), epochs=100) == [] for _ in range(9))
-    assert watch(progress, figures(explained=0.0), epochs=100)
+    assert all(detect_collapse(progress, figures(explained=0.0), epochs=100) == [] for _ in range(9))
+    assert detect_collapse(progress, figures(explained=0.0), epochs=100)
 
 
 def test_epoch_without_distillation_leaves_no_figures():
     progress = Progress()
-    assert watch(progress, {}, epochs=3) == [] and progress.alive == []
+    assert detect_collapse(progress, {}, epochs=3) == [] and progress.alive == []
 
 
 def test_a_teachers_logits_are_not_called_unexplained():

@@ -2,10 +2,10 @@
 
 import pytest
 
+from difom_train.config import OptimizerConfig
 from difom_train.students.catalogue import build_student
 from difom_train.training.fabric import count_processes
-from difom_train.training.optimizer import RateSchedule, build_optimiser
-from difom_train.training.phases import phase_of, set_mode
+from difom_train.training.optimizer import build_optimizer, phase_of, rate_factor, set_mode
 
 PAPER = [0.3333, 0.6667, 1.0]
 
@@ -31,21 +31,22 @@ def test_freezing_holds_batch_norm_still_and_thaws_again():
 
 
 def test_rate_rises_then_falls_to_one_per_cent():
-    rates = RateSchedule(steps=100, shape="cosine", warmup_frac=0.1)
-    assert [rates.factor(step) for step in (0, 9, 10)] == pytest.approx([1 / 11, 10 / 11, 1.0])
-    assert rates.factor(55) == pytest.approx(0.505)
-    assert rates.factor(100) == pytest.approx(0.01)
+    options = OptimizerConfig(schedule="cosine", warmup_frac=0.1)
+    assert [rate_factor(options, step, 100) for step in (0, 9, 10)] == pytest.approx([1 / 11, 10 / 11, 1.0])
+    assert rate_factor(options, 55, 100) == pytest.approx(0.505)
+    assert rate_factor(options, 100, 100) == pytest.approx(0.01)
 
 
 def test_constant_rate_stays():
-    rates = RateSchedule(steps=10, shape="constant", warmup_frac=0.0)
-    assert {rates.factor(step) for step in range(10)} == {1.0}
+    options = OptimizerConfig(schedule="constant", warmup_frac=0.0)
+    assert {rate_factor(options, step, 10) for step in range(10)} == {1.0}
 
 
 def test_pretrained_encoder_moves_slower_and_vectors_do_not_decay():
     student = build_student("unet", width=4, weights="random", seed=0)
-    optimiser = build_optimiser("adamw", student, [], lr=1e-3, encoder_factor=0.2, weight_decay=0.1)
-    groups = {(group["lr"], group["weight_decay"]): group["params"] for group in optimiser.param_groups}
+    options = OptimizerConfig(name="adamw", lr=1e-3, pretrained_encoder_lr_factor=0.2, weight_decay=0.1)
+    optimizer = build_optimizer(options, student, [], pretrained=True)
+    groups = {(group["lr"], group["weight_decay"]): group["params"] for group in optimizer.param_groups}
     assert groups.keys() == {(2e-4, 0.1), (2e-4, 0.0), (1e-3, 0.1), (1e-3, 0.0)}
     encoder = {id(p) for part in student.encoder_modules() for p in part.parameters()}
     assert {id(p) for (lr, _), params in groups.items() if lr == 2e-4 for p in params} == encoder

@@ -39,16 +39,16 @@ def train(make_cache, monkeypatch, tmp_path):
 @pytest.fixture
 def interrupt_after(monkeypatch):
     """Return a function that lets the next run be interrupted after an epoch."""
-    finish = loop._finish_epoch
+    save = loop.Trainer.save
 
     def arm(epoch):
-        def finish_and_stop(plan, parts, progress, line, found):
-            finish(plan, parts, progress, line, found)
-            if line["epoch"] == epoch:
-                monkeypatch.setattr(loop, "_finish_epoch", finish)
+        def save_and_stop(trainer, done, metrics, found):
+            save(trainer, done, metrics, found)
+            if done == epoch:
+                monkeypatch.setattr(loop.Trainer, "save", save)
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(loop, "_finish_epoch", finish_and_stop)
+        monkeypatch.setattr(loop.Trainer, "save", save_and_stop)
 
     return arm
 
@@ -105,9 +105,9 @@ def test_frozen_encoder_keeps_its_weights_and_statistics(train, interrupt_after,
 @pytest.mark.parametrize(
     ("recipe", "changes"),
     [
-        ("baseline", ["optimiser.name=sgd"]),
+        ("baseline", ["optimizer.name=sgd"]),
         ("difom", ["data.accumulate=2"]),
-        ("difom-multiscale", ["optimiser.ema_decay=0.9", "data.scales=[1.0, 2.0]"]),
+        ("difom-multiscale", ["optimizer.ema_decay=0.9", "data.scales=[1.0, 2.0]"]),
     ],
 )
 def test_stop_and_resume_equals_no_stop(train, interrupt_after, recipe, changes, tmp_path):
@@ -150,7 +150,7 @@ def test_folder_of_something_else_is_refused(train, tmp_path):
 
 def test_resume_with_other_settings_names_each_difference(train):
     train(recipe="baseline", epochs=1)
-    with pytest.raises(RunError, match=r"data.batch_size: 4 there, 8 here; optimiser.epochs: 1 there, 2 here"):
+    with pytest.raises(RunError, match=r"data.batch_size: 4 there, 8 here; optimizer.epochs: 1 there, 2 here"):
         train(recipe="baseline", epochs=2, batch_size=8, resume=True)
 
 
@@ -239,8 +239,8 @@ def test_frames_without_a_mask_train_beside_the_others(train, make_cache):
 
 def test_several_seeds_make_several_runs(train, tmp_path):
     runs = train_module.train(
-        "unet", "memory", "baseline", tmp_path / "study", width=4, input_size=32, batch_size=8, epochs=1, seeds=[0, 1],
-        device="cpu", changes=["machine.logger=none"],
+        "unet", cache="memory", recipe="baseline", out=tmp_path / "study", width=4, input_size=32,
+        batch_size=8, epochs=1, seeds=[0, 1],        device="cpu", changes=["machine.logger=none"],
     )  # fmt: skip
     assert [run.name for run in runs] == ["study-seed0", "study-seed1"]
     one, other = (load_student(run).state_dict() for run in runs)
@@ -253,13 +253,13 @@ def test_same_seed_gives_the_same_student(train):
 
 
 def test_early_stopping_ends_the_run(train):
-    folder = train(recipe="baseline", epochs=8, changes=["optimiser.patience_epochs=1", "optimiser.lr=1e-9"])
+    folder = train(recipe="baseline", epochs=8, changes=["optimizer.patience_epochs=1", "optimizer.lr=1e-9"])
     assert read_run(folder)["epochs_done"] < 8
 
 
 @pytest.mark.slow
 def test_published_losses_collapse_and_mark_the_run(train, capsys):
-    changes = ["optimiser.lr=0.03", "phases.0.until_frac=0.0", "phases.1.until_frac=1.0", "phases.1.segmentation=0.0"]
+    changes = ["optimizer.lr=0.03", "phases.0.until_frac=0.0", "phases.1.until_frac=1.0", "phases.1.segmentation=0.0"]
     folder = train(recipe="difom-published", epochs=12, changes=changes)
     facts = read_run(folder)["distillation"]
     assert facts["alive"] is False
