@@ -42,7 +42,7 @@ def extract(
     data: Annotated[Path, typer.Option(help="Manifest, benchmark root, or any folder inside it.")] = Path("data"),
     cache: Annotated[Path, typer.Option(help="Folder to fill.")] = Path("feats"),
     weights: Annotated[
-        list[str], typer.Option(help="hub, random or a path, for all teachers; NAME=WEIGHTS for one; may repeat.")
+        list[str], typer.Option(help="hub, hub@REVISION, random or a path, for all; NAME=WEIGHTS for one; may repeat.")
     ] = ["hub"],  # noqa: B006 (typer reads it)
     views: Annotated[int, typer.Option(help="Views of each training record; view 0 is the plain resize.")] = 8,
     seed: Annotated[int, typer.Option(help="Of the view plan.")] = 0,

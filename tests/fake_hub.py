@@ -8,6 +8,8 @@ of its files. Faults, by repository or "*", are keys of a dict that may change w
     api_status: N      answer the API's requests so       missing: True    as for a name that nobody has
     stall: True        accept, and never answer           corrupt: True    one bit of each LFS file is wrong
     cut_after: N       end each LFS body after N bytes    short: True      LFS files lack their last bytes
+    pause_after: N     an LFS body stops after N bytes, and trickle_s: S    comes a byte every S seconds, both with the
+                       connection kept open
     times: N           the fault of this dict applies to the first N requests that it could apply to
 """
 
@@ -163,10 +165,31 @@ class Handler(BaseHTTPRequestHandler):
             return self.give(416, b"")
         cut = self.hub.fault(repository, "cut_after").get("cut_after")
         ranged = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
+        if pausing := self.hub.fault(repository, "pause_after", "trickle_s"):
+            return self.drip(data, pausing.get("pause_after", 0), pausing.get("trickle_s"))
         return self.give(206 if start else 200, data[start:], ranged, cut)
 
-    def give(self, status: int, body: bytes, headers: dict[str, str] | None = None, cut: int | None = None) -> None:
-        """Send an answer; its body ends after `cut` bytes, and the connection with it."""
+    def drip(self, data: bytes, first: int, wait_s: float | None) -> None:
+        """Send `first` bytes of a body, and the rest byte by byte, or never."""
+        self.give(200, data, cut=first, keep=True)
+        while not self.hub.stopping.wait(wait_s) and first < len(data):
+            try:
+                self.wfile.write(data[first : first + 1])
+            except OSError:
+                break
+            first += 1
+        self.close_connection = True
+
+    def give(
+        self,
+        status: int,
+        body: bytes,
+        headers: dict[str, str] | None = None,
+        cut: int | None = None,
+        *,
+        keep: bool = False,
+    ) -> None:
+        """Send an answer; its body ends after `cut` bytes, and the connection with it unless `keep`."""
         self.hub.log.append(f"{self.command} {urlsplit(self.path).path} {status}")
         self.send_response(status)
         for name, value in ({"Content-Length": str(len(body))} | (headers or {})).items():
@@ -176,7 +199,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         with suppress(OSError):  # the client went away
             self.wfile.write(body if cut is None else body[:cut])
-        if cut is not None and cut < len(body):
+        if cut is not None and cut < len(body) and not keep:
             self.close_connection = True
 
 

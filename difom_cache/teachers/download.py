@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from difom_cache.errors import WeightsError
 from difom_cache.teachers.hub_cache import CONFIG, Repository, cached_folder, is_sound, note_sound, sha256_of
-from difom_cache.teachers.weights import FOLDER_FILES, read_json, way_out
+from difom_cache.teachers.weights import FOLDER_FILES, first_line, read_json, way_out
 
 PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 NOTE = "difom-hub.json"  # in a folder of its own: which model and commit lies there
@@ -91,18 +91,18 @@ def _cause(err: Exception) -> str:
         more = {429: ": too many requests from this address; wait, or set HF_TOKEN", 401: ": HF_TOKEN is not valid"}
         return f"it answers {status}{more.get(status, '')}"
     if isinstance(err, ProxyError):
-        return f"the proxy refuses ({err})"
+        return f"the proxy refuses ({first_line(err)})"
     if isinstance(err, TimeoutException):
         return f"no answer within {constants.HF_HUB_DOWNLOAD_TIMEOUT} s"
     if isinstance(err, ConnectError):
-        return f"no connection ({err})"
+        return f"no connection ({first_line(err)})"
     if isinstance(err, HTTPError | InvalidURL):
-        return f"the connection broke off ({err})"
+        return f"the connection broke off ({first_line(err)})"
     if isinstance(err, OSError):
         place = err.filename or constants.HF_HUB_CACHE
         way = "free some space" if err.errno in FULL else "set HF_HOME to a folder"
         return f"{place} cannot be written ({err.strerror or err}); {way}"
-    return str(err)
+    return first_line(err)
 
 
 def _download(repository: Repository, to: Path | None) -> Path:

@@ -155,13 +155,13 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as err:
         found = re.search(r"GLOBAL (\S+)", str(err))
-        what = f" ({found[1]})" if found else f", or is damaged ({_first_line(err)})"
+        what = f" ({found[1]})" if found else f", or is damaged ({first_line(err)})"
         raise WeightsError(
             f"{path}: holds more than tensors{what}; only plain tensors are read, so save its state_dict() alone, "
             "best as .safetensors"
         ) from err
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as err:
-        raise WeightsError(f"{path}: not a whole weights file ({_first_line(err)}); copy or fetch it again") from err
+        raise WeightsError(f"{path}: not a whole weights file ({first_line(err)}); copy or fetch it again") from err
     for wrapper in ("state_dict", "model"):
         if isinstance(held, dict) and isinstance(held.get(wrapper), dict):
             held = held[wrapper]
@@ -225,7 +225,7 @@ def read_json(path: Path) -> dict:
     except FileNotFoundError as err:
         raise WeightsError(f"{path.parent}: expected a {path.name} beside the weights, found none") from err
     except (OSError, ValueError) as err:
-        raise WeightsError(f"{path}: not readable as JSON ({_first_line(err)})") from err
+        raise WeightsError(f"{path}: not readable as JSON ({first_line(err)})") from err
     if not isinstance(held, dict):
         raise WeightsError(f"{path}: expected a JSON object, found {type(held).__name__}")
     return held
@@ -273,6 +273,7 @@ def way_out(teacher: str) -> str:
     )
 
 
-def _first_line(err: BaseException) -> str:
+def first_line(err: BaseException) -> str:
+    """Return the first line of an error's message, in plain letters."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", str(err)).strip()  # PyTorch writes some of its messages in bold
     return (plain.splitlines() or [type(err).__name__])[0][:160]

@@ -215,6 +215,19 @@ def test_a_connection_that_is_cut_again_and_again_is_named(hub, cut):
     assert find()
 
 
+def test_a_file_that_stops_coming_is_given_up(hub):
+    hub.faults[NAME] = {"pause_after": 1000}
+    refused(r"no answer within 0\.2 s")
+    hub.faults.clear()
+    assert find()
+
+
+def test_a_file_that_comes_byte_by_byte_is_given_up(hub, monkeypatch):
+    monkeypatch.setattr(download, "SLOW_WINDOW_S", 0.5)
+    hub.faults[NAME] = {"trickle_s": 0.02}
+    refused(r"model-00001-of-00002\.safetensors comes at less than 1024 bytes a second")
+
+
 def test_a_flipped_bit_is_refused_and_the_next_try_is_clean(hub):
     hub.faults[NAME] = {"corrupt": True}
     refused(r"model-00001-of-00002\.safetensors arrived damaged: its SHA-256 is not [0-9a-f]{12}")
