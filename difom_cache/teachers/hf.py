@@ -27,7 +27,10 @@ from difom_cache.teachers.weights import MAIN, folder_name, read_json, read_revi
 
 DEFAULT_INPUT_PX = 224
 STRIDES = (8, 16, 32)
-OWN_TEACHERS = ("oneformer", "mask2former", "sam")  # read at better places than their hidden states
+OWN_TEACHERS = {  # by the library's type of model: these are read at better places than their hidden states
+    **{"oneformer": "oneformer", "mask2former": "mask2former", "sam": "sam"},
+    **{"sam2": "sam2", "sam2_video": "sam2", "sam3": "sam3", "sam3_video": "sam3"},
+}
 
 
 class StateTaps(TapNetwork):
@@ -72,7 +75,7 @@ def build(order: TeacherOrder) -> NetworkTeacher:
     if whole.model_type in OWN_TEACHERS:
         raise WeightsError(
             f"{folder}: hf: cannot read a {whole.model_type} model at its hidden states; "
-            f"use --teacher {whole.model_type} --weights {folder}"
+            f"use --teacher {OWN_TEACHERS[whole.model_type]} --weights {folder}"
         )
     config = _vision_config(whole)
     if type(config) not in MODEL_MAPPING:

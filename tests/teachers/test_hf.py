@@ -124,10 +124,18 @@ def test_siglip_is_read_without_the_head_that_pools_it(tmp_path):
     torch.testing.assert_close(teacher.features(pixels)["state2"].flatten(2).mT, states[2], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["oneformer", "mask2former"])
-def test_a_model_that_has_a_teacher_of_its_own_says_which(family, tmp_path):
-    old.save_folder(tmp_path, {"a": torch.zeros(1)}, old.segmenter_config(family, old.TINY))
-    with pytest.raises(WeightsError, match=rf"use --teacher {family} --weights {tmp_path}"):
+@pytest.mark.parametrize(
+    ("teacher", "config"),
+    [
+        ("oneformer", old.segmenter_config("oneformer", old.TINY)),
+        ("mask2former", old.segmenter_config("mask2former", old.TINY)),
+        ("sam", old.sam_config(old.SAM_TINY)),
+        ("sam2", {"model_type": "sam2_video"}),
+    ],
+)
+def test_a_model_that_has_a_teacher_of_its_own_says_which(teacher, config, tmp_path):
+    old.save_folder(tmp_path, {"a": torch.zeros(1)}, config)
+    with pytest.raises(WeightsError, match=rf"use --teacher {teacher} --weights {tmp_path}"):
         build_teacher(f"hf:{tmp_path}", picture_px=64)
 
 
