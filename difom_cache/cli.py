@@ -183,11 +183,12 @@ def sample(
     train: Annotated[int, typer.Option(help="Training pictures.")] = 240,
     test: Annotated[int, typer.Option(help="Pictures of each of the five test sets.")] = 20,
     side: Annotated[int, typer.Option(help="Of the pictures, px.")] = 256,
+    easy: Annotated[bool, typer.Option("--easy", help="Polyps stand out; training pictures in all styles.")] = False,
 ) -> None:
     """Paint a small colonoscopy-like benchmark, to try everything without data."""
     from difom_cache.painting.sample import paint_sample
 
-    print(paint_sample(out, seed=seed, train=train, test=test, side=side))
+    print(paint_sample(out, seed=seed, train=train, test=test, side=side, easy=easy))
 
 
 @app.command()

@@ -1,14 +1,16 @@
 """Everything once, on painted pictures: a teacher is trained, its features cached, two students trained and compared.
 
-No picture of a patient and no download is needed. The wide network stands in for a foundation model: what matters is that
-it saw every mask while the two narrow students see a tenth of them.
+No picture of a patient and no download is needed. The wide network stands in for a foundation model: it was trained on painted
+frames of its own, with all their masks, and never sees the frames or masks that the two narrow students learn from.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -27,99 +29,120 @@ from difom_cache import (
 )
 from difom_train.evaluation.evaluate import Evaluation, evaluate
 from difom_train.evaluation.files import mask_path
+from difom_train.reporting.compare import compare
+from difom_train.training.curve_picture import curves
 from difom_train.training.run import train
 
 TABLE_METRIC = "fixed/dice"
 LR = "optimizer.lr=2e-3"  # small networks and few steps
-TILE_PX, CAPTION_PX, GAP_PX = 144, 18, 4
+BATCH = 8
+TILE_PX, CAPTION_PX, GAP_PX = 160, 20, 4
 AGREE, MISSED, FALSE_ALARM = (60, 200, 90), (240, 190, 40), (220, 60, 60)
-NEXT_STEP = (
-    "With foundation weights and your own pictures, type instead:\n"
-    "  difom-cache extract --teacher sam --teacher dinov2 --data ./data --cache ./feats && "
-    "difom-train --student pranet --cache ./feats"
-)
+LEGEND = (("polyp found", AGREE), ("polyp missed", MISSED), ("false alarm", FALSE_ALARM))
 
 
 @dataclass(frozen=True)
 class DemoSize:
     """How much the demo does. The default takes minutes on two cores; tests do less."""
 
+    teacher_frames: int = 480
     train_frames: int = 160
-    test_frames: int = 12
-    picture_px: int = 96
+    test_frames: int = 16
+    paint_px: int = 128
+    picture_px: int = 64
     views: int = 4
-    teacher_width: int = 12
-    teacher_epochs: int = 10
-    student_width: int = 6
-    student_epochs: int = 16
+    teacher_width: int = 16
+    teacher_epochs: int = 24
+    student_width: int = 8
+    student_epochs: int = 24
     labels_frac: float = 0.1
 
 
 def demo(out: str | Path = "demo", *, size: DemoSize | None = None) -> Path:
-    """Fill `out` with a sample data set, a cache, three runs, a table and pictures; go on where an earlier call stopped.
+    """Fill `out` with sample pictures, a cache, three runs and a report; go on where an earlier call stopped.
 
     Args:
         out: a folder of the demo's own.
         size: how much to do.
 
     Returns:
-        The folder of the table and the pictures.
+        The folder of the report, its tables and pictures.
     """
     out, size = Path(out), size or DemoSize()
-    sample, cache, results = out / "sample", out / "feats", out / "results"
-    print("1/5 painting a sample data set", flush=True)
-    paint_once(sample, size)
-    print("\n2/5 training a wide U-Net++ on every mask, for the part of teacher", flush=True)
-    fill_cache(cache, sample, size, teacher=())  # the views alone: there is no teacher yet
+    elsewhere, sample, cache, report = out / "elsewhere", out / "sample", out / "feats", out / "report"
     common: dict[str, Any] = {
         "input_size": size.picture_px,
-        "batch_size": 8,
+        "batch_size": BATCH,
         "changes": (LR,),
         "resume": True,
         "device": "cpu",
     }
-    [teacher] = train(
-        "unet++",
-        cache=cache,
-        recipe="baseline",
-        out=out / "runs/teacher",
-        width=size.teacher_width,
-        epochs=size.teacher_epochs,
-        **common,
+    print("1/6 painting frames: easy polyps in five styles of light and camera; no patient is involved", flush=True)
+    paint_once(elsewhere, size, train=size.teacher_frames, test=1, seed=1)
+    paint_once(sample, size, train=size.train_frames, test=size.test_frames, seed=0)
+
+    print(
+        f"\n2/6 training the teacher, a wide U-Net, on {size.teacher_frames} other frames with their masks", flush=True
     )
-    print("\n3/5 caching the teacher's features of every view", flush=True)
-    fill_cache(cache, sample, size, teacher=(f"student:{teacher}",))
-    print(f"\n4/5 training a narrow U-Net twice from this cache, with {size.labels_frac:.0%} of the masks", flush=True)
+    views = out / "elsewhere-views"
+    fill_cache(views, elsewhere, size, views=2)
+    common |= {"width": size.teacher_width, "epochs": size.teacher_epochs}
+    [teacher] = train("unet", cache=views, recipe="baseline", out=out / "runs/teacher", **common)
+
+    print(f"\n3/6 caching the teacher's features of {size.views} views of each of the students' frames", flush=True)
+    fill_cache(cache, sample, size, views=size.views, teacher=(f"student:{teacher}",))
+
+    print(f"\n4/6 training a narrow U-Net twice: {size.labels_frac:.0%} of the masks, equal steps and seed", flush=True)
     common |= {"width": size.student_width, "epochs": size.student_epochs, "labels": size.labels_frac}
     [baseline] = train("unet", cache=cache, recipe="baseline", out=out / "runs/baseline", **common)
     [distilled] = train("unet", cache=cache, recipe="difom-multiscale", out=out / "runs/distilled", **common)
-    print("\n5/5 scoring all three on five painted test sets", flush=True)
+
+    print("\n5/6 scoring all three on five painted test sets, which nothing was trained or chosen on", flush=True)
     scored = {run.name: evaluate(run, sample / "TestDataset", workers=0) for run in (teacher, baseline, distilled)}
+
+    print("\n6/6 writing the report", flush=True)
+    runs = (baseline, distilled, teacher)
+    compare(runs, out=report, published=False, cost=False, gallery_per_set=6, resamples=2000)
     table = render_table(scored)
-    write_atomic(results / "table.txt", f"{table}\n".encode())
-    draw_results(results, cache, scored, load_records(sample / "TestDataset"))
-    print(f"\n{table}\n\npictures: {results}; curves: {out}/runs/*/curves.png\n\n{NEXT_STEP}")
-    return results
+    write_atomic(report / "table.txt", f"{table}\n".encode())
+    show(cache, view=1, out=report / "cache.png")
+    curves(runs[:2], report / "curves.png")
+    draw_predictions(report / "predictions.png", scored, load_records(sample / "TestDataset"))
+    write_page(report / "index.html", table, size)
+    print(f"\n{table}\n\n{next_steps(out, size)}\n\nopen {report}/index.html")
+    return report
 
 
-def paint_once(sample: Path, size: DemoSize) -> None:
-    """Make `sample` hold the painted benchmark; one that is there is kept, one that was cut off is painted anew."""
-    if sample.exists():
+def next_steps(out: Path, size: DemoSize) -> str:
+    """Return what to type next: the same with five seeds, and with foundation models and real pictures."""
+    return (
+        "One seed is an anecdote; the same with five:\n"
+        f"  difom-train study --cache {out}/feats --data {out}/sample/TestDataset --out {out}/study --recipes "
+        f"baseline,difom-multiscale --labels {size.labels_frac} --seeds 0,1,2,3,4 --width {size.student_width} "
+        f"--input-size {size.picture_px} --batch-size {BATCH} --epochs {size.student_epochs} --set {LR}\n"
+        "With foundation weights and your own pictures in ./data:\n"
+        "  difom-cache extract --teacher sam --teacher dinov2 && difom-train --student pranet --cache ./feats"
+    )
+
+
+def paint_once(folder: Path, size: DemoSize, *, train: int, test: int, seed: int) -> None:
+    """Make `folder` hold painted frames; what is there is kept, what was cut off is painted anew."""
+    if folder.exists():
         return
-    unfinished = sample.with_name("sample.unfinished")
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
     for path in sorted(unfinished.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
-    paint_sample(unfinished, train=size.train_frames, test=size.test_frames)
-    unfinished.rename(sample)
+    paint_sample(unfinished, seed=seed, train=train, test=test, side=size.paint_px, easy=True)
+    unfinished.rename(folder)
 
 
-def fill_cache(cache: Path, sample: Path, size: DemoSize, *, teacher: Sequence[str]) -> None:
-    """Make `cache` hold the views of the training frames, and the teacher's features of each."""
+def fill_cache(cache: Path, data: Path, size: DemoSize, *, views: int, teacher: Sequence[str] = ()) -> None:
+    """Make `cache` hold the views of the training frames, and the features of each where there is a teacher."""
     extract(
         teacher=teacher,
-        data=sample,
+        data=data,
         cache=cache,
-        views=size.views,
+        views=views,
         input_size=size.picture_px,
         epochs=size.student_epochs,
         device="cpu",
@@ -135,20 +158,31 @@ def render_table(scored: Mapping[str, Evaluation]) -> str:
     return format_table(rows)
 
 
-def draw_results(results: Path, cache: Path, scored: Mapping[str, Evaluation], records: Sequence[Record]) -> None:
-    """Write what the cache holds of one record, and each network's mask of one frame of each test set, as PNGs."""
-    show(cache, view=1, out=results / "cache.png")
-    labels = ["picture", "ground truth", *scored]
-    chosen = {record.dataset: record for record in reversed(records) if read_mask(record.mask or record.image).any()}
-    rows = [draw_row(chosen[dataset], scored) for dataset in sorted(chosen)]
-    sheet = Image.new("RGB", (rows[0].width, CAPTION_PX + sum(row.height for row in rows)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for column, label in enumerate(labels):
+def draw_predictions(path: Path, scored: Mapping[str, Evaluation], records: Sequence[Record]) -> None:
+    """Write each network's mask of one frame of each test set: the one whose gain is the set's median."""
+    chosen = [choose_median(scored, records, dataset) for dataset in sorted(scored["distilled"].sets)]
+    rows = [draw_row(record, scored) for record in chosen]
+    sheet = Image.new("RGB", (rows[0].width, 2 * CAPTION_PX + sum(row.height for row in rows)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for column, label in enumerate(["picture", "ground truth", *scored]):
         draw.text((column * (TILE_PX + GAP_PX), 2), label, fill="black", font=font)
     for number, row in enumerate(rows):
         sheet.paste(row, (0, CAPTION_PX + number * row.height))
-    with draft_of(results / "predictions.png") as path:
-        sheet.save(path)
+    for number, (words, colour) in enumerate(LEGEND):
+        left, top = number * (TILE_PX + GAP_PX), sheet.height - CAPTION_PX
+        draw.rectangle((left, top + 4, left + 12, top + 16), fill=colour)
+        draw.text((left + 18, top + 1), words, fill="black", font=font)
+    with draft_of(path) as draft:
+        sheet.save(draft)
+
+
+def choose_median(scored: Mapping[str, Evaluation], records: Sequence[Record], dataset: str) -> Record:
+    """Return the frame with a polyp where distilled minus baseline is the median of its set (the lower of two)."""
+    before, after = (scored[name].sets[dataset] for name in ("baseline", "distilled"))
+    gains = after.columns[TABLE_METRIC] - before.columns[TABLE_METRIC]
+    gain_of = {frame.id: gain for frame, gain in zip(after.frames, gains.tolist(), strict=True)}
+    shown = [each for each in records if each.id in gain_of and each.mask and read_mask(each.mask).any()]
+    return sorted(shown, key=lambda record: gain_of[record.id])[(len(shown) - 1) // 2]
 
 
 def draw_row(record: Record, scored: Mapping[str, Evaluation]) -> Image.Image:
@@ -161,7 +195,7 @@ def draw_row(record: Record, scored: Mapping[str, Evaluation]) -> Image.Image:
     row = Image.new("RGB", (len(tiles) * (TILE_PX + GAP_PX), TILE_PX + CAPTION_PX + GAP_PX), "white")
     for column, tile in enumerate(tiles):
         row.paste(Image.fromarray(tile).resize((TILE_PX, TILE_PX)), (column * (TILE_PX + GAP_PX), 0))
-    ImageDraw.Draw(row).text((0, TILE_PX), record.id, fill="black", font=ImageFont.load_default(11))
+    ImageDraw.Draw(row).text((0, TILE_PX), record.id, fill="black", font=ImageFont.load_default(12))
     return row
 
 
@@ -171,3 +205,11 @@ def paint_agreement(picture: NDArray[np.uint8], truth: NDArray[np.uint8], mask: 
     for where, colour in ((truth & mask, AGREE), (truth & ~mask & 1, MISSED), (mask & ~truth & 1, FALSE_ALARM)):
         painted[where == 1] += 0.45 * np.array(colour)
     return painted.astype(np.uint8)
+
+
+def write_page(path: Path, table: str, size: DemoSize) -> None:
+    """Write the page that shows the table and the pictures beside it."""
+    template = files("difom_train").joinpath("demo.html").read_text(encoding="utf-8")
+    rows = [line.split() for line in table.splitlines()[1:]]
+    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(template)
+    write_atomic(path, page.render(rows=rows, size=size, columns=("teacher", "baseline", "distilled")).encode())

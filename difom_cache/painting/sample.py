@@ -64,7 +64,9 @@ class _Job:
     mask: Path
 
 
-def paint_sample(out: Path, *, seed: int = 0, train: int = 240, test: int = 20, side: int = 256) -> Path:
+def paint_sample(
+    out: Path, *, seed: int = 0, train: int = 240, test: int = 20, side: int = 256, easy: bool = False
+) -> Path:
     """Paint a benchmark into `out` and return `out`: TrainDataset/ and five sets in TestDataset/.
 
     Args:
@@ -73,6 +75,7 @@ def paint_sample(out: Path, *, seed: int = 0, train: int = 240, test: int = 20, 
         train: training frames.
         test: frames of each test set.
         side: of the square pictures, in px.
+        easy: polyps stand out from the wall, and training frames come in the styles of all five test sets.
 
     Raises:
         DataError: `out` holds something already.
@@ -85,7 +88,7 @@ def paint_sample(out: Path, *, seed: int = 0, train: int = 240, test: int = 20, 
         raise SettingsError(f"expected a side of at least 32 px, found {side} px")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: expected a new or empty folder, found something there; choose another, or remove it")
-    jobs = _list_jobs(out, train=train, test=test)
+    jobs = _list_jobs(out, train=train, test=test, easy=easy)
     for folder in {path.parent for job in jobs for path in (job.image, job.mask)}:
         folder.mkdir(parents=True)
     (out / "README.txt").write_text(_NOTE.format(seed=seed), encoding="utf-8")
@@ -97,21 +100,29 @@ def paint_sample(out: Path, *, seed: int = 0, train: int = 240, test: int = 20, 
     return out
 
 
-def _list_jobs(out: Path, *, train: int, test: int) -> list[_Job]:
+def _list_jobs(out: Path, *, train: int, test: int, easy: bool) -> list[_Job]:
     """Return one job a frame; PraNet's folders are called image and mask in training, images and masks in tests."""
-    places = [("TrainDataset", out / "TrainDataset", "", _TRAIN_STYLE, train)]
-    places += [(name, out / "TestDataset" / name, "s", style, test) for name, style in TEST_STYLES.items()]
+    tests = {name: _make_easy(style) if easy else style for name, style in TEST_STYLES.items()}
+    places = [("TrainDataset", out / "TrainDataset", "", list(tests.values()) if easy else [_TRAIN_STYLE], train)]
+    places += [(name, out / "TestDataset" / name, "s", [style], test) for name, style in tests.items()]
     return [
         _Job(
             place,
             index,
-            style,
+            styles[(index - 1) % len(styles)],
             home / f"image{plural}" / f"painted-{index:04d}.jpg",
             home / f"mask{plural}" / f"painted-{index:04d}.png",
         )
-        for place, home, plural, style, count in places
+        for place, home, plural, styles, count in places
         for index in range(1, count + 1)
     ]
+
+
+def _make_easy(style: Style) -> Style:
+    """Return a style whose polyps are of another colour than the wall, and no smaller than a sixth of the picture."""
+    return replace(
+        style, camouflage=(0.0, 0.2 * style.camouflage[1]), polyp_px=(max(0.16, style.polyp_px[0]), style.polyp_px[1])
+    )
 
 
 def _paint_job(job: _Job, textures: Textures, seed: int, side: int) -> None:

@@ -1,5 +1,6 @@
 """`make demo`, made small: it goes from nothing to a table and pictures, and on from where it was stopped."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,14 @@ from difom_train.demo import DemoSize, demo
 pytestmark = pytest.mark.journey
 
 SMALL = DemoSize(
+    teacher_frames=20,
     train_frames=48,
     test_frames=2,
+    paint_px=64,
     picture_px=64,
     views=2,
     teacher_width=4,
-    teacher_epochs=8,
+    teacher_epochs=3,
     student_width=2,
     student_epochs=2,
     labels_frac=0.25,
@@ -34,6 +37,9 @@ def test_demo_ends_with_a_table_and_pictures_and_a_second_call_keeps_them(
     for name, columns in (("predictions.png", 5), ("cache.png", 2)):
         with Image.open(results / name) as picture:
             assert picture.width > columns * 100
+    page = (results / "index.html").read_text()
+    assert printed.rstrip().endswith(f"open {results}/index.html") and "painted" in page and "report.html" in page
+    assert all((results / name).is_file() for name in re.findall(r'(?:src|href)="([^"]+)"', page))
     weights = (tmp_path / "demo/runs/distilled/student.safetensors").read_bytes()
     assert (demo(tmp_path / "demo", size=SMALL) / "table.txt").read_text() == table
     assert (tmp_path / "demo/runs/distilled/student.safetensors").read_bytes() == weights

@@ -69,6 +69,27 @@ def test_sets_differ_in_light_and_colour(sample: Path) -> None:
     assert mean["Painted-Narrowband"][0] < mean["Painted-Narrowband"][1]
 
 
+def test_easy_frames_are_painted_in_all_styles_and_their_polyps_stand_out(sample: Path, tmp_path: Path) -> None:
+    def contrast(root: Path) -> float:
+        found = []
+        for path in (root / "TrainDataset" / "image").iterdir():
+            picture, mask = read_image(path), read_mask(root / "TrainDataset" / "mask" / f"{path.stem}.png")
+            if mask.any():
+                around = (picture.sum(2) > 90) & (mask == 0)
+                hue = picture / (picture.sum(2, keepdims=True) + 1.0)
+                found.append(np.abs(hue[mask == 1].mean(0) - hue[around].mean(0)).sum())
+        return float(np.mean(found))
+
+    easy = paint_sample(tmp_path / "easy", train=10, test=1, side=SIDE_PX, easy=True)
+    assert contrast(easy) > 1.3 * contrast(sample)
+    red_of_green = [
+        float(np.divide(*read_image(path).mean(axis=(0, 1))[:2]))
+        for path in sorted((easy / "TrainDataset" / "image").iterdir())
+    ]
+    narrow_band, white = red_of_green[4::5], [ratio for number, ratio in enumerate(red_of_green) if number % 5 != 4]
+    assert max(narrow_band) < 1.3 < min(white)
+
+
 def test_a_scene_is_painted_alike_each_time_and_larger_on_request() -> None:
     textures = draw_textures(np.random.default_rng(0))
     scene = draw_scene(Style(), np.random.default_rng(3), polyps=2)
