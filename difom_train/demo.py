@@ -52,7 +52,7 @@ class DemoSize:
     picture_px: int = 64
     views: int = 4
     teacher_width: int = 16
-    teacher_epochs: int = 24
+    teacher_epochs: int = 32
     student_width: int = 8
     student_epochs: int = 24
     labels_frac: float = 0.1
