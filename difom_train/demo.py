@@ -30,7 +30,7 @@ from difom_cache import (
 from difom_train.evaluation.evaluate import Evaluation, evaluate
 from difom_train.evaluation.files import mask_path
 from difom_train.reporting.compare import compare
-from difom_train.training.curve_picture import curves
+from difom_train.training.curves import curves
 from difom_train.training.run import train
 
 TABLE_METRIC = "fixed/dice"
