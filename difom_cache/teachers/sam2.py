@@ -28,7 +28,7 @@ LICENCE = "Apache-2.0"
 
 
 def _config(
-    width: int, heads: int, blocks: tuple[int, ...], attend_all: tuple[int, ...], *, window: int = 14, cells: int = 7
+    width: int, heads: int, blocks: tuple[int, ...], attend_all: tuple[int, ...], *, window: int = 14, **further: Any
 ) -> Sam2VisionConfig:
     """Return transformers' configuration of one size.
 
@@ -38,8 +38,9 @@ def _config(
         blocks: of each stage.
         attend_all: blocks that attend over the whole picture.
         window: of the third stage, cells a side; half of it in the last.
-        cells: a side of the coarse positions.
+        further: `cells` a side of the coarse positions, 7 by default; the rest is of the neck.
     """
+    cells = further.pop("cells", 7)
     hiera = Sam2HieraDetConfig(
         hidden_size=width,
         embed_dim_per_stage=[width * 2**i for i in range(4)],
@@ -49,7 +50,8 @@ def _config(
         window_size_per_stage=[8, 4, window, window // 2],
         window_positional_embedding_background_size=[cells, cells],
     )
-    return Sam2VisionConfig(backbone_config=hiera, backbone_channel_list=[width * 2**i for i in range(3, -1, -1)])
+    channels = [width * 2**i for i in range(3, -1, -1)]
+    return Sam2VisionConfig(backbone_config=hiera, backbone_channel_list=channels, **further)
 
 
 FAMILY = Family(
@@ -62,7 +64,7 @@ FAMILY = Family(
         "hiera_s": partial(_config, 96, 1, (1, 2, 11, 2), (7, 10, 13)),
         "hiera_b_plus": partial(_config, 112, 2, (2, 3, 16, 3), (12, 16, 20), cells=14),
         "hiera_l": partial(_config, 144, 2, (2, 6, 36, 4), (23, 33, 43), window=16),
-        "tiny": partial(_config, 16, 1, (1, 1, 2, 1), (3,)),
+        "tiny": partial(_config, 16, 1, (1, 1, 2, 1), (3,), fpn_hidden_size=32),
     },
     repositories={
         "hiera_t": "facebook/sam2.1-hiera-tiny",

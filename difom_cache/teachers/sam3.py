@@ -29,13 +29,14 @@ DEFAULT_VARIANT = "large"
 LICENCE = "SAM License (accept on the hub)"
 
 
-def _config(width: int, depth: int, heads: int, mlp: int, **further: Any) -> Sam3VisionConfig:
+def _config(width: int, depth: int, heads: int, mlp: int, neck: int = 256, **further: Any) -> Sam3VisionConfig:
     vit = Sam3ViTConfig(
         hidden_size=width, num_hidden_layers=depth, num_attention_heads=heads, intermediate_size=mlp, **further
     )
-    return Sam3VisionConfig(backbone_config=vit)
+    return Sam3VisionConfig(backbone_config=vit, fpn_hidden_size=neck)
 
 
+TINY = {"global_attn_indexes": [1, 3], "window_size": 4, "image_size": 308, "pretrain_image_size": 112}
 DETECTOR = ("text_encoder.", "text_projection.", "geometry_encoder.", "detr_", "mask_decoder.", "dot_product_scoring.")
 
 FAMILY = Family(
@@ -45,9 +46,7 @@ FAMILY = Family(
     prefix="",
     configs={
         "large": partial(_config, 1024, 32, 16, 4736),
-        "tiny": partial(
-            _config, 32, 4, 2, 64, global_attn_indexes=[1, 3], window_size=4, image_size=308, pretrain_image_size=112
-        ),
+        "tiny": partial(_config, 32, 4, 2, 64, 32, **TINY),
     },
     repositories={"large": "facebook/sam3", "tiny": ""},
     geometry=lambda config: (config.backbone_config.hidden_size, config.backbone_config.num_hidden_layers),

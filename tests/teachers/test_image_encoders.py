@@ -1,6 +1,7 @@
 """SAM 2, SAM 3, DINOv3's ConvNeXts and C-RADIO against transformers' own forward, and from checkpoints as the hub has them."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -86,6 +87,14 @@ def test_every_tap_equals_the_librarys_own_forward(name):
     check_parity(teacher, library, READ[name], count=1)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("teacher", ["dinov3_convnext:convnext_tiny@352", "sam2:hiera_t@512"])
+def test_a_published_size_equals_the_librarys_own_forward(teacher):
+    name, _, variant = teacher.partition("@")[0].partition(":")
+    library, _, _ = load_part(FAMILIES[name], variant, "random")
+    check_parity(build_teacher(teacher, weights="random"), library, READ[name], count=1)
+
+
 def test_sam_3_at_another_size_equals_the_library_built_for_that_size():
     teacher = build_teacher("sam3:tiny@182", weights="random", taps=["block3@native", "neck@native"])
     library, config, _ = load_part(sam3.FAMILY, "tiny", "random")
@@ -125,10 +134,10 @@ def whole_model(name: str):
     return encoder
 
 
-@pytest.fixture(params=FAMILIES)
-def saved(request, tmp_path):
-    """A tiny checkpoint in the layout of the hub's files: its teacher, and its folder."""
-    folder = tmp_path / "folder"
+@pytest.fixture(scope="module", params=FAMILIES)
+def saved(request, tmp_path_factory):
+    """A tiny checkpoint in the layout of the hub's files: its teacher, and its folder; tests copy it to change it."""
+    folder = tmp_path_factory.mktemp(request.param) / "folder"
     with quiet(), torch.random.fork_rng():
         whole_model(request.param).save_pretrained(folder)
     return request.param, folder
@@ -154,8 +163,8 @@ def test_a_checkpoint_as_the_hub_has_it_gives_the_same_digest_and_maps(saved):
         torch.testing.assert_close(feature, random.features(pixels)[tap])
 
 
-def test_a_tensor_that_is_no_part_of_the_model_is_refused(saved):
-    name, folder = saved
+def test_a_tensor_that_is_no_part_of_the_model_is_refused(saved, tmp_path):
+    name, folder = saved[0], shutil.copytree(saved[1], tmp_path / "folder")
     path = folder / "model.safetensors"
     save_file(load_file(path) | {"strange.weight": torch.zeros(1)}, path)
     with pytest.raises(WeightsError, match=r"1 unexpected \(strange\.weight\)"):

@@ -11,6 +11,7 @@ from small_networks import save_onnx
 
 from difom_cache.errors import SettingsError, TeacherError, WeightsError
 from difom_cache.teachers.catalogue import build_teacher
+from difom_cache.teachers.onnx import open_session
 
 
 def tap_names(teacher):
@@ -201,3 +202,13 @@ def test_settings_beside_a_file_that_cannot_be_are_named(file, text, line):
     Path(f"{file}.json").write_text(text)
     with pytest.raises(SettingsError, match=rf"Net\.onnx\.json: {line}"):
         build_teacher(f"onnx:{file}@64", picture_px=64)
+
+
+def test_on_cuda_the_runtime_is_told_to_compute_in_float32(monkeypatch):
+    asked = {}
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(
+        "onnxruntime.InferenceSession", lambda model, options, providers: asked.update(enumerate(providers))
+    )
+    open_session(b"", torch.device("cuda", 1))
+    assert asked == {0: ("CUDAExecutionProvider", {"device_id": 1, "use_tf32": 0}), 1: "CPUExecutionProvider"}
