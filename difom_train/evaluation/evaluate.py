@@ -35,6 +35,7 @@ from difom_train.inference.frames import choose_records, in_batches
 from difom_train.inference.segmenter import (
     TEACHER_PREFIX,
     Segmenter,
+    choose_batch,
     find_random_teachers,
     identify,
     load_segmenter,
@@ -98,7 +99,7 @@ def evaluate(
     limit: int | None = None,
     device: str = "auto",
     workers: int | None = None,
-    batch_size: int = 8,
+    batch_size: int | None = None,
     out: Path | str | None = None,
     reuse: bool = False,
 ) -> Evaluation:
@@ -111,7 +112,7 @@ def evaluate(
         limit: score so many frames of each set, those whose ids hash lowest; None scores all.
         device: "auto", "cpu" or "cuda".
         workers: scoring processes; 0 scores in this process; None takes the cores if there are frames enough.
-        batch_size: pictures in one forward pass.
+        batch_size: pictures in one forward pass; None means 1 on the CPU, else 8.
         out: where the files go; None means RUN/eval (a teacher has no folder and needs `out`).
         reuse: take the scores that lie there if they are of the same weights, input size, frames and masks.
 
@@ -129,7 +130,7 @@ def evaluate(
     else:
         segmenter = load_segmenter(run, device=device)
         identity = identify(segmenter, run)
-        jobs = _jobs_of(segmenter, records, folder, batch_size)
+        jobs = _jobs_of(segmenter, records, folder, choose_batch(segmenter, batch_size))
         name = segmenter.name
         random_teachers = find_random_teachers(segmenter)
         if reuse and (kept := find_scores(folder, identity, records)):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from difom_cache import Record
 from difom_cache.errors import DataError, ImageError
@@ -115,4 +116,5 @@ def read_map(path: Path) -> NDArray[np.unsignedinteger]:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the parent, once
+    threadpool_limits(1)  # for as long as the worker lives: OpenBLAS takes every core otherwise, in every worker
     torch.set_num_threads(1)

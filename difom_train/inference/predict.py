@@ -20,7 +20,7 @@ from difom_cache import PICTURE_SUFFIXES, check_out_folder, check_outputs, draft
 from difom_cache.errors import DataError, ImageError
 from difom_train.inference.frames import FIXED_THRESHOLD, write_mask
 from difom_train.inference.outline import draw_outline, list_polyps
-from difom_train.inference.segmenter import Segmenter, load_segmenter, prob_at_size, segment
+from difom_train.inference.segmenter import Segmenter, choose_batch, load_segmenter, prob_at_size, segment
 from difom_train.inference.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
 
 MASK_VIDEO, OUTLINE_VIDEO = "masks.mkv", "outlines.mp4"
@@ -110,7 +110,7 @@ def predict(
         check_outputs(folder, [*files, table], [*pictures, *([source] if source.is_file() else [])])
         mark = partial(_mark_pictures, pictures=pictures, names=names, aside=aside, source=source)
     segmenter = load_segmenter(run, device=device)
-    size = batch_size or (1 if segmenter.device == "cpu" else 8)
+    size = choose_batch(segmenter, batch_size)
     with draft_of(table) as draft, draft.open("w", encoding="utf-8") as lines:
         return mark(segmenter, folder=folder, lines=lines, size=size, outlines=outlines)
 

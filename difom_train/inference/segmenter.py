@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from difom_cache import ViewParams, replay_image, resolve_device
-from difom_cache.errors import TeacherError
+from difom_cache.errors import SettingsError, TeacherError
+from difom_train.inference.folded import fold_for_cpu
 from difom_train.students.base import Student
 from difom_train.students.saved import load_student
 
@@ -39,9 +40,12 @@ class StudentSegmenter:
         self.name = name
         self.input_px = int(student.meta["input_px"])
         self.device = device
+        self._network = fold_for_cpu(student) if device == "cpu" else student
 
     def logits(self, pixels: Tensor) -> Tensor:
-        logits: Tensor = self.student(pixels)
+        if self.device == "cpu":
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+        logits: Tensor = self._network(pixels)
         return logits.float()
 
 
@@ -81,6 +85,19 @@ def load_segmenter(spec: Path | str, *, device: str = "auto") -> Segmenter:
         return TeacherSegmenter(str(spec).removeprefix(TEACHER_PREFIX), device=chosen)
     folder = Path(spec)
     return StudentSegmenter(load_student(folder, chosen), name=folder.resolve().name, device=chosen)
+
+
+def choose_batch(segmenter: Segmenter, batch_size: int | None) -> int:
+    """Return how many pictures make a forward pass: what was asked for, else 1 on a CPU, where more gains nothing, and 8.
+
+    Raises:
+        SettingsError: fewer than one was asked for.
+    """
+    if batch_size is None:
+        return 1 if segmenter.device == "cpu" else 8
+    if batch_size < 1:
+        raise SettingsError(f"--batch-size is at least 1 picture, found {batch_size}")
+    return batch_size
 
 
 def identify(segmenter: Segmenter, run: Path | str) -> dict[str, Any]:
