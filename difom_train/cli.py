@@ -1,7 +1,7 @@
 """The command `difom-train`: plain, it trains; its subcommands score, compare, predict, export and measure."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -60,7 +60,7 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(help="Score so many frames of each set.")] = None,
     device: Device = "auto",
     workers: Annotated[int | None, typer.Option(help="Scoring processes; 0 = none of their own.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Pictures in one forward pass.")] = 8,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures in one forward pass.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the files go.", show_default="RUN/eval")] = None,
     as_json: Json = False,
 ) -> None:
@@ -191,12 +191,14 @@ def curves(
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The file to write.", show_default=False)],
-    format: Annotated[Literal["onnx", "torch"], typer.Option(help="ONNX, or a torch.export file.")] = "onnx",
+    format: Annotated[str, typer.Option(help="onnx, or torch for a torch.export file.")] = "onnx",
     dynamic_size: Annotated[bool, typer.Option("--dynamic-size", help="Leave height and width free.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Quantise weights and activations (ONNX).")] = False,
     calibration: Annotated[Path | None, typer.Option(help="Data whose train frames set int8's ranges.")] = None,
     check: Annotated[Path | None, typer.Option(help="Data to compare the file with the student on.")] = None,
     frames: Annotated[int, typer.Option(help="Frames that calibrate, and that are compared.")] = 16,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    anonymous: Annotated[bool, typer.Option("--anonymous", help="Leave the run's name out of the file.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write a student as one file, and compare it with the student."""
@@ -211,6 +213,8 @@ def export(
         calibration=calibration,
         check=check,
         frames=frames,
+        force=force,
+        anonymous=anonymous,
     )
     _answer(written, as_json)
 

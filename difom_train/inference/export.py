@@ -6,20 +6,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from difom_cache import Record, __version__, load_records, read_image, replay_mask
+from difom_cache import Record, __version__, check_out_file, draft_of, load_records, read_image, replay_mask
 from difom_cache.errors import RunError, SettingsError, name_nearest
 from difom_train.inference.frames import FIXED_THRESHOLD, choose_records, dice, read_truth
 from difom_train.inference.segmenter import StudentSegmenter, identify, load_segmenter, render_picture, whole_frame
 from difom_train.students.base import count_parameters
 
 FORMATS = ("onnx", "torch")
+TORCHSCRIPT = ("torchscript", "script", "jit")
 OPSET = 18  # the oldest with antialiased resize; runtimes of 2023 and later read it
 PARITY_PROB = 1e-4  # largest difference in probability between a float file and its student
 LARGEST_SIDE_STRIDES = 256  # bound of the dynamic sides, in strides of the student
@@ -94,13 +96,15 @@ class Exported:
 def export(
     run: Path | str,
     *,
-    format: Literal["onnx", "torch"] = "onnx",
+    format: str = "onnx",
     out: Path | str,
     dynamic_size: bool = False,
     int8: bool = False,
     calibration: Path | str | None = None,
     check: Path | str | None = None,
     frames: int = 16,
+    force: bool = False,
+    anonymous: bool = False,
 ) -> Exported:
     """Write a student as one file and compare it with the student.
 
@@ -117,39 +121,44 @@ def export(
         calibration: data whose train frames set the ranges of int8.
         check: data whose frames, masks if there are any, the file is compared on.
         frames: how many frames calibrate, and how many are compared.
+        force: replace a file that is there.
+        anonymous: leave the run's name out of the file. Paths of this machine are never in it.
 
     Raises:
-        SettingsError: options that do not go together, or a missing library.
-        RunError: no student, or a float file that does not agree with its student (it is removed).
+        SettingsError: options that do not go together, a file that cannot be written or is there, or a missing library.
+        RunError: no student, or a float file that does not agree with its student (nothing is written then).
     """
+    path = Path(out)
+    check_out_file(path, force=force)
     _check_options(format, int8=int8, calibration=calibration, dynamic_size=dynamic_size, frames=frames)
     segmenter = load_segmenter(run, device="cpu")
     if not isinstance(segmenter, StudentSegmenter):
         raise SettingsError(f"{run} is not a student's run folder; only students are exported")
     deployed = Deployed(segmenter.student).eval()
-    path = Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = describe(segmenter, Path(run), dynamic_size=dynamic_size, int8=int8)
-    if format == "torch":
-        _write_torch(deployed, path, metadata, segmenter, dynamic_size=dynamic_size)
-    else:
-        _write_onnx(deployed, path, segmenter, dynamic_size=dynamic_size)
-        if int8:
-            records = load_records(Path(calibration or ""), unlabelled=True)
-            _quantise(path, [render_frame(each, segmenter.input_px) for each in _spread(records, frames)])
-        _write_metadata(path, metadata)
-    parity = compare_with_student(deployed, load_exported(path), segmenter.input_px, check=check, frames=frames)
-    if not int8 and parity.prob_difference > PARITY_PROB:
-        path.unlink()
-        raise RunError(
-            f"{path}: the exported file differs from its student by {parity.prob_difference:.1e} in probability, more "
-            f"than {PARITY_PROB:.0e}, so it was removed; try the other format"
-        )
+    name = None if anonymous else Path(run).resolve().name
+    metadata = describe(segmenter, Path(run), name, dynamic_size=dynamic_size, int8=int8)
+    with draft_of(path) as draft:
+        if format == "torch":
+            _write_torch(deployed, draft, metadata, segmenter, dynamic_size=dynamic_size)
+        else:
+            _write_onnx(deployed, draft, segmenter, dynamic_size=dynamic_size)
+            if int8:
+                records = load_records(Path(calibration or ""), unlabelled=True)
+                _quantise(draft, [render_frame(each, segmenter.input_px) for each in _spread(records, frames)])
+            _write_metadata(draft, metadata)
+        parity = compare_with_student(deployed, load_exported(draft), segmenter.input_px, check=check, frames=frames)
+        if not int8 and parity.prob_difference > PARITY_PROB:
+            raise RunError(
+                f"{path}: the exported file differs from its student by {parity.prob_difference:.1e} in probability, more "
+                f"than {PARITY_PROB:.0e}, so it was not kept; try the other format"
+            )
     return Exported(path=path, size_bytes=path.stat().st_size, parity=parity, metadata=metadata)
 
 
-def describe(segmenter: StudentSegmenter, run: Path, *, dynamic_size: bool, int8: bool) -> dict[str, Any]:
-    """Return what a user of the file must know, ready for JSON."""
+def describe(
+    segmenter: StudentSegmenter, run: Path, name: str | None, *, dynamic_size: bool, int8: bool
+) -> dict[str, Any]:
+    """Return what a user of the file must know, ready for JSON; `name` is what the run is called, None leaves it out."""
     student, side = segmenter.student, segmenter.input_px
     sides = f"sides are multiples of {student.largest_stride}" if dynamic_size else f"{side} x {side}"
     return {
@@ -162,14 +171,18 @@ def describe(segmenter: StudentSegmenter, run: Path, *, dynamic_size: bool, int8
         "student": student.name,
         "parameters": count_parameters(student),
         "precision": "int8" if int8 else "float32",
-        "provenance": {"run": run.resolve().name, **identify(segmenter, run), "training": student.meta},
+        "provenance": {
+            **({"run": name} if name is not None else {}),
+            **identify(segmenter, run),
+            "training": student.meta,
+        },
         "made_by": f"difom {__version__}, torch {torch.__version__}",
     }
 
 
 def load_exported(path: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
     """Return the exported file as a function from pictures (B, H, W, 3) to probabilities (B, H, W)."""
-    if path.suffix == ".onnx" or _is_onnx(path):
+    if _is_onnx(path):
         session = _import_onnxruntime().InferenceSession(str(path), providers=["CPUExecutionProvider"])
         return lambda pictures: session.run(["prob"], {"pictures": pictures})[0]
     module = torch.export.load(str(path)).module()
@@ -208,6 +221,11 @@ def render_frame(record: Record, input_px: int) -> NDArray[np.uint8]:
 
 
 def _check_options(format: str, *, int8: bool, calibration: Any, dynamic_size: bool, frames: int) -> None:
+    if format in TORCHSCRIPT:
+        raise SettingsError(
+            "TorchScript is not written: PyTorch has deprecated it for torch.export; choose --format torch (a torch.export "
+            "file, read by PyTorch 2) or --format onnx (read by ONNX Runtime from Python, C++, C# or Java)"
+        )
     if format not in FORMATS:
         raise SettingsError(name_nearest("format", format, list(FORMATS)))
     if int8 and format != "onnx":
@@ -263,6 +281,9 @@ def _write_torch(
 ) -> None:
     pictures, shapes = _example(segmenter, dynamic_size=dynamic_size)
     program = torch.export.export(deployed, (pictures,), dynamic_shapes=shapes)
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # paths of this machine
     with path.open("wb") as file:  # a stream, because a name would have to end in .pt2
         torch.export.save(program, file, extra_files={"difom.json": json.dumps(metadata)})
 
@@ -289,10 +310,21 @@ def _write_metadata(path: Path, metadata: dict[str, Any]) -> None:
     import onnx
 
     model = onnx.load(str(path))
+    _strip_traces(model)
     model.doc_string = RESEARCH_NOTICE
     words = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
     onnx.helper.set_model_props(model, words)
     onnx.save(model, str(path))
+
+
+def _strip_traces(message: Any) -> None:
+    """Remove what the exporter notes on every part of a graph: stack traces with this machine's paths, doc strings."""
+    for field, value in message.ListFields():
+        if field.name in ("metadata_props", "doc_string"):
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for part in value if isinstance(value, Sequence) else [value]:
+                _strip_traces(part)
 
 
 def _quantise(path: Path, pictures: Sequence[NDArray[np.uint8]]) -> None:
@@ -308,21 +340,20 @@ def _quantise(path: Path, pictures: Sequence[NDArray[np.uint8]]) -> None:
             picture = next(self.left, None)
             return None if picture is None else {"pictures": picture[None]}
 
-    prepared, draft = path.with_suffix(".prepared"), path.with_suffix(".int8")
-    quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
-    quantize_static(
-        str(prepared),
-        str(draft),
-        Frames(),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        op_types_to_quantize=["Conv", "ConvTranspose", "MatMul", "Gemm"],
-        extra_options={"WeightSymmetric": True},
-    )
-    prepared.unlink()
-    draft.replace(path)
+    with TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(path),
+            Frames(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=["Conv", "ConvTranspose", "MatMul", "Gemm"],
+            extra_options={"WeightSymmetric": True},
+        )
 
 
 def _is_onnx(path: Path) -> bool:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from painted_frames import paint_benchmark, save_small_student
 
+import difom_train
 from difom_cache.data.images import read_image, read_mask
 from difom_cache.errors import DifomError, RunError, SettingsError
 from difom_train.inference.export import Deployed, Exported, export, load_exported
@@ -122,14 +125,59 @@ def test_int8_file_says_so_and_agrees_on_most_pixels(run: Path, benchmark: Path,
     assert sorted(path.name for path in tmp_path.iterdir()) == ["int8.onnx"]
 
 
-def test_a_file_that_disagrees_with_its_student_is_removed(
+def test_a_file_that_disagrees_with_its_student_is_not_kept_and_the_old_one_is(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = sys.modules["difom_train.inference.export"]  # the package shows the function under the same name
     monkeypatch.setattr(module, "load_exported", lambda path: lambda pictures: np.zeros(pictures.shape[:3]))
-    with pytest.raises(RunError, match=r"differs from its student by .* so it was removed"):
+    with pytest.raises(RunError, match=r"differs from its student by .* so it was not kept"):
         export(run, format="torch", out=tmp_path / "student.pt2", frames=1)
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "student.pt2").exists()
+    (tmp_path / "student.pt2").write_bytes(b"old")
+    with pytest.raises(RunError):
+        export(run, format="torch", out=tmp_path / "student.pt2", frames=1, force=True)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.glob("*pt2*")] == [("student.pt2", b"old")]
+
+
+def test_a_file_that_is_there_is_replaced_only_by_force(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "student.pt2"
+    path.write_bytes(b"old")
+    with pytest.raises(SettingsError, match=r"student\.pt2 exists; .* --force"):
+        export(run, format="torch", out=path, frames=1)
+    assert path.read_bytes() == b"old"
+    assert export(run, format="torch", out=path, frames=1, force=True).size_bytes > 3
+
+
+@pytest.mark.parametrize("place", ["folder", "file/below", "nowhere"])
+def test_an_out_that_cannot_be_a_file_is_refused_before_anything_is_done(tmp_path: Path, place: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    with pytest.raises(SettingsError, match="--out"):
+        export(tmp_path / "no run", out=tmp_path / place)
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+def test_a_file_holds_no_path_of_this_machine_and_no_name_where_it_is_to_be_anonymous(
+    run: Path, tmp_path: Path, format: str
+) -> None:
+    private = tmp_path / "anna-2031" / "run"
+    shutil.copytree(run, private)
+    path = export(private, format=format, out=tmp_path / "student", frames=1, anonymous=True).path
+    content = path.read_bytes()
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as book:
+            content = b"".join(book.read(name) for name in book.namelist())
+    home = str(Path(difom_train.__file__).parents[1])
+    for private_words in (home, str(tmp_path), "anna", "site-packages", 'File "', str(Path(sys.prefix))):
+        assert private_words.encode() not in content, private_words
+    named = export(private, format=format, out=tmp_path / "named", frames=1)
+    assert named.metadata["provenance"]["run"] == "run"
+
+
+def test_torchscript_is_refused_with_the_reason(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"deprecated it for torch\.export; choose --format torch"):
+        export(run, format="torchscript", out=tmp_path / "student.pt")
 
 
 @pytest.mark.parametrize(
