@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
 from difom_cache.errors import DifomError
+from difom_cache.heap import keep_freed_memory
 
 if TYPE_CHECKING:  # at run time loaded late: --help of all commands needs no options
     from difom_cache.options import Config, Option
@@ -28,6 +29,7 @@ def run_app(app: typer.Typer, *, interrupted: str) -> None:
         interrupted: the sentence printed after Ctrl-C; it says how to go on.
     """
     warnings.showwarning = _print_warning
+    keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):  # a file's name need not be UTF-8, and is shown all the same
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
