@@ -1,8 +1,9 @@
 """A model hub on loopback that answers as huggingface.co does, and fails as it is told.
 
-It serves `ROOT/OWNER/NAME/...` under `/api/models/...` and `/OWNER/NAME/resolve/REVISION/FILE`; weights are "LFS files":
-the answer is a redirect to another host name, with digest and size in its headers. A repository's commit is a digest
-of its files. Faults, by repository or "*", are keys of a dict that may change while the hub runs:
+It serves `ROOT/OWNER/NAME/...` under `/api/models/...` and `/OWNER/NAME/resolve/REVISION/FILE`. Settings are answered by a
+redirect on the same host; weights are "LFS files", a redirect to another host, with digest and size in its headers. A
+repository's commit is a digest of its files. Faults, by repository or "*", are keys of a dict that may change while the
+hub runs:
 
     status: N          answer every request so            gated: True      files want a token
     api_status: N      answer the API's requests so       missing: True    as for a name that nobody has
@@ -34,6 +35,7 @@ class FakeHub:
         self.root = root
         self.faults: dict[str, dict[str, Any]] = {}
         self.log: list[str] = []
+        self.tokens: list[tuple[str, str]] = []  # of requests that brought one: path, token
         self.stopping = threading.Event()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"hub": self}))
         self.server.daemon_threads = True
@@ -96,14 +98,20 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
+        if "Authorization" in self.headers:
+            self.hub.tokens.append((path, self.headers["Authorization"].removeprefix("Bearer ")))
         api = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/(.+))?", path)
         file = re.fullmatch(r"/(cdn/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        kept = re.fullmatch(r"/api/resolve-cache/models/([^/]+/[^/]+)/([^/]+)/(.+)", path)
         if api is not None:
             if not self.refuse(api[1], is_file=False):
                 self.give_info(api[1], api[3] or "main", tree=api[2] == "tree")
         elif file is not None:
             if not self.refuse(file[2], is_file=True):
                 self.give_file(file[2], file[3], file[4], cdn=bool(file[1]))
+        elif kept is not None:
+            data = self.hub.files(kept[1])[kept[3]]
+            self.give(200, data, {"ETag": f'"{git_id(data)}"', "X-Repo-Commit": kept[2]})
         else:
             self.give(404, b"")
 
@@ -150,7 +158,8 @@ class Handler(BaseHTTPRequestHandler):
         if data is None or commit != self.hub.commit(repository):
             return self.give(404, b"{}", {"X-Error-Code": "EntryNotFound"})
         if not name.endswith(LFS):
-            return self.give(200, data, {"ETag": f'"{git_id(data)}"', "X-Repo-Commit": commit})
+            place = f"/api/resolve-cache/models/{repository}/{commit}/{name}?etag=%22{git_id(data)}%22"
+            return self.give(307, b"", {"Location": place, "X-Repo-Commit": commit})
         if not cdn:
             linked = {"X-Linked-Size": str(len(data)), "X-Linked-ETag": f'"{hashlib.sha256(data).hexdigest()}"'}
             place = f"http://localhost:{self.hub.port}/cdn/{repository}/resolve/{commit}/{name}"

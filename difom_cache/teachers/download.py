@@ -309,9 +309,8 @@ def _complete(remote: Remote, response: Response) -> Remote:
     headers = (response.history or [response])[0].headers
     etag = (headers.get("X-Linked-ETag") or headers.get("ETag") or "").removeprefix("W/").strip('"')
     size = headers.get("X-Linked-Size")
-    return replace(
-        remote,
-        size=remote.size if remote.size is not None else int(size) if size else None,
-        sha256=remote.sha256 or (etag if re.fullmatch("[0-9a-f]{64}", etag) else None),
-        git_id=remote.git_id or (etag if re.fullmatch("[0-9a-f]{40}", etag) else None),
-    )
+    sha256 = remote.sha256 or (etag if re.fullmatch("[0-9a-f]{64}", etag) else None)
+    plain = not sha256 and not response.history  # of what is redirected, the tag may be that of a pointer
+    git_id = etag if plain and re.fullmatch("[0-9a-f]{40}", etag) else None
+    size_held = remote.size if remote.size is not None else int(size) if size else None
+    return replace(remote, size=size_held, sha256=sha256, git_id=remote.git_id or git_id)

@@ -142,6 +142,15 @@ def test_a_gated_model_asks_for_a_token(hub):
     assert not body_calls(hub)
 
 
+def test_a_token_goes_to_the_hub_and_to_no_other_host(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    find()
+    sent = [path for path, token in hub.tokens if token == "hf_secret"]
+    assert any(path.endswith("/model-00001-of-00002.safetensors") for path in sent)
+    assert any(path.startswith("/api/models/") for path in sent)
+    assert len(body_calls(hub)) == 2 and not any(path.startswith("/cdn/") for path in sent)
+
+
 def test_a_name_that_nobody_has_is_said(hub):
     hub.faults[NAME] = {"missing": True}
     refused(f"the hub has no model {NAME}, or it wants a token")
