@@ -7,6 +7,7 @@ import typer
 
 import difom_cache.cli
 import difom_train.cli
+from difom_cache.options import find_config, format_options
 
 MARK = re.compile(r"^<!-- options of (difom-cache|difom-train) -->$", re.M)
 SPEC = re.compile(r"(?<!`)\S+\[\S+\](?!`)")  # NAME[:VARIANT], which Markdown would take for a link
@@ -25,6 +26,11 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 def describe(command: Any, name: str) -> str:
     """Return a section of Markdown for a click command and, below it, one for each of its subcommands."""
     commands = getattr(command, "commands", {})
+    config = getattr(command, "config", None)
+    if config is not None:
+        options = format_options(find_config(config)).replace("### ", "### Section ")
+        parts = [f"## {name}", "", (command.help or "").strip(), "", SPEC.sub(r"`\g<0>`", options), ""]
+        return "\n".join([*parts, *(describe(each, f"{name} {word}") for word, each in commands.items())])
     parameters = [each for each in command.params if each.name != "help" and not getattr(each, "hidden", False)]
     parts = []
     if parameters or not commands:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Unpack, overload
+from typing import Any, Unpack
 
 import torch
 from lightning_fabric import Fabric
@@ -25,11 +25,7 @@ CALIBRATION_PICTURES = 256
 _SAME_ON_RESUME = ("manifest_digests", "cache_digests", "pictures_per_step", "steps_per_epoch")
 
 
-@overload
-def train(config: TrainConfig, /) -> list[Path]: ...
-@overload
-def train(student: str = ..., /, **options: Unpack[TrainKeywords]) -> list[Path]: ...
-def train(config: TrainConfig | str | None = None, /, **options: Any) -> list[Path]:
+def train(config: TrainConfig | str | None = None, /, **options: Unpack[TrainKeywords]) -> list[Path]:
     """Train a student from a cache; return the run folder of each seed.
 
     `train("unet", cache="./feats", recipe="difom", epochs=30)` is short for `train(compose_keywords(...))`: the keywords are
@@ -47,7 +43,7 @@ def train(config: TrainConfig | str | None = None, /, **options: Any) -> list[Pa
             raise SettingsError(f"give a config or keywords, not both: {', '.join(options)}")
         composed = compose(config) if isinstance(config, TrainOptions) else config
     else:
-        composed = compose_keywords(**options if config is None else options | {"student": config})
+        composed = compose_keywords(**options) if config is None else compose_keywords(**options | {"student": config})
     out = composed.run.out or name_folder(composed, composed.distill.kind)
     seeds = composed.run.seeds or (composed.seed,)
     runs = []
