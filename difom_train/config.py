@@ -130,7 +130,7 @@ class OptimizerConfig(Config):
     "Largest gradient norm; 0 = not clipped."
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     "Decay a step of the averaged weights that are validated and kept; 0 = no average."
-    patience_epochs: Count = 0
+    patience_epochs: Annotated[Count, Opt("patience")] = 0
     "Stop after so many epochs without a better validation Dice; 0 = never."
 
 

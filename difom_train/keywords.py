@@ -76,7 +76,7 @@ class TrainKeywords(TypedDict, total=False):
     "Largest gradient norm; 0 = not clipped. (at least 0) [default: 1.0]"
     ema_decay: float | None
     "Decay a step of the averaged weights that are validated and kept; 0 = no average. (in [0, 1)) [default: 0.0]"
-    patience_epochs: int | None
+    patience: int | None
     "Stop after so many epochs without a better validation Dice; 0 = never. (at least 0) [default: 0]"
     device: str | None
     "auto, cpu, cuda or cuda:N. [default: auto]"

@@ -253,7 +253,7 @@ def test_same_seed_gives_the_same_student(train):
 
 
 def test_early_stopping_ends_the_run(train):
-    folder = train(recipe="baseline", epochs=8, changes=["optimizer.patience_epochs=1", "optimizer.lr=1e-9"])
+    folder = train(recipe="baseline", epochs=8, patience=1, lr=1e-9)
     assert read_run(folder)["epochs_done"] < 8
 
 
