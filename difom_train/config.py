@@ -83,8 +83,12 @@ class DataConfig(Config):
     "Visit every view in every epoch, in place of one view of each record."
     fresh_views: bool = False
     "Draw new views in every epoch from the source pictures (needs --data, and a recipe without distillation)."
-    labels_frac: Annotated[SomeShare, Opt("labels")] = 1.0
-    "Share of the train masks that is used; chosen by group and seed."
+    labels: SomeShare = 1.0
+    "Share of the masks of train and validation records together; the others are never read, in groups as a whole."
+    labels_seed: Count = 0
+    "Of the choice of these masks; smaller shares lie inside larger ones."
+    labels_frac: Annotated[SomeShare, Opt(hidden=True)] = 1.0
+    "As runs of earlier versions have it: share of the train masks alone, chosen by group and the run's seed."
     labelled_min_frac: SomeShare = 0.5
     "Least share of each batch that carries a mask; more where more of the records have one."
     scales: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0,)
@@ -228,6 +232,11 @@ class TrainConfig(Config):
         if self.data.fresh_views and self.distils:
             raise SettingsError(
                 "data.fresh_views draws views that no teacher has seen; use it with a recipe like baseline"
+            )
+        if self.data.labels < 1 and self.data.labels_frac < 1:
+            raise SettingsError(
+                f"data.labels is {self.data.labels} and data.labels_frac {self.data.labels_frac}: give data.labels alone, which "
+                "covers train and validation masks"
             )
         ends = [phase.until_frac for phase in self.phases]
         if not ends or ends != sorted(ends) or ends[-1] != 1:

@@ -45,7 +45,9 @@ class TrainKeywords(TypedDict, total=False):
     fresh_views: bool | None
     "Draw new views in every epoch from the source pictures (needs --data, and a recipe without distillation)."
     labels: float | None
-    "Share of the train masks that is used; chosen by group and seed. (in (0, 1]) [default: 1.0]"
+    "Share of the masks of train and validation records together; the others are never read, in groups as a whole. (in (0, 1]) [default: 1.0]"
+    labels_seed: int | None
+    "Of the choice of these masks; smaller shares lie inside larger ones. (at least 0) [default: 0]"
     labelled_min_frac: float | None
     "Least share of each batch that carries a mask; more where more of the records have one. (in (0, 1]) [default: 0.5]"
     scales: float | Sequence[float] | None

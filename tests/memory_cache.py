@@ -29,6 +29,7 @@ class MemoryCache:
     name: str = "memory"
     seed: int = 0
     weights: str = "a" * 64
+    seen: dict[str, frozenset[str] | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.path = Path(self.name)
@@ -42,7 +43,7 @@ class MemoryCache:
         labelled = np.ones(self.records, np.uint8)
         labelled[: self.unlabelled] = 0
         lines = [
-            {"id": f"{self.name}/{i:03d}", "group": f"seq{i // 2}", "labelled": labelled[i]}
+            {"id": f"{self.name}/{i:03d}", "group": f"seq{i // 2}", "labelled": labelled[i], "mask_sha256": f"{i:064d}"}
             for i in range(self.records)
         ]
         self.table = SimpleNamespace(
@@ -85,6 +86,9 @@ class MemoryCache:
 
     def stats(self, tap):
         return self._stats[tap]
+
+    def seen_masks(self, label):
+        return self.seen.get(label, frozenset())
 
     def content_digests(self):
         return {"cache": f"digest of {self.name} {self.seed}"}

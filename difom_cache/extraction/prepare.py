@@ -26,6 +26,7 @@ from difom_cache.store.layout import (
     teacher_folder,
 )
 from difom_cache.store.ledger import read_markers
+from difom_cache.store.seen_masks import write_seen_masks
 from difom_cache.store.source import write_source
 from difom_cache.store.writer import create_column
 from difom_cache.teachers.base import RANDOM, Teacher, TeacherSpec
@@ -123,6 +124,8 @@ def prepare_teacher(
     if not dry:
         identity = create_column(cache, column, identity)
         write_source(folder, describe_source(order, spec))
+        if spec.seen_masks is not None:
+            write_seen_masks(folder, spec.seen_masks)
     return ColumnWork(column, identity, order)
 
 

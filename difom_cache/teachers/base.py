@@ -138,6 +138,7 @@ class TeacherSpec:
         licence: of the weights.
         precision: "float32", or "bfloat16" for autocast.
         options: whatever else changes the numbers, such as {"compile": true}.
+        seen_masks: SHA-256 of the mask files that the weights were trained on, where somebody kept them.
     """
 
     label: str
@@ -155,6 +156,7 @@ class TeacherSpec:
     licence: str
     precision: Precision = "float32"
     options: dict[str, Any] = field(default_factory=dict)
+    seen_masks: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         check_precision(self.precision)

@@ -33,6 +33,7 @@ class NetworkFacts:
         licence: of the weights.
         weights: where they came from and their digest.
         options: whatever else changes the numbers.
+        seen_masks: SHA-256 of the mask files that the weights were trained on, where somebody kept them.
     """
 
     label: str
@@ -47,6 +48,7 @@ class NetworkFacts:
     licence: str
     weights: Weights
     options: Mapping[str, Any]
+    seen_masks: frozenset[str] | None = None
 
 
 class TapNetwork(nn.Module):
@@ -107,6 +109,7 @@ def assemble(order: TeacherOrder, facts: NetworkFacts, network: TapNetwork) -> N
         libraries={name: version(name) for name in ("torch", *facts.packages)},
         licence=facts.licence,
         precision=order.chosen_precision,
+        seen_masks=facts.seen_masks,
         options={**facts.options, **({"compile": True} if order.compile else {})},
     )
     if is_outline():

@@ -56,6 +56,8 @@ class OneCache(Protocol):
 
     def stats(self, tap: str) -> Any: ...
 
+    def seen_masks(self, label: str) -> frozenset[str] | None: ...
+
     def content_digests(self) -> dict[str, str]: ...
 
 
@@ -181,6 +183,16 @@ class JointCache:
             for label in labels
             if any(part.teachers[label].get("teacher", {}).get("weights") == "random" for part in self.parts)
         ]
+
+    def seen_masks(self, label: str) -> frozenset[str] | None:
+        """Return the digests of the masks that a teacher has learnt from, in any of the caches; None where nobody knows."""
+        seen = [part.seen_masks(label) for part in self.parts if label in part.teachers]
+        known = [masks for masks in seen if masks is not None]
+        return None if len(known) < len(seen) else frozenset[str]().union(*known)
+
+    def mask_digests(self, rows: ArrayLike) -> frozenset[str]:
+        """Return the digests of the mask files of rows, each of which has one."""
+        return frozenset(str(line["mask_sha256"]) for line in self.records_of(rows))
 
     def _locate(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         part = np.searchsorted(self._starts, rows, side="right") - 1

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.errors import CacheIncompleteError
+from difom_cache import SPLITS, draw_budget
+from difom_cache.errors import CacheIncompleteError, SettingsError
 from difom_train.config import DataConfig
 from difom_train.data.caches import JointCache
 from difom_train.data.epochs import (
@@ -24,7 +25,7 @@ from difom_train.data.stage import PICTURES
 
 @dataclass(frozen=True)
 class Selection:
-    """The rows of a run: what may train, what validates, and whose masks may be seen."""
+    """The rows of a run: what may train, what validates, and whose masks may be seen in training."""
 
     train: NDArray[np.int64]
     val: NDArray[np.int64]
@@ -49,18 +50,39 @@ def select_rows(cache: JointCache, options: DataConfig, *, seed: int, usable: ND
     if options.views:
         train = train[cache.view[train] < options.views]
     val = cache.rows_of("val")
-    val = val[usable[val] & (cache.view[val] == 0) & cache.labelled[val]]
+    budget = choose_masks(cache, options, seed=seed)
+    val = val[usable[val] & (cache.view[val] == 0) & budget[val]]
     names = ", ".join(str(part.path) for part in cache.parts)
     if not len(train):
         raise CacheIncompleteError(f"{names} holds no finished train view; extract the split 'train'")
-    key, first = np.unique(cache.record_key[train], return_index=True)
-    records = train[first]  # one row of each record
-    if not cache.labelled[records].any():
+    if not cache.labelled[train].any():
         raise CacheIncompleteError(f"{names} holds no train mask; extract records with masks")
-    kept = choose_labelled(cache.groups(records), cache.labelled[records], frac=options.labels_frac, seed=seed)
     supervised = np.zeros(len(cache), bool)
-    supervised[train] = np.isin(cache.record_key[train], key[kept])
+    supervised[train] = budget[train]
+    if not supervised.any():
+        raise SettingsError(
+            f"data.labels = {options.labels} with labels seed {options.labels_seed} holds no mask of a train record; use a "
+            "larger share, or another --labels-seed"
+        )
     return Selection(train, val, supervised)
+
+
+def choose_masks(cache: JointCache, options: DataConfig, *, seed: int) -> NDArray[np.bool_]:
+    """Return, for every row of the cache, whether the run may read its mask.
+
+    `data.labels` covers train and validation records, also those whose views are not finished, so that a probe of the same
+    cache draws the same masks. `data.labels_frac`, of earlier versions, covers train records alone.
+    """
+    drawn = np.concatenate([cache.rows_of("train"), *([] if options.labels_frac < 1 else [cache.rows_of("val")])])
+    key, first = np.unique(cache.record_key[drawn], return_index=True)
+    records = drawn[first]  # one row of each record
+    groups, labelled = cache.groups(records), cache.labelled[records]
+    if options.labels_frac < 1:
+        kept = choose_labelled(groups, labelled, frac=options.labels_frac, seed=seed)
+        validating = cache.labelled & (cache.split == SPLITS.index("val"))
+        return np.isin(cache.record_key, key[kept]) | validating
+    kept = draw_budget(groups, labelled, share=options.labels, labels_seed=options.labels_seed)
+    return np.isin(cache.record_key, key[kept])
 
 
 class Feed:

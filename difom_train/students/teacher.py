@@ -19,6 +19,7 @@ from difom_cache.errors import TeacherError
 from difom_train.students.base import BOTTLENECK, Student, check_sides
 from difom_train.students.catalogue import build_student
 from difom_train.students.saved import load_student
+from difom_train.students.seen_masks import Seen, read_run_masks
 from difom_train.students.smp import PREFIX
 from difom_train.students.weights import load_file_into
 
@@ -75,9 +76,15 @@ def build(order: TeacherOrder) -> Teacher:
         licence=str(student.meta.get("licence", "as the data and weights that the run was trained from")),
         weights=Weights("random" if order.weights == "random" else str(run), digest_tensors(student.state_dict())),
         options={},
+        seen_masks=_read_masks(run, order.weights),
     )
     teacher: Teacher = assemble(order, facts, StudentTaps(student))
     return teacher
+
+
+def _read_masks(run: Path, weights: str) -> Seen:
+    """Return what the weights in use have learnt from: the run's masks, none, or nobody knows."""
+    return read_run_masks(run) if weights == "hub" else frozenset() if weights == "random" else None
 
 
 def _load(run: Path, weights: str) -> Student:

@@ -24,6 +24,7 @@ from difom_train.students.base import check_sides
 from difom_train.students.catalogue import build_student, resolve_weights
 from difom_train.training.fabric import count_processes
 from difom_train.training.losses import Learner
+from difom_train.training.masks import describe_masks
 from difom_train.training.run_folder import describe_hardware, describe_versions
 
 _STUDENT, _HEADS = 31, 32  # what a mix is for
@@ -115,6 +116,7 @@ def open_feed(
 def describe_run(config: TrainConfig, fabric: Fabric, learner: Learner, feed: Feed) -> dict[str, Any]:
     """Return the facts that run.json holds from the start."""
     distiller, parts = learner.distiller, feed.cache.parts
+    masks, _ = describe_masks(config, feed.cache, feed.selection, distiller)
     used = {"pictures", *(f"teachers/{tap.partition('/')[0]}" for tap in distiller.taps)}
     digests = [part.content_digests() for part in parts]
     return {
@@ -131,6 +133,7 @@ def describe_run(config: TrainConfig, fabric: Fabric, learner: Learner, feed: Fe
             "labelled_records": len(feed.labelled),
             "unlabelled_records": len(feed.unlabelled),
         },
+        "masks": masks,
         "steps_per_epoch": feed.steps,
         "pictures_per_step": feed.shape.step,
         "stage": feed.loader.stage.line,

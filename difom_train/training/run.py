@@ -15,9 +15,11 @@ from difom_cache.errors import DeviceError, DifomError, RunError, SettingsError
 from difom_train.config import DataConfig, TrainConfig, TrainOptions, compose, compose_keywords, name_folder
 from difom_train.data.caches import JointCache
 from difom_train.keywords import TrainKeywords
+from difom_train.students.seen_masks import write_run_masks
 from difom_train.training.build import build_learner, choose_rows, describe_run, open_feed
 from difom_train.training.checkpoint import CHECKPOINT, Progress, read_checkpoint
 from difom_train.training.fabric import open_fabric
+from difom_train.training.masks import describe_masks
 from difom_train.training.run_folder import cut_log, open_folder, read_run, refuse_differences, write_run
 from difom_train.training.trainer import Trainer
 
@@ -102,6 +104,9 @@ def _start(trainer: Trainer, facts: dict[str, Any], *, going_on: bool) -> None:
             distiller.calibrate(batch.tensors for batch in batches)
     if trainer.fabric.is_global_zero:
         write_run(folder, facts)
+        write_run_masks(
+            folder, describe_masks(trainer.config, trainer.feed.cache, trainer.feed.selection, distiller)[1]
+        )
         for line in _describe_start(folder, facts, trainer.progress):
             print(line, file=sys.stderr, flush=True)
 
@@ -116,11 +121,17 @@ def _describe_start(folder: Path, facts: dict[str, Any], progress: Progress) -> 
     ]
     if progress.epochs_done:
         lines.append(f"resuming after epoch {progress.epochs_done}")
+    if facts["masks"]["mark"]:
+        lines.append(f"NOTE: {facts['masks']['mark']} ({', '.join(_leaking(facts['masks']['taught_by']))})")
     if facts["random_teachers"]:
         lines.append(format_random_warning(facts["random_teachers"]))
     if not rows["val_records"]:
         lines.append("WARNING: no validation records, so the last epoch is kept rather than the best")
     return lines
+
+
+def _leaking(sources: dict[str, dict[str, int | None]]) -> list[str]:
+    return [name for name, source in sources.items() if source["outside"] != 0]
 
 
 def _close(trainer: Trainer, facts: dict[str, Any]) -> None:

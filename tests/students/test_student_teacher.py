@@ -1,10 +1,12 @@
 import pytest
 import torch
+from painted_folder import paint_folder
 
-from difom_cache import TeacherOrder, build_teacher
+from difom_cache import TeacherOrder, build_teacher, extract, open_cache
 from difom_cache.errors import RunError, SettingsError, TeacherError
 from difom_train.students.catalogue import build_student
 from difom_train.students.saved import load_student, save_student
+from difom_train.students.seen_masks import write_run_masks
 from difom_train.students.teacher import build
 
 
@@ -62,6 +64,19 @@ def test_random_weights_make_another_teacher_of_the_same_shape(run):
 
 def test_the_identity_holds_no_path(run):
     assert str(run.parent) not in str(build(TeacherOrder(variant=str(run))).spec.identity())
+
+
+def test_its_column_says_which_masks_the_run_has_learnt_from(run, tmp_path):
+    data = paint_folder(tmp_path / "data", frames=3)
+    settings = {"data": data, "views": 1, "input_size": 64, "quiet": True}
+    write_run_masks(run, frozenset(["a" * 64, "b" * 64]))
+    extract(teacher=f"student:{run}", cache=tmp_path / "feats", **settings)
+    assert open_cache(tmp_path / "feats").seen_masks("student-wide") == {"a" * 64, "b" * 64}
+    write_run_masks(run, None)
+    extract(teacher=f"student:{run}", cache=tmp_path / "unknown", **settings)
+    assert open_cache(tmp_path / "unknown").seen_masks("student-wide") is None
+    extract(teacher=f"student:{run}", cache=tmp_path / "random", weights="random", **settings)
+    assert open_cache(tmp_path / "random").seen_masks("student-wide") == frozenset()
 
 
 def test_what_cannot_teach_is_refused(run, tmp_path):
