@@ -1,7 +1,7 @@
 """A process that forks extractions after its imports, so that a kill meets work and not the loading of libraries.
 
 It runs no network itself and keeps torch to one thread, so that its children may be forked safely. As a script it reads
-one question a line, {"task": "kill" or "together", ...}, and answers each with one line of JSON.
+one question a line, {"task": "kill", "together" or "at_once", ...}, and answers each with one line of JSON.
 """
 
 import json
@@ -11,13 +11,14 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from difom_cache.extraction import blocks
+from difom_cache.extraction import blocks, prepare
 from difom_cache.extraction.run import extract
 from difom_cache.extraction.teachers import TeacherOrderLine, load_teacher
 from difom_cache.store.reader import open_cache
@@ -46,9 +47,12 @@ def fork(work: Callable[[], None]) -> int:
         return child
     try:
         work()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
     finally:
         sys.stdout.flush()
-        os._exit(1 if sys.exc_info()[0] else 0)
+    os._exit(0)
 
 
 def start(cache: Path, settings: Settings, log: Path) -> int:
@@ -63,6 +67,53 @@ def start(cache: Path, settings: Settings, log: Path) -> int:
         )
 
     return fork(work)
+
+
+def at_once(root: Path, settings: Settings, found: list[dict[str, int]], parts: bool) -> dict[str, Any]:
+    """Run extractions into one empty cache at once, each of which finds out another batch and thread count.
+
+    None goes on from probing before all have come there, so that none has seen another's identity.
+
+    Returns:
+        How those that failed ended, the digests, those of one run that found what all agreed on, and what is left over.
+    """
+    meeting = root / "meeting"
+    meeting.mkdir()
+
+    def start_one(number: int) -> int:
+        part = {"part": f"{number + 1}/{len(found)}"} if parts else {}
+
+        def wait_for_all() -> None:
+            (meeting / str(number)).touch()
+            until_s = time.monotonic() + 60
+            while len(list(meeting.iterdir())) < len(found) and time.monotonic() < until_s:
+                time.sleep(0.001)
+
+        return fork(lambda: find_and_extract(root / "at-once", settings | part, found[number], wait_for_all))
+
+    children = [start_one(number) for number in range(len(found))]
+    failed = [ended for child in children if (ended := os.waitpid(child, 0)[1])]
+    opened = open_cache(root / "at-once")
+    [identity] = opened.teachers.values()
+    agreed = {name: identity[name] for name in ("batch", "threads")}
+    os.waitpid(fork(lambda: find_and_extract(root / "alone", settings, agreed, lambda: None)), 0)
+    return {
+        "failed": failed,
+        "agreed": agreed,
+        "digests": opened.content_digests(),
+        "alone": open_cache(root / "alone").content_digests(),
+        "left": leftovers(root / "at-once"),
+    }
+
+
+def find_and_extract(cache: Path, settings: Settings, found: dict[str, int], before: Callable[[], None]) -> None:
+    def probe(teacher: Any, device: str) -> int:
+        before()
+        return found["batch"]
+
+    prepare.probe_batch = probe
+    torch.set_num_threads(found["threads"])
+    extract(cache=cache, weights="random", quiet=True, **settings)
 
 
 def note_blocks(kind: Any, log: Path) -> None:
@@ -189,7 +240,7 @@ def main() -> None:
         root = Path(ask.pop("root"))
         for settings in ask.get("several", [ask.get("settings")]):
             load(settings)
-        task = {"kill": kill, "together": together}[ask.pop("task")]
+        task = {"kill": kill, "together": together, "at_once": at_once}[ask.pop("task")]
         print(json.dumps(task(root, **ask)), flush=True)
 
 

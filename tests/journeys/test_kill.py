@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -325,6 +326,24 @@ def test_a_disk_that_fills_up_while_extracting_ends_in_one_line_and_goes_on_afte
     assert report.complete
     assert all(report.computed_blocks[folder] + count == half.column(folder).blocks for folder, count in marked.items())
     assert open_cache(tmp_path / "feats").content_digests() == open_cache(tmp_path / "roomy").content_digests()
+
+
+@pytest.mark.parametrize("parts", [False, True])
+@pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.slow)])
+def test_jobs_that_start_at_once_agree_on_what_each_found_out_for_itself(
+    nursery: Nursery, data: Path, tmp_path: Path, parts: bool, rounds: int
+) -> None:
+    chance = random.Random(parts)
+    for number in range(rounds):
+        root = tmp_path / str(number)
+        root.mkdir()
+        found = [{"batch": 2**size, "threads": chance.choice([1, 2])} for size in chance.sample(range(5), 5)]
+        settings = {"data": str(data), "teacher": "dinov2:tiny@56", "input_size": 64, "views": 4}
+        answer = nursery(task="at_once", root=str(root), settings=settings, found=found, parts=parts)
+        told = f"round {number}: {answer}"
+        assert not answer["failed"] and not answer["left"], told
+        assert answer["agreed"]["batch"] in [each["batch"] for each in found], told
+        assert answer["digests"] == answer["alone"], told
 
 
 @pytest.fixture
