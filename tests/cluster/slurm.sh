@@ -47,13 +47,15 @@ AccountingStorageType=accounting_storage/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
+GresTypes=gpu
 SchedulerParameters=sched_interval=1,batch_sched_delay=0
 KillWait=2
 OverTimeLimit=0
 ReturnToService=2
-NodeName=$host NodeAddr=127.0.0.1 CPUs=$cpus RealMemory=8000 State=UNKNOWN
+NodeName=$host NodeAddr=127.0.0.1 CPUs=$cpus RealMemory=64000 Gres=gpu:2 State=UNKNOWN
 PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP
 CONF
+  echo "NodeName=$host Name=gpu Count=2" > "$dir/gres.conf"  # as many as are asked for, whatever lies in the machine
 }
 
 start() {

@@ -1,6 +1,7 @@
 """A real Slurm on this machine fills a cache: as an engine, as a plain array, and over jobs that are cut off."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from painted_folder import paint_folder
+from stand_ins import save_weights
 
 from difom_cache import extract, open_cache
 
@@ -30,9 +32,9 @@ LONG_VIEWS = 400  # more than a minute's work, where Slurm's shortest time limit
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment in which commands reach a Slurm of four CPUs."""
+    """The environment in which commands reach a Slurm of sixteen CPUs and two GPUs, or so it is told."""
     folder = tmp_path_factory.mktemp("slurm")
-    subprocess.run([SCRIPT, "start", folder, "4"], check=True)
+    subprocess.run([SCRIPT, "start", folder, "16"], check=True)
     yield os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
     subprocess.run([SCRIPT, "stop", folder], check=True)
 
@@ -102,3 +104,28 @@ def test_job_that_its_time_limit_cut_off_goes_on_when_it_is_submitted_again(
     assert open_cache(tmp_path / "feats").content_digests() == expected
     subprocess.run([COMMAND, "finish", tmp_path / "feats"], check=True)
     assert not list((tmp_path / "feats").rglob(".tmp-*"))
+
+
+def test_the_script_of_the_page_on_clusters_runs_as_it_is_written(slurm: dict[str, str], tmp_path: Path) -> None:
+    """Only /shared is another folder, and the teachers' names mean small networks."""
+    page = (Path(__file__).parents[2] / "docs/cluster.md").read_text()
+    script = next(block for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) if "#SBATCH --array" in block)
+    shared = tmp_path / "shared"
+    paint_folder(shared / "polyps", frames=20)
+    save_weights(shared / "weights")
+    called = tmp_path / "bin/difom-cache"
+    called.parent.mkdir()
+    called.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).parents[1] / "stand_ins.py"} "$@"\n')
+    called.chmod(0o755)
+    job = tmp_path / "job.sh"
+    job.write_text(script.replace("/shared/", f"{shared}/"))
+    alone = slurm | {"PATH": f"{called.parent}:{slurm['PATH']}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        ["sbatch", "--wait", "--chdir", str(tmp_path), str(job)], env=alone, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr + "\n".join(log.read_text() for log in tmp_path.glob("*.log"))
+    finished = subprocess.run([COMMAND, "finish", shared / "feats"], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    cache = open_cache(shared / "feats")
+    assert list(cache.teachers) == ["dinov2", "sam"] and cache.random_teachers == []
+    assert len(list(tmp_path.glob("difom-extract-*.log"))) == 16

@@ -1,18 +1,15 @@
 """Several teachers in one cache: two sizes of one, a file, a run, random weights; each in its place, and told apart."""
 
 import json
-from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 from painted_folder import paint_folder
 from small_networks import save_onnx
-from transformers import Dinov2Model
+from stand_ins import register, save_weights
 
 from difom_cache import copy, extract, info, open_cache, verify
 from difom_cache.errors import WeightsError
-from difom_cache.teachers import dinov2, sam
 from difom_train import compare, evaluate, train
 from difom_train.students.catalogue import build_student
 from difom_train.students.saved import save_student
@@ -31,21 +28,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder as `weights fetch --to` makes it, of small stand-ins that bear the names of the published sizes."""
-    for name, width in (("vit_b", 16), ("vit_h", 24)):
-        variant = sam.Variant(width, 4, 2, (0, 1, 2, 3), "a/repository", input_px=64, neck_channels=16)
-        monkeypatch.setitem(sam.VARIANTS, name, variant)
-        encoder = sam.plain_encoder(variant)
-        sam.fill_random(encoder, f"stand-in {name}")
-        (tmp_path / f"weights/sam-{name}").mkdir(parents=True)
-        torch.save(encoder.state_dict(), tmp_path / f"weights/sam-{name}/sam_{name}.pth")
-    small = partial(dinov2._config, 32, 4, 2, image_px=56)
-    monkeypatch.setitem(dinov2.FAMILY.family.configs, "base", small)  # type: ignore[index]
-    monkeypatch.setitem(dinov2.FAMILY.input_px, "base", 56)  # type: ignore[index]
-    model = Dinov2Model(small())
-    sam.fill_random(model, "stand-in dinov2")
-    model.save_pretrained(tmp_path / "weights/dinov2-base")
-    return tmp_path / "weights"
+    """A folder as `weights fetch --to` makes it, of small networks that bear the names of published sizes."""
+    register(monkeypatch.setitem)
+    return save_weights(tmp_path / "weights")
 
 
 def test_a_cache_of_two_sizes_teaches_with_the_ones_that_are_named(fetched: Path, data: Path, tmp_path: Path) -> None:
