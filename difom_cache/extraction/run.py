@@ -287,8 +287,11 @@ def find_missing(cache: Path, work: ColumnWork, part: str | None, *, repair: boo
     """
     column = work.column
     first, step = parse_part(part)
+    there = list_markers(
+        cache, column
+    )  # before they are read: one that another writer adds meanwhile is not unreadable
     markers = read_markers(cache, column, skip_unreadable=True)
-    unreadable = list_markers(cache, column).keys() - markers.keys()
+    unreadable = there.keys() - markers.keys()
     listed = set(read_damaged(cache).get(column.folder, []))
     bad = unreadable | set(find_short_blocks(cache, column, markers)) | listed
     own = {block for block in bad if block % step == first}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from painted_folder import paint_folder
 from PIL import Image
-from small_cache import SmallCache, teacher_identity, write_small_cache
+from small_cache import SmallCache, teacher_identity, write_small_block, write_small_cache
 
 from difom_cache.data.manifest import load_records, write_manifest
 from difom_cache.errors import (
@@ -247,6 +247,22 @@ def test_short_listed_and_unreadable_blocks_are_withdrawn_and_missing(small: Sma
     assert list((small.path / "teachers/one/ticks").iterdir()) == []
     assert list((small.path / "teachers/one/block1@2/code").glob("c.*")) == []
     assert read_damaged(small.path) == {"pictures": [0]}
+
+
+def test_a_block_that_another_writer_marks_meanwhile_is_left_alone(
+    small: SmallCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    column = small.columns["teachers/one"]
+
+    def read_then_write(*given: Any, **options: Any) -> Any:
+        markers = read_markers(*given, **options)
+        write_small_block(small.path, column, 1, small.arrays, 12)
+        return markers
+
+    monkeypatch.setattr("difom_cache.extraction.run.read_markers", read_then_write)
+    find_missing(small.path, work_of(small), None, repair=True)
+    assert sorted(read_markers(small.path, column)) == list(range(column.blocks))
+    assert shard_path(small.path, column, column.arrays[0], 1).exists()
 
 
 def test_a_part_repairs_its_own_blocks_only(small: SmallCache) -> None:
