@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from difom_cache import area_pool
 
@@ -55,7 +56,7 @@ def cells_inside(valid: Tensor | None, like: Tensor) -> Tensor:
 
 
 def count_moments(comparisons: Sequence[Comparison]) -> dict[str, Tensor]:
-    """Return sums from which `summarise_moments` tells variances and the explained fraction; float64, additive."""
+    """Return sums from which `summarise_moments` tells variances, explained fraction and cosine; float64, additive."""
     sums: dict[str, Tensor] = {}
     for comparison in comparisons:
         student, target = comparison.student.detach().double(), comparison.target.detach().double()
@@ -68,6 +69,8 @@ def count_moments(comparisons: Sequence[Comparison]) -> dict[str, Tensor]:
             "student2": (student.square() * inside).sum(dim=(0, 2, 3)),
             "error": ((student - target).square() * inside).sum(),
         }
+        if student.shape[1] > 1:  # of one channel only the sign would count
+            parts["cosine"] = (cosine_similarity(student, target, dim=1, eps=1e-6).unsqueeze(1) * inside).sum()
         sums |= {f"{comparison.what}|{comparison.level}|{part}": value for part, value in parts.items()}
     return sums
 
@@ -78,10 +81,13 @@ def summarise_moments(sums: dict[str, Tensor]) -> dict[str, float]:
     `distill/target_var/<what>` and `distill/student_var/<level>` are mean channel variances over all cells;
     `distill/explained/<what>` is one minus squared error over target variance (1 is a perfect copy, 0 no better than
     the mean), and `distill/explained/<what>:<level>` the same for each level where several learn from one tap.
+    `distill/cosine/<what>` is the mean over cells of the cosine over channels, of all levels that learn from the tap: what
+    most losses here ask for, blind to the scale that a squared error sees first.
     """
     pairs = list(dict.fromkeys(tuple(key.split("|")[:2]) for key in sums))
     errors: dict[str, list[tuple[str, float, float]]] = {}
     student_vars: dict[str, list[float]] = {}
+    cosines: dict[str, list[float]] = {}
     logged: dict[str, float] = {}
     for what, level in pairs:
         part = {name: sums[f"{what}|{level}|{name}"] for name in ("cells", "target", "target2", "student", "student2")}
@@ -90,10 +96,13 @@ def summarise_moments(sums: dict[str, Tensor]) -> dict[str, float]:
         student_var = part["student2"] / cells - (part["student"] / cells).square()
         logged[f"distill/target_var/{what}"] = float(target_var.mean())
         student_vars.setdefault(level, []).append(float(student_var.mean()))
+        if f"{what}|{level}|cosine" in sums:
+            cosines.setdefault(what, []).append(float(sums[f"{what}|{level}|cosine"] / cells))
         error, total = float(sums[f"{what}|{level}|error"]), float(target_var.sum() * cells)
         errors.setdefault(what, []).append((level, error, total))
     for level, values in student_vars.items():
         logged[f"distill/student_var/{level}"] = sum(values) / len(values)
+    logged |= {f"distill/cosine/{what}": sum(values) / len(values) for what, values in cosines.items()}
     for what, parts in errors.items():
         logged[f"distill/explained/{what}"] = _explained(sum(p[1] for p in parts), sum(p[2] for p in parts))
         if len(parts) > 1:

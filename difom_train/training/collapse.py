@@ -7,7 +7,8 @@ from difom_train.training.checkpoint import Progress
 COLLAPSED_FRAC = 0.01  # of a variance's first value
 UNEXPLAINED_FRAC = 0.01  # of the target's variance
 VARIANCES = ("distill/target_var/", "distill/student_var/")
-EXPLAINED = "distill/explained/"
+EXPLAINED, COSINE = "distill/explained/", "distill/cosine/"
+ALIGNED_COSINE = 0.1  # targets are centred, so a map that says nothing of its target has a cosine of about 0
 LOGITS = "/logits@"
 _YOUNG_EPOCHS, _YOUNG_FRAC = 3, 0.1  # epochs, share of the run: before that an explained fraction of zero is just young
 
@@ -53,14 +54,24 @@ def find_unexplained(history: Sequence[Mapping[str, float]]) -> list[str]:
     """Return one line for each target of which the student has explained nothing in any epoch of `history`.
 
     A teacher's logits are left out: the student answers them with its own mask, which the labels shape as well, so a
-    squared error above the target's variance says that the two differ in confidence, not that nothing is learnt.
+    squared error above the target's variance says that the two differ in confidence, not that nothing is learnt. So is a
+    target whose direction the student has found: losses here ask for the cosine first, and the scale comes late.
     """
     keys = dict.fromkeys(key for epoch in history for key in epoch if key.startswith(EXPLAINED) and LOGITS not in key)
     return [
         f"{key} has stayed at zero (best {best:.3f}): the student learns nothing of this target"
         for key in keys
-        if (best := max(epoch[key] for epoch in history if key in epoch)) < UNEXPLAINED_FRAC
+        if (best := _best(history, key)) < UNEXPLAINED_FRAC and _best(history, _cosine_key(key)) < ALIGNED_COSINE
     ]
+
+
+def _best(history: Sequence[Mapping[str, float]], key: str) -> float:
+    return max((epoch[key] for epoch in history if key in epoch), default=-1.0)
+
+
+def _cosine_key(explained: str) -> str:
+    """Return the key of the cosine of the same tap; levels are not told apart."""
+    return COSINE + explained.removeprefix(EXPLAINED).partition(":")[0]
 
 
 def _figure_of(line: str) -> str:

@@ -21,6 +21,15 @@ def test_a_perfect_copy_explains_all_and_the_mean_explains_nothing():
     assert logged["distill/target_var/a"] == pytest.approx(target.var(dim=(0, 2, 3), correction=0).mean().item())
 
 
+def test_the_cosine_does_not_see_the_scale_and_one_channel_has_none():
+    target = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    inside = torch.ones(2, 1, 4, 4)
+    logged = summarise(Comparison("a", "x", 5 * target, target, inside), Comparison("a", "y", -target, target, inside))
+    assert logged["distill/cosine/a"] == pytest.approx(0)  # the mean of 1 and -1
+    assert summarise(Comparison("a", "x", 5 * target, target, inside))["distill/cosine/a"] == pytest.approx(1)
+    assert "distill/cosine/b" not in summarise(Comparison("b", "x", target[:, :1], target[:, :1], inside))
+
+
 def test_sums_over_batches_are_those_of_one_batch():
     student, target = torch.randn(2, 6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     inside = (torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(1)) > 0.3).float()

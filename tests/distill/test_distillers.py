@@ -107,7 +107,7 @@ class TestEveryKind:
         logged = distiller.summarise(distiller.measure(student.forward_train(pictures), targets, None))
         assert all(math.isfinite(value) for value in logged.values())
         words = {key.split("/")[1] for key in logged}
-        assert words == (set() if kind == "none" else {"target_var", "student_var", "explained"})
+        assert words == (set() if kind == "none" else {"target_var", "student_var", "cosine", "explained"})
         assert distiller.describe()[0].startswith("distillation: ")
 
     def test_multi_scale_input_meets_the_same_targets(self, kind, cache, batch, pictures):

@@ -53,6 +53,14 @@ def test_epoch_without_distillation_leaves_no_figures():
     assert detect_collapse(progress, {}, epochs=3) == [] and progress.alive == []
 
 
+def test_a_target_whose_direction_is_found_is_alive_though_its_scale_is_not():
+    history = [
+        {"distill/explained/a/x@16": -0.2, "distill/explained/a/x@16:decoder1": -0.3, "distill/cosine/a/x@16": 0.4}
+    ]
+    assert find_unexplained(history) == []
+    assert len(find_unexplained([history[0] | {"distill/cosine/a/x@16": 0.05}])) == 2
+
+
 def test_a_teachers_logits_are_not_called_unexplained():
     history = [{"distill/explained/onnx/logits@2": -2.0, "distill/explained/onnx/block@16": -0.1}] * 3
     assert [line.split()[0] for line in find_unexplained(history)] == ["distill/explained/onnx/block@16"]

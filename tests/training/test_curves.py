@@ -7,6 +7,7 @@ from PIL import Image
 
 from difom_cache.errors import RunError
 from difom_train import curves
+from difom_train.training.curves import LEARNT, LOSSES, draw_curves, list_panels
 
 
 def write_log(folder, values):
@@ -31,3 +32,23 @@ def test_folders_without_epochs_and_equal_names_are_refused(tmp_path):
         curves([run, tmp_path / "two"], tmp_path / "curves.png")
     with pytest.raises(RunError, match="have one name"):
         curves([run, run], tmp_path / "curves.png")
+
+
+def test_each_teacher_has_a_colour_and_each_of_its_taps_a_line_style():
+    taps = [f"{teacher}/{tap}" for teacher in ("sam", "dinov2") for tap in ("a@8", "b@16", "c@32")]
+    log = [{"epoch": 0, "loss": 1.0, "val_dice": None} | {f"distill/explained/{tap}": 0.1 for tap in taps}]
+    panels = list_panels(log)
+    assert list(panels) == [LOSSES, LEARNT["distill/explained/"]]  # no validation, no variances
+    curves = panels[LEARNT["distill/explained/"]]
+    assert [curve.label for curve in curves][:2] == ["sam, a at stride 8", "sam, b at stride 16"]
+    assert len({curve.colour for curve in curves[:3]}) == 1 and curves[0].colour != curves[3].colour
+    assert len({str(curve.style) for curve in curves[:3]}) == 3
+
+
+def test_the_same_curves_go_into_a_png_and_an_svg(tmp_path):
+    log = [{"epoch": n, "loss": 1.0 / (n + 1), "distill/explained/sam/neck@16": -5.0 + n} for n in range(3)]
+    for name in ("curves.png", "curves.svg"):
+        draw_curves({"run": log}, tmp_path / name)
+    assert "sam, neck at stride 16" in (tmp_path / "curves.svg").read_text()
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > 800
