@@ -107,9 +107,9 @@ class SamTaps(TapNetwork):
 def _key_projection(qkv: nn.Linear) -> nn.Linear:
     """Return the part of a block's projection that makes keys: the middle third of its rows."""
     width = qkv.in_features
-    keys = nn.utils.skip_init(nn.Linear, width, width)
-    keys.weight.data.copy_(qkv.weight[width : 2 * width])
-    keys.bias.data.copy_(qkv.bias[width : 2 * width])
+    keys = nn.utils.skip_init(nn.Linear, width, width, device=qkv.weight.device)
+    keys.weight = nn.Parameter(qkv.weight[width : 2 * width].detach().clone())
+    keys.bias = nn.Parameter(qkv.bias[width : 2 * width].detach().clone())
     return keys
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Sam2HieraDetConfig, Sam2VisionConfig, Sam2VisionModel
 
-from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherOrder, choose_variant
+from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherOrder, choose_variant, label_variant
 from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
 from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_input_px
 from difom_cache.teachers.transformers_weights import Family, count_parameters, load_part
@@ -140,7 +140,7 @@ def build(order: TeacherOrder) -> NetworkTeacher:
     check_input_px(input_px, MULTIPLE_PX, f"{FAMILY.name}:{variant}")
     model, config, weights = load_part(FAMILY, variant, order.weights)
     facts = NetworkFacts(
-        label=FAMILY.name,
+        label=label_variant(FAMILY.name, variant, DEFAULT_VARIANT),
         name=FAMILY.name,
         variant=variant,
         input_px=input_px,

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import Sam3VisionConfig, Sam3VisionModel, Sam3ViTConfig
 
-from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherOrder, choose_variant
+from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherOrder, choose_variant, label_variant
 from difom_cache.teachers.block_taps import block_number, block_taps
 from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
 from difom_cache.teachers.preprocess import HALF_MEAN, HALF_STD, check_input_px
@@ -120,7 +120,7 @@ def build(order: TeacherOrder) -> NetworkTeacher:
     check_input_px(input_px, PATCH_PX, f"{FAMILY.name}:{variant}")
     model, config, weights = load_part(FAMILY, variant, order.weights)
     facts = NetworkFacts(
-        label=FAMILY.name,
+        label=label_variant(FAMILY.name, variant, DEFAULT_VARIANT),
         name=FAMILY.name,
         variant=variant,
         input_px=input_px,

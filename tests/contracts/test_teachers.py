@@ -17,7 +17,7 @@ from torch import Tensor
 
 from difom_cache.errors import DeviceError, TeacherError
 from difom_cache.teachers.base import Teacher, TeacherOrder
-from difom_cache.teachers.catalogue import MODULES, find_builder, parse_teacher
+from difom_cache.teachers.catalogue import MODULES, build_teacher, find_builder, outline_teacher, parse_teacher
 from difom_cache.teachers.weights import fill_random
 from difom_train.students.catalogue import build_student
 from difom_train.students.saved import save_student
@@ -108,6 +108,19 @@ def test_a_tap_asked_for_alone_equals_itself_among_others(order, teacher):
     for tap in teacher.spec.taps:
         alone = builder(dataclasses.replace(asked, taps=(tap.name,))).features(pixels)
         torch.testing.assert_close(alone[tap.native], together[tap.native])
+
+
+def test_the_outline_without_weights_says_the_same_of_every_tap(order, teacher):
+    _, asked = order
+    name = teacher.spec.name
+    if name not in MODULES or name in OWN_WEIGHTS:
+        pytest.skip("it is built as it is: from its own file, or by another package")
+    spec = f"{name}:{asked.variant}@{asked.input_px}"
+    taps = [f"{tap}@native" for tap in teacher.spec.native]
+    outline = outline_teacher(spec, weights="random", taps=taps, picture_px=PICTURE_PX)
+    built = build_teacher(spec, weights="random", taps=taps, picture_px=PICTURE_PX).spec
+    assert (outline.label, outline.taps, outline.native) == (built.label, built.taps, built.native)
+    assert outline.label == (teacher.spec.label if name == "hf" else f"{name}-{asked.variant}-random")
 
 
 def test_identity_is_plain_json_without_a_path(teacher, tmp_path_factory):
