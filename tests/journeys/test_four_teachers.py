@@ -17,7 +17,9 @@ from fake_hub import FakeHub
 from painted_folder import paint_folder
 from reduced_teachers import DINOV2, SAM, SWIN
 
+from difom_cache.store.layout import teacher_folder
 from difom_cache.store.reader import open_cache
+from difom_cache.store.source import read_source
 
 pytestmark = pytest.mark.journey
 
@@ -93,6 +95,9 @@ def test_four_teachers_from_an_empty_cache_a_warm_one_and_with_the_hub_down(tmp_
                 assert len([line for line in hub.log if f"/api/models/{repository}" in line]) == 1
             bodies = [line for line in hub.log if "/cdn/" in line]
             assert len(bodies) == len(set(bodies)) == 6
+            for label, repository in REPOSITORIES.items():
+                source = read_source(tmp_path / "first" / teacher_folder(label))
+                assert source is not None and source.found == f"{repository}@{hub.commit(repository)}"
             asked = len(hub.log)
             code, said = command.extract("home", "warm")
             assert code == 0, said
