@@ -1,6 +1,7 @@
 # make demo       paint sample pictures, cache a teacher's features, train two students, print one table
 # make test       everything that must hold: style, types, walls, units, journeys (under ten minutes on two cores)
 # make test-slow  kill sweeps, full-size teachers, real data
+# make attack     thousands of hostile files and command lines; prints class, tried, mishandled
 # make lint       style, types and walls alone
 # make keywords   the signatures of functions with options by keyword, from the configs
 # make docs       the documentation as pages, in build/site
@@ -16,7 +17,7 @@ NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(firstword $(foreach py,python3 python3.11 python3.12 python3.13 python,\
 	$(if $(filter yes,$(shell $(py) -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo yes)),$(py))))
 
-.PHONY: demo test test-slow lint docs keywords clean
+.PHONY: demo test attack test-slow lint docs keywords clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml constraints.txt
@@ -40,6 +41,9 @@ keywords: $(STAMP)
 
 test: lint
 	$(PYTEST) -m "not slow"
+
+attack: $(STAMP)
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python tests/hostile/attack.py
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow

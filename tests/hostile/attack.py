@@ -1,0 +1,55 @@
+"""The standing attack: `make attack` runs every case and prints a table; exit code 1 where one was mishandled.
+
+python tests/hostile/attack.py [--every N] [--class NAME] [--limit N]
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from cases import CLASSES
+from ground import Verdict, try_case
+from sound import make_sound
+
+from difom_cache import format_table
+
+
+def main() -> None:
+    """Run the cases that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--every", type=int, default=1, help="run every N-th case of a class")
+    parser.add_argument("--class", dest="kinds", action="append", choices=list(CLASSES), help="this class; may repeat")
+    parser.add_argument("--limit", type=int, default=None, help="cases of each class")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="difom-attack-") as folder:
+        os.environ["XDG_CACHE_HOME"] = str(Path(folder, "user"))
+        sound = make_sound(Path(folder, "sound"))
+        rows, mishandled = [("class", "tried", "mishandled", "s")], 0
+        for kind in asked.kinds or CLASSES:
+            started_s = time.monotonic()
+            tried, bad = 0, []
+            for number, case in enumerate(CLASSES[kind](sound)):
+                if number % asked.every or (asked.limit is not None and tried >= asked.limit):
+                    continue
+                tried += 1
+                verdict = try_case(case, sound, Path(folder, f"case-{kind.replace(' ', '-')}-{number}"))
+                if verdict.wrong:
+                    bad.append(verdict)
+                    show(verdict)
+            rows.append((kind, str(tried), str(len(bad)), f"{time.monotonic() - started_s:.0f}"))
+            mishandled += len(bad)
+        rows.append(("all", str(sum(int(row[1]) for row in rows[1:])), str(mishandled), ""))
+        print(format_table(rows))
+    sys.exit(1 if mishandled else 0)
+
+
+def show(verdict: Verdict) -> None:
+    """Print one case that was mishandled."""
+    print(f"MISHANDLED {verdict.case.kind}: {verdict.case.name}\n    {verdict.wrong}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
