@@ -46,7 +46,7 @@ def export_hdf5(cache: str | Path, file: str | Path) -> None:
                 book.create_dataset(f"rows/{name}", data=values)
             for column in opened.columns():
                 _export_column(opened, column, book)
-    except OSError as error:  # HDF5's own, without a code
+    except (OSError, RuntimeError) as error:  # HDF5's own, without a code; also while it closes a file
         raise CacheSpaceError(f"cannot write {path}: {error}; make room and run the same command again") from None
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from difom_cache.errors import DataError, SettingsError
 from difom_cache.painting.picture import paint
 from difom_cache.painting.scene import Style, draw_scene
 from difom_cache.painting.texture import Textures, draw_textures
+from difom_cache.store.atomic import build_folder
 
 _TRAIN_STYLE = Style()
 
@@ -88,7 +90,12 @@ def paint_sample(
         raise SettingsError(f"expected a side of at least 32 px, found {side} px")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: expected a new or empty folder, found something there; choose another, or remove it")
-    jobs = _list_jobs(out, train=train, test=test, easy=easy)
+    with build_folder(out) as draft:
+        _paint_all(draft, _list_jobs(draft, train=train, test=test, easy=easy), seed, side)
+    return out
+
+
+def _paint_all(out: Path, jobs: Sequence[_Job], seed: int, side: int) -> None:
     for folder in {path.parent for job in jobs for path in (job.image, job.mask)}:
         folder.mkdir(parents=True)
     (out / "README.txt").write_text(_NOTE.format(seed=seed), encoding="utf-8")
@@ -97,7 +104,6 @@ def paint_sample(
         done = threads.map(lambda job: _paint_job(job, textures, seed, side), jobs)
         for _ in tqdm(done, total=len(jobs), desc="painting", unit="frame", disable=None):
             pass
-    return out
 
 
 def _list_jobs(out: Path, *, train: int, test: int, easy: bool) -> list[_Job]:

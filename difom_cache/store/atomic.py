@@ -142,7 +142,12 @@ def build_folder(folder: Path) -> Iterator[Path]:
                 _remove_abandoned(left)
         draft.mkdir()
     try:
-        yield draft
+        try:
+            yield draft
+        except OSError as error:
+            if error.errno in _FULL:
+                raise _explain(error, folder) from error
+            raise
         with _explained(folder):
             draft.rename(folder)
             _sync_folder(folder.parent)
