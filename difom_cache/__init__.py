@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` lo
     from difom_cache.data.images import PICTURE_SUFFIXES as PICTURE_SUFFIXES
     from difom_cache.data.images import read_image as read_image
     from difom_cache.data.images import read_mask as read_mask
+    from difom_cache.data.images import write_picture as write_picture
     from difom_cache.data.make_manifest import make_manifest as make_manifest
     from difom_cache.data.manifest import Record as Record
     from difom_cache.data.manifest import load_records as load_records
@@ -143,6 +144,7 @@ __all__ = [
     "warp_view",
     "write_atomic",
     "write_manifest",
+    "write_picture",
     "write_random_cache",
 ]
 
@@ -212,6 +214,7 @@ _HOMES = {
     "warp_view": "views.warp",
     "write_atomic": "store.atomic",
     "write_manifest": "data.manifest",
+    "write_picture": "data.images",
     "write_random_cache": "benchmarks.random_cache",
 }
 

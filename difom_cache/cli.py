@@ -157,6 +157,7 @@ def manifest(
     check: Annotated[bool, typer.Option("--check", help="Look for duplicates, leaks, empty masks, odd sizes.")] = False,
     montage: Annotated[Path | None, typer.Option(help="PNG of the pairs that --check finds.")] = None,
     names: Annotated[Path | None, typer.Option(help="Folder for one CSV of names, split and group a data set.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over what lies at --out.")] = False,
     mask_levels: Annotated[
         str | None, typer.Option(help="Which levels of the masks are polyp: 100, 1,2, 129-255, #ff0000 or alpha.")
     ] = None,
@@ -167,7 +168,14 @@ def manifest(
     from difom_cache.data.make_manifest import make_manifest
 
     records, report = make_manifest(
-        data, out, unlabelled=unlabelled, check=check, montage=montage, names=names, mask_levels=mask_levels
+        data,
+        out,
+        unlabelled=unlabelled,
+        check=check,
+        montage=montage,
+        names=names,
+        mask_levels=mask_levels,
+        force=force,
     )
     if report is not None:
         print_json(report.as_json()) if as_json else print(report.as_text())

@@ -2,6 +2,7 @@
 
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from difom_cache.data.mask_levels import MaskLevels, choose_polyp, describe_odd_levels
 from difom_cache.errors import ImageError
 from difom_cache.files import explain, read_plain
+from difom_cache.store.atomic import write_atomic
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 """What is opened, whatever a file's name says. Pillow's other decoders are never reached: some start programs (EPS starts
@@ -82,6 +84,25 @@ def mask_of_bytes(data: bytes, path: Path, levels: MaskLevels | None = None) -> 
                 "FOLDER --out FILE.csv --mask-levels LEVELS`, and give FILE.csv as the data"
             )
     return choose_polyp(values, levels).astype(np.uint8)
+
+
+def write_picture(path: Path, picture: Image.Image, kind: str = "PNG", **options: Any) -> None:
+    """Make `path` hold a picture, whatever lay there before.
+
+    It is encoded in memory: on a full disk Pillow cuts files short and says nothing.
+
+    Args:
+        path: its file; its folder is made if needed.
+        picture: what to write.
+        kind: a name in `FORMATS`.
+        options: of Pillow's encoder, such as `quality`.
+
+    Raises:
+        CacheSpaceError: the disk is full, or nothing can be written there.
+    """
+    content = BytesIO()
+    picture.save(content, kind, **options)
+    write_atomic(path, content.getvalue())
 
 
 def read_size(path: Path) -> tuple[int, int]:

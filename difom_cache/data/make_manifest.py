@@ -8,12 +8,12 @@ from pathlib import Path
 from PIL import Image
 
 from difom_cache.data.check import Report, check_records
-from difom_cache.data.images import read_mask
+from difom_cache.data.images import read_mask, write_picture
 from difom_cache.data.manifest import Record, load_records, write_manifest, write_names
 from difom_cache.data.mask_levels import MaskLevels, parse_levels
 from difom_cache.data.montage import draw_montage
 from difom_cache.errors import SettingsError
-from difom_cache.store.atomic import draft_of, make_private_folder, write_atomic
+from difom_cache.store.atomic import make_private_folder, write_atomic
 
 
 def make_manifest(
@@ -25,6 +25,7 @@ def make_manifest(
     montage: Path | None = None,
     names: Path | None = None,
     mask_levels: str | None = None,
+    force: bool = False,
 ) -> tuple[list[Record], Report | None]:
     """Return the records of `data`, and, if `check`, what is odd about them.
 
@@ -36,11 +37,14 @@ def make_manifest(
         montage: the PNG of the pairs that `check` finds; None puts it beside `out`, ending in .check.png.
         mask_levels: which levels of the masks are polyp, such as "100", "1,2", "129-255", "#ff0000" or "alpha". The masks are
             then written as black and white beside `out`, into a folder whose name ends in -masks.
+        force: write over what lies at `out`.
         names: a folder for one CSV a data set with names, splits and groups, as data_manifests/ holds them.
 
     Raises:
         DataError, ManifestError, ImageError: as `load_records` and `check_records`.
     """
+    if out is not None and not force and (out.exists() or out.is_symlink()):
+        raise SettingsError(f"--out {out} exists; choose another file, or pass --force to write over it")
     if mask_levels is not None and out is None:
         raise SettingsError("--mask-levels writes masks beside the manifest: name it with --out")
     levels = parse_levels(mask_levels) if mask_levels is not None else None
@@ -72,7 +76,6 @@ def write_masks(records: list[Record], folder: Path, levels: MaskLevels) -> list
             said.append(record)
             continue
         path = folder / f"{number:06d}-{record.image.stem[:100]}.png"
-        with draft_of(path) as draft:
-            Image.fromarray(read_mask(record.mask, levels) == 1).save(draft, format="PNG")
+        write_picture(path, Image.fromarray(read_mask(record.mask, levels) == 1))
         said.append(replace(record, mask=path, mask_sha256=sha256(path.read_bytes()).hexdigest()))
     return said

@@ -95,16 +95,23 @@ def load_records(
     if limit is not None and limit < 1:
         raise SettingsError(f"--limit: expected at least 1 record, found {limit}")
     data = Path(data)
-    if data.exists() and not data.is_dir():
+    if not data.is_dir() and (data.is_symlink() or data.exists()):
         records = read_manifest(data)
         missing = [
-            str(path) for record in records for path in (record.image, record.mask) if path and not path.exists()
+            str(path) for record in records for path in (record.image, record.mask) if path and not _is_there(path)
         ]
         if missing:
             raise ManifestError(f"{data}: {len(missing)} files are not there, the first is {missing[0]}; scan again")
         return _read_files(_choose(records, data, splits, limit), _check_record, mask_levels)
     named = _choose(_name_records(data, unlabelled=unlabelled), data, splits, limit)
     return _read_files(named, _read_record, mask_levels)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that no disk can hold
+        return False
 
 
 def read_manifest(path: Path) -> list[Record]:

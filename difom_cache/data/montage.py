@@ -7,9 +7,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from difom_cache.data.check import Report
-from difom_cache.data.images import read_image, read_mask
+from difom_cache.data.images import read_image, read_mask, write_picture
 from difom_cache.data.manifest import Record
-from difom_cache.store.atomic import draft_of
 
 
 def draw_montage(report: Report, records: Sequence[Record], path: Path, *, most: int = 24, tile_px: int = 200) -> Path:
@@ -37,8 +36,7 @@ def draw_montage(report: Report, records: Sequence[Record], path: Path, *, most:
             sheet.paste(_draw_tile(home[name], tile_px), (left + 4 + side * (tile_px + 2), top + 28))
     if not pairs:
         draw.text((4, 4), "no pair of records shows the same picture", fill="black")
-    with draft_of(path) as draft:
-        sheet.save(draft)
+    write_picture(path, sheet)
     return path
 
 

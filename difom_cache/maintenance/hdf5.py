@@ -1,6 +1,8 @@
 """A whole cache as one HDF5 file, and back, bit for bit. Plain h5py reads the file (FORMAT.md, section 1)."""
 
+import io
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -30,7 +32,7 @@ def export_hdf5(cache: str | Path, file: str | Path) -> None:
         CacheSpaceError: the file exists, or cannot be written.
     """
     opened, path = open_cache(cache), Path(file)
-    if path.exists():
+    if path.exists() or path.is_symlink():
         raise CacheSpaceError(f"{path} exists; choose another file, or remove it")
     for column in opened.columns():
         missing = column.blocks - len(opened.markers(column))
@@ -39,14 +41,14 @@ def export_hdf5(cache: str | Path, file: str | Path) -> None:
                 f"{opened.path / column.folder}: {missing} blocks are missing; run `difom-cache extract` first"
             )
     try:
-        with draft_of(path) as draft, h5py.File(draft, "w") as book:
+        with draft_of(path) as draft, _Writing(draft) as writing, h5py.File(writing, "w") as book:
             book.attrs["identity"] = canonical(opened.identity).decode()
             book.create_dataset(RECORDS, data=np.frombuffer((opened.path / RECORDS).read_bytes(), np.uint8))
             for name, values in vars(opened.table.as_rows()).items():
                 book.create_dataset(f"rows/{name}", data=values)
             for column in opened.columns():
                 _export_column(opened, column, book)
-    except (OSError, RuntimeError) as error:  # HDF5's own, without a code; also while it closes a file
+    except (OSError, RuntimeError) as error:  # HDF5's own, without a code
         raise CacheSpaceError(f"cannot write {path}: {error}; make room and run the same command again") from None
 
 
@@ -120,6 +122,47 @@ def check_label(label: str, path: Path) -> str:
         return check_plain_name(label)
     except ValueError as error:
         raise CacheFormatError(f"{path}: a teacher is called {label!r}: {error}; {EXPORT_AGAIN}") from None
+
+
+class _Writing(io.FileIO):
+    """A file that HDF5 writes through, which tells of a full disk when it is closed, and not before.
+
+    HDF5 cannot leave a file that it could not write: it tries again while the program ends, and says so each time.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self._failed: OSError | None = None
+
+    def write(self, part: Any) -> int:
+        view = memoryview(part).cast("B")
+        size_bytes = len(view)
+        while len(view) and self._failed is None:
+            try:
+                view = view[super().write(view) or 0 :]
+            except OSError as error:
+                self._failed = error
+        return size_bytes
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self._failed = error
+            return size or 0
+
+    def readinto(self, part: Any) -> int:
+        got = super().readinto(part) or 0
+        if self._failed is not None:  # what was not written is read back as zeros
+            memoryview(part).cast("B")[got:] = bytes(len(part) - got)
+            return len(part)
+        return got
+
+    def close(self) -> None:
+        super().close()
+        if self._failed is not None:
+            failed, self._failed = self._failed, None
+            raise failed
 
 
 def _export_column(cache: Cache, column: Column, book: h5py.File) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from difom_cache.data.images import write_picture
 from difom_cache.errors import CacheIncompleteError
-from difom_cache.store.atomic import draft_of
 from difom_cache.store.layout import NO_MASK, TapSpec
 from difom_cache.store.reader import Cache, open_cache
 
@@ -53,8 +53,7 @@ def show(cache: Path, *, record: str | None = None, view: int = 0, out: Path = P
     for teacher in opened.teachers:
         taps = [tap for tap in opened.taps.values() if tap.name.startswith(f"{teacher}/")]
         lines.append([_tap_tile(opened, tap, batch) for tap in taps])
-    with draft_of(out) as draft:
-        _compose([line for line in lines if line]).save(draft)
+    write_picture(out, _compose([line for line in lines if line]))
     return out
 
 

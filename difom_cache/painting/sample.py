@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from difom_cache.data.images import write_picture
 from difom_cache.errors import DataError, SettingsError
 from difom_cache.painting.picture import paint
 from difom_cache.painting.scene import Style, draw_scene
@@ -133,8 +134,8 @@ def _make_easy(style: Style) -> Style:
 
 def _paint_job(job: _Job, textures: Textures, seed: int, side: int) -> None:
     picture, mask = _paint_frame(job, textures, seed, side)
-    Image.fromarray(picture).save(job.image, quality=90, subsampling=0)
-    Image.fromarray(mask * np.uint8(255)).convert("1").save(job.mask)
+    write_picture(job.image, Image.fromarray(picture), "JPEG", quality=90, subsampling=0)
+    write_picture(job.mask, Image.fromarray(mask * np.uint8(255)).convert("1"))
 
 
 def _paint_frame(job: _Job, textures: Textures, seed: int, side: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -73,17 +73,23 @@ def read_set(folder: Path, dataset: str) -> SetScores:
     frames: dict[str, tuple[FrameInfo, ...]] = {}
     for protocol in PROTOCOLS:
         path = folder / protocol / f"{file_name(dataset)}.csv"
-        lines = _read_lines(path, protocol)
-        frames[protocol] = tuple(_info_of(line) for line in lines)
-        for key in COLUMNS[protocol]:
-            columns[f"{protocol}/{key}"] = np.array([float(line[key]) for line in lines])
+        try:
+            lines = _read_lines(path, protocol)
+            frames[protocol] = tuple(_info_of(line) for line in lines)
+            for key in COLUMNS[protocol]:
+                columns[f"{protocol}/{key}"] = np.array([float(line[key]) for line in lines])
+        except (ValueError, TypeError, csv.Error) as error:
+            raise RunError(f"{path} is damaged ({error}); evaluate the run again") from None
     if frames["pranet"] != frames["fixed"]:
         raise RunError(f"{folder}: the two protocols' files of {dataset} name other frames; evaluate the run again")
     curves = _curves_path(folder, dataset)
     if not curves.is_file():
         raise RunError(f"{curves} is missing; evaluate the run again")
-    e_curves = np.load(curves)
-    if len(e_curves) != len(frames["fixed"]):
+    try:
+        e_curves = np.load(curves)
+    except (ValueError, OSError, EOFError) as error:
+        raise RunError(f"{curves} is damaged ({error}); evaluate the run again") from None
+    if e_curves.ndim != 2 or len(e_curves) != len(frames["fixed"]):
         raise RunError(f"{curves} has {len(e_curves)} rows, its CSV {len(frames['fixed'])}; evaluate the run again")
     return SetScores(dataset, frames["fixed"], columns, e_curves)
 
@@ -120,7 +126,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
         raise RunError(f"{folder.parent} has not been evaluated ({path} is absent); run `difom-train evaluate` first")
     try:
         summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged ({error}); evaluate the run again") from error
     return summary
 

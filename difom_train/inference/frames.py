@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from difom_cache import Record, draft_of, load_records, name_some, read_mask
+from difom_cache import Record, load_records, name_some, read_mask, write_picture
 from difom_cache.errors import DataError, SettingsError
 
 FIXED_THRESHOLD = 0.5  # a pixel is polyp where its probability is at least this
@@ -58,8 +58,7 @@ def read_truth(record: Record) -> NDArray[np.bool_]:
 
 def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
     """Write a mask as 1-bit PNG."""
-    with draft_of(path) as draft:
-        Image.fromarray(mask).save(draft)
+    write_picture(path, Image.fromarray(mask))
 
 
 def in_batches(records: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

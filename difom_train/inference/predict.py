@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from difom_cache import PICTURE_SUFFIXES, check_out_folder, check_outputs, draft_of, name_some, read_image
+from difom_cache import (
+    PICTURE_SUFFIXES,
+    check_out_folder,
+    check_outputs,
+    draft_of,
+    name_some,
+    read_image,
+    write_picture,
+)
 from difom_cache.errors import DataError, ImageError
 from difom_train.inference.frames import FIXED_THRESHOLD, write_mask
 from difom_train.inference.outline import draw_outline, list_polyps
@@ -176,8 +184,8 @@ def _mark_pictures(
         mask_path, path = _picture_files(folder, marked.name)
         write_mask(mask_path, marked.mask)
         if outlines:
-            with draft_of(path) as draft:
-                Image.fromarray(draw_outline(marked.picture, marked.mask, OUTLINE_COLOUR)).save(draft, quality=92)
+            outlined = Image.fromarray(draw_outline(marked.picture, marked.mask, OUTLINE_COLOUR))
+            write_picture(path, outlined, "JPEG", quality=92)
         found += _write_line(lines, marked, {})
         frames += 1
     if not frames:

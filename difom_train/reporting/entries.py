@@ -150,7 +150,10 @@ def _settings_key(run: Path) -> str:
     path = run / "settings.toml"
     if not path.is_file():
         return SEED_ENDING.sub("", str(run.resolve()))
-    settings = rename_old_keys(tomllib.loads(path.read_text(encoding="utf-8")))
+    try:
+        settings = rename_old_keys(tomllib.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise RunError(f"{path} is damaged ({error}); copy the run again") from None
     for key in ("seed", "run"):
         settings.pop(key, None)
     return json.dumps(settings, sort_keys=True)

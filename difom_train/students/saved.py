@@ -66,7 +66,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise RunError(f"{folder} holds no trained student ({absent} is absent); pass the folder of a finished run")
     try:
         description = json.loads(file.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{file} is damaged ({error}); copy the run again") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT_VERSION:
         found = description.get("format") if isinstance(description, dict) else type(description).__name__

@@ -82,8 +82,10 @@ def read_run(folder: Path) -> dict[str, Any]:
     """
     try:
         facts: dict[str, Any] = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{folder / RUN_FILE} cannot be read ({error}); start the run anew") from error
+    if not isinstance(facts, dict):
+        raise RunError(f"{folder / RUN_FILE} holds no facts of a run; start the run anew")
     return facts
 
 
@@ -94,10 +96,21 @@ def append_log(folder: Path, line: dict[str, Any]) -> None:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """Return the epochs of log.jsonl; a last line that was cut off is left out."""
+    """Return the epochs of log.jsonl; a last line that was cut off is left out.
+
+    Raises:
+        RunError: a line is no epoch.
+    """
     path = folder / LOG_FILE
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
-    return [json.loads(line) for line in lines]
+    epochs = []
+    try:
+        for line in path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []:
+            epochs.append(json.loads(line))
+            if not isinstance(epochs[-1], dict) or type(epochs[-1].get("epoch")) is not int:
+                raise ValueError("no epoch in a line")
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}, line {len(epochs) or 1}, is damaged ({error}); restore it, or train again") from None
+    return epochs
 
 
 def cut_log(folder: Path, epochs: int) -> None:

@@ -22,17 +22,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--every", type=int, default=1, help="run every N-th case of a class")
     parser.add_argument("--class", dest="kinds", action="append", choices=list(CLASSES), help="this class; may repeat")
+    parser.add_argument("--start", type=int, default=0, help="the first case of a class")
     parser.add_argument("--limit", type=int, default=None, help="cases of each class")
+    parser.add_argument(
+        "--sound", type=Path, default=None, help="folder of the sound things, made where it is not there"
+    )
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="difom-attack-") as folder:
         os.environ["XDG_CACHE_HOME"] = str(Path(folder, "user"))
-        sound = make_sound(Path(folder, "sound"))
+        sound = asked.sound or Path(folder, "sound")
+        if not sound.exists():
+            make_sound(sound)
         rows, mishandled = [("class", "tried", "mishandled", "s")], 0
         for kind in asked.kinds or CLASSES:
             started_s = time.monotonic()
             tried, bad = 0, []
             for number, case in enumerate(CLASSES[kind](sound)):
-                if number % asked.every or (asked.limit is not None and tried >= asked.limit):
+                if (
+                    number < asked.start
+                    or (number - asked.start) % asked.every
+                    or (asked.limit is not None and tried >= asked.limit)
+                ):
                     continue
                 tried += 1
                 verdict = try_case(case, sound, Path(folder, f"case-{kind.replace(' ', '-')}-{number}"))

@@ -23,7 +23,8 @@ TINY = "--teacher dinov2:tiny@56 --weights random"
 
 def images(sound: Path) -> Cases:
     """Pictures that are none, or not whole, or something else under a picture's name."""
-    whole = Image.open(sound / "data" / "images" / "000.png").convert("RGB")
+    with Image.open(sound / "data" / "images" / "000.png") as picture:
+        whole = picture.convert("RGB")
     command = (CACHE, "manifest", "{ground}/data")
 
     def case(
@@ -65,7 +66,6 @@ def images(sound: Path) -> Cases:
         "ICNS",
         "SPIDER",
         "XBM",
-        "IM",
         "MSP",
     ):
         for file in ("x.png", "x.jpg", "x.tif"):
@@ -113,7 +113,8 @@ def images(sound: Path) -> Cases:
 
 def masks(sound: Path) -> Cases:
     """Masks that say themselves, and masks that do not: none becomes empty in silence."""
-    where = np.asarray(Image.open(sound / "data" / "masks" / "000.png").convert("L")) > 0
+    with Image.open(sound / "data" / "masks" / "000.png") as picture:
+        where = np.asarray(picture.convert("L")) > 0
     out = ("--out", "{ground}/m.csv")
 
     def case(name: str, image: Image.Image, code: int, file: str = "000.png", **more: object) -> Case:
@@ -340,7 +341,7 @@ def hdf5(sound: Path) -> Cases:
             f"{name} a hole", replace(name, lambda b, v, n=name: b.create_dataset(n, v.shape, v.dtype, chunks=v.shape))
         )
         yield case(f"{name} text", replace(name, lambda b, v, n=name: b.create_dataset(n, data="../../x")))
-    for group in ("/", "pictures", "teachers/dinov2"):
+    for group in ("/", "pictures", f"teachers/{label_of(sound)}"):
         for number, value in enumerate([3, "", "{", "[]", "null", "{}", b"\xff\xfe", np.zeros(4), "[" * 9000]):
             yield case(
                 f"identity of {group}, {number}",
@@ -350,7 +351,7 @@ def hdf5(sound: Path) -> Cases:
     for label in ("..", "../x", ".hidden", "-rf", "a b/c", "x\ny", "\u202e", "a" * 250):
         yield case(
             f"a teacher called {label!r:.20}",
-            change(lambda b, n=label: b.move("teachers/dinov2", f"teachers/{n}")),
+            change(lambda b, n=label: b.move(f"teachers/{label_of(sound)}", f"teachers/{n}")),
             (0, 2),
         )
 
@@ -493,7 +494,7 @@ def recipes(sound: Path) -> Cases:
     """Recipes and settings from elsewhere; what can be trained is stopped by a cache that is not there."""
     start = ("--cache", "{ground}/nowhere", "--out", "{ground}/r", "--device", "cpu")
 
-    def case(name: str, text: bytes) -> Case:
+    def case(name: str, text: bytes, *settings: str) -> Case:
         return Case(
             "recipes",
             name,
@@ -501,7 +502,7 @@ def recipes(sound: Path) -> Cases:
             lambda ground: (ground / "x.toml").write_bytes(text) and None,
             (),
             (2,),
-            ("x.toml", "nowhere"),
+            ("x.toml", "nowhere", *settings),
         )
 
     texts = [
@@ -530,7 +531,7 @@ def recipes(sound: Path) -> Cases:
         b"student = 3",
     ]
     for number, text in enumerate(texts):
-        yield case(f"text {number}", text)
+        yield case(f"text {number}", text, "distillation", "student", "optimiser", "data", "machine")
     keys = [
         "student.name",
         "student.width",
@@ -566,7 +567,9 @@ def recipes(sound: Path) -> Cases:
     ]
     for key, value in itertools.product(keys, values):
         section, _, name = key.rpartition(".")
-        yield case(f"{key} = {value}", (f"[{section}]\n" if section else "").encode() + f"{name} = {value}\n".encode())
+        yield case(
+            f"{key} = {value}", (f"[{section}]\n" if section else "").encode() + f"{name} = {value}\n".encode(), key
+        )
         yield Case(
             "recipes", f"--set {key}={value}", (TRAIN, *start, "--set", f"{key}={value.strip(chr(39))}"), codes=(2,)
         )
@@ -613,7 +616,7 @@ def out_paths(sound: Path) -> Cases:
         "info": ("info", "", ""),
         "verify": ("verify", "", ""),
         "finish": ("finish", "", ""),
-        "drop": ("drop", "--teacher dinov2", ""),
+        "drop": ("drop", f"--teacher {label_of(sound)}", ""),
         "curves": ("curves {ground}/run --out", "", "run"),
         "compare": ("compare {ground}/run --no-cost --resamples 20 --gallery 1 --out", "", "run data"),
         "predict": ("predict {ground}/run {ground}/data/images --device cpu --out", "", "run data"),
@@ -654,7 +657,7 @@ def full_disks(sound: Path) -> Cases:
     commands = {
         "extract": (f"{CACHE} extract {TINY} --data {{ground}}/data --cache {{ground}}/out {small}", "data"),
         "show": (f"{CACHE} show {{ground}}/feats --out {{ground}}/out.png", "feats"),
-        "manifest": (f"{CACHE} manifest {{ground}}/data --out {{ground}}/out", "data"),
+        "manifest": (f"{CACHE} manifest {{ground}}/data --force --out {{ground}}/out", "data"),
         "montage": (f"{CACHE} manifest {{ground}}/data --check --montage {{ground}}/out.png", "data"),
         "sample": (f"{CACHE} sample {{ground}}/out --train 2 --test 1 --side 64", ""),
         "copy": (f"{CACHE} copy {{ground}}/feats {{ground}}/out", "feats"),
@@ -696,9 +699,10 @@ def _whole_or_absent(ground: Path, code: int) -> str:
     for path in ground.rglob("*"):
         if not path.is_file() or path.is_symlink():
             continue
-        if path.suffix == ".png":
+        if path.suffix in (".png", ".jpg"):
             try:
-                Image.open(path).load()
+                with Image.open(path) as picture:
+                    picture.load()
             except Exception as error:
                 return f"{path.relative_to(ground)} is not whole: {error}"
         if code and path.parent == ground and path.name in ("out", "out.png") and path.stat().st_size == 0:
@@ -766,7 +770,7 @@ def options(sound: Path) -> Cases:
     ]
     for flag, value in itertools.product(words_flags, words):
         yield Case("options", f"extract {flag} {value!r}"[:60], (CACHE, *extract, *small, flag, value), needs=("data",))
-    for flag, value in itertools.product(["--record", "--view"], [*words, *numbers]):
+    for flag, value in itertools.product(["--record", "--view"], [*words, *numbers[:5], *numbers[6:]]):
         command = (CACHE, "show", "{ground}/feats", "--out", "{ground}/v.png", flag, value)
         yield Case("options", f"show {flag} {value!r}"[:60], command, needs=("feats",), writes=("v.png",))
     for flag, value in itertools.product(["--taps", "--codec"], words):
@@ -846,8 +850,9 @@ def lists(sound: Path) -> Cases:
 
         def check(ground: Path, code: int) -> str:
             for path in (ground / "data" / "images").glob("0??.png"):
-                if Image.open(path).mode != "RGB":
-                    return f"{path.name} was overwritten"
+                with Image.open(path) as picture:
+                    if picture.mode != "RGB":
+                        return f"{path.name} was overwritten"
             return ""
 
         command = (TRAIN, "predict", "{ground}/run", "{ground}/lists/x/all.txt", "--out", out, "--device", "cpu")
@@ -877,6 +882,11 @@ CLASSES: dict[str, Callable[[Path], Cases]] = {
     "options": options,
     "lists": lists,
 }
+
+
+def label_of(sound: Path) -> str:
+    """Return the name of the teacher in the sound cache."""
+    return next(path.name for path in (sound / "feats" / "teachers").iterdir() if path.is_dir())
 
 
 def encode(image: Image.Image, kind: str) -> bytes:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from cases import CLASSES
+from cases import CLASSES, label_of
 from ground import Case, judge, try_case
 from sound import make_sound
 
@@ -55,5 +55,5 @@ def test_the_judge_sees_what_is_wrong(code: int, output: str, wrong: str):
 def test_what_is_written_elsewhere_is_seen(sound: Path, tmp_path: Path):
     copied = Case("x", "x", ("difom-cache", "copy", "{ground}/feats", "{ground}/copy"), needs=("feats",))
     assert "copy was written" in try_case(copied, sound, tmp_path / "ground").wrong
-    dropped = Case("x", "x", ("difom-cache", "drop", "{ground}/feats", "--teacher", "dinov2"), needs=("feats",))
-    assert "feats/teachers/dinov2 was lost" in try_case(dropped, sound, tmp_path / "ground").wrong
+    dropped = Case("x", "x", ("difom-cache", "drop", "{ground}/feats", "--teacher", label_of(sound)), needs=("feats",))
+    assert f"feats/teachers/{label_of(sound)} was lost" in try_case(dropped, sound, tmp_path / "ground").wrong
