@@ -114,6 +114,11 @@ class _Configured:
             self._sections = {"_".join(option.path): option.section for option in options}
         return super().get_params(ctx)  # type: ignore[misc]
 
+    def get_short_help_str(self, limit: int = 0) -> str:
+        """Return the first sentence of the help, whole."""
+        help_text: str = self.help  # type: ignore[attr-defined]
+        return " ".join(help_text.split("\n\n")[0].split())
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options in groups, as their sections are."""
         groups: dict[str, list[tuple[str, str]]] = {}

@@ -221,7 +221,10 @@ def validate(
         return model.model_validate_json(text, strict=True) if strict else model.model_validate(table)
     except ValidationError as error:
         say = subject or (lambda path, value: f"{'.'.join(path)} is {value!r}; it")
-        lines = dict.fromkeys(_explain(model, each, say) for each in error.errors(include_url=False))
+        found = error.errors(include_url=False)
+        inside = {each["loc"][:-1] for each in found}  # a list is too short because its items are wrong
+        told = [each for each in found if each["type"] != "too_short" or each["loc"] not in inside]
+        lines = dict.fromkeys(_explain(model, each, say) for each in told)
         raise SettingsError(f"{f'{where}: ' if where else ''}{'; '.join(lines)}") from error
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tomllib
 from importlib import import_module
+from inspect import Parameter, signature
 from pathlib import Path
 from textwrap import dedent
 from typing import Annotated, Literal
@@ -137,6 +138,7 @@ def test_every_option_reaches_its_field(bake):
         ("--fan 2", "--fan 2: must be in [0, 1]"),
         ("--kind gril", "--kind gril: must be one of air, grill; did you mean 'grill'?"),
         ("--minutes 5,0", "--minutes 0: must be at least 1"),
+        ("--minutes x", "--minutes x: must be a whole number, at least 1\n"),
         ("--minutes ,", "--minutes []: must be a list of at least 1"),
         ("--layers 0 --fan 2", "--layers 0: must be at least 1; --fan 2: must be in [0, 1]"),
         ("--secret x", "No such option: --secret"),
@@ -268,3 +270,27 @@ def test_no_two_options_of_a_command_have_one_name(place: str):
     options = list(list_options(find_config(place)))
     assert len({option.name for option in options}) == len({option.flag for option in options}) == len(options)
     assert all(option.about.description for option in options)
+
+
+@pytest.mark.parametrize(
+    ("config", "place"),
+    [
+        ("EvaluateConfig", "difom_train.evaluation.evaluate:evaluate"),
+        ("PredictConfig", "difom_train.inference.predict:predict"),
+        ("StudyConfig", "difom_train.evaluation.study:study"),
+        ("CompareConfig", "difom_train.reporting.compare:compare"),
+        ("CurvesConfig", "difom_train.training.curves:curves"),
+        ("DemoConfig", "difom_train.demo:demo"),
+        ("ExportConfig", "difom_train.inference.export:export"),
+        ("CostConfig", "difom_train.benchmarks.cost:compare_costs"),
+        ("LoaderConfig", "difom_train.benchmarks.loader:bench_loader"),
+    ],
+)
+def test_a_commands_options_and_defaults_are_those_of_its_function(config: str, place: str):
+    module, _, name = place.partition(":")
+    parameters = signature(getattr(import_module(module), name)).parameters
+    for field, about in find_config(f"difom_train.commands:{config}").model_fields.items():
+        if field != "as_json" and parameters[field].default is not Parameter.empty:
+            default = parameters[field].default
+            expected = Path(default) if isinstance(about.default, Path) else default
+            assert about.default == expected, f"{field} is {about.default!r} for the command, {default!r} for {name}()"

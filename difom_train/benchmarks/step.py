@@ -13,6 +13,7 @@ import torch
 from lightning_fabric import Fabric
 
 from difom_cache import area_pool, build_teacher, open_cache, resolve_device
+from difom_train.commands import StepConfig
 from difom_train.config import TrainConfig, compose_keywords
 from difom_train.data.caches import JointCache
 from difom_train.data.loader import Batch, DataTimer
@@ -24,25 +25,6 @@ from difom_train.training.run_folder import describe_hardware, describe_versions
 from difom_train.training.trainer import Trainer
 
 _WARM_UP = 3
-
-
-@dataclass(frozen=True)
-class StepBench:
-    """What is measured."""
-
-    student: str = "unet"
-    cache: Path = Path("feats")
-    recipe: str = "difom"
-    batch_size: int = 6
-    input_px: int = 352
-    width: int | None = None
-    teacher: str | None = None
-    teacher_weights: str = "random"
-    steps: int = 20
-    teacher_steps: int = 3
-    device: str = "auto"
-    precision: str = "auto"
-    stage: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -97,7 +79,7 @@ class _Lane:
         return time.perf_counter() - started
 
 
-def bench_step(options: StepBench) -> StepTimes:
+def bench_step(options: StepConfig) -> StepTimes:
     """Return the seconds of a step, lanes alternating so that a busy machine slows all of them alike."""
     device = resolve_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
@@ -113,7 +95,11 @@ def bench_step(options: StepBench) -> StepTimes:
                 if "teacher" not in name or turn < 1 + options.teacher_steps:
                     seconds[name].append(lane.take())
     timed = {name: each[1 if "teacher" in name else _WARM_UP :] for name, each in seconds.items()}
-    about = {"options": asdict(options), "versions": describe_versions(), "hardware": describe_hardware(device, 1)}
+    about = {
+        "options": options.model_dump(mode="json", exclude={"as_json"}),
+        "versions": describe_versions(),
+        "hardware": describe_hardware(device, 1),
+    }
     return StepTimes(
         median_s={name: statistics.median(each) for name, each in timed.items()},
         wait_frac={
@@ -123,7 +109,7 @@ def bench_step(options: StepBench) -> StepTimes:
     )
 
 
-def _build_lanes(options: StepBench, cache: JointCache, fabric: Fabric, folder: Path) -> dict[str, _Lane]:
+def _build_lanes(options: StepConfig, cache: JointCache, fabric: Fabric, folder: Path) -> dict[str, _Lane]:
     lanes = {}
     for name, recipe in (("plain", "baseline"), ("cached", options.recipe)):
         for with_data in (False, True):
@@ -155,7 +141,7 @@ def _build_lane(config: TrainConfig, cache: JointCache, fabric: Fabric, folder: 
     return _Lane(trainer, forever(), timer)
 
 
-def _compose(options: StepBench, recipe: str) -> TrainConfig:
+def _compose(options: StepConfig, recipe: str) -> TrainConfig:
     return compose_keywords(
         recipe=recipe,
         cache=options.cache,
@@ -175,7 +161,7 @@ def _copy(batch: Batch) -> Batch:
     return Batch(batch.rows.copy(), {name: tensor.clone() for name, tensor in batch.tensors.items()})
 
 
-def _run_teacher(options: StepBench, cache: JointCache, batch: Batch, fabric: Fabric) -> Generator[Batch, None, None]:
+def _run_teacher(options: StepConfig, cache: JointCache, batch: Batch, fabric: Fabric) -> Generator[Batch, None, None]:
     """Yield the batch again and again, each time after the teacher has computed and pooled its features of it.
 
     The step then takes the stored features, so that what is added to a cached step is the teacher alone.

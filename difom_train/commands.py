@@ -1,0 +1,222 @@
+"""Options of the commands beside `train`; each field is a parameter of the function that does the work (tests/test_cli.py)."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from difom_cache.options import Config, Count, Opt, Positive, SomeShare
+
+Above0 = Annotated[float, Field(gt=0)]
+
+
+class CommandConfig(Config):
+    """A command that answers to people or to programs."""
+
+    as_json: Annotated[bool, Opt(flag="--json")] = False
+    "Print JSON for programs."
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of the function."""
+        return {name: value for name, value in self if name != "as_json"}
+
+
+class EvaluateConfig(CommandConfig):
+    """Score a network."""
+
+    run: Annotated[str, Opt(argument=True)]
+    "Run folder, teacher:SPEC, or a folder of saved maps."
+    data: Path
+    "Manifest, test sets, or any folder inside them."
+    limit: Positive | None = None
+    "Score so many frames of each set."
+    device: str = "auto"
+    "auto, cpu, cuda or cuda:N."
+    workers: Count | None = None
+    "Scoring processes; 0 = none of their own."
+    batch_size: Positive | None = None
+    "Pictures in one forward pass."
+    out: Annotated[Path | None, Opt(default="RUN/eval")] = None
+    "Where the files go."
+
+
+class PredictConfig(CommandConfig):
+    """Mark polyps."""
+
+    run: Annotated[str, Opt(argument=True)]
+    "Run folder, or teacher:SPEC."
+    source: Annotated[Path, Opt(argument=True)]
+    "Folder, list, picture or video."
+    out: Path
+    "Where masks, outlines and polyps.jsonl go."
+    device: str = "auto"
+    "auto, cpu, cuda or cuda:N."
+    batch_size: Positive | None = None
+    "Pictures in one forward pass."
+    outlines: bool = True
+    "Write the pictures with polyps outlined."
+
+
+class StudyConfig(CommandConfig):
+    """Many runs."""
+
+    data: Path
+    "Manifest, test sets, or any folder inside them."
+    out: Path = Path("study")
+    "Folder of the runs and of study.csv."
+    cache: tuple[Path, ...] = (Path("feats"),)
+    "Cache to train from; may repeat."
+    recipes: Annotated[tuple[str, ...], Field(min_length=1)] = ("baseline", "difom", "difom-multiscale")
+    "Names or files."
+    labels: Annotated[tuple[SomeShare, ...], Field(min_length=1)] = (0.1, 1.0)
+    "Shares of the train masks."
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
+    "One run of each cell for each."
+    teachers: tuple[str, ...] | None = None
+    "Teachers of the cache to learn from; by default as the recipe says."
+    also: Annotated[tuple[str, ...], Opt(whole=True)] = ()
+    "Score this too: a run, or teacher:SPEC; may repeat."
+    student: str = "unet"
+    "Of every run."
+    width: Count | None = 16
+    "Channels of the first level; 0 = the student's own."
+    input_size: Positive = 128
+    "Side of the student's input in px."
+    batch_size: Positive = 16
+    "Pictures in a step."
+    epochs: Positive = 16
+    "Passes over the train records."
+    device: str | None = None
+    "auto, cpu, cuda or cuda:N; by default as the recipe says."
+    changes: Annotated[tuple[str, ...], Opt(flag="--set", whole=True)] = ()
+    "Change any setting: key=value; may repeat."
+    limit: Positive | None = None
+    "Score so many frames of each set."
+
+
+class CompareConfig(CommandConfig):
+    """Runs side by side."""
+
+    runs: Annotated[tuple[Path, ...], Opt(argument=True)]
+    "Evaluated run folders; the first is the yardstick."
+    out: Path = Path("comparison")
+    "Where tables and report.html go."
+    data: Path | None = None
+    "Training data, to leave out test frames that it shows."
+    published: bool = True
+    "Put PraNet's published figures beside the runs."
+    cost: bool = True
+    "Measure parameters, FLOPs and latency."
+    device: str = "auto"
+    "auto, cpu, cuda or cuda:N."
+    gallery_per_set: Annotated[Count, Opt("gallery")] = 12
+    "Frames of each set that the report shows."
+    resamples: Positive = 10_000
+    "Draws of the bootstrap."
+    seed: Count = 0
+    "Of the bootstrap."
+
+
+class CurvesConfig(Config):
+    """Curves of runs."""
+
+    runs: Annotated[tuple[Path, ...], Opt(argument=True)]
+    "Run folders, a row each."
+    out: Path = Path("curves.png")
+    "The PNG to write."
+
+
+class DemoConfig(Config):
+    """Everything once."""
+
+    out: Path = Path("demo")
+    "Folder for the pictures, the cache, the runs and the results."
+
+
+class RecipesConfig(Config):
+    """What a run is taught."""
+
+    name: Annotated[str | None, Opt(argument=True)] = None
+    "Print this one complete; or a TOML file."
+
+
+class ExportConfig(CommandConfig):
+    """A student as one file."""
+
+    run: Annotated[Path, Opt(argument=True)]
+    "Run folder."
+    out: Path
+    "The file to write."
+    format: str = "onnx"
+    "onnx, or torch for a torch.export file."
+    dynamic_size: bool = False
+    "Leave height and width free."
+    int8: bool = False
+    "Quantise weights and activations (ONNX)."
+    calibration: Path | None = None
+    "Data whose train frames set int8's ranges."
+    check: Path | None = None
+    "Data to compare the file with the student on."
+    frames: Positive = 16
+    "Frames that calibrate, and that are compared."
+    force: bool = False
+    "Replace a file that is there."
+    anonymous: bool = False
+    "Leave the run's name out of the file."
+
+
+class CostConfig(CommandConfig):
+    """Parameters, FLOPs and latency."""
+
+    runs: Annotated[tuple[Path, ...], Opt(argument=True)] = ()
+    "Run folders."
+    teachers: Annotated[tuple[str, ...], Opt("teacher", whole=True)] = ()
+    "A teacher beside them, such as sam:vit_b; may repeat."
+    device: str = "auto"
+    "auto, cpu, cuda or cuda:N."
+    passes: Positive = 30
+    "Timed passes of each."
+
+
+class StepConfig(CommandConfig):
+    """Seconds a training step."""
+
+    student: str = "unet"
+    "Student to time."
+    cache: Path = Path("feats")
+    "Cache to train from."
+    recipe: str = "difom"
+    "Recipe of the distilled step."
+    batch_size: Positive = 6
+    "Pictures in a step."
+    input_px: Annotated[Positive, Opt("input_size")] = 352
+    "Side of the input in px."
+    width: Positive | None = None
+    "Channels of the first level."
+    teacher: str | None = None
+    "Time this teacher in the loop as well, such as sam:vit_b."
+    teacher_weights: Annotated[str, Opt("weights")] = "random"
+    "Weights of that teacher: hub, random or a path."
+    steps: Positive = 20
+    "Timed steps of each kind."
+    teacher_steps: Positive = 3
+    "Timed steps with the teacher in the loop."
+    device: str = "auto"
+    "auto, cpu, cuda or cuda:N."
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    "Of the student's passes; auto = bfloat16 on CUDA."
+    stage: Literal["auto", "disk", "ram", "gpu"] = "auto"
+    "Where the cache is held."
+
+
+class LoaderConfig(CommandConfig):
+    """Samples a second."""
+
+    folder: Path = Path("bench-loader")
+    "Where the measured cache is made, unless it is there already."
+    size_gb: Above0 = 2.0
+    "Size of the measured cache."
+    batch_size: Positive = 16
+    "Rows in a batch, in random order."
+    seconds: Above0 = 10.0
+    "How long each way of reading is measured."
