@@ -160,6 +160,8 @@ class JointCache:
             here = np.flatnonzero(part == number)
             stored = self.parts[number].gather(local[here], taps, pictures=pictures)
             for key, array in stored.items():
+                if out is not None and key not in out:  # `valid` where all is: nobody asks for a copy
+                    continue
                 if key not in batch:
                     shape = (len(rows), *array.shape[1:])
                     batch[key] = np.empty(shape, array.dtype) if out is None else out[key][: len(rows)]
