@@ -41,8 +41,8 @@ def publish(root: Path) -> None:
         "oneformer": (old.oneformer(SWIN), old.segmenter_config("oneformer", SWIN), "sharded bin"),
         "mask2former": (old.mask2former(SWIN), old.segmenter_config("mask2former", SWIN), "sharded safetensors"),
     }
-    for name, (named, config, form) in files.items():
-        old.save_folder(root / REPOSITORIES[name], old.fill(named), config, form)
+    for seed, (name, (named, config, form)) in enumerate(files.items()):
+        old.save_folder(root / REPOSITORIES[name], old.fill(named, seed), config, form)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from fake_hub import FakeHub
 
 from difom_cache.errors import SettingsError, WeightsError
-from difom_cache.teachers import dinov2, download, hub_cache
+from difom_cache.teachers import dinov2, download, hub_cache, receive
 from difom_cache.teachers.catalogue import build_teacher
 from difom_cache.teachers.fetch import fetch_weights
 from difom_cache.teachers.hub import find_published, is_here, locate
@@ -42,7 +42,7 @@ def hub(tmp_path, monkeypatch):
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
         monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(download, "WAIT_S", 0.01)
+        monkeypatch.setattr(receive, "WAIT_S", 0.01)
         yield running
 
 
@@ -232,7 +232,7 @@ def test_a_file_that_stops_coming_is_given_up(hub):
 
 
 def test_a_file_that_comes_byte_by_byte_is_given_up(hub, monkeypatch):
-    monkeypatch.setattr(download, "SLOW_WINDOW_S", 0.5)
+    monkeypatch.setattr(receive, "SLOW_WINDOW_S", 0.5)
     hub.faults[NAME] = {"trickle_s": 0.02}
     refused(r"model-00001-of-00002\.safetensors comes at less than 1024 bytes a second")
 
