@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` lo
     from difom_cache.data.manifest import read_manifest as read_manifest
     from difom_cache.data.manifest import write_manifest as write_manifest
     from difom_cache.extraction.run import extract as extract
+    from difom_cache.files import read_object as read_object
+    from difom_cache.files import read_plain as read_plain
     from difom_cache.hardware import name_device as name_device
     from difom_cache.hardware import name_processor as name_processor
     from difom_cache.hardware import resolve_device as resolve_device
@@ -68,7 +70,10 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` lo
     from difom_cache.text import format_bytes as format_bytes
     from difom_cache.text import format_seconds as format_seconds
     from difom_cache.text import format_table as format_table
+    from difom_cache.text import guard_cell as guard_cell
+    from difom_cache.text import guard_line as guard_line
     from difom_cache.text import name_some as name_some
+    from difom_cache.text import unguard_cell as unguard_cell
     from difom_cache.views.params import ViewParams as ViewParams
     from difom_cache.views.plan import draw_plan as draw_plan
     from difom_cache.views.replay import replay_image as replay_image
@@ -120,6 +125,8 @@ __all__ = [
     "format_random_warning",
     "format_seconds",
     "format_table",
+    "guard_cell",
+    "guard_line",
     "import_hdf5",
     "info",
     "load_records",
@@ -133,6 +140,8 @@ __all__ = [
     "read_image",
     "read_manifest",
     "read_mask",
+    "read_object",
+    "read_plain",
     "replay_image",
     "replay_mask",
     "replay_valid",
@@ -140,6 +149,7 @@ __all__ = [
     "score_logits",
     "show",
     "torch_threads",
+    "unguard_cell",
     "verify",
     "warp_view",
     "write_atomic",
@@ -187,9 +197,11 @@ _HOMES = {
     "fetch_weights": "teachers.fetch",
     "finish": "maintenance.copy",
     "format_bytes": "text",
+    "format_random_warning": "store.identity",
     "format_seconds": "text",
     "format_table": "text",
-    "format_random_warning": "store.identity",
+    "guard_cell": "text",
+    "guard_line": "text",
     "import_hdf5": "maintenance.hdf5",
     "info": "maintenance.info",
     "load_records": "data.manifest",
@@ -203,6 +215,8 @@ _HOMES = {
     "read_image": "data.images",
     "read_manifest": "data.manifest",
     "read_mask": "data.images",
+    "read_object": "files",
+    "read_plain": "files",
     "replay_image": "views.replay",
     "replay_mask": "views.replay",
     "replay_valid": "views.replay",
@@ -210,6 +224,7 @@ _HOMES = {
     "score_logits": "probing.score",
     "show": "maintenance.show",
     "torch_threads": "hardware",
+    "unguard_cell": "text",
     "verify": "maintenance.verify",
     "warp_view": "views.warp",
     "write_atomic": "store.atomic",

@@ -1,8 +1,12 @@
 """Files of unknown origin: opened only where they are plain files, and read whole."""
 
+import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
+
+from difom_cache.errors import DifomError
 
 _LARGEST_TEXT_BYTES = 1 << 30
 
@@ -37,6 +41,28 @@ def read_plain(path: Path, *, most_bytes: int = _LARGEST_TEXT_BYTES) -> bytes:
         if size_bytes > most_bytes:
             raise OSError(0, f"it has {size_bytes} bytes, more than such a file ever has", str(path))
         return file.read()
+
+
+def read_object(path: Path, error: type[DifomError], hint: str) -> dict[str, Any]:
+    """Return the JSON object that the plain file at `path` holds.
+
+    Args:
+        path: the file.
+        error: what to raise.
+        hint: how the user mends it, at the end of the one line.
+
+    Raises:
+        DifomError: an `error`, because the file cannot be read, or holds something else.
+    """
+    try:
+        held = json.loads(read_plain(path))
+    except OSError as problem:
+        raise error(f"{path} cannot be read ({explain(problem)}); {hint}") from problem
+    except (ValueError, RecursionError) as problem:
+        raise error(f"{path} is damaged ({problem}); {hint}") from problem
+    if not isinstance(held, dict):
+        raise error(f"{path} is damaged (expected a JSON object, found {type(held).__name__}); {hint}")
+    return held
 
 
 def refuse_special(path: Path) -> Path:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from difom_cache.errors import SettingsError, name_nearest
+from difom_cache.files import read_plain
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -235,7 +236,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         SettingsError: there is no such file, or it is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_plain(path).decode())
     except FileNotFoundError:
         raise SettingsError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:

@@ -1,9 +1,11 @@
 """Words and numbers for people: lists that end, tables, sizes and times."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 NAMES_SHOWN = 10
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def name_some(names: Sequence[str], shown: int = NAMES_SHOWN) -> str:
@@ -30,6 +32,21 @@ def format_table(rows: Sequence[Sequence[str]], *, left: int | None = 1) -> str:
         return "  ".join(cells).rstrip()
 
     return "\n".join(map(line, rows))
+
+
+def guard_cell(text: str) -> str:
+    """Return a CSV cell that no spreadsheet takes for a formula: an apostrophe goes before what would begin one."""
+    return f"'{text}" if text.startswith((*_FORMULA, "'")) else text
+
+
+def guard_line(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a CSV line whose words are guarded; numbers stay."""
+    return {key: guard_cell(value) if isinstance(value, str) else value for key, value in line.items()}
+
+
+def unguard_cell(text: str) -> str:
+    """Return what `guard_cell` was given."""
+    return text[1:] if text.startswith("'") and text[1:].startswith((*_FORMULA, "'")) else text
 
 
 def format_bytes(size: float) -> str:

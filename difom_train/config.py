@@ -1,6 +1,5 @@
 """Everything that decides a run, declared once: command line, recipes, settings.toml and keywords are made from it."""
 
-import json
 import re
 import sys
 import tomllib
@@ -10,7 +9,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from difom_cache.errors import SettingsError, name_nearest
+from difom_cache import read_object, write_atomic
+from difom_cache.errors import RunError, SettingsError, name_nearest
 from difom_cache.options import (
     Config,
     Count,
@@ -367,8 +367,8 @@ def read_settings(path: Path) -> TrainConfig:
     table = rename_old_keys(read_toml(path))
     if "run" not in table:  # older runs say in run.json alone where their caches are
         facts = path.with_name("run.json")
-        caches = json.loads(facts.read_text(encoding="utf-8")).get("caches") if facts.is_file() else None
-        table |= {"run": {"cache": caches}} if caches else {}
+        caches = read_object(facts, RunError, "start the run anew").get("caches") if facts.is_file() else None
+        table |= {"run": {"cache": [str(path.parent / each) for each in caches]}} if caches else {}
     return validate(TrainConfig, table, where=str(path))
 
 
@@ -377,7 +377,7 @@ def write_settings(config: TrainConfig, path: Path) -> None:
     run = config.run
     cache = tuple(each.resolve() for each in run.cache)
     kept = RunConfig(cache=cache, data=run.data and run.data.resolve(), allow_partial=run.allow_partial)
-    path.write_text(format_toml(config.model_copy(update={"run": kept})), encoding="utf-8")
+    write_atomic(path, format_toml(config.model_copy(update={"run": kept})).encode())
 
 
 def to_table(config: Config) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Words and numbers for people."""
 
-from difom_cache import format_table, name_some
+from difom_cache import format_table, guard_cell, guard_line, name_some, unguard_cell
 
 
 def test_a_long_list_of_names_says_how_many_more_there_are() -> None:
@@ -12,3 +12,10 @@ def test_a_table_has_words_to_the_left_and_numbers_to_the_right() -> None:
     rows = [["set", "n"], ["a", "10"], ["longer", "7"]]
     assert format_table(rows).splitlines() == ["set      n", "a       10", "longer   7"]
     assert format_table(rows, left=None).splitlines() == ["set     n", "a       10", "longer  7"]
+
+
+def test_no_cell_of_a_csv_is_a_formula_and_every_cell_reads_back() -> None:
+    for word in ("=HYPERLINK(1)", "+1", "-x", "@a", "\tb", "'=1", "''", "plain", "", "a=b"):
+        guarded = guard_cell(word)
+        assert not guarded.startswith(("=", "+", "-", "@", "\t", "\r")) and unguard_cell(guarded) == word
+    assert guard_line({"name": "=1", "value": -0.5}) == {"name": "'=1", "value": -0.5}

@@ -10,17 +10,18 @@ RUN/eval/masks/<set>/<stem>.png      the mask at threshold 0.5, ground-truth siz
 import csv
 import io
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
-from difom_cache import write_atomic
+from difom_cache import guard_cell, read_object, read_plain, unguard_cell, write_atomic
 from difom_cache.errors import RunError
-from difom_train.evaluation.metrics import PROTOCOLS
+from difom_train.evaluation.metrics import PROTOCOLS, THRESHOLDS
 from difom_train.evaluation.summary import FrameInfo, SetScores
 
 PROTOCOL_VERSION = 1
@@ -55,8 +56,7 @@ def write_set(scores: SetScores, folder: Path) -> None:
         rows.writerow((*_INFO, *COLUMNS[protocol]))
         values = [scores.columns[f"{protocol}/{key}"] for key in COLUMNS[protocol]]
         for index, frame in enumerate(scores.frames):
-            info = [getattr(frame, each) for each in _INFO]
-            rows.writerow((*info, *(repr(float(value[index])) for value in values)))
+            rows.writerow((*_cells_of(frame, folder), *(repr(float(value[index])) for value in values)))
         write_atomic(folder / protocol / f"{name}.csv", text.getvalue().encode())
     curves = io.BytesIO()
     np.save(curves, scores.e_curves.astype(np.float32))
@@ -73,24 +73,29 @@ def read_set(folder: Path, dataset: str) -> SetScores:
     frames: dict[str, tuple[FrameInfo, ...]] = {}
     for protocol in PROTOCOLS:
         path = folder / protocol / f"{file_name(dataset)}.csv"
+        lines = _read_lines(path, protocol)
         try:
-            lines = _read_lines(path, protocol)
-            frames[protocol] = tuple(_info_of(line) for line in lines)
+            frames[protocol] = tuple(_info_of(line, folder) for line in lines)
             for key in COLUMNS[protocol]:
                 columns[f"{protocol}/{key}"] = np.array([float(line[key]) for line in lines])
-        except (ValueError, TypeError, csv.Error) as error:
-            raise RunError(f"{path} is damaged ({error}); evaluate the run again") from None
+        except (TypeError, ValueError) as error:  # a line is short, or holds no numbers
+            raise RunError(f"{path} is damaged ({error}); evaluate the run again") from error
+        if not lines or not all(np.isfinite(columns[f"{protocol}/{key}"]).all() for key in COLUMNS[protocol]):
+            raise RunError(f"{path} is damaged (no lines, or scores that are no numbers); evaluate the run again")
     if frames["pranet"] != frames["fixed"]:
         raise RunError(f"{folder}: the two protocols' files of {dataset} name other frames; evaluate the run again")
     curves = _curves_path(folder, dataset)
-    if not curves.is_file():
+    if not curves.exists():
         raise RunError(f"{curves} is missing; evaluate the run again")
     try:
-        e_curves = np.load(curves)
-    except (ValueError, OSError, EOFError) as error:
-        raise RunError(f"{curves} is damaged ({error}); evaluate the run again") from None
-    if e_curves.ndim != 2 or len(e_curves) != len(frames["fixed"]):
-        raise RunError(f"{curves} has {len(e_curves)} rows, its CSV {len(frames['fixed'])}; evaluate the run again")
+        e_curves = np.load(io.BytesIO(read_plain(curves)), allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise RunError(f"{curves} is damaged ({error}); evaluate the run again") from error
+    wanted = (len(frames["fixed"]), THRESHOLDS)
+    if e_curves.shape != wanted or e_curves.dtype != np.float32 or not np.isfinite(e_curves).all():
+        raise RunError(
+            f"{curves} is damaged (expected {wanted} finite float32 as its CSV has lines); evaluate the run again"
+        )
     return SetScores(dataset, frames["fixed"], columns, e_curves)
 
 
@@ -122,12 +127,16 @@ def read_summary(folder: Path) -> dict[str, Any]:
         RunError: it is missing or damaged.
     """
     path = folder / "summary.json"
-    if not path.is_file():
+    if not path.exists():
         raise RunError(f"{folder.parent} has not been evaluated ({path} is absent); run `difom-train evaluate` first")
-    try:
-        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{path} is damaged ({error}); evaluate the run again") from error
+    summary = read_object(path, RunError, "evaluate the run again")
+    sets, identity = summary.get("sets"), summary.get("identity")
+    if (
+        not isinstance(identity, dict)
+        or not isinstance(sets, dict)
+        or not all(isinstance(s, dict) for s in sets.values())
+    ):
+        raise RunError(f"{path} is damaged (expected an identity and test sets); evaluate the run again")
     return summary
 
 
@@ -136,15 +145,32 @@ def _curves_path(folder: Path, dataset: str) -> Path:
 
 
 def _read_lines(path: Path, protocol: str) -> list[dict[str, str]]:
-    if not path.is_file():
+    if not path.exists():
         raise RunError(f"{path} is missing, so the run has no scores under {protocol}; evaluate it again")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
+    try:
+        rows = csv.DictReader(io.StringIO(read_plain(path).decode()))
         if tuple(rows.fieldnames or ()) != (*_INFO, *COLUMNS[protocol]):
             raise RunError(f"{path}: expected the columns {', '.join((*_INFO, *COLUMNS[protocol]))}; evaluate again")
-        return list(rows)
+        lines = list(rows)
+        if any(None in line or None in line.values() for line in lines):
+            raise ValueError("a line has other columns than its head")
+        return lines
+    except (OSError, ValueError, csv.Error) as error:
+        raise RunError(f"{path} is damaged ({error}); evaluate the run again") from error
 
 
-def _info_of(line: Mapping[str, str]) -> FrameInfo:
-    words = {name: line[name] for name in _INFO}
+def _info_of(line: Mapping[str, str], folder: Path) -> FrameInfo:
+    words = {name: unguard_cell(line[name]) for name in _INFO}
+    for name in ("image", "mask"):  # written from `folder`; older files have whole paths
+        words[name] = os.path.normpath(folder.resolve() / words[name]) if words[name] else ""
     return FrameInfo(**{**words, "width": int(words["width"]), "height": int(words["height"])})  # type: ignore[arg-type]
+
+
+def _cells_of(frame: FrameInfo, folder: Path) -> list[str | int]:
+    """Return a frame as its line has it: pictures by their way from `folder`, so that both can move together."""
+    ways = {
+        name: os.path.relpath(getattr(frame, name), folder.resolve())
+        for name in ("image", "mask")
+        if getattr(frame, name)
+    }
+    return [guard_cell(value) if isinstance(value, str) else value for value in (asdict(frame) | ways).values()]

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from difom_cache import format_table, write_atomic
+from difom_cache import format_table, guard_line, read_object, write_atomic
 from difom_cache.errors import RunError, SettingsError
 from difom_train.evaluation.evaluate import evaluate
 from difom_train.evaluation.files import file_name
@@ -142,7 +142,7 @@ def write_table(lines: Sequence[dict[str, Any]], path: Path) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows(guard_line(line) for line in lines)
     write_atomic(path, text.getvalue().encode())
 
 
@@ -158,11 +158,13 @@ def _fix_budget(folder: Path, budget: Budget) -> None:
     """Write down what every run of the study has in common, or refuse what would not be comparable."""
     path, ours = folder / BUDGET_FILE, json.loads(json.dumps(asdict(budget)))
     if path.exists():
+        held = read_object(path, RunError, "remove it if its runs are those of this command")
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
             differences = [f"{key} {held[key]!r} there, {ours[key]!r} here" for key in ours if held[key] != ours[key]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{path} is damaged ({error}); remove it if its runs are those of this command") from error
+        except KeyError as error:
+            raise RunError(
+                f"{path} is damaged (no {error}); remove it if its runs are those of this command"
+            ) from error
         if differences:
             raise RunError(f"{folder} holds a study of another budget: {'; '.join(differences)}; choose another --out")
     write_atomic(path, (json.dumps(ours, indent=1) + "\n").encode())

@@ -2,7 +2,6 @@
 
 import json
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from difom_cache import name_some
 from difom_cache.errors import RunError
+from difom_cache.options import read_toml
 from difom_train.config import rename_old_keys
 from difom_train.evaluation.files import MAPS_VERSION, PROTOCOL_VERSION, read_set, read_summary
 from difom_train.evaluation.summary import METRICS, FrameInfo, SetScores
@@ -150,10 +150,7 @@ def _settings_key(run: Path) -> str:
     path = run / "settings.toml"
     if not path.is_file():
         return SEED_ENDING.sub("", str(run.resolve()))
-    try:
-        settings = rename_old_keys(tomllib.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise RunError(f"{path} is damaged ({error}); copy the run again") from None
+    settings = rename_old_keys(read_toml(path))
     for key in ("seed", "run"):
         settings.pop(key, None)
     return json.dumps(settings, sort_keys=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from difom_cache import format_table
+from difom_cache import format_table, guard_line
 from difom_train.evaluation.metrics import PROTOCOLS
 from difom_train.evaluation.summary import (
     METRICS,
@@ -205,7 +205,7 @@ def to_csv(tables: Sequence[ScoreTable]) -> str:
     records = [record for table in tables for record in table.to_records()]
     rows = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
     rows.writeheader()
-    rows.writerows(records)
+    rows.writerows(guard_line(each) for each in records)
     return text.getvalue()
 
 

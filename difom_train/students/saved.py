@@ -7,13 +7,14 @@ from typing import Any
 
 from safetensors.torch import save
 
-from difom_cache import write_atomic
+from difom_cache import read_object, write_atomic
 from difom_cache.errors import RunError, SettingsError, WeightsError
 from difom_train.students.base import Student, StudentSettings
 from difom_train.students.catalogue import build_student
 from difom_train.students.weights import load_file_into
 
 FORMAT_VERSION = 1
+_LARGEST_INPUT_PX = 1 << 14
 WEIGHTS_FILE = "student.safetensors"
 SETTINGS_FILE = "student.json"
 
@@ -50,7 +51,7 @@ def load_student(run: Path | str, device: str = "cpu") -> Student:
             deep_supervision=settings.deep_supervision,
             seed=0,  # every number is replaced below; the global generator stays untouched
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise RunError(f"{folder / SETTINGS_FILE} does not describe a student ({error}); train it again") from error
     except SettingsError as error:
         raise RunError(f"the student of {folder} cannot be built here: {error}") from error
@@ -64,11 +65,12 @@ def _read_description(folder: Path) -> dict[str, Any]:
     if not file.is_file() or not (folder / WEIGHTS_FILE).is_file():
         absent = SETTINGS_FILE if not file.is_file() else WEIGHTS_FILE
         raise RunError(f"{folder} holds no trained student ({absent} is absent); pass the folder of a finished run")
-    try:
-        description = json.loads(file.read_text())
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{file} is damaged ({error}); copy the run again") from error
-    if not isinstance(description, dict) or description.get("format") != FORMAT_VERSION:
-        found = description.get("format") if isinstance(description, dict) else type(description).__name__
+    description = read_object(file, WeightsError, "copy the run again")
+    if description.get("format") != FORMAT_VERSION:
+        found = description.get("format")
         raise RunError(f"{file} has format {found!r}, expected {FORMAT_VERSION}; install the version that wrote it")
+    meta = description.get("meta")
+    input_px = meta.get("input_px") if isinstance(meta, dict) else None
+    if not isinstance(input_px, int) or not 0 < input_px <= _LARGEST_INPUT_PX:
+        raise RunError(f"{file} does not describe a student (its input_px is {input_px!r}); copy the run again")
     return description

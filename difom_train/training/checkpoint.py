@@ -1,16 +1,18 @@
 """The state of a run on disk: written whole after every epoch, read back bit for bit."""
 
+import io
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from difom_cache import draft_of
+from difom_cache import draft_of, read_plain
 from difom_cache.errors import RunError
 
 CHECKPOINT = "last.ckpt"
 FORMAT_VERSION = 1
+_LARGEST_BYTES = 1 << 40
 
 
 @dataclass
@@ -49,9 +51,15 @@ def read_checkpoint(folder: Path) -> tuple[Progress, dict[str, Any]]:
             f"{folder} holds no {CHECKPOINT}: the run was stopped before its first epoch ended; start it anew"
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(
+            io.BytesIO(read_plain(path, most_bytes=_LARGEST_BYTES)), map_location="cpu", weights_only=True
+        )
     except Exception as error:  # torch raises half a dozen kinds for a damaged file
         raise RunError(f"{path} cannot be read ({error}); remove the folder and start the run anew") from error
-    if content.get("format") != FORMAT_VERSION:
-        raise RunError(f"{path} has format {content.get('format')!r}, expected {FORMAT_VERSION}")
-    return Progress(**content["progress"]), content["states"]
+    found = content.get("format") if isinstance(content, dict) else type(content).__name__
+    if found != FORMAT_VERSION:
+        raise RunError(f"{path} has format {found!r}, expected {FORMAT_VERSION}")
+    try:
+        return Progress(**content["progress"]), dict(content["states"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({error}); remove the folder and start the run anew") from error

@@ -15,6 +15,7 @@ from difom_cache.errors import DeviceError, DifomError, RunError, SettingsError
 from difom_train.config import DataConfig, TrainConfig, TrainOptions, compose, compose_keywords, name_folder
 from difom_train.data.caches import JointCache
 from difom_train.keywords import TrainKeywords
+from difom_train.students.saved import load_student
 from difom_train.students.seen_masks import write_run_masks
 from difom_train.training.build import build_learner, choose_rows, describe_run, open_feed
 from difom_train.training.checkpoint import CHECKPOINT, Progress, read_checkpoint
@@ -95,7 +96,13 @@ def _start(trainer: Trainer, facts: dict[str, Any], *, going_on: bool) -> None:
     if going_on:
         refuse_differences(read_run(folder), facts, _SAME_ON_RESUME, folder)
         trainer.progress, states = read_checkpoint(folder)
-        trainer.load_state_dict(states)
+        try:
+            trainer.load_state_dict(states)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+            raise RunError(
+                f"{folder / CHECKPOINT} is damaged ({error}); remove the folder and start the run anew"
+            ) from error
+        load_student(folder)  # the best so far: a run that cannot give it is not gone on with as if all were well
         if trainer.fabric.is_global_zero:
             cut_log(folder, trainer.progress.epochs_done)
     elif distiller.needs_calibration:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from difom_cache import name_processor, write_atomic
+from difom_cache import name_processor, read_object, read_plain, write_atomic
 from difom_cache.errors import RunError
 from difom_train.config import FREE, SETTINGS_FILE, TrainConfig, find_differences, read_settings, write_settings
 from difom_train.training.checkpoint import CHECKPOINT
@@ -69,8 +69,11 @@ def describe_hardware(device: torch.device, world: int) -> dict[str, Any]:
 
 
 def write_run(folder: Path, facts: dict[str, Any]) -> None:
-    """Write run.json whole."""
-    text = json.dumps({"command": sys.argv, **facts}, indent=1, default=str)
+    """Write run.json whole; caches stand there by their way from the run folder, the program by its name."""
+    home = folder.resolve()
+    caches = [os.path.relpath(path, home) for path in facts.get("caches", ())]
+    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    text = json.dumps({"command": command, **facts, "caches": caches}, indent=1, default=str)
     write_atomic(folder / RUN_FILE, f"{text}\n".encode())
 
 
@@ -80,13 +83,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: it is missing or damaged.
     """
-    try:
-        facts: dict[str, Any] = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{folder / RUN_FILE} cannot be read ({error}); start the run anew") from error
-    if not isinstance(facts, dict):
-        raise RunError(f"{folder / RUN_FILE} holds no facts of a run; start the run anew")
-    return facts
+    return read_object(folder / RUN_FILE, RunError, "start the run anew")
 
 
 def append_log(folder: Path, line: dict[str, Any]) -> None:
@@ -99,18 +96,21 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     """Return the epochs of log.jsonl; a last line that was cut off is left out.
 
     Raises:
-        RunError: a line is no epoch.
+        RunError: the file is damaged elsewhere.
     """
     path = folder / LOG_FILE
-    epochs = []
+    if not path.exists():
+        return []
     try:
-        for line in path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []:
-            epochs.append(json.loads(line))
-            if not isinstance(epochs[-1], dict) or type(epochs[-1].get("epoch")) is not int:
-                raise ValueError("no epoch in a line")
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{path}, line {len(epochs) or 1}, is damaged ({error}); restore it, or train again") from None
-    return epochs
+        lines = [json.loads(line) for line in read_plain(path).decode().split("\n")[:-1]]
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path} is damaged ({error}); remove it: the run goes on without its curves") from error
+    for number, line in enumerate(lines, start=1):
+        if not isinstance(line, dict) or not isinstance(line.get("epoch"), int):
+            raise RunError(
+                f"{path}, line {number}: expected an epoch's figures; remove it: the run goes on without curves"
+            )
+    return lines
 
 
 def cut_log(folder: Path, epochs: int) -> None:

@@ -75,6 +75,22 @@ def test_maps_of_sixteen_bits_score_as_their_eight_bits_and_a_white_one_on_an_em
     assert set(evaluate(tmp_path / "white", data, workers=0).sets["Kvasir"].columns["pranet/s_measure"]) == {0.0}
 
 
+def test_a_frames_line_holds_no_whole_path_no_formula_and_reads_back_the_same(run: Path, tmp_path: Path) -> None:
+    data = paint_benchmark(tmp_path / "data", frames=1)
+    for folder in ("images", "masks"):
+        home = data / "TestDataset" / "Kvasir" / folder
+        (home / "1.png").rename(home / "=1+1.png")
+    evaluation = evaluate(run, data / "TestDataset", workers=0)
+    text = (run / "eval" / "pranet" / "Kvasir.csv").read_text()
+    assert str(tmp_path) not in text and "Kvasir/=1+1" in text
+    assert read_set(run / "eval", "Kvasir").frames == evaluation.sets["Kvasir"].frames
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for name in ("data", "run"):
+        (tmp_path / name).rename(moved / name)
+    assert Path(read_set(moved / "run" / "eval", "Kvasir").frames[0].image).is_file()
+
+
 def test_table_shows_both_protocols_and_a_mean_without_the_set_inside_another(run: Path, benchmark: Path) -> None:
     evaluation = evaluate(run, benchmark, workers=0)
     means = evaluation.means()

@@ -1,12 +1,14 @@
 """Whole runs on a cache in memory: what lies in the folder, what resumes, what is refused."""
 
 import json
+import os
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
 
-from difom_cache.errors import CacheIncompleteError, RunError, SettingsError
+from difom_cache.errors import CacheIncompleteError, DifomError, RunError, SettingsError
 from difom_cache.store.layout import TapSpec
 from difom_train.students.saved import load_student
 from difom_train.training import trainer as loop
@@ -159,6 +161,23 @@ def test_resume_on_another_cache_is_refused(train, make_cache):
     train.cache = make_cache(records=20, views=2, picture_px=32, taps=TAPS, name="other")
     with pytest.raises(RunError, match="manifest_digests"):
         train(recipe="baseline", epochs=1, resume=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["student.safetensors", "student.json", "last.ckpt", "log.jsonl", "settings.toml", "run.json"]
+)
+def test_a_finished_run_with_a_damaged_file_is_no_success_when_resumed(train, name):
+    folder = train(recipe="baseline", epochs=1)
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2] + b"\n\xff")
+    with pytest.raises(DifomError, match=name):
+        train(recipe="baseline", epochs=1, resume=True)
+
+
+def test_papers_of_a_run_hold_no_path_that_could_be_relative(train, tmp_path):
+    facts = read_run(train(recipe="baseline", epochs=1))
+    assert facts["caches"] == [os.path.relpath(Path("memory").resolve(), (tmp_path / "run").resolve())]
+    assert "/" not in facts["command"][0]
 
 
 def test_finished_run_resumes_to_itself(train):
