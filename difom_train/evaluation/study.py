@@ -13,6 +13,7 @@ from difom_cache import format_table, guard_line, read_object, write_atomic
 from difom_cache.errors import RunError, SettingsError
 from difom_train.evaluation.evaluate import evaluate
 from difom_train.evaluation.files import file_name
+from difom_train.evaluation.study_chart import draw_study
 from difom_train.evaluation.summary import counted_sets
 from difom_train.training.run import train
 from difom_train.training.run_folder import RUN_FILE, read_run
@@ -75,7 +76,7 @@ def study(
     Args:
         cache: one cache, or several.
         data: test sets.
-        out: folder of the runs; also gets study.csv.
+        out: folder of the runs; also gets study.csv and study.svg.
         recipes: names or TOML files.
         labels: shares of the training masks.
         seeds: runs of each cell.
@@ -103,6 +104,7 @@ def study(
     for name, place in places.items():
         lines.append({"recipe": name, "labels": "", "runs": 1} | means_of([score(name, place, data, limit, device)]))
     write_table(lines, folder / "study.csv")
+    draw_study(lines, folder / "study.svg")
     return lines
 
 

@@ -50,6 +50,8 @@ def test_a_line_is_the_mean_over_seeds_and_leaves_cvc300_out_of_the_mean(run, tm
     with (tmp_path / "study" / "study.csv").open() as file:
         assert [float(line["mean"]) for line in csv.DictReader(file)] == [line["mean"] for line in lines]
     assert len(format_study(lines).splitlines()) == 5
+    chart = (tmp_path / "study" / "study.svg").read_text()
+    assert chart.count("<!-- difom-multiscale, 2 seeds -->") == 2 and "25 % of the masks" in chart
 
 
 def test_what_is_finished_is_not_trained_or_scored_again(run, tmp_path):
