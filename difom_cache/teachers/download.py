@@ -11,7 +11,7 @@ from pathlib import Path
 
 from httpx2 import ConnectError, HTTPError, InvalidURL, ProxyError, TimeoutException
 from huggingface_hub import HfApi, constants, errors, hf_hub_url
-from huggingface_hub.utils import WeakFileLock
+from huggingface_hub.utils import WeakFileLock, validate_repo_id
 
 from difom_cache.errors import WeightsError
 from difom_cache.teachers.hub_cache import CONFIG, Repository, cached_folder, is_sound, note_sound
@@ -78,10 +78,14 @@ def _cause(err: Exception) -> str:
 
 
 def _download(repository: Repository, to: Path | None) -> Path:
-    lock = (to or repository.storage) / ".difom" / f"{repository.revision.replace('/', '-')}.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(lock):  # of several jobs that start at once one asks and downloads, the others find it there
-        return (None if to else cached_folder(repository)) or _fetch(repository, to)
+    validate_repo_id(repository.name)
+    if to is not None:
+        return _fetch(repository, to)
+    locks = repository.storage.parent / ".locks" / repository.storage.name
+    locks.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(locks / f"difom-{repository.revision.replace('/', '-')}.lock"):
+        # of several jobs that start at once one asks and downloads, the others find it there
+        return cached_folder(repository) or _fetch(repository, None)
 
 
 def _fetch(repository: Repository, to: Path | None) -> Path:
@@ -110,7 +114,7 @@ def _fetch(repository: Repository, to: Path | None) -> Path:
         shelf.get(remotes[name])
     if first.endswith(".json"):
         for name in sorted(set(read_json(folder / first)["weight_map"].values())):
-            if name not in remotes:
+            if name not in remotes or Path(name).name != name:
                 raise BrokenFileError(f"its {first} names {name}, which is not there")
             shelf.get(remotes[name])
     shelf.close()
@@ -142,7 +146,6 @@ class Shelf:
         if self.to is not None:
             note = {"repository": self.repository.name, "revision": self.repository.revision, "commit": self.commit}
             (self.to / NOTE).write_text(json.dumps(note) + "\n")
-            shutil.rmtree(self.to / ".difom", ignore_errors=True)
         elif self.repository.revision != self.commit:
             ref = self.repository.storage / "refs" / self.repository.revision
             ref.parent.mkdir(parents=True, exist_ok=True)

@@ -162,6 +162,28 @@ def test_a_repository_without_weights_says_what_was_looked_for(hub):
     refused(r"it holds none of model\.safetensors, .*pytorch_model\.bin")
 
 
+@pytest.mark.parametrize("shard", ["../outside.safetensors", "below/inside.safetensors", "nowhere.safetensors"])
+def test_an_index_that_names_a_file_elsewhere_is_refused(hub, shard):
+    (hub.root / NAME / "below").mkdir()
+    (hub.root / NAME / "below" / "inside.safetensors").touch()
+    index = {"weight_map": {"a": shard}}
+    (hub.root / NAME / "model.safetensors.index.json").write_text(json.dumps(index))
+    refused(f"its model.safetensors.index.json names {re.escape(shard)}, which is not there")
+
+
+def test_what_can_be_no_model_is_said_without_asking(hub, tmp_path):
+    with pytest.raises(WeightsError, match="'/no/such/folder' is neither a folder nor the id of a hub model"):
+        build_teacher("hf:/no/such/folder")
+    assert not hub.log and not (tmp_path / "home").exists()
+
+
+def test_a_fetch_that_fails_leaves_no_folder_that_looks_fetched(hub, tmp_path):
+    hub.faults[NAME] = {"status": 503}
+    with pytest.raises(WeightsError, match="it answers 503"):
+        download.download(TEACHER, Repository(NAME), tmp_path / "to" / "dinov2-small")
+    assert not (tmp_path / "to").exists()
+
+
 @pytest.mark.parametrize("status", [500, 503, 429])
 def test_a_busy_hub_is_asked_again_and_then_named(hub, status):
     hub.faults[NAME] = {"status": status, "times": 2}
