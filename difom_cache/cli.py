@@ -59,6 +59,9 @@ def extract(
     precision: Annotated[str | None, typer.Option(help="float32 or bfloat16; by default bfloat16 on CUDA.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Views a teacher sees at once; probed by default.")] = None,
     compile: Annotated[bool, typer.Option("--compile", help="Run teachers through torch.compile.")] = False,
+    backend: Annotated[
+        str | None, typer.Option(help="What runs networks: auto, torch or openvino.", show_default="auto")
+    ] = None,
     engine: Annotated[str, typer.Option(help="local, dask, slurm, pbs, lsf, sge or htcondor.")] = "local",
     workers: Annotated[int | None, typer.Option(help="Processes or jobs of the engine.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
@@ -91,6 +94,7 @@ def extract(
         pictures=pictures,
         device=device,
         precision=precision,
+        backend=backend,
         batch_size=batch_size,
         compile=compile,
         engine=engine,

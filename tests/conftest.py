@@ -22,6 +22,15 @@ def own_user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         os.environ["XDG_CACHE_HOME"] = before
 
 
+@pytest.fixture(autouse=True, scope="session")
+def torch_runs_teachers() -> Iterator[None]:
+    """Let PyTorch run small teachers, which OpenVINO would take seconds to compile; its own tests name it."""
+    before = os.environ.setdefault("DIFOM_BACKEND", "torch")
+    yield
+    if before == "torch":
+        del os.environ["DIFOM_BACKEND"]
+
+
 @pytest.fixture
 def make_cache() -> Callable[..., MemoryCache]:
     """Return a builder of small caches in memory."""

@@ -13,7 +13,15 @@ from difom_cache.codecs.catalogue import build_codec, resolve_codec
 from difom_cache.codecs.compact import CompactBasis, fit_compact, kept_directions
 from difom_cache.errors import DataError
 from difom_cache.extraction.blocks import ViewJob, read_frame, render
-from difom_cache.extraction.teachers import TeacherOrderLine, describe_source, identify_teacher, load_teacher, outline
+from difom_cache.extraction.teachers import (
+    OPENVINO,
+    TeacherOrderLine,
+    choose_backend,
+    describe_source,
+    identify_teacher,
+    load_teacher,
+    outline,
+)
 from difom_cache.store.columns import describe_tap, pictures_column, read_basis, teacher_column, write_basis
 from difom_cache.store.identity import Identity, offer_identity, read_identity
 from difom_cache.store.layout import (
@@ -30,6 +38,7 @@ from difom_cache.store.seen_masks import write_seen_masks
 from difom_cache.store.source import write_source
 from difom_cache.store.writer import create_column
 from difom_cache.teachers.base import RANDOM, Teacher, TeacherSpec
+from difom_cache.teachers.openvino_teacher import describe_openvino
 from difom_cache.teachers.pooling import area_pool
 
 FIT_RECORDS = 256  # view 0 of so many training records decides a compact codec's basis
@@ -101,6 +110,8 @@ def prepare_teacher(
     folder = cache / teacher_folder(label)
     held = _held_identity(folder, "teacher")
     batch = choices.batch or (held["batch"] if held else (1 if dry else probe_batch(load_teacher(order), order.device)))
+    if not dry:
+        order = choose_backend(order, held, batch)
     specs = describe_taps(spec, label, order.picture_px, choices.codec)
     bases = _placeholder_bases(specs) if dry else _fix_bases(folder, held, order, specs, views, batch)
     codecs = {s.name: build_codec(s.codec, s.channels, basis=bases.get(s.name)) for s in specs}
@@ -112,6 +123,7 @@ def prepare_teacher(
         "block_rows": held["block_rows"] if held else choose_block_rows(len(views), widest, batch),
         "compression": choices.compression,
         "device": torch.device(order.device).type,
+        **({"backend": describe_openvino()} if order.backend == OPENVINO else {}),
         "batch": batch,
         "threads": held["threads"] if held else torch.get_num_threads(),
         "libraries": _render_libraries(),

@@ -1,6 +1,7 @@
 """TOP FILE of stage one: settings become a cache. Views are drawn, identities fixed, missing blocks computed."""
 
 import hashlib
+import os
 import random
 import time
 from collections import Counter
@@ -27,7 +28,14 @@ from difom_cache.extraction.blocks import (
 from difom_cache.extraction.engines import EngineOptions, count_local, open_executor
 from difom_cache.extraction.estimate import Estimate, estimate_run, format_passes, refuse_full_disk
 from difom_cache.extraction.prepare import ColumnChoices, ColumnWork, prepare_pictures, prepare_teacher
-from difom_cache.extraction.teachers import TeacherOrderLine, load_teacher, outline, own_teachers, release_teachers
+from difom_cache.extraction.teachers import (
+    AUTO,
+    TeacherOrderLine,
+    load_teacher,
+    outline,
+    own_teachers,
+    release_teachers,
+)
 from difom_cache.extraction.timing import STAGES
 from difom_cache.extraction.weights import choose_weights
 from difom_cache.hardware import resolve_device
@@ -93,6 +101,7 @@ def extract(
     precision: str | None = None,
     batch_size: int | None = None,
     compile: bool = False,
+    backend: str | None = None,
     engine: str = "local",
     workers: int | None = None,
     scheduler: str | None = None,
@@ -127,6 +136,8 @@ def extract(
         precision: None for bfloat16 on CUDA and float32 elsewhere.
         batch_size: None probes the device.
         compile: run teachers through torch.compile.
+        backend: what runs teachers' networks: "torch", "openvino", or "auto", which takes what a begun column holds and, on a
+            CPU, OpenVINO where it is installed; None for what the environment variable DIFOM_BACKEND says, else "auto".
         engine: "local", "dask", "slurm" or another job queue by name.
         workers: processes or jobs; None for the engine's own choice.
         scheduler: address of a running Dask scheduler.
@@ -163,6 +174,7 @@ def extract(
             precision=precision,
             picture_px=input_size,
             compile=compile,
+            backend=backend or os.environ.get("DIFOM_BACKEND", AUTO),
         )
         for spec, own_weights in zip(specs, choose_weights(weights, specs), strict=True)
     ]
@@ -190,6 +202,9 @@ def extract(
     say(f"{folder}: {len(records)} records, plan {plan!r}, seed {seed}, {views} views of each training record")
     say(estimate.format())
     say(format_passes(estimate.passes_saved, views=views, epochs=epochs, runs=runs))
+    for work in works:
+        if "backend" in work.identity:
+            say("{}: OpenVINO {} runs the network".format(work.column.folder, work.identity["backend"]["version"]))
     random_labels = list_random({Path(w.column.folder).name: w.identity for w in works if w.order is not None})
     if random_labels:
         say(format_random_warning(random_labels))

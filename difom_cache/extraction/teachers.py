@@ -2,27 +2,30 @@
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from difom_cache.errors import EngineError
+from difom_cache.errors import EngineError, SettingsError, TeacherError
 from difom_cache.extraction.weights import HUB
 from difom_cache.store.identity import Identity, name_differences
 from difom_cache.store.source import TeacherSource
 from difom_cache.teachers.base import RANDOM, Teacher, TeacherSpec
 from difom_cache.teachers.catalogue import OWN_WEIGHTS, build_teacher, outline_teacher, parse_teacher
+from difom_cache.teachers.openvino_teacher import OpenVinoTeacher, has_openvino
 
+AUTO, TORCH, OPENVINO = BACKENDS = ("auto", "torch", "openvino")
 MOST_HELD = 4  # teachers of a run are few; more would only take memory
 
 
 @dataclass(frozen=True)
 class TeacherOrderLine:
-    """What a worker needs to build a teacher: the arguments of `build_teacher`."""
+    """What a worker needs to build a teacher: the arguments of `build_teacher`, and what runs its network."""
 
     spec: str
     weights: str
@@ -32,6 +35,7 @@ class TeacherOrderLine:
     precision: str | None
     picture_px: int
     compile: bool = False
+    backend: str = TORCH
 
 
 _held: dict[TeacherOrderLine, Teacher] = {}  # of this process; where they stand is decided here alone
@@ -43,6 +47,7 @@ def load_teacher(order: TeacherOrderLine) -> Teacher:
 
     A teacher's batch is found by filling the GPU: what else lies there would make it smaller.
     """
+    order = order if order.backend == OPENVINO else replace(order, backend=TORCH)
     for other in _held.keys() - _parked - {order}:
         if torch.device(other.device).type != "cpu":
             _held[other].to("cpu")
@@ -54,14 +59,57 @@ def load_teacher(order: TeacherOrderLine) -> Teacher:
     if order not in _held:
         while len(_held) >= MOST_HELD:
             _drop(next(iter(_held)))
-        arguments = {name: value for name, value in vars(order).items() if name != "spec"}
-        _held[order] = build_teacher(order.spec, **arguments)
+        _held[order] = _build(order)
     return _held[order]
+
+
+def _build(order: TeacherOrderLine) -> Teacher:
+    if order.backend == OPENVINO:
+        plain = replace(order, backend=TORCH)
+        return OpenVinoTeacher(_held.pop(plain) if plain in _held else _build(plain))
+    arguments = {name: value for name, value in vars(order).items() if name not in ("spec", "backend")}
+    return build_teacher(order.spec, **arguments)
+
+
+def choose_backend(order: TeacherOrderLine, held: Identity | None, batch: int) -> TeacherOrderLine:
+    """Return `order` with the backend that its column is computed by.
+
+    "auto" takes what a begun column holds; for a new one on a CPU it takes OpenVINO, where that is installed and gives this
+    teacher's features, else PyTorch.
+
+    Raises:
+        SettingsError: the backend is not known, or not installed.
+        TeacherError: OpenVINO was asked for, and cannot take this teacher or gives other features.
+    """
+    if order.backend not in BACKENDS:
+        raise SettingsError(f"--backend: expected {', '.join(BACKENDS)}, found {order.backend!r}")
+    if held is not None:
+        return replace(order, backend=backend_of(held)) if order.backend == AUTO else order
+    fits = has_openvino() and torch.device(order.device).type == "cpu" and not order.compile
+    if order.backend == TORCH or (order.backend == AUTO and not fits):
+        return replace(order, backend=TORCH)
+    chosen = replace(order, backend=OPENVINO)
+    try:
+        load_teacher(chosen).check(batch)  # type: ignore[attr-defined]
+    except (SettingsError, TeacherError) as error:
+        if order.backend == OPENVINO:
+            raise
+        print(f"PyTorch runs this teacher: {error}", file=sys.stderr)
+        return replace(order, backend=TORCH)
+    return chosen
+
+
+def backend_of(identity: Identity) -> str:
+    """Return what runs the network of a column."""
+    name: str = identity.get("backend", {}).get("name", TORCH)
+    return name
 
 
 def outline(order: TeacherOrderLine) -> TeacherSpec:
     """Return the specification of the teacher that `order` describes, without its weights and without its digest."""
-    arguments = {name: value for name, value in vars(order).items() if name not in ("spec", "device", "compile")}
+    arguments = {
+        name: value for name, value in vars(order).items() if name not in ("spec", "device", "compile", "backend")
+    }
     return outline_teacher(order.spec, **arguments)
 
 

@@ -51,6 +51,7 @@ def describe_column(cache: Cache, column: Column) -> dict[str, Any]:
         name: teacher[name] for name in ("name", "variant", "input_px", "weights_digest", "precision", "libraries")
     }
     facts["weights"] = teacher.get("weights", "trained")
+    facts["backend"] = identity.get("backend", {"name": "torch"})["name"]
     facts |= {"device": identity["device"], "batch": identity["batch"], "threads": identity["threads"]}
     facts["taps"] = {
         f"{label}/{tap['name']}": {

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from difom_cache.data.manifest import Record
 from difom_cache.errors import CacheFormatError, CacheIdentityError, RunError, WeightsError
 from difom_cache.extraction.blocks import ViewJob, read_frame, render
-from difom_cache.extraction.teachers import TeacherOrderLine, assert_same_teacher, load_teacher
+from difom_cache.extraction.teachers import TeacherOrderLine, assert_same_teacher, backend_of, load_teacher
 from difom_cache.extraction.weights import HUB, split_weights
 from difom_cache.hardware import torch_threads
 from difom_cache.maintenance.verify_report import VerifyReport
@@ -74,6 +74,7 @@ def orders_of(
             precision=teacher["precision"],
             picture_px=cache.picture_px,
             compile=bool(teacher.get("options", {}).get("compile")),
+            backend=backend_of(cache.teachers[label]),
         )
     if lost:
         raise WeightsError(f"{cache.path} does not say where these teachers lie: {'; '.join(lost)}")

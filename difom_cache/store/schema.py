@@ -147,12 +147,20 @@ class SourceHeld(_Checked):
     found: str
 
 
+class BackendHeld(_Checked):
+    """What runs a teacher's network, where PyTorch does not."""
+
+    name: str
+    version: str
+
+
 class TeacherHeld(ColumnHeld):
     """teachers/<label>/identity.json."""
 
     teacher: SpecHeld
     taps: Annotated[list[TapHeld], Field(min_length=1), AfterValidator(_check_distinct)]
     device: str
+    backend: BackendHeld | None = None
     batch: Several
     threads: Several
     probe: ProbeHeld | None = None

@@ -68,6 +68,8 @@ class NetworkTeacher:
         self.spec = spec
         self.network = network.eval().requires_grad_(False)
         self.device = torch.device("cpu")
+        self.packs = False
+        "Whether linear layers are packed once features are asked for."
 
     def to(self, device: str | torch.device) -> "NetworkTeacher":
         """Move the network to `device` and return the teacher.
@@ -83,6 +85,9 @@ class NetworkTeacher:
     def features(self, pixels: Tensor) -> dict[str, Tensor]:
         """Return float32 maps (B, C, h, w) of float32 pixels (B, 3, S, S) in [0, 1], by native tap name."""
         check_pixels(pixels, self.spec.input_px)
+        if self.packs:
+            pack_linears(self.network)
+            self.packs = False
         bfloat16 = self.spec.precision == "bfloat16"
         with compute_in(self.spec.precision), torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
             maps = self.network(normalise(pixels, self.spec.mean, self.spec.std))
@@ -117,6 +122,6 @@ def assemble(order: TeacherOrder, facts: NetworkFacts, network: TapNetwork) -> N
     teacher = NetworkTeacher(spec, network).to(device)
     if order.compile:
         network.compile(dynamic=False)
-    elif device.type == "cpu" and spec.precision == "float32" and can_pack():
-        pack_linears(network)
+    else:
+        teacher.packs = device.type == "cpu" and spec.precision == "float32" and can_pack()
     return teacher

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from math import isqrt
 from typing import Any
 
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ class TokenTaps(TapNetwork):
 
     def _as_map(self, tokens: Tensor) -> Tensor:
         patches = tokens[:, self.prefix_tokens :]  # (B, h*w, C)
-        side = round(patches.shape[1] ** 0.5)
+        side = isqrt(int(patches.shape[1]))
         return patches.transpose(1, 2).unflatten(2, (side, side))  # (B, C, h, w)
 
 

@@ -1,0 +1,147 @@
+"""OpenVINO runs the same network: equal features, one identity, and nothing that only looks like an answer."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from painted_folder import paint_folder
+
+from difom_cache import open_cache
+from difom_cache.errors import CacheIdentityError, DeviceError, SettingsError, TeacherError
+from difom_cache.extraction import teachers
+from difom_cache.extraction.run import extract
+from difom_cache.maintenance.verify import verify
+from difom_cache.store.ledger import withdraw_block
+from difom_cache.teachers import openvino_teacher
+from difom_cache.teachers.catalogue import build_teacher
+from difom_cache.teachers.openvino_teacher import OpenVinoTeacher
+
+pytest.importorskip("openvino")
+TINY = ("dinov2:tiny@308", "sam:tiny", "mask2former:tiny", "oneformer:tiny")
+SMALL = {"teacher": "sam:tiny", "weights": "random", "input_size": 64, "views": 2, "strides": (32,), "quiet": True}
+SMALL |= {"codec": "float16"}
+
+
+def pixels_of(teacher) -> torch.Tensor:
+    side = teacher.spec.input_px
+    return torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(7))
+
+
+def cosines(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> list[float]:
+    """Return, for each tap, the cosine of two batches of maps about the first one's mean."""
+    assert one.keys() == other.keys()
+    found = []
+    for name, feature in one.items():
+        mean = feature.mean((2, 3), keepdim=True)
+        found.append(float(torch.cosine_similarity((feature - mean).flatten(), (other[name] - mean).flatten(), dim=0)))
+    return found
+
+
+@pytest.mark.parametrize("spec", TINY)
+def test_float32_gives_pytorchs_features(spec: str) -> None:
+    teacher = build_teacher(spec, weights="random")
+    found = OpenVinoTeacher(teacher).features(pixels_of(teacher))
+    for name, feature in build_teacher(spec, weights="random").features(pixels_of(teacher)).items():
+        assert found[name].dtype == torch.float32
+        torch.testing.assert_close(found[name], feature, rtol=0, atol=1e-5 * float(feature.abs().max()))
+
+
+def test_bfloat16_is_another_number_and_near() -> None:
+    exact = build_teacher("sam:tiny", weights="random")
+    rounded = OpenVinoTeacher(build_teacher("sam:tiny", weights="random", precision="bfloat16"))
+    one, other = exact.features(pixels_of(exact)), rounded.features(pixels_of(exact))
+    assert rounded.spec.identity()["precision"] == "bfloat16"
+    assert all(0.999 < cosine < 0.9999999 for cosine in cosines(one, other))
+
+
+def test_a_network_that_it_gets_wrong_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = OpenVinoTeacher(build_teacher("sam:tiny", weights="random"))
+    teacher.check(2)
+    right = teacher.features
+    monkeypatch.setattr(teacher, "features", lambda pixels: {name: 1.01 * each for name, each in right(pixels).items()})
+    with pytest.raises(TeacherError, match=r"other features than PyTorch at neck \(relative error 0\.01"):
+        teacher.check(2)
+
+
+class Stubborn(torch.nn.Module):
+    """A network that no graph can be made of."""
+
+    def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        raise RuntimeError("not in a graph")
+
+
+def test_a_network_that_it_cannot_take_is_refused_in_one_line() -> None:
+    built = build_teacher("sam:tiny", weights="random")
+    built.network = Stubborn()
+    with pytest.raises(TeacherError, match=r"OpenVINO cannot take this network .*use --backend torch") as told:
+        OpenVinoTeacher(built).features(pixels_of(built))
+    assert "\n" not in str(told.value)
+
+
+def test_what_it_cannot_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = build_teacher("sam:tiny", weights="random")
+    with pytest.raises(SettingsError, match="runtime of its own"):
+        OpenVinoTeacher(OpenVinoTeacher(built))
+    built.device = torch.device("cuda")
+    with pytest.raises(DeviceError, match="runs on the CPU, not on cuda"):
+        OpenVinoTeacher(built)
+    monkeypatch.setattr(openvino_teacher, "has_openvino", lambda: False)
+    with pytest.raises(SettingsError, match="pip install 'difom\\[openvino\\]'"):
+        OpenVinoTeacher(built)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return paint_folder(tmp_path_factory.mktemp("data"), frames=6)
+
+
+def test_a_column_says_what_computed_it_and_goes_on_with_that(data: Path, tmp_path: Path, capsys) -> None:
+    cache = tmp_path / "feats"
+    assert extract(data=data, cache=cache, backend="auto", **(SMALL | {"quiet": False})).complete
+    opened = open_cache(cache)
+    label = next(iter(opened.teachers))
+    version = sys.modules["openvino"].__version__.split("-")[0]
+    assert opened.teachers[label]["backend"]["name"] == "openvino"
+    assert version.startswith(opened.teachers[label]["backend"]["version"])
+    assert f"teachers/{label}: OpenVINO" in capsys.readouterr().out
+    before = opened.content_digests()
+    withdraw_block(cache, opened.column(f"teachers/{label}"), 0)
+    with pytest.raises(CacheIdentityError, match="backend"):
+        extract(data=data, cache=cache, backend="torch", **SMALL)
+    assert extract(data=data, cache=cache, backend="auto", **SMALL).computed_blocks == {f"teachers/{label}": 1}
+    assert open_cache(cache).content_digests() == before
+    report = verify(cache, recompute=2, data=data)
+    assert report.sound and all(found["cosine_mean"] > 0.99999 for found in report.recomputed.values())
+    assert report.recomputed
+
+
+def test_a_column_that_pytorch_began_stays_with_pytorch(data: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "feats"
+    assert extract(data=data, cache=cache, backend="torch", **SMALL).complete
+    opened = open_cache(cache)
+    (label,) = opened.teachers
+    assert "backend" not in opened.teachers[label], "as in every older cache"
+    assert not extract(data=data, cache=cache, backend="auto", **SMALL).computed_blocks
+    with pytest.raises(CacheIdentityError, match="backend"):
+        extract(data=data, cache=cache, backend="openvino", **SMALL)
+
+
+def test_auto_falls_to_pytorch_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(self: OpenVinoTeacher, batch: int) -> None:
+        raise TeacherError("other features")
+
+    monkeypatch.setattr(OpenVinoTeacher, "check", refuse)
+    order = teachers.TeacherOrderLine(
+        "sam:tiny", "random", None, (32,), device="cpu", precision=None, picture_px=64, backend="auto"
+    )
+    with teachers.own_teachers():
+        assert teachers.choose_backend(order, None, 2).backend == "torch"
+        assert "PyTorch runs this teacher: other features" in capsys.readouterr().err
+        with pytest.raises(TeacherError, match="other features"):
+            teachers.choose_backend(replace(order, backend="openvino"), None, 2)
+        with pytest.raises(SettingsError, match="expected auto, torch, openvino, found 'tvm'"):
+            teachers.choose_backend(replace(order, backend="tvm"), None, 2)
