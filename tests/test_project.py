@@ -128,7 +128,10 @@ def test_every_package_that_the_code_imports_is_declared() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)["project"]
     extras = project["optional-dependencies"]
-    lines = [*project["dependencies"], *(line for name in ("onnx", "smp", "video", "cluster") for line in extras[name])]
+    lines = [
+        *project["dependencies"],
+        *(line for name in ("onnx", "openvino", "smp", "video", "cluster") for line in extras[name]),
+    ]
     declared = {canonicalize_name(Requirement(line).name) for line in lines}
     homes = packages_distributions()
     for path in [*(ROOT / "difom_cache").rglob("*.py"), *(ROOT / "difom_train").rglob("*.py")]:

@@ -96,10 +96,12 @@ def test_blocks_that_were_begun_in_another_size_stay_in_it(
     with monkeypatch.context() as old:
         old.setattr(prepare, "choose_block_rows", lambda *_: 8)
         assert extract(data=data, cache=tmp_path / "feats", **SMALL).complete
-    column = open_cache(tmp_path / "feats").column("teachers/dinov2")
+    cache = open_cache(tmp_path / "feats")
+    (label,) = cache.teachers
+    column = cache.column(f"teachers/{label}")
     assert column.block_rows == 8
     withdraw_block(tmp_path / "feats", column, 1)
-    assert again(data, tmp_path / "feats").computed_blocks == {"teachers/dinov2": 1}
+    assert again(data, tmp_path / "feats").computed_blocks == {column.folder: 1}
 
 
 @pytest.mark.parametrize(
