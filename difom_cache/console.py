@@ -3,7 +3,11 @@
 import inspect
 import io
 import json
+import multiprocessing
+import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,17 +22,24 @@ from difom_cache.heap import keep_freed_memory
 if TYPE_CHECKING:  # at run time loaded late: --help of all commands needs no options
     from difom_cache.options import Config, Option
 
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came; everything that ends well after Ctrl-C ends well after this."""
 
 
 def run_app(app: typer.Typer, *, interrupted: str) -> None:
     """Run a command-line application and exit: 0 when done, 2 after one line for a user error, 130 after Ctrl-C.
+
+    SIGTERM, which schedulers send before they kill, ends it as Ctrl-C does, with 143.
 
     Args:
         app: what to run.
         interrupted: the sentence printed after Ctrl-C; it says how to go on.
     """
     warnings.showwarning = _print_warning
+    asked_to_end = _heed_sigterm()
     keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):  # a file's name need not be UTF-8, and is shown all the same
         if isinstance(stream, io.TextIOWrapper):
@@ -36,24 +47,51 @@ def run_app(app: typer.Typer, *, interrupted: str) -> None:
     try:
         status = app(standalone_mode=False)
     except DifomError as error:
+        if asked_to_end:  # such as the news that a worker has died
+            _end_early(interrupted, asked_to_end)
         _end(f"error: {_one_line(error)}", USER_ERROR)
     except TyperException as error:  # the parser's own: an option that does not exist
         _end(f"error: {error.format_message()} (see --help)", USER_ERROR)
     except BrokenPipeError:
         _end("", 1)
     except (KeyboardInterrupt, typer.Abort):
-        _end(interrupted, INTERRUPTED)
+        _end_early(interrupted, asked_to_end)
     except OSError as error:  # the machine's, not the program's: a file, a disk, a limit
         _end(f"error: {describe_os_error(error)}", USER_ERROR)
     except MemoryError:
         _end("error: there is not enough memory for this; give it a larger machine, or less at once", USER_ERROR)
     except Exception as error:
-        if isinstance(error.__cause__, KeyboardInterrupt):
-            _end(interrupted, INTERRUPTED)
+        if isinstance(error.__cause__, KeyboardInterrupt) or asked_to_end:  # a pool whose workers were ended, too
+            _end_early(interrupted, asked_to_end)
         raise
     if status == INTERRUPTED:  # the parser has seen Ctrl-C itself
-        _end(interrupted, INTERRUPTED)
+        _end_early(interrupted, asked_to_end)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _heed_sigterm() -> list[int]:
+    """Turn SIGTERM into an interrupt; return a list that holds its number once it came."""
+    came: list[int] = []
+    owner = os.getpid()
+
+    def end(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends at once
+        if os.getpid() != owner:  # a worker that was forked: it has nothing of its own to finish
+            os._exit(TERMINATED)
+        came.append(number)
+        for worker in multiprocessing.active_children():  # they got no signal, and would outlive this process
+            worker.terminate()
+        raise Terminated
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, end)
+    return came
+
+
+def _end_early(interrupted: str, asked_to_end: list[int]) -> None:
+    if asked_to_end:
+        _end(f"ended by SIGTERM: {interrupted}", TERMINATED)
+    _end(interrupted, INTERRUPTED)
 
 
 def describe_os_error(error: OSError) -> str:
