@@ -51,6 +51,20 @@ def write_once(path: Path, parts: Iterable[bytes | memoryview]) -> FileDigest:
     Raises:
         CacheSpaceError: the disk is full or the folder cannot be written. No file is left behind.
     """
+    digest, ours = _write_and_publish(path, parts)
+    return digest if ours else digest_file(path)
+
+
+def publish_once(path: Path, parts: Iterable[bytes | memoryview]) -> tuple[FileDigest, bool]:
+    """Write `parts` as `write_once` does; return their own digest, and whether the file that lies there has it."""
+    digest, ours = _write_and_publish(path, parts)
+    try:
+        return digest, ours or digest_file(path) == digest
+    except OSError:  # gone again, or no plain file
+        return digest, False
+
+
+def _write_and_publish(path: Path, parts: Iterable[bytes | memoryview]) -> tuple[FileDigest, bool]:
     with _explained(path):
         _make_folder(path.parent)
         temp = path.parent / _temp_name(path.name)
@@ -60,7 +74,7 @@ def write_once(path: Path, parts: Iterable[bytes | memoryview]) -> FileDigest:
         finally:
             temp.unlink(missing_ok=True)
         _sync_folder(path.parent)
-    return digest if ours else digest_file(path)
+    return digest, ours
 
 
 def write_atomic(path: Path, content: bytes | Iterable[bytes | memoryview]) -> FileDigest:

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 from difom_cache.errors import CacheDamagedError, CacheIncompleteError
 from difom_cache.files import refuse_special
-from difom_cache.store.atomic import FileDigest, remove, write_once
+from difom_cache.store.atomic import remove, write_once
 from difom_cache.store.layout import Column, moments_path, totals_path
 from difom_cache.store.ledger import DoneMarker
 
@@ -42,9 +42,9 @@ class TapStats:
     covariance: NDArray[np.float64]
 
 
-def write_moments(path: Path, moments: dict[str, Moments]) -> FileDigest:
-    """Write the moments of one block: symmetric products as float32 triangles, so that they stay small."""
-    return write_once(path, [_pack(moments, np.float32)])
+def pack_moments(moments: dict[str, Moments]) -> bytes:
+    """Return the file of one block's moments: symmetric products as float32 triangles, so that they stay small."""
+    return _pack(moments, np.float32)
 
 
 def write_totals(path: Path, sums: dict[str, Moments]) -> None:

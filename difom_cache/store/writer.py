@@ -2,6 +2,8 @@
 
 import csv
 import io
+import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.store.atomic import FileDigest, keep, make_private_folder, write_once
+from difom_cache.errors import CacheDamagedError, EngineError
+from difom_cache.store.atomic import (
+    FileDigest,
+    digest_file,
+    keep,
+    make_private_folder,
+    publish_once,
+    remove,
+    write_once,
+)
 from difom_cache.store.identity import Identity, fix_identity
 from difom_cache.store.layout import (
     PICTURES,
@@ -20,13 +31,14 @@ from difom_cache.store.layout import (
     Column,
     array_metadata,
     group_metadata,
+    marker_path,
     moments_path,
     shard_path,
 )
-from difom_cache.store.ledger import DoneMarker, write_marker
+from difom_cache.store.ledger import DoneMarker, read_marker, withdraw_block, write_marker
 from difom_cache.store.metadata import keep_metadata
 from difom_cache.store.shard import encode_shard
-from difom_cache.store.stats import Moments, write_moments
+from difom_cache.store.stats import Moments, pack_moments
 from difom_cache.text import escape_cell
 
 RECORD_FIELDS = ("id", "dataset", "split", "group", "labelled", "width", "height", "image_sha256", "mask_sha256")
@@ -53,6 +65,7 @@ def format_records(lines: Sequence[Mapping[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
+_MEETINGS = 8  # with another writer of one block, until it is given up
 ROWS = {  # type and dimensions of every array in rows/
     "record": ("int32", ("row",)),
     "view": ("int32", ("row",)),
@@ -161,6 +174,10 @@ def write_block(
 ) -> DoneMarker:
     """Publish the shards of one block, then its marker.
 
+    Two writers of one block write equal bytes on a CPU, and need not on a GPU. So a block is marked only where every file in it
+    has this writer's own digest: what else lies there, of a writer that was killed or is still at work, is withdrawn,
+    unless it is finished, and the block is written again.
+
     Args:
         cache: the cache's folder.
         column: pictures or one teacher.
@@ -168,18 +185,90 @@ def write_block(
         arrays: rows of the block for every array of the column, by the array's path.
         moments: sums over the block's training views by tap; None for pictures.
         fidelity: mergeable sums of what the codec lost, by tap.
+
+    Returns:
+        The marker that lies there: of this writer, or of one that had finished the block before.
+
+    Raises:
+        EngineError: another writer of other bytes was met again and again.
     """
+    for attempt in range(_MEETINGS):
+        marker = _publish_block(cache, column, block, arrays, moments, fidelity) or _find_finished(cache, column, block)
+        if marker is not None:
+            return marker
+        withdraw_block(cache, column, block)
+        time.sleep(random.uniform(0, 0.1 * (attempt + 1)))  # two writers that meet part at different times
+    raise EngineError(
+        f"{cache / column.folder}: another writer put other bytes into block {block} {_MEETINGS} times; "
+        "let one run at a time write this column"
+    )
+
+
+def _publish_block(
+    cache: Path,
+    column: Column,
+    block: int,
+    arrays: Mapping[str, NDArray[np.generic]],
+    moments: dict[str, Moments] | None,
+    fidelity: dict[str, Any] | None,
+) -> DoneMarker | None:
+    """Write one block and mark it; None, and nothing is marked, where a file of other bytes lies in it."""
     start, stop = column.range_of(block)
     files: dict[str, FileDigest] = {}
+    own = []
     for array in column.arrays:
         rows = arrays[array.path]
         if rows.shape != (stop - start, *array.row_shape) or rows.dtype != array.dtype:
             raise ValueError(
                 f"{array.path}: got {rows.shape} {rows.dtype}, the column has {array.row_shape} {array.dtype}"
             )
-        parts = encode_shard(rows, column.block_rows, column.compression)
-        files[array.path] = write_once(shard_path(cache, column, array, block), parts)
-    digest = write_moments(moments_path(cache, column, block), moments) if moments is not None else None
+        path = shard_path(cache, column, array, block)
+        files[array.path], lies_there = publish_once(path, encode_shard(rows, column.block_rows, column.compression))
+        if not lies_there:
+            return None
+        own.append(path)
+    digest = None
+    if moments is not None:
+        path = moments_path(cache, column, block)
+        digest, lies_there = publish_once(path, [pack_moments(moments)])
+        if not lies_there:
+            return None
+        own.append(path)
     marker = DoneMarker(block, start, stop, files, digest, fidelity or {})
+    before = [_identify(path) for path in own]
     write_marker(cache, column, marker)
+    held = _read_or_none(cache, column, block)
+    if held is not None and (held.files, held.moments) != (marker.files, marker.moments):
+        return None
+    if None in before or before != [_identify(path) for path in own]:  # withdrawn by another writer meanwhile
+        remove(marker_path(cache, column, block))
+        return None
     return marker
+
+
+def _find_finished(cache: Path, column: Column, block: int) -> DoneMarker | None:
+    """Return the marker of a block that another writer has finished, whole; None where there is none."""
+    marker = _read_or_none(cache, column, block)
+    if marker is None or (marker.start, marker.stop) != column.range_of(block):
+        return None
+    try:
+        found = {array.path: digest_file(shard_path(cache, column, array, block)) for array in column.arrays}
+    except OSError:
+        return None
+    return marker if found == marker.files else None
+
+
+def _read_or_none(cache: Path, column: Column, block: int) -> DoneMarker | None:
+    try:
+        return read_marker(marker_path(cache, column, block))
+    except CacheDamagedError:
+        return None
+
+
+def _identify(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another one that took its name."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns

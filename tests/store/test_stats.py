@@ -11,7 +11,7 @@ from difom_cache.errors import CacheDamagedError, CacheIncompleteError
 from difom_cache.store import stats
 from difom_cache.store.ledger import read_markers
 from difom_cache.store.reader import open_cache
-from difom_cache.store.stats import Moments, fold_statistics, read_moments, read_statistics, write_moments
+from difom_cache.store.stats import Moments, fold_statistics, pack_moments, read_moments, read_statistics
 
 TAP = "block1@2"
 
@@ -41,7 +41,7 @@ def expected(small: SmallCache) -> np.ndarray:
 
 def test_moments_of_three_cells_worked_by_hand(tmp_path: Path) -> None:
     moments = moments_of(np.array([[[[1.0, 2.0, 3.0]], [[0.0, 0.0, 6.0]]]], np.float32))
-    write_moments(tmp_path / "m", {"tap": moments})
+    (tmp_path / "m").write_bytes(pack_moments({"tap": moments}))
     read = read_moments(tmp_path / "m")["tap"]
     assert (read.count, read.total.tolist()) == (3, [6.0, 6.0])
     assert read.product.tolist() == [[14.0, 18.0], [18.0, 36.0]]

@@ -4,7 +4,9 @@ import csv
 import hashlib
 import json
 import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,9 @@ from small_cache import (
 )
 
 from difom_cache.errors import CacheIdentityError, CacheSpaceError
+from difom_cache.store import writer
+from difom_cache.store.atomic import digest_file
+from difom_cache.store.layout import Column, shard_path
 from difom_cache.store.ledger import read_markers
 from difom_cache.store.reader import open_cache
 from difom_cache.store.writer import (
@@ -116,16 +121,88 @@ def test_two_caches_of_one_content_are_equal_byte_by_byte(tmp_path: Path) -> Non
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-def test_the_second_writer_of_a_block_marks_what_lies_there(tmp_path: Path) -> None:
+def test_what_another_writer_left_without_a_marker_is_withdrawn(tmp_path: Path) -> None:
     column, arrays = start_small_cache(tmp_path)["pictures"], draw_arrays()
-    path = tmp_path / "pictures/image/c.0.0.0.0"
     write_small_block(tmp_path, column, 0, arrays, 12)
-    first = read_markers(tmp_path, column)[0].files["image"]
     (tmp_path / "pictures/ticks/000000.json").unlink()
     other = draw_arrays(seed=1)
     marker = write_block(tmp_path, column, 0, {"image": other["image"][:4], "mask": other["mask"][:4]})
-    assert marker.files["image"] == first
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == first.sha256
+    assert read_markers(tmp_path, column)[0] == marker
+    np.testing.assert_array_equal(open_cache(tmp_path).gather([0], [])["image"], other["image"][:1])
+
+
+def test_a_block_that_another_writer_has_finished_stays_as_it_is(tmp_path: Path) -> None:
+    column, arrays = start_small_cache(tmp_path)["pictures"], draw_arrays()
+    write_small_block(tmp_path, column, 0, arrays, 12)
+    before, other = contents(tmp_path), draw_arrays(seed=1)
+    write_block(tmp_path, column, 0, {"image": other["image"][:4], "mask": other["mask"][:4]})
+    assert contents(tmp_path) == before
+
+
+def write_as(path: Path, column: Column, seed: int, *, stop_after: int | None = None) -> int:
+    """Write block 0 of the teacher in another process, from numbers of its own; return its exit code."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 1
+    try:
+        if stop_after is not None:
+            publish, left = writer.publish_once, [stop_after]
+
+            def publish_some(*arguments: Any) -> Any:
+                if not left[0]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left[0] -= 1
+                return publish(*arguments)
+
+            writer.publish_once = publish_some
+        write_small_block(path, column, 0, draw_arrays(seed=seed), 12)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def written_by(path: Path, column: Column, block: int, seeds: list[int]) -> list[int]:
+    """Return the seeds whose numbers lie in a block: one, where it is whole."""
+    start, stop = column.range_of(block)
+    batch = open_cache(path).gather(np.arange(start, stop), pictures=False)
+    drawn = {seed: draw_arrays(seed=seed) for seed in seeds}
+    return [s for s in seeds if all(np.array_equal(batch[name], drawn[s][name][start:stop]) for name in batch)]
+
+
+@pytest.mark.parametrize("first", range(5))
+@pytest.mark.parametrize("second", [0, 2, 4])
+def test_writers_of_other_bytes_that_are_killed_between_arrays_leave_no_mixture(
+    tmp_path: Path, first: int, second: int
+) -> None:
+    column = start_small_cache(tmp_path)["teachers/one"]
+    assert write_as(tmp_path, column, 1, stop_after=first) in (-signal.SIGKILL, 0)
+    assert write_as(tmp_path, column, 2, stop_after=second) in (-signal.SIGKILL, 0)
+    assert write_as(tmp_path, column, 3) == 0
+    assert read_markers(tmp_path, column)[0].files == {
+        array.path: digest_file(shard_path(tmp_path, column, array, 0)) for array in column.arrays
+    }
+    assert len(written_by(tmp_path, column, 0, [1, 2, 3])) == 1
+
+
+def test_two_writers_of_other_bytes_at_once_leave_no_mixture(tmp_path: Path) -> None:
+    for number in range(5):
+        path = tmp_path / str(number)
+        column = start_small_cache(path)["teachers/one"]
+        children = []
+        for seed in (1, 2):
+            children.append(os.fork())
+            if not children[-1]:
+                code = 1
+                try:
+                    for block in range(column.blocks):
+                        write_small_block(path, column, block, draw_arrays(seed=seed), 12)
+                    code = 0
+                finally:
+                    os._exit(code)
+        assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+        for block in range(column.blocks):
+            assert len(written_by(path, column, block, [1, 2])) == 1
 
 
 @pytest.mark.parametrize(
