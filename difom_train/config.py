@@ -205,21 +205,21 @@ class TrainConfig(Config):
 
     seed: int = 0
     "Key of all randomness."
-    run: RunConfig = RunConfig()
+    run: RunConfig = Field(default_factory=RunConfig)
     "Where it reads from and writes to."
-    student: StudentConfig = StudentConfig()
+    student: StudentConfig = Field(default_factory=StudentConfig)
     "Which network is trained."
-    data: DataConfig = DataConfig()
+    data: DataConfig = Field(default_factory=DataConfig)
     "What makes a batch."
-    colour: ColourConfig = ColourConfig()
+    colour: ColourConfig = Field(default_factory=ColourConfig)
     "How colours change."
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     "How the weights move."
-    machine: MachineConfig = MachineConfig()
+    machine: MachineConfig = Field(default_factory=MachineConfig)
     "Where it computes."
-    distill: DistillConfig = DistillConfig()
+    distill: DistillConfig = Field(default_factory=DistillConfig)
     "What is learnt from the teachers."
-    phases: tuple[Phase, ...] = (Phase(),)
+    phases: tuple[Phase, ...] = Field(default_factory=lambda: (Phase(),))
     "Parts of the run, one after the other."
 
     @property
