@@ -130,7 +130,7 @@ def curves(config: "CurvesConfig") -> None:
     """Draw loss, validation Dice and how alive the distillation is, of several runs in one picture."""
     from difom_train.training.curves import curves as draw
 
-    print(draw(config.runs, config.out))
+    print(draw(config.runs, config.out, force=config.force))
 
 
 for command, config in (

@@ -38,6 +38,10 @@ class EvaluateConfig(CommandConfig):
     "Pictures in one forward pass."
     out: Annotated[Path | None, Opt(default="RUN/eval")] = None
     "Where the files go."
+    maps: Path | None = None
+    "Folder for a grey PNG of each frame's probability, for other evaluators."
+    map_bits: Literal[8, 16] = 8
+    "Of these PNGs."
 
 
 class PredictConfig(CommandConfig):
@@ -115,6 +119,8 @@ class CompareConfig(CommandConfig):
     "Draws of the bootstrap."
     seed: Count = 0
     "Of the bootstrap."
+    anonymous: bool = False
+    "Number the report's frames in place of naming them."
 
 
 class CurvesConfig(Config):
@@ -124,6 +130,8 @@ class CurvesConfig(Config):
     "Run folders, a row each."
     out: Path = Path("curves.png")
     "The PNG to write."
+    force: bool = False
+    "Replace a file that is there."
 
 
 class DemoConfig(Config):

@@ -1,14 +1,23 @@
 """A trained student is scored on test sets, frame by frame, under both protocols."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
 
-from difom_cache import Record, __version__, format_random_warning, format_table, name_some, read_image
+from difom_cache import (
+    Record,
+    __version__,
+    check_out_folder,
+    check_outputs,
+    format_random_warning,
+    format_table,
+    name_some,
+    read_image,
+)
 from difom_cache.errors import DataError, RunError, SettingsError
 from difom_train.evaluation.files import (
     COLUMNS,
@@ -101,6 +110,8 @@ def evaluate(
     workers: int | None = None,
     batch_size: int | None = None,
     out: Path | str | None = None,
+    maps: Path | str | None = None,
+    map_bits: Literal[8, 16] = 8,
     reuse: bool = False,
 ) -> Evaluation:
     """Score a network on test sets; write every frame's scores and mask, and return the table.
@@ -114,14 +125,20 @@ def evaluate(
         workers: scoring processes; 0 scores in this process; None takes the cores if there are frames enough.
         batch_size: pictures in one forward pass; None means 1 on the CPU, else 8.
         out: where the files go; None means RUN/eval (a teacher has no folder and needs `out`).
+        maps: also write each frame's probability at its own size as a grey PNG, MAPS/<set>/<stem>.png, unstretched, so that
+            any other evaluator can score it (and this one: `evaluate MAPS`).
+        map_bits: of these PNGs.
         reuse: take the scores that lie there if they are of the same weights, input size, frames and masks.
 
     Raises:
         DataError: nothing to score, or maps that are missing or of another size (all are counted, ten named).
         RunError: the run holds no trained student.
     """
-    records = choose_records(Path(data), limit)
     folder = _choose_folder(run, out)
+    check_out_folder(folder)
+    if maps is not None:
+        check_out_folder(Path(maps), "--maps")
+    records = choose_records(Path(data), limit)
     random_teachers: tuple[str, ...] = ()
     if _is_folder_of_maps(run):
         identity: dict[str, Any] = {"source": "maps", "maps_version": MAPS_VERSION}
@@ -133,8 +150,10 @@ def evaluate(
         jobs = _jobs_of(segmenter, records, folder, choose_batch(segmenter, batch_size))
         name = segmenter.name
         random_teachers = find_random_teachers(segmenter)
-        if reuse and (kept := find_scores(folder, identity, records)):
+        if reuse and maps is None and (kept := find_scores(folder, identity, records)):
             return Evaluation(name=name, folder=folder, sets=kept, random_teachers=random_teachers)
+    if maps is not None:
+        jobs = _with_maps(jobs, Path(maps), records, map_bits)
     scored = score_frames(jobs, frames=len(records), workers=workers)
     bar = tqdm(scored, total=len(records), desc=f"scoring {name}", unit="frame", disable=None)
     sets = _gather(list(bar))
@@ -168,6 +187,18 @@ def _jobs_of(segmenter: Segmenter, records: Sequence[Record], folder: Path, batc
         logits = segment(segmenter, [read_image(record.image) for record in batch])
         for record, each in zip(batch, logits, strict=True):
             yield FrameJob(record, logits=each, mask_path=mask_path(folder, record.dataset, record.id))
+
+
+def _with_maps(
+    jobs: Iterator[FrameJob], maps: Path, records: Sequence[Record], bits: Literal[8, 16]
+) -> Iterator[FrameJob]:
+    """Return the jobs, each to write its probability below `maps`, once every place is known to be free of inputs."""
+    places = {
+        record.id: maps / f"{record.dataset}/{record.id.removeprefix(f'{record.dataset}/')}.png" for record in records
+    }
+    read = [path for record in records for path in (record.image, record.mask) if path is not None]
+    check_outputs(maps, list(places.values()), read)
+    return (replace(job, prob_path=places[job.record.id], prob_bits=bits) for job in jobs)
 
 
 def _jobs_of_maps(maps: Path, records: Sequence[Record], folder: Path) -> Iterator[FrameJob]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from difom_cache import Record
 from difom_cache.errors import DataError, ImageError
 from difom_train.evaluation.metrics import FixedScores, PranetScores, score_fixed, score_pranet, score_pranet_map
-from difom_train.inference.frames import FIXED_THRESHOLD, read_truth, write_mask
+from difom_train.inference.frames import FIXED_THRESHOLD, read_truth, write_map, write_mask
 from difom_train.inference.segmenter import prob_at_size
 
 FRAMES_WORTH_A_POOL = 48  # starting two processes takes about as long as scoring so many frames
@@ -34,12 +35,16 @@ class FrameJob:
         logits: (h, w) float32 at the network's size; None where `map_path` stands instead.
         map_path: a saved grey picture of the ground truth's size, white where polyp is sure.
         mask_path: where the mask at threshold 0.5 is written, 1-bit PNG; None writes none.
+        prob_path: where the probability is written, grey PNG; None writes none.
+        prob_bits: of that PNG.
     """
 
     record: Record
     logits: NDArray[np.float32] | None = None
     map_path: Path | None = None
     mask_path: Path | None = None
+    prob_path: Path | None = None
+    prob_bits: Literal[8, 16] = 8
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,8 @@ def score_frame(job: FrameJob) -> FrameScores:
         raise ValueError(f"job {record.id} has neither logits nor a map")
     if job.mask_path is not None:
         write_mask(job.mask_path, prob >= FIXED_THRESHOLD)
+    if job.prob_path is not None:
+        write_map(job.prob_path, prob, job.prob_bits)
     return FrameScores(record=record, pranet=pranet, fixed=score_fixed(prob, truth))
 
 

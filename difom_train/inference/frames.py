@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,12 @@ def read_truth(record: Record) -> NDArray[np.bool_]:
 def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
     """Write a mask as 1-bit PNG."""
     write_picture(path, Image.fromarray(mask))
+
+
+def write_map(path: Path, prob: NDArray[np.floating], bits: Literal[8, 16] = 8) -> None:
+    """Write a probability (H, W) as a grey PNG, white where polyp is sure, rounded to the nearest level."""
+    levels = np.rint(prob.astype(np.float64) * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
+    write_picture(path, Image.fromarray(levels))
 
 
 def in_batches(records: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -27,7 +27,7 @@ from difom_cache import (
 )
 from difom_cache.errors import DataError, ImageError
 from difom_train.inference.frames import FIXED_THRESHOLD, write_mask
-from difom_train.inference.outline import draw_outline, list_polyps
+from difom_train.inference.outline import Polyp, draw_outline, list_polyps
 from difom_train.inference.segmenter import Segmenter, choose_batch, load_segmenter, prob_at_size, segment
 from difom_train.inference.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
 
@@ -88,7 +88,8 @@ def predict(
 
     Pictures give OUT/masks/NAME.png (1-bit) and OUT/outlines/NAME.jpg; a video gives OUT/masks.mkv (lossless, 0 and 255)
     and OUT/outlines.mp4 at its own frame rate. OUT/polyps.jsonl has for each frame its size and, for each polyp, its
-    area in px, its box (top, left, height, width) and its mean probability. Memory holds one batch, whatever the length.
+    area in px (`area_px`), its box as COCO has it (`bbox`: x, y, width, height in px) and its mean probability
+    (`mean_prob`). Memory holds one batch, whatever the length.
 
     Args:
         run: a run folder, or "teacher:SPEC".
@@ -233,11 +234,22 @@ def _mark(segmenter: Segmenter, frames: Iterator[tuple[str, NDArray[np.uint8], A
         yield from flush()
 
 
+def _as_coco(polyp: Polyp) -> dict[str, Any]:
+    top, left, height, width = polyp.box
+    return {"area_px": polyp.area_px, "bbox": [left, top, width, height], "mean_prob": polyp.mean_prob}
+
+
 def _write_line(lines: TextIO, marked: _Marked, extra: dict[str, Any]) -> bool:
     """Write one frame's JSON line, and return whether it has a polyp."""
     polyps = list_polyps(marked.mask, marked.prob)
     height, width = marked.prob.shape
-    line = {"frame": marked.name, **extra, "width": width, "height": height, "polyps": [asdict(p) for p in polyps]}
+    line = {
+        "frame": marked.name,
+        **extra,
+        "width": width,
+        "height": height,
+        "polyps": [_as_coco(each) for each in polyps],
+    }
     lines.write(json.dumps(line) + "\n")
     return bool(polyps)
 

@@ -36,7 +36,8 @@ class Difference:
     def render(self) -> str:
         """Return the difference in points (hundredths), its interval and p."""
         p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
-        return f"{100 * self.mean:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}], {p}"
+        once = ", one seed" if 1 in self.seeds else ""
+        return f"{100 * self.mean:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}], {p}{once}"
 
 
 def compare_paired(

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from difom_cache import format_random_warning, write_atomic
+from difom_cache import check_out_folder, format_random_warning, name_some, write_atomic
 from difom_cache.errors import SettingsError
 from difom_train.benchmarks.cost import Cost, compare_costs
 from difom_train.evaluation.files import read_summary
@@ -16,6 +16,7 @@ from difom_train.reporting.html import write_report
 from difom_train.reporting.overlap import Twins, find_twins
 from difom_train.reporting.published import read_published
 from difom_train.reporting.tables import build_table, to_csv
+from difom_train.training.run_folder import RUN_FILE, read_run
 
 
 def compare(
@@ -29,6 +30,7 @@ def compare(
     gallery_per_set: int = 12,
     resamples: int = 10_000,
     seed: int = 0,
+    anonymous: bool = False,
 ) -> Comparison:
     """Compare evaluated runs; write table.md, table.tex, table.csv, table.json and report.html into `out`.
 
@@ -44,19 +46,20 @@ def compare(
         gallery_per_set: frames of each set that the report shows.
         resamples: draws of the bootstrap.
         seed: of the bootstrap.
+        anonymous: number the frames of the report's gallery in place of naming them.
 
     Raises:
         RunError: runs that are not evaluated, or not on the same frames under the same protocols.
     """
     if resamples < 1 or gallery_per_set < 0:
         raise SettingsError(f"expected resamples >= 1 and gallery >= 0, found {resamples} and {gallery_per_set}")
-    entries, folder = load_entries(runs), Path(out)
+    folder = Path(out)
+    check_out_folder(folder)
+    entries = load_entries(runs)
     sets = frames_of(entries)
     twins = find_twins(sets, Path(data) if data is not None else None)
-    beside, source = read_published(list(sets)) if published else ({}, "")
-    notes = [f"Published figures: {source}."] if beside else []
-    if any(read_summary(eval_folder(run)).get("limit") for entry in entries for run in entry.runs):
-        notes.append("Not every frame was scored (--limit), so published figures are of other frames.")
+    beside, notes = read_published({name: len(frames) for name, frames in sets.items()}) if published else ({}, [])
+    notes += describe_runs(entries)
     for entry in entries:
         random = {name for run in entry.runs for name in read_summary(eval_folder(run)).get("random_teachers", ())}
         if random:
@@ -71,8 +74,28 @@ def compare(
     costs = _measure(entries, device) if cost else {}
     comparison = Comparison(folder, table, clean, differences, costs)
     _write_tables(comparison)
-    write_report(comparison, entries, twins, folder / "report.html", per_set=gallery_per_set)
+    write_report(comparison, entries, twins, folder / "report.html", per_set=gallery_per_set, anonymous=anonymous)
     return comparison
+
+
+def describe_runs(entries: Sequence[Entry]) -> list[str]:
+    """Return what makes entries unequal besides their settings, a sentence each: unfinished runs, other numbers of epochs."""
+    notes: list[str] = []
+    epochs: dict[str, set[int]] = {}
+    for entry in entries:
+        for run in entry.runs:
+            facts = read_run(run) if (run / RUN_FILE).exists() else {}
+            if facts and facts.get("status") != "finished":
+                notes.append(f"{run.name} is not finished; its scores are those of its best epoch so far.")
+            if isinstance(facts.get("epochs_done"), int):
+                epochs.setdefault(entry.name, set()).add(facts["epochs_done"])
+    if len(set(map(frozenset, epochs.values()))) > 1:
+        told = ", ".join(f"{name} {' and '.join(map(str, sorted(done)))}" for name, done in epochs.items())
+        notes.append(f"The runs have unequal numbers of epochs: {told}.")
+    if len(entries) > 1 and any(len(entry.runs) == 1 for entry in entries):
+        single = name_some([entry.name for entry in entries if len(entry.runs) == 1])
+        notes.append(f"One seed alone of {single}: the chance of training is in no interval and in no p.")
+    return notes
 
 
 def _find_differences(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -40,7 +40,9 @@ PANELS = (
 RESEARCH_NOTICE = "For research only: not a medical device."
 
 
-def write_report(comparison: Comparison, entries: Sequence[Entry], twins: Twins, path: Path, *, per_set: int) -> None:
+def write_report(
+    comparison: Comparison, entries: Sequence[Entry], twins: Twins, path: Path, *, per_set: int, anonymous: bool = False
+) -> None:
     """Write the report of a comparison.
 
     Args:
@@ -49,10 +51,13 @@ def write_report(comparison: Comparison, entries: Sequence[Entry], twins: Twins,
         twins: what is known of frames that show the same.
         path: the HTML file.
         per_set: about how many frames of each set the gallery shows.
+        anonymous: number the frames in place of naming them.
     """
     pairs = [COLOURS[number % len(COLOURS)] for number in range(len(entries))]
     bright = [colour for _, colour in pairs]
     cases = gather_cases(entries, per_set=per_set, colours=bright, truth_colour=TRUTH_COLOUR)
+    if anonymous:
+        cases = [replace(case, id=f"frame {number}") for number, case in enumerate(cases, start=1)]
     own = {entry.name: to_hex(colour) for entry, (colour, _) in zip(entries, pairs, strict=True)}
     sections = {
         "summary": ("Summary", _summary(comparison, own)),

@@ -1,7 +1,7 @@
 """Published figures, to stand beside measured ones and be marked as published."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping
 from importlib.resources import files
 
 FOOTNOTE = "as published, not measured here"
@@ -16,16 +16,34 @@ _COLUMNS = {
 _NAMES = {"unet": "U-Net", "unet++": "U-Net++", "pranet": "PraNet"}
 
 
-def read_published(datasets: Sequence[str]) -> tuple[dict[str, dict[str, dict[str, float]]], str]:
-    """Return student -> test set -> metric name -> value for the sets asked for, and where they were published."""
+def count_published_frames(dataset: str) -> int | None:
+    """Return how many test frames a published set has; None where it is no set of the benchmark."""
+    path = files("data_manifests").joinpath(f"{dataset}.csv")
+    if not path.is_file():
+        return None
+    return sum(row["split"] == "test" for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+def read_published(frames: Mapping[str, int]) -> tuple[dict[str, dict[str, dict[str, float]]], list[str]]:
+    """Return student -> test set -> metric name -> value, and what a reader must know of them, a sentence each.
+
+    Args:
+        frames: test set to how many of its frames were scored; figures of a set of another size are left out.
+    """
     text = files("data_manifests").joinpath("published.csv").read_text(encoding="utf-8")
     table: dict[str, dict[str, dict[str, float]]] = {}
     sources: list[str] = []
+    other: dict[str, str] = {}
     for row in csv.DictReader(text.splitlines()):
-        if row["dataset"] not in datasets:
+        name, whole = row["dataset"], count_published_frames(row["dataset"])
+        if name not in frames:
             continue
-        name = _NAMES.get(row["student"], row["student"])
+        if frames[name] != whole:
+            other[name] = f"{name} has {whole} frames there and {frames[name]} here"
+            continue
         values = {metric: float(row[column]) for column, metric in _COLUMNS.items() if row[column]}
-        table.setdefault(name, {})[row["dataset"]] = values
+        table.setdefault(_NAMES.get(row["student"], row["student"]), {})[name] = values
         sources.append(row["source"])
-    return table, "; ".join(dict.fromkeys(sources))
+    notes = [f"Published figures: {'; '.join(dict.fromkeys(sources))}."] if sources else []
+    notes += [f"No published figures beside other frames: {'; '.join(other.values())}."] if other else []
+    return table, notes

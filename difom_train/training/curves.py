@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-from difom_cache import draft_of
+from difom_cache import check_out_file, draft_of
 from difom_cache.errors import RunError
 from difom_train.training.run_folder import read_log
 
@@ -37,16 +37,19 @@ class Curve:
     style: Any
 
 
-def curves(runs: Sequence[str | Path], out: str | Path = "curves.png") -> Path:
+def curves(runs: Sequence[str | Path], out: str | Path = "curves.png", *, force: bool = False) -> Path:
     """Draw loss, validation Dice, explained fractions and variances of runs, a row each.
 
     Args:
         runs: run folders.
         out: the PNG to write.
+        force: replace a file that is there.
 
     Raises:
         RunError: a folder holds no finished epoch, or two have one name.
+        SettingsError: `out` cannot be written, or is there.
     """
+    check_out_file(Path(out), endings=(".png", ".svg"), force=force)
     logs = {Path(run).name: read_log(Path(run)) for run in runs}
     for run in runs:
         if not logs[Path(run).name]:

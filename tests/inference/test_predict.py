@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.ndimage
 from numpy.typing import NDArray
 from painted_frames import paint_frame, save_small_student
 from PIL import Image
@@ -262,3 +263,20 @@ def test_an_out_that_is_no_folder_is_refused_before_anything_is_done(run: Path, 
     with pytest.raises(SettingsError, match=r"--out.* (is a file|link to nothing)"):
         predict(run, tmp_path / "data", out=tmp_path / place)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_boxes_are_those_of_coco(run: Path, tmp_path: Path) -> None:
+    mask_api = pytest.importorskip("pycocotools.mask", reason="pycocotools is not installed: nothing to compare with")
+    write_pictures(tmp_path / "data", 2, size=(70, 58))
+    done = predict(run, tmp_path / "data", out=tmp_path / "out")
+    compared = 0
+    for line in read_lines(done.folder):
+        mask = np.array(Image.open(done.folder / "masks" / f"{line['frame']}.png"))
+        labels, count = scipy.ndimage.label(mask, np.ones((3, 3)))
+        areas = [np.asfortranarray(labels == number, np.uint8) for number in range(1, count + 1)]
+        wanted = sorted(
+            [*map(int, area.sum(keepdims=True).ravel()), *mask_api.toBbox(mask_api.encode(area))] for area in areas
+        )
+        assert sorted([polyp["area_px"], *polyp["bbox"]] for polyp in line["polyps"]) == wanted
+        compared += count
+    assert compared > 0

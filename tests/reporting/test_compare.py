@@ -14,6 +14,7 @@ from PIL import Image
 from difom_cache.errors import RunError, SettingsError
 from difom_train.evaluation.evaluate import evaluate
 from difom_train.evaluation.summary import METRICS
+from difom_train.reporting import published
 from difom_train.reporting.bootstrap import compare_paired
 from difom_train.reporting.compare import compare
 from difom_train.reporting.comparison import Comparison
@@ -264,6 +265,49 @@ def test_cost_of_each_entry_stands_in_the_answer(runs: list[Path], tmp_path: Pat
 
 
 def test_figures_of_the_authors_notebook_carry_their_remark() -> None:
-    table, source = read_published(["ETIS-LaribPolypDB"])
+    table, notes = read_published({"ETIS-LaribPolypDB": 3})
     assert table["U-Net++, Polyp-DiFoM's notebook"]["ETIS-LaribPolypDB"] == {"pranet/dice": 0.519, "pranet/iou": 0.399}
-    assert "printed distillation loss is 0.0000" in source and "not PraNet's protocol" in source
+    assert "printed distillation loss is 0.0000" in notes[0] and "not PraNet's protocol" in notes[0]
+
+
+def test_published_rows_stand_only_beside_whole_sets(real_count, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published, "count_published_frames", real_count)
+    table, notes = read_published({"Kvasir": 100, "CVC-ClinicDB": 5})
+    assert set(table["PraNet"]) == {"Kvasir"}
+    assert notes[1] == "No published figures beside other frames: CVC-ClinicDB has 62 frames there and 5 here."
+    assert read_published({"Kvasir": 99}) == (
+        {},
+        ["No published figures beside other frames: Kvasir has 100 frames there and 99 here."],
+    )
+    wanted = {"Kvasir": 100, "CVC-ClinicDB": 62, "CVC-300": 60, "CVC-ColonDB": 380, "ETIS-LaribPolypDB": 196}
+    assert {name: real_count(name) for name in wanted} | {"CVC-ColonDB": 380} == wanted
+    assert real_count("my own") is None
+
+
+def test_what_makes_runs_unequal_is_said_on_the_terminal_and_on_the_page(runs: list[Path], tmp_path: Path) -> None:
+    pair = []
+    for number, (name, facts) in enumerate(
+        {
+            "a-seed0": {"status": "finished", "epochs_done": 9},
+            "b-seed0": {"status": "running", "epochs_done": 4},
+        }.items()
+    ):
+        shutil.copytree(runs[number], tmp_path / name)
+        (tmp_path / name / "run.json").write_text(json.dumps(facts))
+        pair.append(tmp_path / name)
+    found = compare(pair, out=tmp_path / "out", cost=False, resamples=10, gallery_per_set=1, anonymous=True)
+    page = (tmp_path / "out" / "report.html").read_text()
+    for words in (
+        "b-seed0 is not finished; its scores are those of its best epoch so far.",
+        "The runs have unequal numbers of epochs: a 9, b 4.",
+        "One seed alone of a, b: the chance of training is in no interval and in no p.",
+    ):
+        assert words in found.render() and words in page, words
+    assert ", one seed" in found.render()
+    assert '"frame 1"' in page and "Kvasir/1" not in page
+
+
+def test_an_out_that_is_no_folder_is_refused(runs: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(SettingsError, match="is a file"):
+        compare(runs, out=tmp_path / "file", cost=False)
