@@ -14,18 +14,17 @@ import torch
 
 from difom_cache.teachers.base import Precision
 
-PLACES: tuple[Any, ...] = attrgetter("cudnn.conv", "cudnn.rnn", "cuda.matmul", "mkldnn.conv", "mkldnn.matmul")(
-    torch.backends
-)
-"""Where PyTorch keeps a flag `fp32_precision`: "ieee", "tf32", "bf16", or "none" for the setting above it."""
+FLAGS = ("cudnn.conv", "cudnn.rnn", "cuda.matmul", "mkldnn.conv", "mkldnn.matmul")
+PLACES: tuple[Any, ...] = attrgetter(*FLAGS)(torch.backends) if hasattr(torch.backends.cudnn, "conv") else ()
+"""Where PyTorch, from 2.9 on, keeps a flag `fp32_precision`: "ieee", "tf32", "bf16", or "none" for the setting above it."""
 
 
 SWITCHES: tuple[tuple[Callable[[], Any], Callable[[Any], None], Any], ...] = (
     (partial(getattr, torch.backends.cudnn, "allow_tf32"), partial(setattr, torch.backends.cudnn, "allow_tf32"), False),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"),
 )
-"""The older way to say the same: how to read it, how to set it, and what means float32. PyTorch refuses to read a
-switch that the flags contradict, so the two are set together."""
+"""The older way to say the same, and the only one before PyTorch 2.9: how to read it, how to set it, and what means float32.
+PyTorch refuses to read a switch that the flags contradict, so the two are set together."""
 
 
 @contextmanager
