@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from difom_cache.data.manifest import Record
 from difom_cache.errors import CacheFormatError, SettingsError
-from difom_cache.views.draw import draw_params, policy_named
+from difom_cache.views.draw import draw_table, policy_named
 from difom_cache.views.params import COLUMNS, REPLAY_VERSION, ViewParams
 
 
@@ -97,12 +97,10 @@ def draw_plan(records: Sequence[Record], *, views: int, seed: int, policy: str =
     if views < 1:
         raise SettingsError(f"a plan needs at least 1 view of each record, found {views}")
     rules = policy_named(policy)
-    rows: list[tuple[int, int]] = []
-    numbers: list[NDArray[np.int32]] = []
-    for index, record in enumerate(records):
-        for view in range(views if record.split == "train" else 1):
-            rows.append((index, view))
-            numbers.append(draw_params(rules, record.width, record.height, seed, record.id, view).to_row())
-    table = np.array(rows, dtype=np.int32).reshape(-1, 2)
-    params = np.array(numbers, dtype=np.int32).reshape(-1, len(COLUMNS))
-    return ViewPlan.from_rows(table[:, 0], table[:, 1], params, policy=policy, seed=seed)
+    counts = np.array([views if record.split == "train" else 1 for record in records], dtype=np.int64)
+    index = np.repeat(np.arange(len(records)), counts)
+    view = np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts)
+    sizes = np.array([(record.width, record.height) for record in records], dtype=np.int64).reshape(-1, 2)[index]
+    ids = [record.id for record in records]
+    params = draw_table(rules, sizes, seed, [ids[each] for each in index.tolist()], view)
+    return ViewPlan.from_rows(index.astype(np.int32), view.astype(np.int32), params, policy=policy, seed=seed)

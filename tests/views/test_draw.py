@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from difom_cache.errors import SettingsError
-from difom_cache.views.draw import POLICIES, ViewPolicy, draw_params, policy_named
+from difom_cache.views.draw import POLICIES, ViewPolicy, _draw_numbers, draw_params, draw_table, policy_named
 from difom_cache.views.params import ViewParams
 
 SIZES = [(622, 531), (384, 288), (33, 500), (1, 1), (1920, 1080)]
@@ -126,3 +126,23 @@ def test_an_unknown_policy_is_named_with_its_nearest():
 
 def test_the_defaults_of_a_policy_draw_plain_views():
     assert ViewPolicy() == POLICIES["plain"]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_views_drawn_together_are_those_drawn_one_by_one(policy):
+    rng = np.random.default_rng(3)
+    ids = [f"set {i}/\u00e9{i}" for i in range(3000)]
+    sizes = np.array([SIZES[i % len(SIZES)] for i in range(len(ids))])
+    views = rng.integers(0, 9, len(ids))
+    one_by_one = [
+        draw_params(POLICIES[policy], *size, 11, name, view).to_row()
+        for size, name, view in zip(sizes.tolist(), ids, views.tolist(), strict=True)
+    ]
+    np.testing.assert_array_equal(draw_table(POLICIES[policy], sizes, 11, ids, views), np.stack(one_by_one))
+
+
+def test_many_generators_give_numpys_own_numbers():
+    keys = [hashlib.sha256(bytes([i])).digest() for i in range(200)]
+    keys += [b"\xff" * 32, b"\0\0\0\1" + b"\0" * 28, b"\0" * 4 + b"\7" * 28, b"\0" * 32]  # the last two are short
+    expected = [np.random.Generator(np.random.PCG64(int.from_bytes(key, "big"))).random(13) for key in keys]
+    np.testing.assert_array_equal(_draw_numbers(keys), expected)
