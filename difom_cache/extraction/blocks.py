@@ -375,6 +375,9 @@ def valid_cells(views: Sequence[ViewJob], grid: int, device: torch.device) -> Te
     return cells.to(device)
 
 
+_BAND = 128  # channels; narrower bands save more products, but run slower
+
+
 def sum_cells(target: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return number, sum (C,) and sum of outer products (C, C), float64, of the cells of `target` that count.
 
@@ -385,7 +388,24 @@ def sum_cells(target: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     cells = target.transpose(0, 1).flatten(1)  # (B, C, h, w) -> (C, B*h*w)
     weights = counts.flatten().float()
     counted = cells * weights
-    return weights.sum(dtype=torch.float64), counted.sum(1, dtype=torch.float64), (counted @ cells.T).double()
+    product = (_multiply_by_itself if cells.device.type == "cpu" else _multiply)(counted, cells)
+    return weights.sum(dtype=torch.float64), counted.sum(1, dtype=torch.float64), product.double()
+
+
+def _multiply(counted: Tensor, cells: Tensor) -> Tensor:
+    return counted @ cells.T
+
+
+def _multiply_by_itself(counted: Tensor, cells: Tensor) -> Tensor:
+    """Return `counted @ cells.T` (C, C), which is symmetric: only bands up to the diagonal are computed."""
+    channels = len(cells)
+    product = cells.new_empty(channels, channels)
+    for start in range(0, channels, _BAND):
+        stop = min(start + _BAND, channels)
+        band = counted[start:stop] @ cells[:stop].T
+        product[start:stop, :stop] = band
+        product[:start, start:stop] = band[:, :start].T
+    return product
 
 
 def to_moments(sums: tuple[Tensor, Tensor, Tensor]) -> Moments:

@@ -10,7 +10,7 @@ from concurrent.futures import Executor, as_completed
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -161,7 +161,7 @@ def extract(
     say = (lambda text: None) if quiet else print
     records = load_records(Path(data), unlabelled=unlabelled, splits=tuple(split), limit=limit)
     view_plan = draw_plan(records, views=views, seed=seed, policy=plan)
-    rows = list_views(records, view_plan)
+    rows = ViewList(records, view_plan)
     refuse_unwritable(folder)
     specs = [teacher] if isinstance(teacher, str) else list(teacher)
     orders = [
@@ -246,12 +246,26 @@ def open_executor_elsewhere(engine: str, options: EngineOptions) -> AbstractCont
     return open_executor(engine, options)
 
 
-def list_views(records: Sequence[Record], plan: ViewPlan) -> list[ViewJob]:
-    """Return every row of the plan with its record."""
-    return [
-        ViewJob(records[index], plan[row], records[index].split == "train", int(plan.view[row]))
-        for row, index in enumerate(plan.record.tolist())
-    ]
+class ViewList(Sequence[ViewJob]):
+    """Every row of a plan with its record, made when it is asked for: a million views are more than one start needs."""
+
+    def __init__(self, records: Sequence[Record], plan: ViewPlan) -> None:
+        self._records, self._plan = records, plan
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    @overload
+    def __getitem__(self, row: int) -> ViewJob: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> list[ViewJob]: ...
+
+    def __getitem__(self, row: int | slice) -> ViewJob | list[ViewJob]:
+        if isinstance(row, slice):
+            return [self[each] for each in range(*row.indices(len(self)))]
+        record = self._records[self._plan.record[row]]
+        return ViewJob(record, self._plan[row], record.split == "train", int(self._plan.view[row]))
 
 
 def start_cache(cache: Path, records: Sequence[Record], plan: ViewPlan, *, views: int, picture_px: int) -> Identity:

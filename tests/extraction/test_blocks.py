@@ -26,7 +26,7 @@ from difom_cache.extraction.blocks import (
     valid_cells,
 )
 from difom_cache.extraction.prepare import ColumnChoices, ColumnWork, prepare_pictures, prepare_teacher, probe_batch
-from difom_cache.extraction.run import list_views, start_cache
+from difom_cache.extraction.run import ViewList, start_cache
 from difom_cache.extraction.teachers import TeacherOrderLine, assert_same_teacher, load_teacher
 from difom_cache.store.atomic import digest_file
 from difom_cache.store.layout import shard_path
@@ -55,7 +55,7 @@ def prepare(
 ) -> tuple[ColumnWork, list[BlockJob]]:
     """Return a column of three views a record, and a job for each of its blocks."""
     plan = draw_plan(records, views=3, seed=0, policy=policy)
-    views = list_views(records, plan)
+    views = ViewList(records, plan)
     start_cache(cache, records, plan, views=3, picture_px=64)
     if order is None:
         work = prepare_pictures(cache, picture_px=64, pads=policy == "pad", rows=len(views), dry=False)
@@ -88,7 +88,7 @@ def test_a_block_alone_has_the_bytes_it_has_among_others(records: list[Record], 
 def test_padding_a_batch_changes_no_view_in_it(records: list[Record]) -> None:
     teacher = load_teacher(ORDER)
     plan = draw_plan(records, views=3, seed=0)
-    views = list_views(records, plan)[:4]
+    views = ViewList(records, plan)[:4]
     frames = [read_frame(job.record, masks=False) for job in views]
     full = teacher.features(render(views, frames, 56, 4, CPU))
     padded = teacher.features(render(views[:1], frames[:1], 56, 4, CPU))
@@ -109,7 +109,7 @@ def test_stored_pictures_and_masks_are_the_replayed_ones(records: list[Record], 
     list(compute_blocks(jobs))
     cache, plan = open_cache(tmp_path), draw_plan(records, views=3, seed=0)
     batch = cache.gather(np.arange(len(plan)), [])
-    for row, job in enumerate(list_views(records, plan)):
+    for row, job in enumerate(ViewList(records, plan)):
         frame = read_frame(job.record, masks=True)
         image = (replay_image(frame.image, plan[row], 64) * 255).round().byte().permute(1, 2, 0)
         np.testing.assert_array_equal(batch["image"][row], image.numpy())
@@ -218,7 +218,7 @@ def test_statistics_are_those_of_valid_cells_of_training_views(
     list(compute_blocks(jobs))
     cache = open_cache(tmp_path)
     plan = draw_plan(records, views=3, seed=0, policy=policy)
-    views = list_views(records, plan)
+    views = ViewList(records, plan)
     assert any(not job.train for job in views)
     finest = max(spec.grid for spec in cache.taps.values())
     assert valid_cells(views, finest, CPU).all() == (policy == "default")
@@ -255,3 +255,14 @@ def test_a_marker_promises_the_files_that_lie_there(records: list[Record], tmp_p
         assert digest_file(shard_path(tmp_path, work.column, array, 0)) == marker.files[array.path]
     for tap in work.identity["taps"]:
         assert marker.fidelity[tap["name"]]["positions"] == len(jobs[0].views) * tap["grid"] ** 2
+
+
+@pytest.mark.parametrize("channels", [1, 100, 128, 300])
+def test_sums_of_products_are_those_of_the_cells_that_count(channels: int) -> None:
+    target = torch.randn(2, channels, 5, 5, generator=torch.Generator().manual_seed(0))
+    counts = torch.rand(2, 5, 5, generator=torch.Generator().manual_seed(1)) < 0.7
+    count, total, product = sum_cells(target, counts)
+    cells = target.permute(0, 2, 3, 1)[counts].double()
+    assert int(count) == len(cells)
+    torch.testing.assert_close(total, cells.sum(0), rtol=0, atol=1e-4)
+    torch.testing.assert_close(product, cells.T @ cells, rtol=0, atol=1e-4)
