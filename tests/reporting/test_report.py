@@ -1,16 +1,18 @@
 """The report opens in a browser from a file, asks nothing of any network, and does what its buttons say."""
 
+import base64
 import json
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from painted_frames import paint_benchmark, save_small_student
 
 from difom_train.evaluation.evaluate import evaluate
-from difom_train.reporting.charts import Interval, Line, draw_intervals, draw_lines
 from difom_train.reporting.compare import compare
+from difom_train.reporting.figures import Interval, Line, draw_intervals, draw_lines
 
 BROWSERS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
@@ -58,27 +60,43 @@ def test_page_has_both_protocols_published_rows_and_the_research_notice(report: 
         assert words in text, words
 
 
+def svg_of(source: str) -> ElementTree.Element:
+    kind, _, data = source.partition(";base64,")
+    assert kind == "data:image/svg+xml"
+    return ElementTree.fromstring(base64.b64decode(data))
+
+
+def curves_of(source: str) -> list[list[tuple[float, float]]]:
+    """Return the points of each curve of a chart; matplotlib gives curves ids that begin with line2d."""
+    drawn = []
+    for group in svg_of(source).iter("{http://www.w3.org/2000/svg}g"):
+        for path in group.findall("{http://www.w3.org/2000/svg}path"):
+            if group.get("id", "").startswith("line2d") and "#123456" in path.get("style", ""):
+                numbers = re.findall(r"[ML] (-?[\d.]+) (-?[\d.]+)", path.get("d", ""))
+                drawn.append([(float(x), float(y)) for x, y in numbers])
+    return drawn
+
+
 def test_lines_with_one_point_are_dots_and_with_none_are_no_chart() -> None:
-    assert draw_lines("loss", [Line("a", [], "#123456")]) == ""
-    assert "<circle" in draw_lines("loss", [Line("a", [(1, 0.5)], "#123456")])
-    chart = draw_lines("loss", [Line("a<b", [(1, 0.5), (2, float("nan")), (3, 0.25)], "#123456")])
-    [points] = re.findall(r'points="([^"]*)"', chart)
-    assert len(points.split()) == 2 and "a&lt;b" in chart
+    assert draw_lines([Line("a", [], "#123456")]) == ""
+    assert draw_lines([Line("a", [(1, float("nan"))], "#123456")]) == ""
+    assert "use" in {
+        each.tag.rpartition("}")[2] for each in svg_of(draw_lines([Line("a", [(1, 0.5)], "#123456")])).iter()
+    }
+    [points] = curves_of(draw_lines([Line("a<b", [(1, 0.5), (2, float("nan")), (3, 0.25)], "#123456")]))
+    assert len(points) == 2 and points[0][0] < points[1][0] and points[0][1] < points[1][1]  # down on the page is less
 
 
 def test_logarithmic_chart_leaves_out_what_it_cannot_show() -> None:
-    chart = draw_lines("variance", [Line("a", [(1, 1.0), (2, 0.0), (3, 100.0)], "#123456")], logarithmic=True)
-    [points] = re.findall(r'points="([^"]*)"', chart)
-    assert len(points.split()) == 2
+    chart = draw_lines([Line("a", [(1, 1.0), (2, 0.0), (3, 100.0)], "#123456")], logarithmic=True)
+    assert [len(points) for points in curves_of(chart)] == [2]
 
 
-def test_intervals_lie_on_their_side_of_zero() -> None:
-    chart = draw_intervals(
-        "points", [Interval("a", 2, 1, 3, "#123456", "+2"), Interval("b", -2, -3, -1, "#123456", "-2")]
-    )
-    zero = float(re.findall(r'x1="([\d.]+)"', chart)[0])
-    right, left = (float(x) for x in re.findall(r'<circle cx="([\d.]+)"', chart))
-    assert left < zero < right
+def test_intervals_lie_on_their_side_of_zero_and_equal_charts_are_equal_bytes() -> None:
+    intervals = [Interval("a$1$", 2, 1, 3, "#123456", "+2"), Interval("b", -2, -3, -1, "#123456", "-2")]
+    right, left = (points for points in curves_of(draw_intervals(intervals)) if len(points) == 2)
+    assert max(x for x, _ in left) < min(x for x, _ in right) and left[0][1] > right[0][1]
+    assert draw_intervals(intervals) == draw_intervals(intervals)
 
 
 class Visit:

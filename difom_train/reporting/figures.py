@@ -1,0 +1,102 @@
+"""The charts of the report as SVG pictures that carry all they need, so that the page loads nothing."""
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STYLES = ("solid", "dashed", "dotted", "dashdot")
+DASHES = ("none", "6 3", "2 3", "8 3 2 3")  # the same, as the page's legends draw them
+LINES_IN, INTERVALS_IN, ROW_IN = (4.8, 2.7), 5.6, 0.55
+SALT = "difom"  # equal charts are equal bytes
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: its name, its points, its colour, and the style that tells lines of one colour apart."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    colour: str
+    style: int = 0
+
+
+@dataclass(frozen=True)
+class Interval:
+    """One estimate with its interval, and what is written beside it."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    colour: str
+    words: str
+
+
+def draw_lines(lines: Sequence[Line], *, logarithmic: bool = False) -> str:
+    """Return a chart of curves over epochs as a data URI, "" where no value can be shown.
+
+    A curve of one point is a dot; values that are not finite, or not positive on a logarithmic axis, are left out.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _new_figure(*LINES_IN)
+    axes = figure.add_subplot()
+    shown = False
+    for line in lines:
+        points = [(x, y) for x, y in line.points if math.isfinite(y) and (y > 0 or not logarithmic)]
+        if points:
+            shown = True
+            style, alone = STYLES[line.style % len(STYLES)], "o" if len(points) == 1 else ""
+            axes.plot(*zip(*points, strict=True), color=line.colour, linestyle=style, marker=alone)
+    if not shown:
+        return ""
+    axes.set_yscale("log" if logarithmic else "linear")
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    return _to_uri(figure)
+
+
+def draw_intervals(intervals: Sequence[Interval]) -> str:
+    """Return a chart of estimates with their intervals around a line at zero, as a data URI; the first stands on top."""
+    figure = _new_figure(INTERVALS_IN, 0.7 + ROW_IN * len(intervals))
+    axes = figure.add_subplot()
+    for row, each in enumerate(intervals):
+        axes.plot([each.low, each.high], [row, row], color=each.colour, linewidth=3, solid_capstyle="round")
+        axes.plot([each.value], [row], color=each.colour, marker="o", markersize=8)
+        axes.annotate(_plain(each.name), (0, row - 0.3), xycoords=("axes fraction", "data"), fontweight="bold")
+        axes.annotate(_plain(each.words), (1, row - 0.3), xycoords=("axes fraction", "data"), ha="right")
+    reach = max(1e-9, *(abs(end) for each in intervals for end in (each.low, each.high))) * 1.15
+    axes.axvline(0, color="0.45", linewidth=1)
+    axes.set_xlim(-reach, reach)
+    axes.set_ylim(len(intervals) - 0.5, -0.75)
+    axes.set_yticks([])
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    return _to_uri(figure)
+
+
+def _plain(words: str) -> str:
+    """Return words in which no dollar starts a formula."""
+    return words.replace("$", r"\$")
+
+
+def _new_figure(width_in: float, height_in: float) -> "Figure":
+    from matplotlib.figure import Figure  # late: it takes most of a second to load
+
+    return Figure(figsize=(width_in, height_in), layout="constrained")
+
+
+def _to_uri(figure: "Figure") -> str:
+    from matplotlib import rc_context
+
+    data = io.BytesIO()
+    with rc_context({"svg.hashsalt": SALT, "svg.fonttype": "path"}):
+        figure.savefig(data, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(data.getvalue()).decode()}"
