@@ -64,7 +64,7 @@ def verify(
         equivariance: compare maps of view 0, warped to other views by their known geometry, with those views' own maps;
             with `recompute` also mirrored cached maps with live maps of mirrored pictures.
         data: where the pictures are, for `recompute`.
-        teacher: compare these teachers alone ("NAME[:VARIANT][@PX]"); by default all, as their identities say.
+        teacher: compare these teachers alone (`NAME[:VARIANT][@PX]`); by default all, as their identities say.
         weights: "LABEL=WEIGHTS" for one teacher (for an ONNX file, a run or a hub model: where it lies now), or a bare
             value for the rest; by default as `extract` had them.
         device: they run on.
