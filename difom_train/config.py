@@ -161,10 +161,13 @@ class DistillConfig(Config):
     none: segmentation only. difom: low and high band of all teachers at the bottleneck, both layers on the path to the
     decoder. paper: the paper's literal wiring, L1 with ReLU, L2 of L1. published: the released notebook, trainable fusion on
     the target side and layers that the decoder never uses. multiscale: every level against the taps of its stride, and the
-    teachers' own logits.
+    teachers' own logits. mean_teacher: no teacher but the run's own averaged weights, which see the pictures in their colours
+    (needs optimizer.ema_decay).
     """
 
-    kind: Annotated[Literal["none", "difom", "paper", "published", "multiscale"], Opt("distill")] = "none"
+    kind: Annotated[Literal["none", "difom", "paper", "published", "multiscale", "mean_teacher"], Opt("distill")] = (
+        "none"
+    )
     "Kind of distillation."
     teachers: tuple[str, ...] = ()
     "Labels of the cache's teachers to learn from; none named = all."
@@ -176,6 +179,12 @@ class DistillConfig(Config):
     "Of multiscale's feature term."
     logits_weight: Size = 1.0
     "Of multiscale's term on the teachers' logits; 0 leaves their logits unread."
+    hard_masks: bool = False
+    "Make masks of the teachers' logits, at prob 0.5, before the student is held to them (multiscale)."
+    consistency_weight: Size = 1.0
+    "Of mean_teacher's term."
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
+    "Least prob, of polyp or of none, at which the averaged weights teach a pixel (mean_teacher)."
     channels: Positive = 256
     "Of the target: in all for difom and paper, at most so many for each tap for multiscale."
     bands: bool = False
@@ -227,9 +236,14 @@ class TrainConfig(Config):
         """Whether any phase uses the teachers."""
         return self.distill.kind != "none" and any(phase.distillation > 0 for phase in self.phases)
 
+    @property
+    def needs_teachers(self) -> bool:
+        """Whether it learns from teachers in the cache."""
+        return self.distils and self.distill.kind != "mean_teacher"
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.data.fresh_views and self.distils:
+        if self.data.fresh_views and self.needs_teachers:
             raise SettingsError(
                 "data.fresh_views draws views that no teacher has seen; use it with a recipe like baseline"
             )
@@ -237,6 +251,10 @@ class TrainConfig(Config):
             raise SettingsError(
                 f"data.labels is {self.data.labels} and data.labels_frac {self.data.labels_frac}: give data.labels alone, which "
                 "covers train and validation masks"
+            )
+        if self.distill.kind == "mean_teacher" and self.optimizer.ema_decay == 0:
+            raise SettingsError(
+                "distill.kind mean_teacher learns from averaged weights: set optimizer.ema_decay, such as 0.99"
             )
         ends = [phase.until_frac for phase in self.phases]
         if not ends or ends != sorted(ends) or ends[-1] != 1:

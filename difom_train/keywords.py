@@ -92,7 +92,7 @@ class TrainKeywords(TypedDict, total=False):
     "Compile the student with torch.compile; the first step then takes minutes."
     logger: Literal["tensorboard", "csv", "none"] | None
     "A second log; log.jsonl is written in any case. [default: tensorboard]"
-    distill: Literal["none", "difom", "paper", "published", "multiscale"] | None
+    distill: Literal["none", "difom", "paper", "published", "multiscale", "mean_teacher"] | None
     "Kind of distillation. [default: none]"
     teachers: str | Sequence[str] | None
     "Labels of the cache's teachers to learn from; none named = all."
@@ -104,6 +104,12 @@ class TrainKeywords(TypedDict, total=False):
     "Of multiscale's feature term. (at least 0) [default: 1.0]"
     logits_weight: float | None
     "Of multiscale's term on the teachers' logits; 0 leaves their logits unread. (at least 0) [default: 1.0]"
+    hard_masks: bool | None
+    "Make masks of the teachers' logits, at prob 0.5, before the student is held to them (multiscale)."
+    consistency_weight: float | None
+    "Of mean_teacher's term. (at least 0) [default: 1.0]"
+    confidence: float | None
+    "Least prob, of polyp or of none, at which the averaged weights teach a pixel (mean_teacher). (in [0.5, 1)) [default: 0.9]"
     channels: int | None
     "Of the target: in all for difom and paper, at most so many for each tap for multiscale. (at least 1) [default: 256]"
     bands: bool | None

@@ -20,7 +20,10 @@ from difom_train.config import (
 
 
 def test_the_recipes_of_the_package_are_these():
-    assert recipe_names() == ["baseline", "difom", "difom-multiscale", "difom-paper", "difom-published"]
+    assert recipe_names() == [
+        *("baseline", "difom", "difom-multiscale", "difom-paper", "difom-published"),
+        *("features-only", "logits-only", "mean-teacher", "pseudo-masks"),
+    ]
 
 
 @pytest.mark.parametrize("name", ["baseline", "difom", "difom-multiscale", "difom-paper", "difom-published"])

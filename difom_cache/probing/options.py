@@ -17,7 +17,7 @@ class ProbeConfig(Config):
     cache: Annotated[Path, Opt(argument=True)] = Path("feats")
     "Folder of the cache; it holds pictures and masks."
     teachers: Annotated[tuple[str, ...], Field(min_length=1)]
-    "Labels in the cache; all taps of these are read."
+    "Teachers in the cache, by label, or by name where there is one variant; all their taps are read."
     labels: SomeShare = 1.0
     "Share of the masks of training and validation records; those that train are learnt from."
     labels_seed: Count = 0
@@ -38,7 +38,7 @@ class ProbeKeywords(TypedDict, total=False):
     cache: str | Path | None
     "Folder of the cache; it holds pictures and masks. [default: feats]"
     teachers: str | Sequence[str] | None
-    "Labels in the cache; all taps of these are read."
+    "Teachers in the cache, by label, or by name where there is one variant; all their taps are read."
     labels: float | None
     "Share of the masks of training and validation records; those that train are learnt from. (in (0, 1]) [default: 1.0]"
     labels_seed: int | None

@@ -76,6 +76,21 @@ def plan_probe(cache: Cache, order: ProbeConfig) -> ProbePlan:
     )
 
 
+def find_labels(cache: Cache, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels that are named, each once; a teacher's name stands for its only variant in the cache.
+
+    Raises:
+        SettingsError: a name that several variants share.
+    """
+    labels = []
+    for name in names:
+        own = [label for label, held in cache.teachers.items() if held["teacher"]["name"] == name != NAME]
+        if name not in cache.teachers and len(own) > 1:
+            raise SettingsError(f"--teachers {name}: {cache.path} holds {', '.join(own)}; name the one that is meant")
+        labels.append(own[0] if name not in cache.teachers and own else name)
+    return tuple(dict.fromkeys(labels))
+
+
 def assign_folds(groups: Sequence[str], folds: int, seed: int) -> dict[str, int]:
     """Return the fold of each group: in an order of `seed`, each goes where the fewest masks are.
 

@@ -20,7 +20,7 @@ from difom_cache.probing.column import identify_probe, write_logits
 from difom_cache.probing.heads import Heads, fit_heads, read_heads, write_heads
 from difom_cache.probing.lesson import Lesson
 from difom_cache.probing.options import ProbeConfig, ProbeKeywords
-from difom_cache.probing.plan import ProbePlan, plan_probe
+from difom_cache.probing.plan import ProbePlan, find_labels, plan_probe
 from difom_cache.probing.score import UnseenScore, score_logits
 from difom_cache.store.atomic import remove_stale
 from difom_cache.store.columns import teacher_column
@@ -84,6 +84,7 @@ def run_probe(config: ProbeConfig, *, quiet: bool = False) -> ProbeReport:
     """Make what `config` asks for; see `probe`."""
     opened = open_cache(config.cache)
     refuse_unreadable(opened)
+    config = config.model_copy(update={"teachers": find_labels(opened, config.teachers)})
     plan = plan_probe(opened, config)
     reader = FeatureReader(opened, plan.taps, plan.grid)
     rows = choose_fit_rows(opened, plan, most=FIT_BYTES // (4 * reader.channels * plan.grid**2))

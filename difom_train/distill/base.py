@@ -23,6 +23,9 @@ class Distiller(nn.Module):
         weights: term name -> its weight beside the segmentation loss.
     """
 
+    asks_average = False
+    "Whether targets are made of the averaged student's logits, in place of taps."
+
     def __init__(self, cache: TeachingCache, taps: Sequence[str], weights: dict[str, float]) -> None:
         super().__init__()
         self._decode = cache.decode
@@ -47,6 +50,10 @@ class Distiller(nn.Module):
         Args:
             batch: "<tap>/code" and "<tap>/scale" for each of `taps`, tensors on this module's device.
         """
+        return {}
+
+    def targets_of(self, average: Tensor) -> Targets:
+        """Return targets made of the averaged student's logits (B, 1, H, W), where `asks_average`."""
         return {}
 
     def compare(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> list[Comparison]:

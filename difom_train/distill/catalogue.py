@@ -9,6 +9,7 @@ from difom_train.config import DistillConfig
 from difom_train.distill.base import Distiller
 from difom_train.distill.bottleneck import BottleneckDistiller
 from difom_train.distill.matching import TeachingCache, choose_teachers
+from difom_train.distill.mean_teacher import MeanTeacherDistiller
 from difom_train.distill.multiscale import MultiscaleDistiller
 from difom_train.distill.published import PublishedDistiller
 from difom_train.students.base import Student
@@ -18,6 +19,7 @@ DISTILLERS: dict[str, Callable[[DistillConfig, TeachingCache, Student, Sequence[
     "paper": BottleneckDistiller,
     "published": PublishedDistiller,
     "multiscale": MultiscaleDistiller,
+    "mean_teacher": MeanTeacherDistiller,
 }
 
 

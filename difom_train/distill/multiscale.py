@@ -45,7 +45,7 @@ class MultiscaleDistiller(Distiller):
         weights |= {"low": options.low_weight, "high": options.high_weight} if matches and options.bands else {}
         weights |= {"logits": options.logits_weight} if logits else {}
         super().__init__(cache, [match.tap for match in matches] + logits, weights)
-        self.matches = matches
+        self.matches, self.hard_masks = matches, options.hard_masks
         self.mask_taps = tuple(logits)
         self.feature_taps = tuple(dict.fromkeys(match.tap for match in matches))
         projections = [
@@ -91,7 +91,8 @@ class MultiscaleDistiller(Distiller):
                 targets[tap] = projection(features)
         for index, tap in enumerate(self.mask_taps):
             slope, offset = self.calibration[index]
-            targets[tap] = (slope * self.features(batch, tap) + offset).sigmoid()
+            prob = (slope * self.features(batch, tap) + offset).sigmoid()
+            targets[tap] = (prob > 0.5).float() if self.hard_masks else prob
         return targets
 
     def compare_features(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> list[Comparison]:

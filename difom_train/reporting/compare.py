@@ -64,6 +64,7 @@ def compare(
         random = {name for run in entry.runs for name in read_summary(eval_folder(run)).get("random_teachers", ())}
         if random:
             notes.append(f"{entry.name}: {format_random_warning(sorted(random))}.")
+    notes += [f"{entry.name}: {mark}." for entry in entries for mark in marks_of(entry.runs)]
     table = build_table("All frames", entries, beside, notes)
     rows = {name: twins.rows(frames) for name, frames in sets.items()}
     clean = None
@@ -96,6 +97,12 @@ def describe_runs(entries: Sequence[Entry]) -> list[str]:
         single = name_some([entry.name for entry in entries if len(entry.runs) == 1])
         notes.append(f"One seed alone of {single}: the chance of training is in no interval and in no p.")
     return notes
+
+
+def marks_of(runs: Sequence[Path]) -> list[str]:
+    """Return what run.json says of masks that a run's teachers have learnt from; nothing where all were its own."""
+    trained = [read_run(run) for run in runs if (run / RUN_FILE).is_file()]
+    return list(dict.fromkeys(mark for facts in trained if (mark := facts.get("masks", {}).get("mark"))))
 
 
 def _find_differences(

@@ -146,13 +146,14 @@ def _check_same_frames(first: Path, wanted: dict[str, SetScores], other: Path, f
 
 
 def _settings_key(run: Path) -> str:
-    """Return what is equal for runs that differ by their seed alone."""
+    """Return what is equal for runs that differ by their seed alone, or by that of their masks."""
     path = run / "settings.toml"
     if not path.is_file():
         return SEED_ENDING.sub("", str(run.resolve()))
     settings = rename_old_keys(read_toml(path))
     for key in ("seed", "run"):
         settings.pop(key, None)
+    settings.get("data", {}).pop("labels_seed", None)
     return json.dumps(settings, sort_keys=True)
 
 

@@ -45,7 +45,7 @@ def build_learner(config: TrainConfig, cache: JointCache, *, pretrained: bool) -
         WeightsError: pretrained weights are out of reach.
     """
     options = config.student
-    if config.distils and not cache.taps:
+    if config.needs_teachers and not cache.taps:
         raise CacheIncompleteError(
             f"{', '.join(map(str, config.run.cache))} holds no teacher to learn from; add one with "
             "`difom-cache extract --teacher NAME`, or train with --recipe baseline"

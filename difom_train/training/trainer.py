@@ -18,6 +18,7 @@ from difom_train.config import TrainConfig
 from difom_train.data.counter_rng import mix_counts
 from difom_train.data.feed import Feed
 from difom_train.data.loader import Batch, DataTimer
+from difom_train.data.photometric import to_pixels
 from difom_train.students.catalogue import resolve_weights
 from difom_train.students.saved import save_student
 from difom_train.training.checkpoint import Progress, write_checkpoint
@@ -72,7 +73,7 @@ class Trainer:
     @property
     def distils(self) -> bool:
         """Whether the teachers speak in this phase."""
-        return self.phase.distillation > 0 and bool(self.distiller.taps)
+        return self.phase.distillation > 0 and (bool(self.distiller.taps) or self.distiller.asks_average)
 
     def fit(self) -> Progress:
         """Train from where `progress` stands to the end of the run, and return how it went.
@@ -95,7 +96,8 @@ class Trainer:
         """Make everything ready for the phase that an epoch lies in."""
         phases = self.config.phases
         self.phase = phases[phase_of(epoch, self.config.optimizer.epochs, [each.until_frac for each in phases])]
-        if self.distils and not self.progress.first_alive:  # before the first step that could collapse them
+        measured = self.distils and bool(self.distiller.taps)
+        if measured and not self.progress.first_alive:  # before the first step that could collapse them
             self.progress.first_alive = self.validate().distillation
         set_mode(self.student, freeze_encoder=self.phase.freeze_encoder)
         self.distiller.train()
@@ -135,7 +137,7 @@ class Trainer:
             inputs = prepare_inputs(
                 batch, self.feed, self.config, stride=stride, epoch=epoch, step=step, own_pass=own_pass
             )
-            targets = self.distiller.targets(batch.tensors) if self.distils else {}
+            targets = self.make_targets(batch, side_px=inputs.pixels.shape[-1]) if self.distils else {}
             # in DDP training gradients need to be synchronised at the last pass alone
             with self.fabric.no_backward_sync(self.model, enabled=own_pass < passes - 1):
                 losses = Losses(*self.model(*inputs, targets, factors))
@@ -156,6 +158,15 @@ class Trainer:
         if self.ema is not None:
             self.ema.update_parameters(self.student)
         return sums | share, rows
+
+    def make_targets(self, batch: Batch, *, side_px: int) -> dict[str, Tensor]:
+        """Return what the student is held to: made of the cache, or of what the averaged weights see in the stored colours."""
+        if not self.distiller.asks_average:
+            return dict(self.distiller.targets(batch.tensors))
+        average = self.eval_model.eval()
+        with torch.no_grad(), self.fabric.autocast():
+            logits = average.forward_train(to_pixels(batch.tensors["image"], side_px)).logits[0]
+        return dict(self.distiller.targets_of(logits))
 
     def validate(self) -> Validation:
         """Return the figures of the validation split."""

@@ -36,6 +36,7 @@ def validate(
     sums = torch.zeros(2, dtype=torch.float64, device=device)  # Dice, pictures
     measured: dict[str, Tensor] = {}
     taps = distiller.taps if distils else ()
+    distils = bool(taps)  # the averaged weights have nothing to be compared with but themselves
     for batch in feed.val_batches(taps):
         pixels = to_pixels(batch.tensors["image"], input_px)
         with fabric.autocast():

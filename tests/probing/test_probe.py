@@ -41,6 +41,7 @@ from difom_cache.options import format_keywords
 from difom_cache.probing import column as column_file
 from difom_cache.probing.cells import chunks
 from difom_cache.probing.lesson import Lesson
+from difom_cache.probing.plan import find_labels
 from difom_cache.store.layout import shard_path
 from difom_cache.store.ledger import read_markers
 from difom_cache.store.reader import Cache
@@ -174,6 +175,15 @@ def test_a_budget_is_learnt_from_and_nothing_else(feats: Path) -> None:
     assert opened.seen_masks(report.label) == wanted and len(wanted) == report.masks
     assert report.validation.frames == sum(line["split"] == "val" for line in np.array(records)[budget])
     assert opened.seen_masks("dinov2-tiny-random") == frozenset()
+
+
+def test_a_teachers_name_is_enough_where_the_cache_has_one_variant(feats: Path) -> None:
+    opened = open_cache(feats)
+    assert find_labels(opened, ["dinov2", "dinov2-tiny-random"]) == ("dinov2-tiny-random",)
+    assert find_labels(opened, ["sam"]) == ("sam",)  # refused by name when it is looked for
+    opened.teachers["dinov2-small"] = opened.teachers["dinov2-tiny-random"]
+    with pytest.raises(SettingsError, match="holds dinov2-tiny-random, dinov2-small; name the one that is meant"):
+        find_labels(opened, ["dinov2"])
 
 
 def test_the_same_probe_again_changes_nothing_and_another_is_refused(feats: Path) -> None:

@@ -16,7 +16,7 @@ from difom_train.evaluation.evaluate import evaluate
 from difom_train.evaluation.summary import METRICS
 from difom_train.reporting import published
 from difom_train.reporting.bootstrap import compare_paired
-from difom_train.reporting.compare import compare
+from difom_train.reporting.compare import compare, marks_of
 from difom_train.reporting.comparison import Comparison
 from difom_train.reporting.entries import load_entries
 from difom_train.reporting.gallery import choose_cases, encode_overlay, fit
@@ -262,6 +262,16 @@ def test_cost_of_each_entry_stands_in_the_answer(runs: list[Path], tmp_path: Pat
     assert set(found.costs) == {"narrow", "a&b_<i>"}
     assert found.as_json()["costs"]["narrow"]["input_px"] == 32
     assert not [row for row in found.table.rows if row.published]
+
+
+def test_a_run_that_was_taught_by_other_masks_is_marked(tmp_path: Path) -> None:
+    for name, mark in (("own", ""), ("leaking", "taught by masks that it may not see")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps({"masks": {"mark": mark}}))
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "run.json").write_text("{}")
+    assert marks_of([tmp_path / "own", tmp_path / "old", tmp_path / "maps"]) == []
+    assert marks_of([tmp_path / "leaking", tmp_path / "leaking"]) == ["taught by masks that it may not see"]
 
 
 def test_figures_of_the_authors_notebook_carry_their_remark() -> None:

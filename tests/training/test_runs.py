@@ -229,7 +229,39 @@ def test_loss_that_is_not_finite_names_its_records_and_keeps_the_checkpoint(trai
     assert (tmp_path / "run" / "last.ckpt").read_bytes() == before
 
 
-@pytest.mark.parametrize("recipe", ["baseline", "difom", "difom-paper", "difom-published", "difom-multiscale"])
+def test_averaged_weights_teach_without_any_teacher_and_a_resumed_run_ends_the_same(train, make_cache, interrupt_after):
+    train.cache = make_cache(records=20, views=2, picture_px=32, taps={})
+    whole = train("whole", recipe="mean-teacher", labels=0.5, changes=["distill.confidence=0.5"])
+    assert read_run(whole)["rows"]["unlabelled_records"] > 0
+    lines = read_log(whole)
+    assert lines[-1]["consistency"] > 0 and lines[-1]["distill/gradient_share"] > 0
+    interrupt_after(1)
+    with pytest.raises(KeyboardInterrupt):
+        train("halted", recipe="mean-teacher", labels=0.5, changes=["distill.confidence=0.5"])
+    halted = train("halted", recipe="mean-teacher", labels=0.5, changes=["distill.confidence=0.5"], resume=True)
+    assert_equal(load_student(halted).state_dict(), load_student(whole).state_dict())
+    with pytest.raises(SettingsError, match=r"set optimizer\.ema_decay"):
+        train("plain", recipe="mean-teacher", changes=["optimizer.ema_decay=0"])
+
+
+@pytest.mark.parametrize(("recipe", "terms"), [("pseudo-masks", {"logits"}), ("logits-only", {"logits"})])
+def test_recipes_of_logits_alone_learn_from_nothing_else(train, make_cache, recipe, terms):
+    taps = TAPS | {"probe/logits@4": TapSpec("probe/logits@4", "logits", 1, 8, 4, "float16")}
+    train.cache = make_cache(records=20, views=2, picture_px=32, taps=taps)
+    folder = train(recipe=recipe, epochs=1)
+    assert read_run(folder)["taps"] == ["probe/logits@4"]
+    assert terms <= read_log(folder)[0].keys() and "feature" not in read_log(folder)[0]
+
+
+def test_features_only_reads_no_logits(train, make_cache):
+    taps = TAPS | {"probe/logits@4": TapSpec("probe/logits@4", "logits", 1, 8, 4, "float16")}
+    train.cache = make_cache(records=20, views=2, picture_px=32, taps=taps)
+    assert "probe/logits@4" not in read_run(train(recipe="features-only", epochs=1))["taps"]
+
+
+@pytest.mark.parametrize(
+    "recipe", ["baseline", "difom", "difom-paper", "difom-published", "difom-multiscale", "mean-teacher"]
+)
 def test_every_recipe_trains_in_bfloat16(train, recipe):
     lines = read_log(train(recipe=recipe, precision="bfloat16"))
     assert len(lines) == 3

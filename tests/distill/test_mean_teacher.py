@@ -1,0 +1,50 @@
+"""The averaged weights teach where they are sure, as worked by hand; hard masks are 0 or 1."""
+
+from math import log
+
+import pytest
+import torch
+
+from difom_cache.store.layout import TapSpec
+from difom_train.config import DistillConfig
+from difom_train.data.caches import JointCache
+from difom_train.distill.catalogue import build_distiller
+from difom_train.students.base import StudentOutput
+from difom_train.students.catalogue import build_student
+
+
+def build(make_cache, taps, **options):
+    student = build_student("unet", width=4, weights="random", seed=0)
+    cache = JointCache([make_cache(records=10, views=1, picture_px=32, taps=taps)])
+    return build_distiller(DistillConfig(**options), cache=cache, student=student, input_px=32, seed=0), cache
+
+
+def test_only_sure_pixels_inside_the_frame_teach(make_cache):
+    distiller, _ = build(make_cache, {}, kind="mean_teacher", confidence=0.9)
+    average = torch.tensor([[[[3.0, 1.0], [-3.0, 3.0]]]])  # prob .953 .731 / .047 .953
+    targets = distiller.targets_of(average)
+    student = StudentOutput(logits=[torch.zeros(1, 1, 2, 2)], levels={}, neck={})
+    whole = distiller.terms(student, targets, None)["consistency"]
+    assert float(whole) == pytest.approx(3 / 4 * log(2))  # logits of 0 cost ln 2 at each of three sure pixels
+    valid = torch.tensor([[[1, 1], [1, 0]]], dtype=torch.uint8)
+    assert float(distiller.terms(student, targets, valid)["consistency"]) == pytest.approx(2 / 3 * log(2))
+
+
+def test_the_student_is_drawn_to_the_side_that_the_average_takes(make_cache):
+    distiller, _ = build(make_cache, {}, kind="mean_teacher", confidence=0.6)
+    logits = torch.zeros(1, 1, 1, 2, requires_grad=True)
+    targets = distiller.targets_of(torch.tensor([[[[2.0, -2.0]]]]))
+    distiller.terms(StudentOutput(logits=[logits], levels={}, neck={}), targets, None)["consistency"].sum().backward()
+    assert logits.grad[0, 0, 0, 0] < 0 < logits.grad[0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_hard_masks_are_cut_at_half(make_cache, hard):
+    taps = {"probe/logits@4": TapSpec("probe/logits@4", "logits", 1, 8, 4, "float16")}
+    distiller, cache = build(make_cache, taps, kind="multiscale", feature_weight=0.0, hard_masks=hard)
+    distiller.calibration[:] = torch.tensor([1.0, 0.0])
+    rows = cache.rows_of("train")
+    batch = {name: torch.from_numpy(values) for name, values in cache.gather(rows, list(taps)).items()}
+    prob = batch["probe/logits@4/code"].float().sigmoid()
+    wanted = (prob > 0.5).float() if hard else prob
+    torch.testing.assert_close(distiller.targets(batch)["probe/logits@4"], wanted)
