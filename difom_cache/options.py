@@ -266,7 +266,7 @@ def format_options(model: type[Config], *, command_line: bool = True) -> str:
         limits = describe_bounds(option.about)
         choices = f" One of {option.metavar.replace('|', ', ')}." if get_origin(option.kind) is Literal else ""
         means = f"{option.about.description or ''}{choices}{f' ({limits})' if limits else ''}".replace("|", "\\|")
-        default = f"`{option.default}`" if option.default else ""
+        default = f"`{option.default}`" if option.default else "required" if option.about.is_required() else ""
         lines.append(f"| `{name}` | {means} | {default} |")
     return "\n".join(lines) + "\n"
 

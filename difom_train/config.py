@@ -32,6 +32,7 @@ FREE = ("run.", "machine.device", "machine.stage", "machine.logger")
 """Beginnings of the keys that do not decide the weights."""
 KEYWORDS = {"TrainKeywords": "difom_train.config:TrainOptions"}
 "Signatures to be made from configs (see `options.format_keywords`)."
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 _RENAMED = {"optimiser": "optimizer"}
 _NECKS = {"difom": "difom", "paper": "paper"}
 
@@ -45,7 +46,7 @@ class RunConfig(Config):
     "Source pictures, for a cache without them and for fresh views."
     out: Annotated[Path | None, Opt(default="runs/STUDENT-RECIPE-seedN")] = None
     "Run folder; with several seeds -seedN is appended."
-    seeds: tuple[int, ...] = ()
+    seeds: tuple[Seed, ...] = ()
     "One run for each, in place of the seed."
     resume: bool = False
     "Go on with a run that was stopped; one that has not begun begins."
@@ -212,7 +213,7 @@ class Phase(Config):
 class TrainConfig(Config):
     """Everything that decides a run."""
 
-    seed: int = 0
+    seed: Seed = 0
     "Key of all randomness."
     run: RunConfig = Field(default_factory=RunConfig)
     "Where it reads from and writes to."

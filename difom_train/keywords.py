@@ -9,7 +9,7 @@ class TrainKeywords(TypedDict, total=False):
     """Keywords of `TrainOptions`."""
 
     seed: int | None
-    "Key of all randomness. [default: 0]"
+    "Key of all randomness. (in [0, 9223372036854775807]) [default: 0]"
     cache: str | Path | Sequence[str | Path] | None
     "Cache to train from; several are trained on together. [default: feats]"
     data: str | Path | None
@@ -17,7 +17,7 @@ class TrainKeywords(TypedDict, total=False):
     out: str | Path | None
     "Run folder; with several seeds -seedN is appended. [default: runs/STUDENT-RECIPE-seedN]"
     seeds: int | Sequence[int] | None
-    "One run for each, in place of the seed."
+    "One run for each, in place of the seed. (in [0, 9223372036854775807])"
     resume: bool | None
     "Go on with a run that was stopped; one that has not begun begins."
     allow_partial: bool | None

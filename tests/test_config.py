@@ -100,6 +100,38 @@ def test_fresh_views_are_refused_beside_distillation():
         change_config(read_recipe("difom"), ["data.fresh_views=true"])
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("optimizer.lr=-1", "optimizer.lr is -1; it must be at least 0"),
+        ("optimizer.weight_decay=-1", "optimizer.weight_decay is -1; it must be at least 0"),
+        ("optimizer.warmup_frac=2", r"optimizer.warmup_frac is 2; it must be in \[0.*, 1.*\]"),
+        ("optimizer.clip_norm=nan", "optimizer.clip_norm is nan; it must be a number, at least 0"),
+        ("optimizer.ema_decay=1.5", r"optimizer.ema_decay is 1.5; it must be in \[0.*, 1.*\)"),
+        ("optimizer.name=adan", "must be one of adam, adamw, sgd; did you mean 'adam'"),
+        ("data.scales=[]", "data.scales is .*must be a list of at least 1"),
+        ("data.scales=[0.0]", "data.scales.0 is 0.0; it must be more than 0"),
+        ("data.batch_size=-3", "data.batch_size is -3; it must be at least 1"),
+        ("data.input_px=0", "data.input_px is 0; it must be at least 1"),
+        ("machine.precision=foo", "must be one of auto, float32, bfloat16"),
+        ("phases.0.distillation=-1", "phases.0.distillation is -1; it must be at least 0"),
+        ("seed=99999999999999999999", "seed is 99999999999999999999; it must be in"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_refused_in_one_line(change, message):
+    with pytest.raises(SettingsError, match=message) as refused:
+        change_config(read_recipe("difom"), [change])
+    assert "\n" not in str(refused.value)
+
+
+def test_the_old_name_of_a_section_is_read_with_a_line(tmp_path, capsys):
+    (tmp_path / "mine.toml").write_text("[optimiser]\nlr = 0.25\n")
+    assert read_recipe(tmp_path / "mine.toml").optimizer.lr == 0.25
+    assert change_config(read_recipe("difom"), ["optimiser.lr=0.5"]).optimizer.lr == 0.5
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(": ")[2] for line in said] == ["[optimiser] is read as [optimizer], its name of today"] * 2
+
+
 def test_differences_are_named_one_by_one():
     there = read_recipe("difom")
     here = change_config(there, ["optimizer.lr=0.001", "machine.device=cpu"])

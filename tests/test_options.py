@@ -239,7 +239,7 @@ def test_the_table_for_the_documentation_names_every_option():
     lines = format_options(Bake).splitlines()
     assert "| `--oven-heat` | Degrees Celsius. (at least 0) | `180.5` |" in lines
     assert "| `--kind` | Where the heat comes from. One of air, grill. | `air` |" in lines
-    assert "| `CAKE` | Name of the cake. |  |" in lines
+    assert "| `CAKE` | Name of the cake. | required |" in lines
     assert "### oven" in lines
     assert "| `oven.heat` | Degrees Celsius. (at least 0) | `180.5` |" in format_options(Bake, command_line=False)
 

@@ -2,10 +2,12 @@
 
 import json
 import os
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import tomli_w
 import torch
 
 from difom_cache.errors import CacheIncompleteError, DifomError, RunError, SettingsError
@@ -124,6 +126,20 @@ def test_stop_and_resume_equals_no_stop(train, interrupt_after, recipe, changes,
     assert_equal(read_checkpoint(whole)[1]["learner"], read_checkpoint(stopped)[1]["learner"])
     logs = [[{k: v for k, v in line.items() if k not in TIMES} for line in read_log(run)] for run in (whole, stopped)]
     assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_resume_needs_the_folder_alone(train, interrupt_after, older, tmp_path):
+    whole = train("whole", recipe="difom", epochs=2, labels=0.5)
+    interrupt_after(epoch=0)
+    with pytest.raises(KeyboardInterrupt):
+        train("stopped", recipe="difom", epochs=2, labels=0.5)
+    if older:  # as runs were written before: [optimiser], and nothing of where the caches are
+        settings = tmp_path / "stopped" / "settings.toml"
+        table = tomllib.loads(settings.read_text()) | {"optimiser": tomllib.loads(settings.read_text())["optimizer"]}
+        settings.write_text(tomli_w.dumps({key: table[key] for key in table.keys() - {"optimizer", "run"}}))
+    (stopped,) = train_module.train(out=tmp_path / "stopped", resume=True)
+    assert_equal(load_student(whole).state_dict(), load_student(stopped).state_dict())
 
 
 def test_line_of_an_epoch_without_checkpoint_is_written_anew(train, interrupt_after, tmp_path):
