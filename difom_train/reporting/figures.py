@@ -72,7 +72,8 @@ def draw_intervals(intervals: Sequence[Interval]) -> str:
         axes.plot([each.low, each.high], [row, row], color=each.colour, linewidth=3, solid_capstyle="round")
         axes.plot([each.value], [row], color=each.colour, marker="o", markersize=8)
         axes.annotate(_plain(each.name), (0, row - 0.3), xycoords=("axes fraction", "data"), fontweight="bold")
-        axes.annotate(_plain(each.words), (1, row - 0.3), xycoords=("axes fraction", "data"), ha="right")
+        words = axes.annotate(_plain(each.words), (1, row - 0.3), xycoords=("axes fraction", "data"), ha="right")
+        words.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})  # the line at zero ends below the words
     reach = max(1e-9, *(abs(end) for each in intervals for end in (each.low, each.high))) * 1.15
     axes.axvline(0, color="0.45", linewidth=1)
     axes.set_xlim(-reach, reach)
@@ -98,5 +99,5 @@ def _to_uri(figure: "Figure") -> str:
 
     data = io.BytesIO()
     with rc_context({"svg.hashsalt": SALT, "svg.fonttype": "path"}):
-        figure.savefig(data, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        figure.savefig(data, format="svg", metadata={"Date": None, "Creator": None})
     return f"data:image/svg+xml;base64,{base64.b64encode(data.getvalue()).decode()}"
