@@ -156,9 +156,14 @@ def show(
 
 @app.command()
 def manifest(
-    data: Annotated[Path, typer.Argument(help="Folder or manifest.")],
+    data: Annotated[list[Path], typer.Argument(help="Folders or manifests.")],
     out: Annotated[Path | None, typer.Option(help="CSV to write.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Look for duplicates, leaks, empty masks, odd sizes.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Look for duplicates, leaks, empty masks, odd sizes; leaks exit with 1.")
+    ] = False,
+    allow_leaks: Annotated[
+        bool, typer.Option("--allow-leaks", help="Leaks that --check finds are no failure.")
+    ] = False,
     montage: Annotated[Path | None, typer.Option(help="PNG of the pairs that --check finds.")] = None,
     names: Annotated[Path | None, typer.Option(help="Folder for one CSV of names, split and group a data set.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over what lies at --out.")] = False,
@@ -168,7 +173,7 @@ def manifest(
     unlabelled: Unlabelled = False,
     as_json: Json = False,
 ) -> None:
-    """List a data set as records, and check it for duplicates and leaks between its splits."""
+    """List data sets as records, and check them for duplicates and leaks between their splits."""
     from difom_cache.data.make_manifest import make_manifest
 
     records, report = make_manifest(
@@ -183,6 +188,9 @@ def manifest(
     )
     if report is not None:
         print_json(report.as_json()) if as_json else print(report.as_text())
+        if report.leaky and not allow_leaks:
+            print("leaks across splits: exit code 1; --allow-leaks says that they are known", file=sys.stderr)
+            raise typer.Exit(1)
         return
     counts = Counter(f"{record.dataset}, {record.split}" for record in records)
     print_json(counts) if as_json else print("\n".join(f"{name}: {count} records" for name, count in counts.items()))

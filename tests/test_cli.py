@@ -100,3 +100,14 @@ def test_sample_and_manifest(run, tmp_path: Path):
     assert code == 0
     assert sum(json.loads(out).values()) == 4 + 5
     assert (tmp_path / "m.csv").exists()
+
+
+def test_a_leak_across_splits_or_data_sets_ends_in_1_unless_it_is_known(run, tmp_path: Path):
+    for name in ("train", "test"):
+        paint_folder(tmp_path / "one" / name, frames=2)
+    code, out, err = run("manifest", tmp_path / "one", "--check")
+    assert code == 1 and "pairs across splits: 2" in out and "--allow-leaks" in err
+    assert run("manifest", tmp_path / "one", "--check", "--allow-leaks")[0] == 0
+    assert run("manifest", tmp_path / "one" / "train", "--check")[0] == 0
+    code, out, _ = run("manifest", tmp_path / "one" / "train", tmp_path / "one" / "test", "--check")
+    assert code == 1 and "pairs across splits: 2" in out

@@ -28,6 +28,7 @@ class Pair:
     kind: str
     bits: int
     turn: str
+    correlation: float
     splits: tuple[str, str]
     datasets: tuple[str, str]
     same_group: bool
@@ -38,6 +39,8 @@ class Pair:
         """How alike the two are, in words."""
         if self.kind == "exact":
             return "equal" if self.mask_iou in (1, None) else f"equal, masks' IoU {self.mask_iou:.2f}"
+        if self.kind == "alike":
+            return f"alike, correlation {self.correlation:.3f}, {self.bits} of 256 bits"
         return f"{self.turn or self.kind}, {self.bits} of 256 bits"
 
 
@@ -57,6 +60,11 @@ class Report:
     def leaks(self) -> list[Pair]:
         """The pairs whose records lie in different splits."""
         return [pair for pair in self.pairs if pair.splits[0] != pair.splits[1]]
+
+    @property
+    def leaky(self) -> bool:
+        """Whether a picture, or frames of one group, lie in more than one split."""
+        return bool(self.leaks or self.groups_across_splits)
 
     @property
     def different_masks(self) -> list[Pair]:
@@ -159,6 +167,7 @@ def _describe(twins: Twins, records: Sequence[Record]) -> Pair:
         kind=twins.kind,
         bits=twins.bits,
         turn=twins.turn,
+        correlation=twins.correlation,
         splits=(first.split, second.split),
         datasets=(first.dataset, second.dataset),
         same_group=bool(first.group) and first.group == second.group,

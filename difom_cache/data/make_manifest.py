@@ -1,6 +1,7 @@
 """TOP FILE of `difom-cache manifest`: a folder becomes a manifest, and on request a report on it."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -9,7 +10,7 @@ from PIL import Image
 
 from difom_cache.data.check import Report, check_records
 from difom_cache.data.images import read_mask, write_picture
-from difom_cache.data.manifest import Record, load_records, write_manifest, write_names
+from difom_cache.data.manifest import Record, load_records, refuse_twins, write_manifest, write_names
 from difom_cache.data.mask_levels import MaskLevels, parse_levels
 from difom_cache.data.montage import draw_montage
 from difom_cache.errors import SettingsError
@@ -17,7 +18,7 @@ from difom_cache.store.atomic import make_private_folder, write_atomic
 
 
 def make_manifest(
-    data: Path,
+    data: Path | Sequence[Path],
     out: Path | None = None,
     *,
     unlabelled: bool = False,
@@ -30,7 +31,7 @@ def make_manifest(
     """Return the records of `data`, and, if `check`, what is odd about them.
 
     Args:
-        data: a folder, or a manifest to check.
+        data: a folder, or a manifest to check; or several, which become one.
         out: the CSV to write; with `check` also a report beside it, whose name ends in .check.json. None writes neither.
         unlabelled: pictures without a mask are meant.
         check: look for twins, leaks across splits, empty masks and odd sizes.
@@ -48,7 +49,11 @@ def make_manifest(
     if mask_levels is not None and out is None:
         raise SettingsError("--mask-levels writes masks beside the manifest: name it with --out")
     levels = parse_levels(mask_levels) if mask_levels is not None else None
-    records = load_records(data, unlabelled=unlabelled, mask_levels=levels)
+    sources = [data] if isinstance(data, Path) else list(data)
+    records = [
+        record for source in sources for record in load_records(source, unlabelled=unlabelled, mask_levels=levels)
+    ]
+    refuse_twins(records, sources[0])
     if levels is not None and out is not None:
         records = write_masks(records, out.with_name(f"{out.stem}-masks"), levels)
     if out is not None:

@@ -133,7 +133,7 @@ def read_manifest(path: Path) -> list[Record]:
         raise ManifestError(f"{path}: expected a manifest CSV ({error})") from error
     if not records:
         raise ManifestError(f"{path}: expected records, found none below the head line")
-    _refuse_twins(records, path)
+    refuse_twins(records, path)
     return records
 
 
@@ -218,7 +218,7 @@ def _name_records(root: Path, *, unlabelled: bool) -> list[Record]:
         for pair in pairs:
             dataset = (name_set(pair) if name_set else None) or folder.dataset
             records.append(_name_record(pair, folder, dataset))
-    _refuse_twins(records, root)
+    refuse_twins(records, root)
     return sorted(records, key=lambda record: (SPLITS.index(record.split), natural_key(record.id)))
 
 
@@ -339,7 +339,12 @@ def _read_bytes(path: Path) -> bytes:
         raise DataError(f"{path}: cannot be read ({explain(error)}); check its permissions") from error
 
 
-def _refuse_twins(records: Sequence[Record], where: Path) -> None:
+def refuse_twins(records: Sequence[Record], where: Path) -> None:
+    """Raise where two records have one id.
+
+    Raises:
+        DataError: names both.
+    """
     first: dict[str, Record] = {}
     for record in records:
         other = first.setdefault(record.id, record)

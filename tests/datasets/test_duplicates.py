@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from difom_cache.data.duplicates import NEAR_BITS, find_twins, gather_families, take_fingerprint
+from difom_cache.data.duplicates import NEAR_BITS, Fingerprint, find_twins, gather_families, take_fingerprint
 from difom_cache.data.images import read_image
 from difom_cache.data.manifest import load_records
 from difom_cache.painting.picture import paint
@@ -65,9 +65,27 @@ def test_pairs_are_found_beyond_one_block_of_the_table(frames: list[NDArray[np.u
     rng = np.random.default_rng(0)
     marks = [take_fingerprint(frames[0])]
     for number in range(2100):  # three blocks of rows; random bits are 128 apart, give or take 8
-        marks.append(type(marks[0])(f"{number}", rng.integers(0, 2, (4, 2, 256)).astype(bool)))
+        small = rng.normal(size=1024).astype(np.float32)
+        bits = rng.integers(0, 2, (4, 2, 256)).astype(bool)
+        marks.append(type(marks[0])(f"{number}", bits, small / np.linalg.norm(small)))
     marks.append(take_fingerprint(frames[0]))
     assert [(twin.first, twin.second) for twin in find_twins(marks)] == [(0, 2101)]
+
+
+def test_pictures_that_correlate_are_alike_where_their_hashes_differ(frames: list[NDArray[np.uint8]]) -> None:
+    one, other = take_fingerprint(frames[0]), take_fingerprint(frames[1])
+    mixed = 0.99 * one.small + 0.1 * other.small
+    seconds_later = Fingerprint("other", ~one.bits, mixed / np.linalg.norm(mixed))
+    (twin,) = find_twins([one, other, seconds_later])
+    assert (twin.first, twin.second, twin.kind, twin.bits) == (0, 2, "alike", 256)
+    assert (
+        twin.correlation == pytest.approx(float(one.small @ seconds_later.small), abs=1e-4) and twin.correlation > 0.97
+    )
+
+
+def test_pictures_of_one_colour_are_not_alike() -> None:
+    grey = [np.full((64, 64, 3), level, np.uint8) for level in (10, 200)]
+    assert [twin for twin in find_twins([take_fingerprint(each) for each in grey]) if twin.kind == "alike"] == []
 
 
 def test_no_picture_has_no_twins() -> None:
