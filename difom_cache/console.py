@@ -44,6 +44,8 @@ def run_app(app: typer.Typer, *, interrupted: str) -> None:
     for stream in (sys.stdout, sys.stderr):  # a file's name need not be UTF-8, and is shown all the same
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if "" in sys.argv[1:]:  # as a path it would mean the folder that one happens to be in
+        _end("error: an argument is empty; is a variable of your script not set?", USER_ERROR)
     try:
         status = app(standalone_mode=False)
     except DifomError as error:
@@ -63,6 +65,10 @@ def run_app(app: typer.Typer, *, interrupted: str) -> None:
     except Exception as error:
         if isinstance(error.__cause__, KeyboardInterrupt) or asked_to_end:  # a pool whose workers were ended, too
             _end_early(interrupted, asked_to_end)
+        if isinstance(error, RuntimeError) and str(error).startswith(
+            "Symlink loop"
+        ):  # pathlib's, where others raise OSError
+            _end(f"error: {_one_line(error)}", USER_ERROR)
         raise
     if status == INTERRUPTED:  # the parser has seen Ctrl-C itself
         _end_early(interrupted, asked_to_end)

@@ -1,5 +1,6 @@
 """A picture or mask file becomes a checked array here, and nowhere else."""
 
+import stat
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from difom_cache.data.mask_levels import MaskLevels, choose_polyp, describe_odd_levels
-from difom_cache.errors import ImageError
+from difom_cache.errors import CacheSpaceError, ImageError
 from difom_cache.files import explain, read_plain
 from difom_cache.store.atomic import write_atomic
 
@@ -18,6 +19,8 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 Ghostscript), and each is one more way in. WebP is on the list on purpose: annotation tools write it."""
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
+_BEGINNINGS = (b"\x89PNG", b"\xff\xd8", b"II*\0", b"MM\0*", b"BM", b"RIFF")
+_LARGEST_BYTES = 1 << 30
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 _WIDE_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow's modes for grey of more than eight bits
@@ -100,9 +103,27 @@ def write_picture(path: Path, picture: Image.Image, kind: str = "PNG", **options
     Raises:
         CacheSpaceError: the disk is full, or nothing can be written there.
     """
+    refuse_other_file(path)
     content = BytesIO()
     picture.save(content, kind, **options)
     write_atomic(path, content.getvalue())
+
+
+def refuse_other_file(path: Path) -> None:
+    """Raise where something other than a picture lies at the place of a picture that is to be written.
+
+    Raises:
+        CacheSpaceError: names it.
+    """
+    try:
+        there = path.lstat()
+    except OSError:
+        return
+    if stat.S_ISDIR(there.st_mode):
+        return  # the writer names it
+    begins = path.read_bytes()[:4] if stat.S_ISREG(there.st_mode) and there.st_size < _LARGEST_BYTES else None
+    if begins is None or (begins and not begins.startswith(_BEGINNINGS)):
+        raise CacheSpaceError(f"{path} exists and is no picture; choose another file, or remove it")
 
 
 def read_size(path: Path) -> tuple[int, int]:

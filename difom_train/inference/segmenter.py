@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from difom_cache import ViewParams, replay_image, resolve_device
-from difom_cache.errors import SettingsError, TeacherError
+from difom_cache.errors import RunError, SettingsError, TeacherError
 from difom_train.inference.folded import fold_for_cpu
 from difom_train.students.base import Student
 from difom_train.students.saved import load_student
@@ -38,7 +38,12 @@ class StudentSegmenter:
     def __init__(self, student: Student, *, name: str, device: str) -> None:
         self.student = student
         self.name = name
-        self.input_px = int(student.meta["input_px"])
+        input_px = student.meta.get("input_px") if isinstance(student.meta, dict) else None
+        if type(input_px) is not int or input_px < 1:
+            raise RunError(
+                f"{name}: student.json says input_px {input_px!r}, expected a number of px; copy the run again"
+            )
+        self.input_px = input_px
         self.device = device
         self._network = fold_for_cpu(student) if device == "cpu" else student
 

@@ -67,6 +67,8 @@ def draw_curves(logs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> Non
         logs: title to log.
         path: where the picture goes; .png or .svg.
     """
+    if path.suffix not in (".png", ".svg"):
+        raise RunError(f"{path}: curves are written as .png or .svg; name such a file")
     figure = plot_curves(logs)
     from matplotlib import rc_context
 

@@ -266,7 +266,8 @@ def _may_stay_unseen(path: Path, change: str) -> bool:
     if path.name == "identity.json":
         return True  # what an identity says is true by definition, where it can be
     if path.parent.name == "ticks":
-        return change.startswith(("flip", "text")) or "fidelity" in change
+        lost = change in ("gone", "a dangling link", "a link to itself")  # a block that is not there yet is no damage
+        return lost or change.startswith(("flip", "text")) or "fidelity" in change
     return path.suffix == ".png"
 
 

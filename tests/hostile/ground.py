@@ -76,7 +76,7 @@ def try_case(case: Case, sound: Path, ground: Path) -> Verdict:
         seconds = time.monotonic() - started_s
         wrong = judge(case, code, output) or compare_stock(before, take_stock(ground), case.writes)
         wrong = wrong or case.check(ground, code)
-        if not wrong and case.then:
+        if not wrong and code and case.then:
             after, text = run_apart(case.then, ground, None)
             wrong = "" if after == 0 else f"the correct command afterwards ends with {after}: {text[-300:]}"
         return Verdict(case, code, output, wrong, seconds)
