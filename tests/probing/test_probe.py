@@ -310,7 +310,7 @@ def test_frames_without_masks_get_logits_and_teach_nothing(tmp_path: Path) -> No
 
 
 def test_what_cannot_be_meant_is_refused_before_anything_is_written(feats: Path, tmp_path: Path, painted: Path) -> None:
-    with pytest.raises(CacheFormatError, match="did you mean 'dinov2'"):
+    with pytest.raises(CacheFormatError, match="did you mean 'dinov2-tiny-random'"):
         probe(cache=feats, teachers="dino2", quiet=True)
     with pytest.raises(SettingsError, match="folds=1: must be at least 2"):
         probe(cache=feats, teachers="dinov2-tiny-random", folds=1, quiet=True)
@@ -320,7 +320,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_written(feats: Path,
         probe(cache=feats, teachers="dinov2-tiny-random", folds=40, quiet=True)
     with pytest.raises(CacheFormatError):
         probe(cache=tmp_path / "nothing", teachers="dinov2-tiny-random", quiet=True)
-    assert [path.name for path in (feats / "teachers").iterdir() if path.is_dir()] == ["dinov2"]
+    assert [path.name for path in (feats / "teachers").iterdir() if path.is_dir()] == ["dinov2-tiny-random"]
     probe(cache=feats, teachers="dinov2-tiny-random", quiet=True)
     with pytest.raises(SettingsError, match="it is a probe already"):
         probe(cache=feats, teachers=["dinov2", LABEL], quiet=True)
