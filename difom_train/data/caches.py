@@ -164,7 +164,7 @@ class JointCache:
                     continue
                 if key not in batch:
                     shape = (len(rows), *array.shape[1:])
-                    batch[key] = np.empty(shape, array.dtype) if out is None else out[key][: len(rows)]
+                    batch[key] = out[key][: len(rows)] if out and key in out else np.empty(shape, array.dtype)
                 batch[key][here] = array
         return batch
 

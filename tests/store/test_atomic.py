@@ -35,6 +35,13 @@ def test_the_second_writer_changes_nothing_and_learns_the_first_ones_digest(tmp_
     assert (tmp_path / "file").read_bytes() == b"first"
 
 
+def test_a_first_writers_file_that_is_gone_already_had_the_second_ones_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("difom_cache.store.atomic._publish", lambda temp, path: False)  # there was one, and is no more
+    assert write_once(tmp_path / "moments", [b"equal"]) == digest_of(b"equal")
+
+
 def test_an_atomic_write_changes_what_lay_there(tmp_path: Path) -> None:
     write_once(tmp_path / "file", [b"old"])
     assert write_atomic(tmp_path / "file", b"new") == digest_of(b"new")

@@ -160,7 +160,7 @@ def test_zarr_python_reads_every_array_with_no_code_of_ours(small: SmallCache) -
         np.testing.assert_array_equal(np.asarray(array[...]), whole, err_msg=key)
         assert array.metadata.dimension_names[0] == "row"
     np.testing.assert_array_equal(np.asarray(group["rows/view"][...]), open_cache(small.path).table.view)
-    assert group["rows/params"].attrs["param_names"] == ["top", "left", "height", "width"]
+    assert group["rows/params"].attrs["param_names"][:4] == ["top", "left", "height", "width"]
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])
