@@ -37,7 +37,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8 -
 
 # Signatures of functions that take options by keyword, after an option has changed.
 keywords: $(STAMP)
-	$(BIN)/python -c "from difom_cache.options import write_keywords; write_keywords('difom_train')"
+	$(BIN)/python -c "from difom_cache.options import write_keywords; write_keywords('difom_cache', 'difom_train')"
 
 test: lint
 	$(PYTEST) -m "not slow"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` lo
     from difom_cache.data.manifest import load_records as load_records
     from difom_cache.data.manifest import read_manifest as read_manifest
     from difom_cache.data.manifest import write_manifest as write_manifest
+    from difom_cache.extraction.options import ExtractConfig as ExtractConfig
     from difom_cache.extraction.run import extract as extract
     from difom_cache.files import read_object as read_object
     from difom_cache.files import read_plain as read_plain
@@ -91,6 +92,7 @@ __all__ = [
     "PICTURE_SUFFIXES",
     "SPLITS",
     "Cache",
+    "ExtractConfig",
     "NativeTap",
     "NetworkFacts",
     "Record",
@@ -160,6 +162,7 @@ __all__ = [
 
 _HOMES = {
     "Cache": "store.reader",
+    "ExtractConfig": "extraction.options",
     "IMAGENET_MEAN": "teachers.preprocess",
     "IMAGENET_STD": "teachers.preprocess",
     "NO_MASK": "store.layout",

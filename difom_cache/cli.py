@@ -11,6 +11,7 @@ from difom_cache.console import add_command, print_json, run_app, split_list
 from difom_cache.errors import SettingsError
 
 if TYPE_CHECKING:
+    from difom_cache.extraction.options import ExtractConfig
     from difom_cache.probing.options import ProbeConfig
 
 app = typer.Typer(
@@ -34,83 +35,17 @@ def main() -> None:
     run_app(app, interrupted="interrupted; what is finished is safe: run the same command again to go on")
 
 
-@app.command()
-def extract(
-    teacher: Annotated[
-        list[str], typer.Option(help="NAME[:VARIANT][@PX]; may repeat. `difom-cache teachers` lists them.")
-    ],
-    data: Annotated[Path, typer.Option(help="Manifest, benchmark root, or any folder inside it.")] = Path("data"),
-    cache: Annotated[Path, typer.Option(help="Folder to fill.")] = Path("feats"),
-    weights: Annotated[
-        list[str], typer.Option(help="hub, hub@REVISION, random or a path, for all; NAME=WEIGHTS for one; may repeat.")
-    ] = ["hub"],  # noqa: B006 (typer reads it)
-    views: Annotated[int, typer.Option(help="Views of each training record; view 0 is the plain resize.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of the view plan.")] = 0,
-    plan: Annotated[str, typer.Option(help="View policy: default, flips, pad or plain.")] = "default",
-    input_size: Annotated[int, typer.Option(help="Side of the stored pictures, px; strides refer to it.")] = 352,
-    strides: Annotated[str | None, typer.Option(help="Strides to keep, picture px, such as 8,16,32.")] = None,
-    codec: Annotated[str, typer.Option(help="int8, float16 or compact.")] = "int8",
-    taps: Annotated[str | None, typer.Option(help="Taps to keep, such as block11@16,block5@32.")] = None,
-    split: Annotated[str, typer.Option(help="Splits to cache.")] = "train,val",
-    limit: Annotated[int | None, typer.Option(help="Records of each split.")] = None,
-    unlabelled: Unlabelled = False,
-    pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Store views and masks too.")] = True,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16; by default bfloat16 on CUDA.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Views a teacher sees at once; probed by default.")] = None,
-    compile: Annotated[bool, typer.Option("--compile", help="Run teachers through torch.compile.")] = False,
-    backend: Annotated[
-        str | None, typer.Option(help="What runs networks: auto, torch or openvino.", show_default="auto")
-    ] = None,
-    engine: Annotated[str, typer.Option(help="local, dask, slurm, pbs, lsf, sge or htcondor.")] = "local",
-    workers: Annotated[int | None, typer.Option(help="Processes or jobs of the engine.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
-    jobs: Annotated[Path | None, typer.Option(help="TOML file with job options.")] = None,
-    part: Annotated[str | None, typer.Option(help="I/N: every N-th block, starting with the I-th.")] = None,
-    epochs: Annotated[int, typer.Option(help="Epochs of each training run, for the estimate.")] = 75,
-    runs: Annotated[int, typer.Option(help="Training runs, for the estimate.")] = 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the estimate.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Go on where the disk looks too small.")] = False,
-    public: Annotated[bool, typer.Option("--public", help="Others may enter the folder of stored pictures.")] = False,
-) -> None:
+def extract(config: "ExtractConfig") -> None:
     """Run teachers once over augmented views and keep their features; the same command again goes on where it stopped."""
     from difom_cache.extraction.run import extract as run
 
-    report = run(
-        teacher=teacher,
-        data=data,
-        cache=cache,
-        weights=weights,
-        views=views,
-        seed=seed,
-        plan=plan,
-        input_size=input_size,
-        strides=read_numbers("--strides", strides),
-        codec=codec,
-        taps=split_list(taps),
-        split=split_list(split) or (),
-        limit=limit,
-        unlabelled=unlabelled,
-        pictures=pictures,
-        device=device,
-        precision=precision,
-        backend=backend,
-        batch_size=batch_size,
-        compile=compile,
-        engine=engine,
-        workers=workers,
-        scheduler=scheduler,
-        jobs=jobs,
-        part=part,
-        epochs=epochs,
-        runs=runs,
-        dry_run=dry_run,
-        force=force,
-        public=public,
-    )
+    report = run(config)
     if any(report.left_blocks.values()):
         print("blocks of this run are missing still: run the same command again", file=sys.stderr)
         raise typer.Exit(1)
+
+
+add_command(app, "difom_cache.extraction.options:ExtractConfig", extract)
 
 
 def probe(config: "ProbeConfig") -> None:

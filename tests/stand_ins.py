@@ -14,10 +14,10 @@ from transformers.utils import logging
 from difom_cache.teachers import dinov2, sam
 
 SAM = {
-    name: sam.Variant(width, 4, 2, (0, 1, 2, 3), "a/repository", input_px=64, neck_channels=16)
+    name: sam.Variant(width, 4, 2, (0, 1, 2, 3), "a/repository", input_px=352, neck_channels=16)
     for name, width in (("vit_b", 16), ("vit_h", 24))
 }
-DINOV2 = partial(dinov2._config, 32, 4, 2, image_px=56)
+DINOV2 = partial(dinov2._config, 32, 4, 2, image_px=308)
 
 
 def register(patch: Any) -> None:
@@ -29,7 +29,7 @@ def register(patch: Any) -> None:
     for name, variant in SAM.items():
         patch(sam.VARIANTS, name, variant)
     patch(dinov2.FAMILY.family.configs, "base", DINOV2)
-    patch(dinov2.FAMILY.input_px, "base", 56)
+    patch(dinov2.FAMILY.input_px, "base", 308)
 
 
 def save_weights(folder: Path) -> Path:

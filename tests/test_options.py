@@ -258,7 +258,7 @@ def test_keywords_are_spelled_for_type_checkers():
     } <= set(lines)
 
 
-@pytest.mark.parametrize("package", ["difom_train"])
+@pytest.mark.parametrize("package", ["difom_cache", "difom_train"])
 def test_signatures_hold_every_option_as_its_config_declares_it(package: str):
     config = import_module(f"{package}.config")
     written = Path(str(config.__file__)).with_name("keywords.py").read_text(encoding="utf-8")

@@ -1,33 +1,26 @@
-"""TOP FILE of stage one: settings become a cache. Views are drawn, identities fixed, missing blocks computed."""
+"""The top of stage one: a config becomes a cache. Views are drawn, identities fixed, missing blocks computed."""
 
-import hashlib
 import os
-import random
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, as_completed
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, overload
+from typing import Unpack
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
-from difom_cache.data.manifest import Record, load_records
+from difom_cache.data.manifest import load_records
 from difom_cache.errors import CacheSpaceError, SettingsError
-from difom_cache.extraction.blocks import (
-    BlockJob,
-    BlockReport,
-    ViewJob,
-    compute_block,
-    compute_blocks,
-)
+from difom_cache.extraction.blocks import BlockJob, BlockReport, ViewJob, compute_block, compute_blocks
 from difom_cache.extraction.engines import EngineOptions, count_local, open_executor
 from difom_cache.extraction.estimate import Estimate, estimate_run, format_passes, refuse_full_disk
+from difom_cache.extraction.missing import find_missing, finish_columns, parse_part
+from difom_cache.extraction.options import ExtractConfig
 from difom_cache.extraction.prepare import ColumnChoices, ColumnWork, prepare_pictures, prepare_teacher
+from difom_cache.extraction.report import ExtractReport, format_rates
+from difom_cache.extraction.rows import ViewList, start_cache
 from difom_cache.extraction.teachers import (
     AUTO,
     TeacherOrderLine,
@@ -39,204 +32,133 @@ from difom_cache.extraction.teachers import (
 from difom_cache.extraction.timing import STAGES
 from difom_cache.extraction.weights import choose_weights
 from difom_cache.hardware import resolve_device
-from difom_cache.store.atomic import remove_stale
-from difom_cache.store.identity import Identity, format_random_warning, list_random
-from difom_cache.store.layout import FORMAT_VERSION, PICTURES, SPLITS, Column
-from difom_cache.store.ledger import (
-    find_short_blocks,
-    list_markers,
-    read_damaged,
-    read_markers,
-    withdraw_block,
-    write_damaged,
-)
-from difom_cache.store.stats import fold_statistics
-from difom_cache.store.writer import RowTable, create_cache, format_records
+from difom_cache.keywords import ExtractKeywords
+from difom_cache.options import build
+from difom_cache.store.identity import format_random_warning, list_random
 from difom_cache.text import format_seconds
-from difom_cache.views.params import COLUMNS, REPLAY_VERSION
-from difom_cache.views.plan import ViewPlan, draw_plan
-
-DEFAULT_EPOCHS = 75  # the paper's, for the sentence on teacher passes saved
+from difom_cache.views.plan import draw_plan
 
 
-@dataclass
-class ExtractReport:
-    """What a run did: the estimate it began with, seconds by column and stage, blocks computed, missing, and missing
-    of this run's own part (`left_blocks`), which is a failure."""
-
-    cache: Path
-    estimate: Estimate
-    seconds: dict[str, dict[str, float]] = field(default_factory=dict)
-    wall_s: dict[str, float] = field(default_factory=dict)
-    views: Counter[str] = field(default_factory=Counter)
-    computed_blocks: Counter[str] = field(default_factory=Counter)
-    missing_blocks: dict[str, int] = field(default_factory=dict)
-    left_blocks: dict[str, list[int]] = field(default_factory=dict)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every block of every column of this run is finished."""
-        return not any(self.missing_blocks.values())
-
-
-@own_teachers()
 def extract(
-    *,
-    teacher: str | Sequence[str] = "sam",
-    data: str | Path = "./data",
-    cache: str | Path = "./feats",
-    weights: str | Sequence[str] = "hub",
-    views: int = 8,
-    seed: int = 0,
-    plan: str = "default",
-    input_size: int = 352,
-    strides: Sequence[int] | None = None,
-    codec: str = "int8",
-    taps: Sequence[str] | None = None,
-    split: Sequence[str] = ("train", "val"),
-    limit: int | None = None,
-    unlabelled: bool = False,
-    pictures: bool = True,
-    device: str = "auto",
-    precision: str | None = None,
-    batch_size: int | None = None,
-    compile: bool = False,
-    backend: str | None = None,
-    engine: str = "local",
-    workers: int | None = None,
-    scheduler: str | None = None,
-    jobs: str | Path | None = None,
-    part: str | None = None,
-    epochs: int = DEFAULT_EPOCHS,
-    runs: int = 1,
-    dry_run: bool = False,
-    force: bool = False,
-    public: bool = False,
-    quiet: bool = False,
+    config: ExtractConfig | None = None, /, *, quiet: bool = False, **options: Unpack[ExtractKeywords]
 ) -> ExtractReport:
     """Run teachers once over augmented views of a data set and keep their features; finish what an earlier run began.
 
+    `extract(teacher="sam", views=4)` is short for `extract(ExtractConfig(teacher=("sam",), views=4))`.
+
     Args:
-        teacher: one or several `NAME[:VARIANT][@PX]`.
-        data: a manifest, a benchmark's root or any folder inside it.
-        cache: folder to fill.
-        weights: "hub", "random" or a path, for all teachers; or, in any number, "NAME=WEIGHTS" for one.
-        views: views of each training record.
-        seed: of the view plan.
-        plan: name of the view policy.
-        input_size: side of the stored pictures, px; strides refer to it.
-        strides: at which features are kept, in picture px; None for each teacher's own.
-        codec: "int8", "float16" or "compact".
-        taps: names of the taps to keep; None for each teacher's default ones.
-        split: splits to cache.
-        limit: records of each split.
-        unlabelled: pictures without a mask are meant.
-        pictures: store the rendered student views and masks too.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        precision: None for bfloat16 on CUDA and float32 elsewhere.
-        batch_size: None probes the device.
-        compile: run teachers through torch.compile.
-        backend: what runs teachers' networks: "torch", "openvino", or "auto", which takes what a begun column holds and, on a
-            CPU, OpenVINO where it is installed; None for what the environment variable DIFOM_BACKEND says, else "auto".
-        engine: "local", "dask", "slurm" or another job queue by name.
-        workers: processes or jobs; None for the engine's own choice.
-        scheduler: address of a running Dask scheduler.
-        jobs: TOML file with job options.
-        part: "I/N": compute every N-th block only, starting with the I-th.
-        epochs: of each training run, for the estimate.
-        runs: training runs, for the estimate.
-        dry_run: stop after the estimate.
-        force: go on where the disk looks too small.
-        public: let everybody enter the folder of stored pictures, as far as the umask allows.
+        config: of the run.
         quiet: print nothing.
+        **options: the config's fields in its place, listed in `ExtractKeywords`; the teacher is "sam" by default.
 
     Raises:
         DifomError: whatever the user can mend, in one line.
     """
-    refuse_too_small(
-        {"--views": views, "--input-size": input_size, "--batch-size": batch_size, "--workers": workers}
-        | {"--epochs": epochs, "--runs": runs}
-    )
-    folder, chosen_device = Path(cache), str(resolve_device(device))
+    if config is None:
+        config = build(ExtractConfig, {"teacher": "sam"} | options)
+    elif options:
+        raise SettingsError(f"give a config or keywords, not both: {', '.join(options)}")
+    with own_teachers():
+        return run_extraction(config, quiet=quiet)
+
+
+def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
+    """Do what `extract` says."""
     say = (lambda text: None) if quiet else print
-    records = load_records(Path(data), unlabelled=unlabelled, splits=tuple(split), limit=limit)
-    view_plan = draw_plan(records, views=views, seed=seed, policy=plan)
-    rows = ViewList(records, view_plan)
-    refuse_unwritable(folder)
-    specs = [teacher] if isinstance(teacher, str) else list(teacher)
-    orders = [
-        TeacherOrderLine(
-            spec=spec,
-            weights=own_weights,
-            taps=tuple(taps) if taps else None,
-            strides=tuple(strides) if strides else None,
-            device=chosen_device,
-            precision=precision,
-            picture_px=input_size,
-            compile=compile,
-            backend=backend or os.environ.get("DIFOM_BACKEND", AUTO),
-        )
-        for spec, own_weights in zip(specs, choose_weights(weights, specs), strict=True)
-    ]
+    part, device = parse_part(config.part), str(resolve_device(config.device))
+    records = load_records(config.data, unlabelled=config.unlabelled, splits=config.split, limit=config.limit)
+    plan = draw_plan(records, views=config.views, seed=config.seed, policy=config.plan)
+    rows = ViewList(records, plan)
+    refuse_unwritable(config.cache)
+    orders = order_teachers(config, device)
     for order in orders:  # a name or file that does not exist must leave no cache behind
-        if dry_run:
+        if config.dry_run:
             outline(order)
         else:
             load_teacher(order)
-    if not dry_run:
-        start_cache(folder, records, view_plan, views=views, picture_px=input_size)
-    works = []
-    if pictures:
-        pads = not view_plan.wholly_valid
-        works.append(
-            prepare_pictures(folder, picture_px=input_size, pads=pads, rows=len(rows), dry=dry_run, public=public)
-        )
-    choices = ColumnChoices(codec=codec, batch=batch_size)
-    works += [prepare_teacher(folder, order, choices, rows, dry=dry_run) for order in orders]
-
-    missing = {work.column.folder: find_missing(folder, work, part, repair=not dry_run) for work in works}
-    estimate = estimate_run(
-        [w.column for w in works], [len(missing[w.column.folder]) for w in works], views=views, epochs=epochs, runs=runs
+    if not config.dry_run:
+        start_cache(config.cache, records, plan, views=config.views, picture_px=config.input_size)
+    works = prepare_columns(config, orders, rows, pads=not plan.wholly_valid)
+    missing = {w.column.folder: find_missing(config.cache, w, part, repair=not config.dry_run) for w in works}
+    report = ExtractReport(config.cache, estimate_columns(config, works, missing))
+    say(
+        f"{config.cache}: {len(records)} records, plan {config.plan!r}, seed {config.seed}, "
+        f"{config.views} views of each training record"
     )
-    report = ExtractReport(folder, estimate)
-    say(f"{folder}: {len(records)} records, plan {plan!r}, seed {seed}, {views} views of each training record")
-    say(estimate.format())
-    say(format_passes(estimate.passes_saved, views=views, epochs=epochs, runs=runs))
+    say(report.estimate.format())
+    say(format_passes(report.estimate.passes_saved, views=config.views, epochs=config.epochs, runs=config.runs))
+    random = list_random({Path(work.column.folder).name: work.identity for work in works if work.order is not None})
+    if random:
+        say(format_random_warning(random))
     for work in works:
         if "backend" in work.identity:
             say("{}: OpenVINO {} runs the network".format(work.column.folder, work.identity["backend"]["version"]))
-    random_labels = list_random({Path(w.column.folder).name: w.identity for w in works if w.order is not None})
-    if random_labels:
-        say(format_random_warning(random_labels))
-    if not force:
-        refuse_full_disk(folder, estimate)
-    if dry_run:
+    if not config.force:
+        refuse_full_disk(config.cache, report.estimate)
+    if config.dry_run:
         report.missing_blocks = {name: len(blocks) for name, blocks in missing.items()}
         return report
 
-    devices = torch.cuda.device_count() if chosen_device == "cuda" else 0
-    options = EngineOptions(scheduler, Path(jobs) if jobs else None, workers, devices)
-    busy = any(missing.values())
-    with open_executor_elsewhere(engine, options) if busy else nullcontext() as executor:
+    devices = torch.cuda.device_count() if device == "cuda" else 0
+    options = EngineOptions(config.scheduler, config.jobs, config.workers, devices)
+    with open_executor_elsewhere(config.engine, options) if any(missing.values()) else nullcontext() as executor:
         if executor is not None:
             release_teachers()
         for work in works:
-            compute_column(folder, work, missing[work.column.folder], rows, executor, report, quiet=quiet)
-    finish_columns(folder, works, report)
-    report.left_blocks = {work.column.folder: find_missing(folder, work, part, repair=False) for work in works}
+            compute_column(config.cache, work, missing[work.column.folder], rows, executor, report, quiet=quiet)
+    finish_columns(config.cache, works, report)
+    report.left_blocks = {w.column.folder: find_missing(config.cache, w, part, repair=False) for w in works}
     say(format_rates(report))
     return report
 
 
-def refuse_too_small(numbers: dict[str, int | None]) -> None:
-    """Raise where a number that counts something is below one, before it decides what a cache contains.
+def order_teachers(config: ExtractConfig, device: str) -> list[TeacherOrderLine]:
+    """Return how each teacher of a run is built."""
+    return [
+        TeacherOrderLine(
+            spec=spec,
+            weights=weights,
+            taps=config.taps,
+            strides=config.strides,
+            device=device,
+            precision=config.precision,
+            picture_px=config.input_size,
+            compile=config.compile,
+            backend=config.backend or os.environ.get("DIFOM_BACKEND", AUTO),
+        )
+        for spec, weights in zip(config.teacher, choose_weights(config.weights, config.teacher), strict=True)
+    ]
 
-    Raises:
-        SettingsError: names the option.
-    """
-    for option, number in numbers.items():
-        if number is not None and number < 1:
-            raise SettingsError(f"{option}: expected at least 1, found {number}")
+
+def prepare_columns(
+    config: ExtractConfig, orders: Sequence[TeacherOrderLine], rows: Sequence[ViewJob], *, pads: bool
+) -> list[ColumnWork]:
+    """Return every column of a run: the pictures first, where they are wanted, then each teacher's."""
+    works = []
+    if config.pictures:
+        works.append(
+            prepare_pictures(
+                config.cache,
+                picture_px=config.input_size,
+                pads=pads,
+                rows=len(rows),
+                dry=config.dry_run,
+                public=config.public,
+            )
+        )
+    choices = ColumnChoices(codec=config.codec, batch=config.batch_size)
+    return works + [prepare_teacher(config.cache, order, choices, rows, dry=config.dry_run) for order in orders]
+
+
+def estimate_columns(config: ExtractConfig, works: Sequence[ColumnWork], missing: dict[str, list[int]]) -> Estimate:
+    """Return what the columns of a run take."""
+    return estimate_run(
+        [work.column for work in works],
+        [len(missing[work.column.folder]) for work in works],
+        views=config.views,
+        epochs=config.epochs,
+        runs=config.runs,
+    )
 
 
 def open_executor_elsewhere(engine: str, options: EngineOptions) -> AbstractContextManager[Executor | None]:
@@ -244,123 +166,6 @@ def open_executor_elsewhere(engine: str, options: EngineOptions) -> AbstractCont
     if engine == "local" and count_local(options) == 1:
         return nullcontext()
     return open_executor(engine, options)
-
-
-class ViewList(Sequence[ViewJob]):
-    """Every row of a plan with its record, made when it is asked for: a million views are more than one start needs."""
-
-    def __init__(self, records: Sequence[Record], plan: ViewPlan) -> None:
-        self._records, self._plan = records, plan
-
-    def __len__(self) -> int:
-        return len(self._plan)
-
-    @overload
-    def __getitem__(self, row: int) -> ViewJob: ...
-
-    @overload
-    def __getitem__(self, row: slice) -> list[ViewJob]: ...
-
-    def __getitem__(self, row: int | slice) -> ViewJob | list[ViewJob]:
-        if isinstance(row, slice):
-            return [self[each] for each in range(*row.indices(len(self)))]
-        record = self._records[self._plan.record[row]]
-        return ViewJob(record, self._plan[row], record.split == "train", int(self._plan.view[row]))
-
-
-def start_cache(cache: Path, records: Sequence[Record], plan: ViewPlan, *, views: int, picture_px: int) -> Identity:
-    """Make `cache` hold its identity and table of rows, or refuse where it holds another's."""
-    lines = [
-        {
-            **{name: getattr(r, name) for name in ("id", "dataset", "split", "group", "width", "height")},
-            **{"labelled": int(r.labelled), "image_sha256": r.image_sha256, "mask_sha256": r.mask_sha256},
-        }
-        for r in records
-    ]
-    formatted = format_records(lines)
-    identity: Identity = {
-        "format": FORMAT_VERSION,
-        "replay": REPLAY_VERSION,
-        "picture_px": picture_px,
-        "rows": len(plan),
-        "records": len(records),
-        "records_sha256": hashlib.sha256(formatted).hexdigest(),
-        "plan": {
-            "policy": plan.policy,
-            "seed": plan.seed,
-            "views": views,
-            "digest": plan.digest(),
-            "params": list(COLUMNS),
-        },
-    }
-    create_cache(cache, identity, formatted, tabulate(records, plan))
-    return identity
-
-
-def tabulate(records: Sequence[Record], plan: ViewPlan) -> RowTable:
-    """Return the table of rows; records without a group are each a group of their own."""
-    names = {record.group or f"\n{record.id}": None for record in records}
-    numbers = {name: number for number, name in enumerate(names)}
-    groups = np.array([numbers[r.group or f"\n{r.id}"] for r in records], dtype=np.int32)
-    splits = np.array([SPLITS.index(r.split) for r in records], dtype=np.uint8)
-    labelled = np.array([r.labelled for r in records], dtype=np.uint8)
-    of = plan.record
-    return RowTable(plan.record, plan.view, splits[of], groups[of], labelled[of], plan.params)
-
-
-def find_missing(cache: Path, work: ColumnWork, part: str | None, *, repair: bool) -> list[int]:
-    """Return the blocks that are to be computed, in a random order of this writer's own.
-
-    Blocks of this part whose marker cannot be believed, whose files are short, or that `verify` found damaged, are
-    withdrawn first where `repair` is true.
-    """
-    column = work.column
-    first, step = parse_part(part)
-    there = list_markers(
-        cache, column
-    )  # before they are read: one that another writer adds meanwhile is not unreadable
-    markers = read_markers(cache, column, skip_unreadable=True)
-    unreadable = there.keys() - markers.keys()
-    listed = set(read_damaged(cache).get(column.folder, []))
-    bad = unreadable | set(find_short_blocks(cache, column, markers)) | listed
-    own = {block for block in bad if block % step == first}
-    if repair and own:
-        repair_blocks(cache, column, own, listed)
-    missing = [b for b in range(column.blocks) if (b not in markers or b in bad) and b % step == first]
-    random.shuffle(missing)  # writers that start together seldom meet at the same block
-    return missing
-
-
-def repair_blocks(cache: Path, column: Column, blocks: Set[int], listed: Set[int]) -> None:
-    """Make `blocks` missing, so that they are computed anew.
-
-    They are listed as damaged until nothing is left of them: a file that stayed behind when this process was killed
-    would be taken for another writer's, and marked.
-
-    Args:
-        cache: the cache's folder.
-        column: pictures or one teacher.
-        blocks: to withdraw.
-        listed: blocks of the column that are listed as damaged already.
-    """
-    write_damaged(cache, read_damaged(cache) | {column.folder: sorted(blocks | listed)})
-    for block in sorted(blocks):
-        withdraw_block(cache, column, block)
-    write_damaged(cache, read_damaged(cache) | {column.folder: sorted(listed - blocks)})
-
-
-def parse_part(part: str | None) -> tuple[int, int]:
-    """Return (first block, step) of "I/N"; None is everything.
-
-    Raises:
-        SettingsError: not of this form.
-    """
-    if part is None:
-        return 0, 1
-    first, slash, step = part.partition("/")
-    if not (slash and first.isdecimal() and step.isdecimal() and 1 <= int(first) <= int(step)):
-        raise SettingsError(f"--part: expected I/N with 1 <= I <= N, such as 1/8, found {part!r}")
-    return int(first) - 1, int(step)
 
 
 def compute_column(
@@ -415,18 +220,6 @@ def run_jobs(jobs: Sequence[BlockJob], executor: Executor | None) -> Iterator[Bl
         raise
 
 
-def finish_columns(cache: Path, works: Sequence[ColumnWork], report: ExtractReport) -> None:
-    """Sum statistics of complete columns, remove what dead writers left, and count what is still missing."""
-    for work in works:
-        markers = read_markers(cache, work.column, skip_unreadable=True)
-        for block in find_short_blocks(cache, work.column, markers):
-            del markers[block]  # two writers that repair one block at once can leave a marker without its files
-        report.missing_blocks[work.column.folder] = work.column.blocks - len(markers)
-        if work.column.folder != PICTURES:
-            fold_statistics(cache, work.column, markers)
-    remove_stale(cache)
-
-
 def refuse_unwritable(cache: Path) -> None:
     """Raise before any work is done where the cache cannot be written.
 
@@ -435,34 +228,3 @@ def refuse_unwritable(cache: Path) -> None:
     """
     if cache.exists() and not cache.is_dir():
         raise CacheSpaceError(f"--cache {cache} is a file; choose a folder")
-
-
-def format_rates(report: ExtractReport) -> str:
-    """Return one table of seconds by stage, and what each column was limited by."""
-    lines = []
-    for folder, seconds in report.seconds.items():
-        views = report.views[folder]
-        missing = report.missing_blocks.get(folder, 0)
-        state = f"{missing} blocks missing" if missing else "complete"
-        if not views:
-            lines.append(f"{folder}: {state}, nothing to compute")
-            continue
-        wall_s = report.wall_s[folder]
-        lines.append(f"{folder}: {state}; {views} views in {format_seconds(wall_s)}, {views / wall_s:.1f} views/s")
-        lines.append("  " + "  ".join(f"{stage} {seconds[stage]:.1f} s" for stage in STAGES))
-        lines.append(f"  limited by {name_limit(seconds)}")
-    return "\n".join(lines)
-
-
-def name_limit(seconds: dict[str, Any]) -> str:
-    """Return the stage that the pass waited for longest, in words."""
-    if seconds["wait"] > seconds["teacher"] + seconds["render"] + seconds["encode"] + seconds["copy"]:
-        return "reading and decoding pictures" if seconds["decode"] > seconds["write"] else "writing to the disk"
-    stage = max(("render", "teacher", "encode", "copy"), key=lambda name: seconds[name])
-    words = {
-        "render": "rendering views",
-        "teacher": "the teacher",
-        "encode": "pooling and encoding",
-        "copy": "copying codes",
-    }
-    return words[stage]

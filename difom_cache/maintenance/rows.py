@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from difom_cache.data.manifest import SPLITS, Record
 from difom_cache.errors import CacheDamagedError, DifomError
-from difom_cache.extraction.run import tabulate
+from difom_cache.extraction.rows import tabulate
 from difom_cache.files import explain, read_plain
 from difom_cache.store.identity import Identity
 from difom_cache.store.layout import RECORDS

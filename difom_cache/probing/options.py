@@ -1,8 +1,7 @@
 """The options of `difom-cache probe`."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -29,25 +28,4 @@ class ProbeConfig(Config):
     stride: Above0 | None = None
     "Of the logits, picture px; by default that of the finest tap."
     name: str | None = None
-    "Of the column; by default teachers, percent of masks and seed, as in dinov2-small-probe-l10-s0."
-
-
-class ProbeKeywords(TypedDict, total=False):
-    """Keywords of `ProbeConfig`."""
-
-    cache: str | Path | None
-    "Folder of the cache; it holds pictures and masks. [default: feats]"
-    teachers: str | Sequence[str] | None
-    "Teachers in the cache, by label, or by name where there is one variant; all their taps are read."
-    labels: float | None
-    "Share of the masks of training and validation records; those that train are learnt from. (in (0, 1]) [default: 1.0]"
-    labels_seed: int | None
-    "Of the choice of masks and of the folds. (at least 0) [default: 0]"
-    folds: int | None
-    "Parts of the labelled groups; each part's logits come from the masks of the others. (at least 2) [default: 5]"
-    head: Literal["linear", "3x3"] | None
-    "From a cell's own features, or from those of its neighbours too. [default: linear]"
-    stride: float | None
-    "Of the logits, picture px; by default that of the finest tap. (more than 0)"
-    name: str | None
     "Of the column; by default teachers, percent of masks and seed, as in dinov2-small-probe-l10-s0."

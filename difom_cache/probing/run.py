@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from difom_cache.errors import CacheIncompleteError
+from difom_cache.extraction.missing import find_missing
 from difom_cache.extraction.prepare import ColumnWork
-from difom_cache.extraction.run import find_missing
 from difom_cache.hardware import torch_threads
+from difom_cache.keywords import ProbeKeywords
 from difom_cache.options import build
 from difom_cache.probing.cells import FeatureReader, read_truth, valid_cells
 from difom_cache.probing.column import identify_probe, write_logits
 from difom_cache.probing.heads import Heads, fit_heads, read_heads, write_heads
 from difom_cache.probing.lesson import Lesson
-from difom_cache.probing.options import ProbeConfig, ProbeKeywords
+from difom_cache.probing.options import ProbeConfig
 from difom_cache.probing.plan import ProbePlan, find_labels, plan_probe
 from difom_cache.probing.score import UnseenScore, score_logits
 from difom_cache.store.atomic import remove_stale
@@ -93,7 +94,7 @@ def run_probe(config: ProbeConfig, *, quiet: bool = False) -> ProbeReport:
         started_s = time.perf_counter()
         heads = obtain_heads(opened, plan, reader, rows)
         fitted_s = time.perf_counter()
-        missing = find_missing(opened.path, ColumnWork(column, identity, None), None, repair=True)
+        missing = find_missing(opened.path, ColumnWork(column, identity, None), repair=True)
         for block in tqdm(sorted(missing), desc=column.folder, unit="block", disable=True if quiet else None):
             write_logits(opened, column, block, reader, heads, plan)
         fold_statistics(opened.path, column, read_markers(opened.path, column))

@@ -26,7 +26,7 @@ from difom_cache.extraction.blocks import (
     valid_cells,
 )
 from difom_cache.extraction.prepare import ColumnChoices, ColumnWork, prepare_pictures, prepare_teacher, probe_batch
-from difom_cache.extraction.run import ViewList, start_cache
+from difom_cache.extraction.rows import ViewList, start_cache
 from difom_cache.extraction.teachers import TeacherOrderLine, assert_same_teacher, load_teacher
 from difom_cache.store.atomic import digest_file
 from difom_cache.store.layout import shard_path

@@ -7,6 +7,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 
@@ -20,6 +21,7 @@ from difom_cache.extraction.engines import (
     read_job_options,
     refuse_unlike_workers,
 )
+from difom_cache.extraction.options import ExtractConfig
 
 
 def worker(**other: object) -> dict[str, object]:
@@ -29,6 +31,10 @@ def worker(**other: object) -> dict[str, object]:
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_every_engine_can_be_chosen() -> None:
+    assert set(get_args(ExtractConfig.model_fields["engine"].annotation)) == set(ENGINES)
 
 
 def test_unknown_engine_names_the_nearest() -> None:

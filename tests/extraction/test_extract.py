@@ -3,7 +3,6 @@
 import json
 import random
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,11 @@ from difom_cache.errors import (
     TeacherError,
 )
 from difom_cache.extraction import blocks, prepare
-from difom_cache.extraction.run import ColumnWork, ExtractReport, extract, find_missing, parse_part
+from difom_cache.extraction.missing import EVERY_BLOCK, find_missing, parse_part
+from difom_cache.extraction.options import ExtractConfig
+from difom_cache.extraction.prepare import ColumnWork
+from difom_cache.extraction.report import ExtractReport
+from difom_cache.extraction.run import extract
 from difom_cache.store.layout import canonical, marker_path, shard_path
 from difom_cache.store.ledger import read_damaged, read_markers, withdraw_block, write_damaged
 from difom_cache.store.reader import open_cache
@@ -79,6 +82,18 @@ def test_the_same_command_again_computes_nothing(data: Path, feats: Path) -> Non
     report = again(data, feats)
     assert report.complete and not report.computed_blocks
     assert open_cache(feats).content_digests() == before
+
+
+def test_a_config_is_what_the_keywords_are_short_for(data: Path, feats: Path) -> None:
+    config = ExtractConfig(
+        teacher=("dinov2:tiny@56",), weights=("random",), data=data, cache=feats, input_size=64, views=3
+    )
+    report = extract(config, quiet=True)
+    assert report.complete and not report.computed_blocks
+    with pytest.raises(SettingsError, match="a config or keywords, not both: views"):
+        extract(config, views=4)
+    with pytest.raises(SettingsError, match="no option 'view'; did you mean 'views'"):
+        extract(view=4)  # type: ignore[call-arg]
 
 
 def test_a_missing_block_is_computed_alone_and_to_the_same_bytes(data: Path, feats: Path) -> None:
@@ -229,7 +244,7 @@ def test_a_part_that_does_not_exist_is_refused(text: str) -> None:
 
 def test_part_three_of_eight_begins_with_block_two() -> None:
     assert parse_part("3/8") == (2, 8)
-    assert parse_part(None) == (0, 1)
+    assert parse_part(None) == EVERY_BLOCK == (0, 1)
 
 
 def test_blocks_without_a_marker_are_missing_in_an_order_of_this_writer(
@@ -237,7 +252,7 @@ def test_blocks_without_a_marker_are_missing_in_an_order_of_this_writer(
 ) -> None:
     shuffled: list[list[int]] = []
     monkeypatch.setattr(random, "shuffle", lambda numbers: shuffled.append(list(numbers)))
-    assert find_missing(small.path, work_of(small), None, repair=True) == [1] == shuffled[0]
+    assert find_missing(small.path, work_of(small), repair=True) == [1] == shuffled[0]
 
 
 def test_short_listed_and_unreadable_blocks_are_withdrawn_and_missing(small: SmallCache) -> None:
@@ -245,7 +260,7 @@ def test_short_listed_and_unreadable_blocks_are_withdrawn_and_missing(small: Sma
     shard_path(small.path, column, column.arrays[0], 0).write_bytes(b"short")
     marker_path(small.path, column, 2).write_text("{")
     write_damaged(small.path, {"teachers/one": [3], "pictures": [0]})
-    assert sorted(find_missing(small.path, work_of(small), None, repair=True)) == [0, 1, 2, 3]
+    assert sorted(find_missing(small.path, work_of(small), repair=True)) == [0, 1, 2, 3]
     assert list((small.path / "teachers/one/ticks").iterdir()) == []
     assert list((small.path / "teachers/one/block1@2/code").glob("c.*")) == []
     assert read_damaged(small.path) == {"pictures": [0]}
@@ -261,15 +276,15 @@ def test_a_block_that_another_writer_marks_meanwhile_is_left_alone(
         write_small_block(small.path, column, 1, small.arrays, 12)
         return markers
 
-    monkeypatch.setattr("difom_cache.extraction.run.read_markers", read_then_write)
-    find_missing(small.path, work_of(small), None, repair=True)
+    monkeypatch.setattr("difom_cache.extraction.missing.read_markers", read_then_write)
+    find_missing(small.path, work_of(small), repair=True)
     assert sorted(read_markers(small.path, column)) == list(range(column.blocks))
     assert shard_path(small.path, column, column.arrays[0], 1).exists()
 
 
 def test_a_part_repairs_its_own_blocks_only(small: SmallCache) -> None:
     write_damaged(small.path, {"teachers/one": [2, 3]})
-    assert find_missing(small.path, work_of(small), "1/2", repair=True) == [2]
+    assert find_missing(small.path, work_of(small), (0, 2), repair=True) == [2]
     assert sorted(read_markers(small.path, small.columns["teachers/one"])) == [0, 3]
     assert read_damaged(small.path) == {"teachers/one": [3]}
 
@@ -284,11 +299,11 @@ def test_a_repair_that_is_killed_half_way_is_taken_up_again(small: SmallCache, m
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(sys.modules["difom_cache.extraction.run"], "withdraw_block", be_killed)
+        patched.setattr("difom_cache.extraction.missing.withdraw_block", be_killed)
         with pytest.raises(KeyboardInterrupt):
-            find_missing(small.path, work_of(small), None, repair=True)
+            find_missing(small.path, work_of(small), repair=True)
     assert shard.exists()
-    assert sorted(find_missing(small.path, work_of(small), None, repair=True)) == [0, 1]
+    assert sorted(find_missing(small.path, work_of(small), repair=True)) == [0, 1]
     assert not shard.exists(), "the next writer would find the damaged shard and marker it as good"
 
 
@@ -320,8 +335,7 @@ def test_a_feature_that_cannot_be_coded_names_record_view_and_tap(
 @pytest.mark.parametrize("option", ["views", "input_size", "batch_size", "workers", "epochs", "runs"])
 @pytest.mark.parametrize("number", [-3, 0])
 def test_a_number_below_one_is_refused_before_anything_is_written(data: Path, tmp_path: Path, option: str, number: int):
-    flag = "--" + option.replace("_", "-")
-    with pytest.raises(SettingsError, match=f"{flag}: expected at least 1, found {number}"):
+    with pytest.raises(SettingsError, match=f"{option}={number}: must be at least 1"):
         extract(data=data, cache=tmp_path / "feats", **{**SMALL, option: number})
     assert not (tmp_path / "feats").exists()
 

@@ -20,7 +20,9 @@ from painted_folder import paint_folder
 from small_cache import Shape, SmallCache, draw_arrays, start_small_cache, teacher_identity, write_small_block
 
 from difom_cache.errors import CacheError, CacheSpaceError
-from difom_cache.extraction.run import ColumnWork, extract, find_missing
+from difom_cache.extraction.missing import find_missing
+from difom_cache.extraction.prepare import ColumnWork
+from difom_cache.extraction.run import extract
 from difom_cache.store.atomic import remove_stale
 from difom_cache.store.layout import shard_path
 from difom_cache.store.ledger import read_markers
@@ -123,7 +125,7 @@ def write_whole(path: Path) -> None:
 def repair_whole(path: Path) -> None:
     """Withdraw what cannot be trusted, then write it again."""
     column = start_small_cache(path, TWO_BLOCKS)["teachers/one"]
-    find_missing(path, ColumnWork(column, teacher_identity(TWO_BLOCKS), None), None, repair=True)
+    find_missing(path, ColumnWork(column, teacher_identity(TWO_BLOCKS), None), repair=True)
     write_whole(path)
 
 

@@ -38,7 +38,9 @@ def test_a_cache_of_two_sizes_teaches_with_the_ones_that_are_named(fetched: Path
     extract(teacher=["sam", "sam:vit_h", "dinov2"], weights=str(fetched), data=data, cache=feats, **SMALL)
     assert list(open_cache(feats).teachers) == ["dinov2", "sam", "sam-vit_h"]
     assert open_cache(feats).random_teachers == []
-    [folder] = train("unet", feats, "difom", tmp_path / "run", teachers=["sam-vit_h", "dinov2"], **TINY)
+    [folder] = train(
+        "unet", cache=feats, recipe="difom", out=tmp_path / "run", teachers=["sam-vit_h", "dinov2"], **TINY
+    )
     facts = read_run(folder)
     assert {tap.partition("/")[0] for tap in facts["taps"]} == {"sam-vit_h", "dinov2"}
     assert facts["random_teachers"] == []
@@ -81,7 +83,7 @@ def test_random_weights_are_told_from_the_first_command_to_the_last(run, data: P
     assert warning in run("info", feats)[1]
     assert info(feats)["columns"]["teachers/sam-tiny-random"]["weights"] == "random"
     assert warning in run("show", feats, "--out", tmp_path / "view.png")[2]
-    train("unet", feats, "difom", out, **TINY)
+    train("unet", cache=feats, recipe="difom", out=out, **TINY)
     assert read_run(out)["random_teachers"] == ["sam-tiny-random"]
     assert warning in evaluate(out, data, workers=0).render()
     compared = compare([out], out=tmp_path / "report", published=False, cost=False, resamples=10)

@@ -37,7 +37,6 @@ from difom_cache.errors import (
     DataError,
     SettingsError,
 )
-from difom_cache.options import format_keywords
 from difom_cache.probing import column as column_file
 from difom_cache.probing.cells import chunks
 from difom_cache.probing.lesson import Lesson
@@ -327,12 +326,6 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_written(feats: Path,
     copy(feats, tmp_path / "bare", pictures=False)
     with pytest.raises(CacheIncompleteError, match="holds no masks"):
         probe(cache=tmp_path / "bare", teachers="dinov2-tiny-random", quiet=True)
-
-
-def test_keywords_are_those_of_the_config() -> None:
-    source = Path(column_file.__file__).with_name("options.py").read_text()
-    made = format_keywords({"ProbeKeywords": "difom_cache.probing.options:ProbeConfig"})
-    assert made[made.index("class ProbeKeywords") :].strip() in source
 
 
 def test_same_settings_give_the_same_heads_whatever_lay_in_memory(feats: Path, tmp_path: Path) -> None:

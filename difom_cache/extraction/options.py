@@ -1,0 +1,73 @@
+"""The options of `difom-cache extract`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from difom_cache.options import Config, Count, Opt, Positive
+
+
+class ExtractConfig(Config):
+    """What `difom-cache extract` does."""
+
+    teacher: Annotated[tuple[str, ...], Field(min_length=1), Opt(whole=True)]
+    "NAME[:VARIANT][@PX]; may repeat. `difom-cache teachers` lists them."
+    data: Path = Path("data")
+    "Manifest, benchmark root, or any folder inside it."
+    cache: Path = Path("feats")
+    "Folder to fill."
+    weights: Annotated[tuple[str, ...], Opt(whole=True)] = ("hub",)
+    "hub, hub@REVISION, random or a path, for all teachers; NAME=WEIGHTS for one; may repeat."
+    views: Positive = 8
+    "Views of each training record; view 0 is the plain resize."
+    seed: Count = 0
+    "Of the view plan."
+    plan: Literal["default", "flips", "pad", "plain"] = "default"
+    "View policy."
+    input_size: Positive = 352
+    "Side of the stored pictures, px; strides refer to it."
+    strides: tuple[Positive, ...] | None = None
+    "At which features are kept, picture px, such as 8,16,32; by default each teacher's own."
+    codec: Literal["int8", "float16", "compact"] = "int8"
+    "How features are stored."
+    taps: tuple[str, ...] | None = None
+    "Taps to keep, such as block11@16,block5@32; by default each teacher's own."
+    split: Annotated[tuple[Literal["train", "val", "test"], ...], Field(min_length=1)] = ("train", "val")
+    "Splits to cache."
+    limit: Positive | None = None
+    "Records of each split; by default all."
+    unlabelled: bool = False
+    "Pictures without a mask are meant."
+    pictures: bool = True
+    "Store views and masks too."
+    device: str = "auto"
+    "auto, cpu, cuda or cuda:N."
+    precision: Literal["float32", "bfloat16"] | None = None
+    "Of the teachers; by default bfloat16 on CUDA and float32 elsewhere."
+    batch_size: Positive | None = None
+    "Views a teacher sees at once; probed by default."
+    compile: bool = False
+    "Run teachers through torch.compile."
+    backend: Annotated[Literal["auto", "torch", "openvino"] | None, Opt(default="DIFOM_BACKEND, or auto")] = None
+    "What runs networks; auto takes what a begun column holds and, on a CPU, OpenVINO where it is installed."
+    engine: Literal["local", "dask", "slurm", "pbs", "lsf", "sge", "htcondor"] = "local"
+    "Where blocks are computed."
+    workers: Positive | None = None
+    "Processes or jobs of the engine."
+    scheduler: str | None = None
+    "Address of a running Dask scheduler."
+    jobs: Path | None = None
+    "TOML file with job options."
+    part: str | None = None
+    "I/N: every N-th block, starting with the I-th."
+    epochs: Positive = 75
+    "Epochs of each training run, for the estimate; 75 are the paper's."
+    runs: Positive = 1
+    "Training runs, for the estimate."
+    dry_run: bool = False
+    "Stop after the estimate."
+    force: bool = False
+    "Go on where the disk looks too small."
+    public: bool = False
+    "Others may enter the folder of stored pictures, as far as the umask allows."

@@ -1,0 +1,78 @@
+"""The rows of a cache: every view of every record, as a table that is written before anything is computed."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from difom_cache.data.manifest import Record
+from difom_cache.extraction.blocks import ViewJob
+from difom_cache.store.identity import Identity
+from difom_cache.store.layout import FORMAT_VERSION, SPLITS
+from difom_cache.store.writer import RowTable, create_cache, format_records
+from difom_cache.views.params import COLUMNS, REPLAY_VERSION
+from difom_cache.views.plan import ViewPlan
+
+
+class ViewList(Sequence[ViewJob]):
+    """Every row of a plan with its record, made when it is asked for: a million views are more than one start needs."""
+
+    def __init__(self, records: Sequence[Record], plan: ViewPlan) -> None:
+        self._records, self._plan = records, plan
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    @overload
+    def __getitem__(self, row: int) -> ViewJob: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> list[ViewJob]: ...
+
+    def __getitem__(self, row: int | slice) -> ViewJob | list[ViewJob]:
+        if isinstance(row, slice):
+            return [self[each] for each in range(*row.indices(len(self)))]
+        record = self._records[self._plan.record[row]]
+        return ViewJob(record, self._plan[row], record.split == "train", int(self._plan.view[row]))
+
+
+def start_cache(cache: Path, records: Sequence[Record], plan: ViewPlan, *, views: int, picture_px: int) -> Identity:
+    """Make `cache` hold its identity and table of rows, or refuse where it holds another's."""
+    lines = [
+        {
+            **{name: getattr(r, name) for name in ("id", "dataset", "split", "group", "width", "height")},
+            **{"labelled": int(r.labelled), "image_sha256": r.image_sha256, "mask_sha256": r.mask_sha256},
+        }
+        for r in records
+    ]
+    formatted = format_records(lines)
+    identity: Identity = {
+        "format": FORMAT_VERSION,
+        "replay": REPLAY_VERSION,
+        "picture_px": picture_px,
+        "rows": len(plan),
+        "records": len(records),
+        "records_sha256": hashlib.sha256(formatted).hexdigest(),
+        "plan": {
+            "policy": plan.policy,
+            "seed": plan.seed,
+            "views": views,
+            "digest": plan.digest(),
+            "params": list(COLUMNS),
+        },
+    }
+    create_cache(cache, identity, formatted, tabulate(records, plan))
+    return identity
+
+
+def tabulate(records: Sequence[Record], plan: ViewPlan) -> RowTable:
+    """Return the table of rows; records without a group are each a group of their own."""
+    names = {record.group or f"\n{record.id}": None for record in records}
+    numbers = {name: number for number, name in enumerate(names)}
+    groups = np.array([numbers[r.group or f"\n{r.id}"] for r in records], dtype=np.int32)
+    splits = np.array([SPLITS.index(r.split) for r in records], dtype=np.uint8)
+    labelled = np.array([r.labelled for r in records], dtype=np.uint8)
+    of = plan.record
+    return RowTable(plan.record, plan.view, splits[of], groups[of], labelled[of], plan.params)
