@@ -262,8 +262,9 @@ def cache_metadata(sound: Path) -> Cases:
 def _may_stay_unseen(path: Path, change: str) -> bool:
     """Whether a mutation may leave a cache sound: attributes are for people, and so is what identities say beside."""
     if path.name == "zarr.json":
-        return "attributes" in change or "storage_transformers" in change or change.startswith("flip")
-    if path.name == "identity.json":
+        same = "configuration = null" in change  # says no more than a default
+        return same or "attributes" in change or "storage_transformers" in change or change.startswith("flip")
+    if path.name in ("identity.json", "source.json"):
         return True  # what an identity says is true by definition, where it can be
     if path.parent.name == "ticks":
         lost = change in ("gone", "a dangling link", "a link to itself")  # a block that is not there yet is no damage
