@@ -113,7 +113,7 @@ def step(config: "StepConfig") -> None:
 
 
 def loader(config: "LoaderConfig") -> None:
-    """Samples a second of memcpy, of the cache's reader, of zarr-python, and of one file a teacher and picture."""
+    """Samples a second of memcpy, a mapped file, the cache's reader, Zarr's own, and one file a teacher and picture."""
     from difom_train.benchmarks.loader import bench_loader
 
     _answer(config, bench_loader(**config.arguments()))

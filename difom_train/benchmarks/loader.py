@@ -1,10 +1,11 @@
-"""How fast a cache is read: against a plain copy of memory, zarr-python, and one file for each teacher and picture."""
+"""How fast a cache is read: against copies of memory and of a mapped file, Zarr's readers, and a file for each feature."""
 
 import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from difom_cache import Cache, write_random_cache
+from difom_train.data.caches import JointCache
+from difom_train.data.loader import Loader
+from difom_train.data.stage import PICTURES, choose_stage
+from difom_train.data.stage import Rows as StageRows
 from difom_train.training.run_folder import describe_hardware, describe_versions
 
 TAPS, CHANNELS, GRID, PICTURE_PX = 3, 256, 22, 352
@@ -24,6 +29,7 @@ TAPS, CHANNELS, GRID, PICTURE_PX = 3, 256, 22, 352
 NOTEBOOK_SHAPES = ((9, 256, 256), (256, 56, 56), (768, 37, 37))
 NOTEBOOK_GRID, NOTEBOOK_VIEWS = 64, 24
 _ROUNDS = 5
+_LOADER_BATCHES = 50
 
 Rows = NDArray[np.int64]
 
@@ -78,11 +84,15 @@ def bench_loader(
     cold = _time_cold(cache, folder / "feats", batch_size)
     ways = {
         "memcpy": _copy_memory(views, sample_bytes, batch_size),
+        "NumPy's take from one mapped file": _take_mapped(folder / "flat.bin", views, sample_bytes, batch_size),
         "gather": _gather(cache, batch_size),
+        "difom_train's loader": _load(cache, batch_size),
         "zarr-python, row by row": _read_zarr(folder / "feats", cache, batch_size, by_row=True),
         "zarr-python, a batch at a time": _read_zarr(folder / "feats", cache, batch_size, by_row=False),
         "notebook's files": _read_notebook(notebook),
     }
+    if find_spec("tensorstore"):
+        ways["tensorstore"] = _read_tensorstore(folder / "feats", cache)
     speeds = _measure(ways, views, batch_size, seconds) | {"gather, cold": cold}
     about = {
         "views": views,
@@ -121,11 +131,61 @@ def _copy_memory(views: int, sample_bytes: int, batch: int) -> Callable[[Rows], 
     return read
 
 
+def _take_mapped(path: Path, views: int, sample_bytes: int, batch: int) -> Callable[[Rows], int]:
+    """Return the ten lines that everybody can write: all of a view in one row of one flat file."""
+    if not path.exists() or path.stat().st_size != views * sample_bytes:
+        rng = np.random.default_rng(0)
+        with path.open("wb") as file:
+            for _ in range(views):
+                file.write(rng.integers(0, 256, sample_bytes, np.uint8).data)
+    mapped = np.memmap(path, np.uint8, "r", shape=(views, sample_bytes))
+    out = np.empty((batch, sample_bytes), np.uint8)
+
+    def read(rows: Rows) -> int:
+        np.take(mapped, rows, axis=0, out=out, mode="clip")
+        return len(rows)
+
+    return read
+
+
+def _load(cache: Cache, batch: int) -> Callable[[Rows], int]:
+    """Return the trainer's way, with its threads, over many batches at a time."""
+    groups, cpu = [PICTURES, *cache.taps], torch.device("cpu")
+    joint = JointCache([cache])
+    stage = choose_stage("disk", rows=StageRows(joint), used=np.arange(len(cache)), groups=groups, device=cpu)
+    loader = Loader(stage, batch, cpu)
+    rng = np.random.default_rng(0)
+
+    def read(rows: Rows) -> int:
+        table = rng.integers(0, len(cache), (_LOADER_BATCHES, len(rows)))
+        return sum(len(each.rows) for each in loader.batches(table, groups))
+
+    return read
+
+
+def _read_tensorstore(path: Path, cache: Cache) -> Callable[[Rows], int]:
+    import tensorstore
+
+    names = ["pictures/image", "pictures/mask"]
+    names += [f"teachers/{tap}/{part}" for tap in cache.taps for part in ("code", "scale")]
+    spec = {"driver": "zarr3", "context": {"cache_pool": {"total_bytes_limit": 0}}}
+    arrays = [
+        tensorstore.open(spec | {"kvstore": {"driver": "file", "path": str(path / name)}}, open=True).result()
+        for name in names
+    ]
+
+    def read(rows: Rows) -> int:
+        for values in [array[rows].read() for array in arrays]:
+            values.result()
+        return len(rows)
+
+    return read
+
+
 def _gather(cache: Cache, batch: int) -> Callable[[Rows], int]:
     out = {
         key: np.empty_like(array) for key, array in cache.gather(np.zeros(batch, np.int64)).items() if key != "valid"
     }
-    out["valid"] = np.empty((batch, PICTURE_PX, PICTURE_PX), np.uint8)
 
     def read(rows: Rows) -> int:
         cache.gather(rows, out=out)

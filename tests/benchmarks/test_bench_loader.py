@@ -1,6 +1,7 @@
 """The reading bench measures every way on one cache, and says what it measured."""
 
 import json
+from importlib.util import find_spec
 
 import pytest
 
@@ -13,9 +14,12 @@ def speeds(tmp_path_factory):
 
 
 def test_every_way_is_measured(speeds):
-    assert speeds.samples_per_s.keys() == {
+    peers = {"tensorstore"} if find_spec("tensorstore") else set()
+    assert speeds.samples_per_s.keys() - peers == {
         "memcpy",
+        "NumPy's take from one mapped file",
         "gather",
+        "difom_train's loader",
         "zarr-python, row by row",
         "zarr-python, a batch at a time",
         "notebook's files",
