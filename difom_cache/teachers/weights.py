@@ -224,7 +224,7 @@ def read_json(path: Path) -> dict:
         held = json.loads(path.read_text())
     except FileNotFoundError as err:
         raise WeightsError(f"{path.parent}: expected a {path.name} beside the weights, found none") from err
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, RecursionError) as err:
         raise WeightsError(f"{path}: not readable as JSON ({first_line(err)})") from err
     if not isinstance(held, dict):
         raise WeightsError(f"{path}: expected a JSON object, found {type(held).__name__}")

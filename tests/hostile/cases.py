@@ -317,7 +317,8 @@ def hdf5(sound: Path) -> Cases:
         return change(act)
 
     for name in names:
-        yield case(f"{name} gone", change(lambda b, n=name: b.__delitem__(n)))
+        rebuilt = (0, 2) if name.endswith("statistics.safetensors") else (2,)  # summed up from the codes
+        yield case(f"{name} gone", change(lambda b, n=name: b.__delitem__(n)), rebuilt)
         yield case(
             f"{name} a soft link", replace(name, lambda b, v, n=name: b.__setitem__(n, h5py.SoftLink("/records.csv")))
         )
@@ -326,7 +327,7 @@ def hdf5(sound: Path) -> Cases:
             replace(name, lambda b, v, n=name: b.__setitem__(n, h5py.ExternalLink("/etc/passwd", "/a"))),
         )
         yield case(f"{name} a group", replace(name, lambda b, v, n=name: b.create_group(n)))
-        yield case(f"{name} shorter", replace(name, lambda b, v, n=name: b.create_dataset(n, data=v[:-1])))
+        yield case(f"{name} shorter", replace(name, lambda b, v, n=name: b.create_dataset(n, data=v[:-2])))
         yield case(f"{name} doubles", replace(name, lambda b, v, n=name: b.create_dataset(n, data=v.astype("c16"))))
         yield case(
             f"{name} filtered",
