@@ -9,7 +9,7 @@ class ExtractKeywords(TypedDict, total=False):
     """Keywords of `ExtractConfig`."""
 
     teacher: str | Sequence[str] | None
-    "NAME[:VARIANT][@PX]; may repeat. `difom-cache teachers` lists them."
+    "NAME[:VARIANT][@PX]; may repeat. `difom-cache teachers` lists them. In Python () caches the views alone."
     data: str | Path | None
     "Manifest, benchmark root, or any folder inside it. [default: data]"
     cache: str | Path | None

@@ -106,7 +106,7 @@ def demo(out: str | Path = "demo", *, size: DemoSize | None = None) -> Path:
     table = render_table(scored)
     write_atomic(report / "table.txt", f"{table}\n".encode())
     show(cache, view=1, out=report / "cache.png")
-    curves(runs[:2], report / "curves.png")
+    curves(runs[:2], report / "curves.png", force=True)
     draw_predictions(report / "predictions.png", scored, load_records(sample / "TestDataset"))
     write_page(report / "index.html", table, size)
     print(f"\n{table}\n\n{next_steps(out, size)}\n\nopen {report}/index.html")

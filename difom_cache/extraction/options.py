@@ -11,8 +11,8 @@ from difom_cache.options import Config, Count, Opt, Positive
 class ExtractConfig(Config):
     """What `difom-cache extract` does."""
 
-    teacher: Annotated[tuple[str, ...], Field(min_length=1), Opt(whole=True)]
-    "NAME[:VARIANT][@PX]; may repeat. `difom-cache teachers` lists them."
+    teacher: Annotated[tuple[str, ...], Opt(whole=True)]
+    "NAME[:VARIANT][@PX]; may repeat. `difom-cache teachers` lists them. In Python () caches the views alone."
     data: Path = Path("data")
     "Manifest, benchmark root, or any folder inside it."
     cache: Path = Path("feats")

@@ -51,7 +51,7 @@ def use(run: Path, other: Path, out: Path) -> None:
     load_student(run)
     read_run(run)
     compare([other, run], out=out / "compared", cost=False, resamples=10, gallery_per_set=1)
-    curves([run], out / "curves.png")
+    curves([run], out / "curves.png", force=True)
 
 
 def files_of(run: Path) -> list[str]:
