@@ -23,7 +23,7 @@ TINY = {"width": 4, "input_size": 32, "batch_size": 4, "epochs": 1, "device": "c
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return paint_folder(tmp_path_factory.mktemp("data"), frames=16)
+    return paint_folder(tmp_path_factory.mktemp("data") / "frames", frames=16)
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def test_what_it_cannot_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return paint_folder(tmp_path_factory.mktemp("data"), frames=6)
+    return paint_folder(tmp_path_factory.mktemp("data") / "frames", frames=6)
 
 
 def test_a_column_says_what_computed_it_and_goes_on_with_that(data: Path, tmp_path: Path, capsys) -> None:
