@@ -17,7 +17,7 @@ class ExtractKeywords(TypedDict, total=False):
     weights: str | Sequence[str] | None
     "hub, hub@REVISION, random or a path, for all teachers; NAME=WEIGHTS for one; may repeat. [default: hub]"
     views: int | None
-    "Views of each training record; view 0 is the plain resize. (at least 1) [default: 8]"
+    "Views of each training record; view 0 is the plain resize. (in [1, 10000]) [default: 8]"
     seed: int | None
     "Of the view plan. (at least 0) [default: 0]"
     plan: Literal["default", "flips", "pad", "plain"] | None

@@ -31,6 +31,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 SomeShare = Annotated[float, Field(gt=0, le=1)]
 
 _BOUNDS = ("ge", "gt", "le", "lt", "min_length")
+_SAY_BOUND = {"ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "less than {}"}
 _EXPECTED = {
     "int": "a whole number",
     "float": "a number",
@@ -335,11 +336,7 @@ def describe_bounds(about: FieldInfo) -> str:
     low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
     if low is not None and high is not None:
         return f"in {'[' if 'ge' in bounds else '('}{low}, {high}{']' if 'le' in bounds else ')'}"
-    if low is not None:
-        return f"at least {low}" if "ge" in bounds else f"more than {low}"
-    if high is not None:
-        return f"at most {high}" if "le" in bounds else f"less than {high}"
-    return ""
+    return next((_SAY_BOUND[name].format(bound) for name, bound in bounds.items() if name in _SAY_BOUND), "")
 
 
 def _find_bounds(annotation: Any, metadata: Sequence[Any] = ()) -> dict[str, Any]:
@@ -408,7 +405,10 @@ def _explain(model: type[Config], error: Any, subject: Subject) -> str:
     elif kind == "too_short":
         expected = f"a list of at least {error['ctx']['min_length']}"
     elif kind.startswith(("greater_than", "less_than")):
-        expected = limits
+        whole = _item_of(strip_type(about.annotation)) is int
+        expected = (
+            next((_SAY_BOUND[name].format(bound) for name, bound in error["ctx"].items()), "") if whole else limits
+        )
     else:
         expected = next((each for start, each in _EXPECTED.items() if kind.startswith(start)), "")
         expected = ", ".join(filter(None, [expected or error["msg"], limits]))

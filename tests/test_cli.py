@@ -66,6 +66,7 @@ def test_verify_and_finish_exit_with_1_where_something_is_wrong(run, tmp_path: P
         (["extract", "--teacher", "sam", "--input-size", "0"], "--input-size 0: must be at least 1"),
         (["extract", "--teacher", "sam", "--workers", "-1"], "--workers -1: must be at least 1"),
         (["extract", "--teacher", "sam", "--views", "0"], "--views 0: must be at least 1"),
+        (["extract", "--teacher", "sam", "--views", f"{10**20 - 1}"], f"--views {10**20 - 1}: must be at most 10000"),
         (
             ["extract", "--teacher", "sam", "--codec", "int7"],
             "must be one of int8, float16, compact; did you mean 'int8'?",

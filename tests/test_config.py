@@ -115,7 +115,7 @@ def test_fresh_views_are_refused_beside_distillation():
         ("data.input_px=0", "data.input_px is 0; it must be at least 1"),
         ("machine.precision=foo", "must be one of auto, float32, bfloat16"),
         ("phases.0.distillation=-1", "phases.0.distillation is -1; it must be at least 0"),
-        ("seed=99999999999999999999", "seed is 99999999999999999999; it must be in"),
+        ("seed=99999999999999999999", "seed is 99999999999999999999; it must be at most"),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_refused_in_one_line(change, message):

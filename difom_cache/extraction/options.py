@@ -7,6 +7,10 @@ from pydantic import Field
 
 from difom_cache.options import Config, Count, Opt, Positive
 
+MOST_VIEWS = (
+    10_000  # of a record: more than any run has epochs, and a plan of a few thousand records still fits into memory
+)
+
 
 class ExtractConfig(Config):
     """What `difom-cache extract` does."""
@@ -19,7 +23,7 @@ class ExtractConfig(Config):
     "Folder to fill."
     weights: Annotated[tuple[str, ...], Opt(whole=True)] = ("hub",)
     "hub, hub@REVISION, random or a path, for all teachers; NAME=WEIGHTS for one; may repeat."
-    views: Positive = 8
+    views: Annotated[Positive, Field(le=MOST_VIEWS)] = 8
     "Views of each training record; view 0 is the plain resize."
     seed: Count = 0
     "Of the view plan."

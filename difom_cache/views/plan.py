@@ -13,6 +13,8 @@ from difom_cache.errors import CacheFormatError, SettingsError
 from difom_cache.views.draw import draw_table, policy_named
 from difom_cache.views.params import COLUMNS, REPLAY_VERSION, ViewParams
 
+MOST_ROWS = 2**31 - 1  # rows are numbered by int32
+
 
 @dataclass(frozen=True)
 class ViewPlan:
@@ -92,10 +94,16 @@ def draw_plan(records: Sequence[Record], *, views: int, seed: int, policy: str =
         policy: a name in `POLICIES`.
 
     Raises:
-        SettingsError: no such policy, or fewer than one view.
+        SettingsError: no such policy, fewer than one view, or more rows than a cache can number.
     """
     if views < 1:
         raise SettingsError(f"a plan needs at least 1 view of each record, found {views}")
+    training = sum(record.split == "train" for record in records)
+    if training * (views - 1) + len(records) > MOST_ROWS:
+        raise SettingsError(
+            f"{views} views of {training} training records are more than the {MOST_ROWS} rows that a cache can number; "
+            "ask for fewer --views"
+        )
     rules = policy_named(policy)
     counts = np.array([views if record.split == "train" else 1 for record in records], dtype=np.int64)
     index = np.repeat(np.arange(len(records)), counts)

@@ -92,3 +92,10 @@ def test_no_views_and_no_records():
     with pytest.raises(SettingsError, match="at least 1 view"):
         draw_plan([record("a")], views=0, seed=0)
     assert len(draw_plan([], views=3, seed=0)) == 0
+
+
+def test_more_views_than_rows_can_be_numbered_are_refused_at_once():
+    with pytest.raises(
+        SettingsError, match=r"2147483648 views of 1 training records are more than the 2147483647 rows"
+    ):
+        draw_plan([record("a")], views=2**31, seed=0)
