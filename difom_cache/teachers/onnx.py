@@ -55,6 +55,7 @@ class Preprocessing:
     mean: Triple
     std: Triple
     logits: tuple[str, ...] | None
+    file: Path | None
 
 
 class OnnxTeacher:
@@ -109,7 +110,7 @@ def build(order: TeacherOrder) -> OnnxTeacher:
     channels_first, graph_px, batch = _input_shape(model, path)
     input_px = _choose_input_px(order.input_px, prepared.size, graph_px, path)
     shapes = probe_shapes(model, channels_first, input_px, batch or 1, path)
-    places = default_places(model, shapes, prepared.logits, order.strides or INNER_STRIDES, order.picture_px)
+    places = default_places(model, shapes, prepared, order.strides or INNER_STRIDES, order.picture_px)
     named = _named_places(order.taps or (), shapes, path)
     places |= {alias: p for alias, p in named.items() if alias not in places or places[alias].tensor != p.tensor}
     spec = _specify(order, path, input_px, prepared, places)
@@ -148,6 +149,7 @@ def read_preprocessing(path: Path) -> Preprocessing:
         mean=_triple(held.get("mean", IMAGENET_MEAN), "mean", beside),
         std=_triple(held.get("std", IMAGENET_STD), "std", beside),
         logits=None if logits is None else tuple(logits),
+        file=beside,
     )
 
 
@@ -210,15 +212,16 @@ def probe_shapes(model: Any, input_name: str, input_px: int, batch: int, path: P
 def default_places(
     model: Any,
     shapes: Mapping[str, tuple[int, int]],
-    logits: tuple[str, ...] | None,
+    prepared: Preprocessing,
     strides: tuple[int, ...],
     picture_px: int,
 ) -> dict[str, Place]:
     """Return the graph's outputs and the last inner tensor for each stride, by tap name."""
     outputs = [value.name for value in model.graph.output if value.name in shapes]
+    logits = prepared.logits
     unknown = [name for name in logits or () if name not in outputs]
     if unknown:
-        raise SettingsError(f"FILE.json: {name_nearest('output', unknown[0], outputs)}")
+        raise SettingsError(f"{prepared.file}: logits: {name_nearest('output', unknown[0], outputs)}")
     places = {}
     for name in outputs:
         channels, grid = shapes[name]
