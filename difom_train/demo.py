@@ -17,7 +17,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from difom_cache import (
     Record,
-    draft_of,
     extract,
     format_table,
     load_records,
@@ -26,6 +25,7 @@ from difom_cache import (
     read_mask,
     show,
     write_atomic,
+    write_picture,
 )
 from difom_train.evaluation.evaluate import Evaluation, evaluate
 from difom_train.evaluation.files import mask_path
@@ -105,7 +105,7 @@ def demo(out: str | Path = "demo", *, size: DemoSize | None = None) -> Path:
     compare(runs, out=report, published=False, cost=False, gallery_per_set=6, resamples=2000)
     table = render_table(scored)
     write_atomic(report / "table.txt", f"{table}\n".encode())
-    show(cache, view=1, out=report / "cache.png")
+    show(cache, view=1, out=report / "cache.png", force=True)
     curves(runs[:2], report / "curves.png", force=True)
     draw_predictions(report / "predictions.png", scored, load_records(sample / "TestDataset"))
     write_page(report / "index.html", table, size)
@@ -172,8 +172,7 @@ def draw_predictions(path: Path, scored: Mapping[str, Evaluation], records: Sequ
         left, top = number * (TILE_PX + GAP_PX), sheet.height - CAPTION_PX
         draw.rectangle((left, top + 4, left + 12, top + 16), fill=colour)
         draw.text((left + 18, top + 1), words, fill="black", font=font)
-    with draft_of(path) as draft:
-        sheet.save(draft)
+    write_picture(path, sheet)
 
 
 def choose_median(scored: Mapping[str, Evaluation], records: Sequence[Record], dataset: str) -> Record:

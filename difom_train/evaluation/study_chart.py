@@ -1,10 +1,11 @@
 """A study at one look: bars of Dice at 0.5 for each test set and their mean, a panel for each share of the masks."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from difom_cache import draft_of
+from difom_cache import write_atomic
 
 COLOURS = ("#90a4ae", "#00798c", "#d1495b", "#5a7d2a", "#7b4fa3", "#c77700", "#3b6fb6", "#8d6e63")
 _OTHER = ("recipe", "labels", "runs", "mean", "std")
@@ -43,5 +44,6 @@ def draw_study(lines: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_title(f"{100 * share:g} % of the masks", loc="left", fontsize=11)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(loc="upper left", ncols=min(4, len(shown)), fontsize=8, frameon=False)
-    with draft_of(path) as draft:
-        figure.savefig(str(draft), format=path.suffix[1:])
+    content = BytesIO()
+    figure.savefig(content, format=path.suffix[1:])
+    write_atomic(path, content.getvalue())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-from difom_cache import check_out_file, draft_of
+from difom_cache import check_out_file, write_atomic
 from difom_cache.errors import RunError
 from difom_train.training.run_folder import read_log
 
@@ -72,8 +73,10 @@ def draw_curves(logs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> Non
     figure = plot_curves(logs)
     from matplotlib import rc_context
 
-    with draft_of(path) as draft, rc_context({"svg.fonttype": "none"}):  # text stays text
-        figure.savefig(str(draft), format=path.suffix[1:], dpi=100)
+    content = BytesIO()
+    with rc_context({"svg.fonttype": "none"}):  # text stays text
+        figure.savefig(content, format=path.suffix[1:], dpi=100)
+    write_atomic(path, content.getvalue())
 
 
 def plot_curves(logs: Mapping[str, Sequence[dict[str, Any]]]) -> Figure:
