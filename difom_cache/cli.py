@@ -77,13 +77,14 @@ def show(
     record: Annotated[str | None, typer.Option(help="Record id; by default the first.")] = None,
     view: Annotated[int, typer.Option(help="View number.")] = 0,
     out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("view.png"),
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Draw one view with its mask and every tap of every teacher as colours."""
     from difom_cache.maintenance.show import show as draw
     from difom_cache.store.identity import format_random_warning
     from difom_cache.store.reader import open_cache
 
-    print(draw(cache, record=record, view=view, out=out))
+    print(draw(cache, record=record, view=view, out=out, force=force))
     random = open_cache(cache).random_teachers
     if random:
         print(format_random_warning(random), file=sys.stderr)
@@ -101,7 +102,7 @@ def manifest(
     ] = False,
     montage: Annotated[Path | None, typer.Option(help="PNG of the pairs that --check finds.")] = None,
     names: Annotated[Path | None, typer.Option(help="Folder for one CSV of names, split and group a data set.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over what lies at --out.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over what lies at --out and --montage.")] = False,
     mask_levels: Annotated[
         str | None, typer.Option(help="Which levels of the masks are polyp: 100, 1,2, 129-255, #ff0000 or alpha.")
     ] = None,

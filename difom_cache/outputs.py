@@ -46,16 +46,17 @@ def check_out_file(path: Path, option: str = "--out", *, endings: Sequence[str] 
     _check_way(path.parent, option)
 
 
-def check_outputs(folder: Path, outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
+def check_outputs(folder: Path, outputs: Sequence[Path], inputs: Sequence[Path], *, force: bool = True) -> None:
     """Raise unless every output lies in `folder`, each has a place of its own, and none is an input.
 
     Args:
         folder: what the user chose to be written.
         outputs: every file that is going to be written.
         inputs: every file that is read, and existing.
+        force: whether files that lie there may be replaced.
 
     Raises:
-        SettingsError: names the first output that is wrong.
+        SettingsError: names the first output that is wrong, or is there already.
     """
     home, read = folder.resolve(), {_identity(path): path for path in inputs}
     whole = set(outputs)
@@ -71,6 +72,10 @@ def check_outputs(folder: Path, outputs: Sequence[Path], inputs: Sequence[Path])
     if len(whole) < len(outputs):
         twice = next(path for number, path in enumerate(outputs) if path in set(outputs[:number]))
         raise SettingsError(f"two inputs would both be written to {twice}; rename one of them")
+    there = [] if force else [path for path in outputs if path.exists() or path.is_symlink()]
+    if there:
+        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        raise SettingsError(f"{there[0]}{more} exist; choose another --out, or replace what is there with --force")
 
 
 def _check_way(folder: Path, option: str) -> None:

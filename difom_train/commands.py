@@ -59,6 +59,8 @@ class PredictConfig(CommandConfig):
     "Pictures in one forward pass."
     outlines: bool = True
     "Write the pictures with polyps outlined."
+    force: bool = False
+    "Replace files that are there."
 
 
 class StudyConfig(CommandConfig):

@@ -14,6 +14,7 @@ from difom_cache.data.manifest import Record, load_records, refuse_twins, write_
 from difom_cache.data.mask_levels import MaskLevels, parse_levels
 from difom_cache.data.montage import draw_montage
 from difom_cache.errors import SettingsError
+from difom_cache.outputs import check_out_file
 from difom_cache.store.atomic import make_private_folder, write_atomic
 
 
@@ -38,7 +39,7 @@ def make_manifest(
         montage: the PNG of the pairs that `check` finds; None puts it beside `out`, ending in .check.png.
         mask_levels: which levels of the masks are polyp, such as "100", "1,2", "129-255", "#ff0000" or "alpha". The masks are
             then written as black and white beside `out`, into a folder whose name ends in -masks.
-        force: write over what lies at `out`.
+        force: write over what lies at `out` and `montage`.
         names: a folder for one CSV a data set with names, splits and groups, as data_manifests/ holds them.
 
     Raises:
@@ -46,6 +47,8 @@ def make_manifest(
     """
     if out is not None and not force and (out.exists() or out.is_symlink()):
         raise SettingsError(f"--out {out} exists; choose another file, or pass --force to write over it")
+    if montage is not None:
+        check_out_file(montage, "--montage", force=force)
     if mask_levels is not None and out is None:
         raise SettingsError("--mask-levels writes masks beside the manifest: name it with --out")
     levels = parse_levels(mask_levels) if mask_levels is not None else None

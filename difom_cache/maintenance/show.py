@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from difom_cache.data.images import write_picture
 from difom_cache.errors import CacheIncompleteError
+from difom_cache.outputs import check_out_file
 from difom_cache.store.layout import NO_MASK, TapSpec
 from difom_cache.store.reader import Cache, open_cache
 
@@ -28,7 +29,9 @@ class _Tile:
     crisp: bool
 
 
-def show(cache: Path, *, record: str | None = None, view: int = 0, out: Path = Path("view.png")) -> Path:
+def show(
+    cache: Path, *, record: str | None = None, view: int = 0, out: Path = Path("view.png"), force: bool = False
+) -> Path:
     """Write a PNG of one row of a cache and return its path.
 
     The first line shows the view, its mask and, where the view leaves the frame, its valid area; below, each teacher
@@ -41,10 +44,13 @@ def show(cache: Path, *, record: str | None = None, view: int = 0, out: Path = P
         record: a record's id; None takes the first.
         view: the view's number.
         out: the PNG to write.
+        force: replace a file that is there.
 
     Raises:
+        SettingsError: `out` cannot be written, or is there.
         CacheIncompleteError: the cache holds no such record or view, or its block is missing.
     """
+    check_out_file(out, force=force)
     opened = open_cache(cache)
     row = find_row(opened, record, view)
     batch = opened.gather([row], pictures=opened.has_pictures)

@@ -83,6 +83,7 @@ def predict(
     device: str = "auto",
     batch_size: int | None = None,
     outlines: bool = True,
+    force: bool = False,
 ) -> Predictions:
     """Mark polyps in pictures or a video; write masks, outlines and a JSON line a frame at original size.
 
@@ -98,10 +99,12 @@ def predict(
         device: "auto", "cpu" or "cuda".
         batch_size: pictures in one forward pass; None means 1 on the CPU, where more gains nothing, else 8.
         outlines: also write the pictures with polyps outlined.
+        force: replace files that are there.
 
     Raises:
         DataError: the source is missing, empty or no picture, list or video.
-        SettingsError: `out` cannot be written, or something would be written outside it, onto an input, or twice.
+        SettingsError: `out` cannot be written, or something would be written outside it, onto an input, onto what is there
+            without `force`, or twice.
         RunError: the run holds no trained student.
     """
     source, folder = Path(source), Path(out)
@@ -110,13 +113,13 @@ def predict(
     check_out_folder(folder)
     table = folder / "polyps.jsonl"
     if source.suffix.lower() in VIDEO_SUFFIXES and source.is_file():
-        check_outputs(folder, [folder / MASK_VIDEO, folder / OUTLINE_VIDEO, table], [source])
+        check_outputs(folder, [folder / MASK_VIDEO, folder / OUTLINE_VIDEO, table], [source], force=force)
         mark: Callable[..., Predictions] = partial(_mark_video, source=source)
     else:
         pictures, aside = list_pictures(source)
         names = _name_outputs(pictures)
         files = [path for name in names for path in _picture_files(folder, name)]
-        check_outputs(folder, [*files, table], [*pictures, *([source] if source.is_file() else [])])
+        check_outputs(folder, [*files, table], [*pictures, *([source] if source.is_file() else [])], force=force)
         mark = partial(_mark_pictures, pictures=pictures, names=names, aside=aside, source=source)
     segmenter = load_segmenter(run, device=device)
     size = choose_batch(segmenter, batch_size)

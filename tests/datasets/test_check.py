@@ -13,7 +13,7 @@ from difom_cache.data.check import check_records
 from difom_cache.data.make_manifest import make_manifest
 from difom_cache.data.manifest import load_records, read_manifest
 from difom_cache.data.montage import draw_montage
-from difom_cache.errors import ImageError
+from difom_cache.errors import ImageError, SettingsError
 from difom_cache.painting.sample import paint_sample
 
 
@@ -111,6 +111,10 @@ def test_manifest_report_and_montage_lie_beside_each_other(sample: Path, tmp_pat
         assert (np.asarray(montage.convert("RGB")) == (0, 255, 0)).all(axis=2).any()
     assert (tmp_path / "names" / "TrainDataset.csv").exists()
     assert make_manifest(sample)[1] is None
+    before = (tmp_path / "all.check.png").read_bytes()
+    with pytest.raises(SettingsError, match=r"--montage .*all\.check\.png exists; .* --force"):
+        make_manifest(sample, check=True, montage=tmp_path / "all.check.png")
+    assert (tmp_path / "all.check.png").read_bytes() == before
 
 
 def test_montage_of_nothing_says_so(sample: Path, tmp_path: Path) -> None:

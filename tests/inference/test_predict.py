@@ -242,6 +242,22 @@ def test_an_output_is_never_an_input_by_name_by_link_or_by_hard_link(run: Path, 
     assert (masks / "0000.png").read_bytes() == before and sorted(masks.iterdir()) == [masks / "0000.png"]
 
 
+def test_pictures_that_lie_at_out_are_replaced_with_force_alone(run: Path, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "set" / "images", 2)
+    truth = tmp_path / "set" / "masks" / "0001.png"
+    truth.parent.mkdir()
+    Image.new("1", (8, 8), 1).save(truth)
+    before = truth.read_bytes()
+    with pytest.raises(SettingsError, match=r"masks/0001\.png exist; choose another --out, or .* --force"):
+        predict(run, tmp_path / "set" / "images", out=tmp_path / "set")
+    assert truth.read_bytes() == before
+    assert {path.name for path in (tmp_path / "set").iterdir()} == {"images", "masks"}
+    assert predict(run, tmp_path / "set" / "images", out=tmp_path / "set", force=True).frames == 2
+    assert truth.read_bytes() != before
+    with pytest.raises(SettingsError, match=r"0000\.png and 4 more exist"):
+        predict(run, tmp_path / "set" / "images", out=tmp_path / "set")
+
+
 def test_two_inputs_never_share_an_output(run: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     write_pictures(data, 1)

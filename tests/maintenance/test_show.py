@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from small_cache import DEFAULT, EMPTY_MASK_ROW, NO_MASK_ROW, write_small_cache
 
-from difom_cache.errors import CacheIncompleteError
+from difom_cache.errors import CacheIncompleteError, SettingsError
 from difom_cache.maintenance.show import DARK, TILE_PX, find_row, map_to_rgb, show, shown_cells
 from difom_cache.store.reader import open_cache
 
@@ -33,6 +33,17 @@ def test_sheet_holds_view_mask_and_every_tap(tmp_path: Path) -> None:
     logits = cache.arrays["one/logits@2/code"][3, 0].astype(float)
     prob = panel(out, 1, 1)[::64, ::64, 0]
     assert np.abs(prob - 255 / (1 + np.exp(-logits))).max() <= 1
+
+
+def test_a_picture_that_is_there_is_replaced_with_force_alone(tmp_path: Path) -> None:
+    cache = write_small_cache(tmp_path / "feats")
+    Image.new("RGB", (3, 3)).save(tmp_path / "x.png")
+    before = (tmp_path / "x.png").read_bytes()
+    with pytest.raises(SettingsError, match=r"x\.png exists; .* --force"):
+        show(cache.path, out=tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes() == before
+    show(cache.path, out=tmp_path / "x.png", force=True)
+    assert (tmp_path / "x.png").read_bytes() != before
 
 
 def test_absent_and_empty_masks_look_different(tmp_path: Path) -> None:
