@@ -74,12 +74,10 @@ def predict(config: "PredictConfig") -> None:
 
 
 def study(config: "StudyConfig") -> None:
-    """Train and score recipes x shares of the masks x seeds; the same command again goes on where it stopped."""
-    from difom_train.evaluation.study import format_study
-    from difom_train.evaluation.study import study as run
+    """Train and score recipes x teachers x shares of the masks x seeds; the same command goes on where it stopped."""
+    from difom_train.studies.study import study as run
 
-    lines = run(**config.arguments())
-    print_json(lines) if config.as_json else print(format_study(lines))
+    _answer(config, run(**config.arguments()))
 
 
 def compare(config: "CompareConfig") -> None:

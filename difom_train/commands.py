@@ -69,21 +69,23 @@ class StudyConfig(CommandConfig):
     data: Path
     "Manifest, test sets, or any folder inside them."
     out: Path = Path("study")
-    "Folder of the runs and of study.csv."
+    "Folder of the runs and of study.csv, .md, .html and .svg; later commands add rows."
     cache: tuple[Path, ...] = (Path("feats"),)
     "Cache to train from; may repeat."
     recipes: Annotated[tuple[str, ...], Field(min_length=1)] = ("baseline", "difom", "difom-multiscale")
     "Names or files."
+    teachers: Annotated[tuple[str, ...], Opt(whole=True)] = ()
+    "Labels of the cache to learn from, joined by commas; may repeat, a row for each. {percent} and {labels_seed} are filled in."
     labels: Annotated[tuple[SomeShare, ...], Field(min_length=1)] = (0.1, 1.0)
-    "Shares of the train masks."
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
-    "One run of each cell for each."
-    teachers: tuple[str, ...] | None = None
-    "Teachers of the cache to learn from; by default as the recipe says."
+    "Shares of the masks of train and validation records together."
+    labels_seeds: tuple[Count, ...] = ()
+    "Of the choice of the masks; by default each run's own seed."
+    seeds: Annotated[tuple[Count, ...], Field(min_length=1)] = (0, 1, 2)
+    "One run of each row for each."
+    students: Annotated[tuple[str, ...], Opt(flag="--student", whole=True), Field(min_length=1)] = ("unet",)
+    "Network; may repeat."
     also: Annotated[tuple[str, ...], Opt(whole=True)] = ()
     "Score this too: a run, or teacher:SPEC; may repeat."
-    student: str = "unet"
-    "Of every run."
     width: Count | None = 16
     "Channels of the first level; 0 = the student's own."
     input_size: Positive = 128

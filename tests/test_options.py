@@ -277,7 +277,7 @@ def test_no_two_options_of_a_command_have_one_name(place: str):
     [
         ("EvaluateConfig", "difom_train.evaluation.evaluate:evaluate"),
         ("PredictConfig", "difom_train.inference.predict:predict"),
-        ("StudyConfig", "difom_train.evaluation.study:study"),
+        ("StudyConfig", "difom_train.studies.study:study"),
         ("CompareConfig", "difom_train.reporting.compare:compare"),
         ("CurvesConfig", "difom_train.training.curves:curves"),
         ("DemoConfig", "difom_train.demo:demo"),

@@ -8,31 +8,34 @@ from typing import Any
 from difom_cache import write_atomic
 
 COLOURS = ("#90a4ae", "#00798c", "#d1495b", "#5a7d2a", "#7b4fa3", "#c77700", "#3b6fb6", "#8d6e63")
-_OTHER = ("recipe", "labels", "runs", "mean", "std")
+_OTHER = (
+    "student", "recipe", "teachers", "labels", "runs", "mean", "std", "val_dice", "gain", "gain_low", "gain_high", "p", "masks"
+)  # fmt: skip
 
 
 def draw_study(lines: Sequence[dict[str, Any]], path: Path) -> None:
     """Write the chart of a study; the whisker on the mean is one standard deviation over seeds.
 
     Args:
-        lines: as `study` returns them.
+        lines: rows of the table, as `StudyTable.as_json` gives them.
         path: .svg or .png.
     """
     from matplotlib.figure import Figure
 
     sets = [name for name in lines[0] if name not in _OTHER]
-    shares = list(dict.fromkeys(line["labels"] for line in lines if line["labels"] != ""))
+    shares = list(dict.fromkeys(line["labels"] for line in lines if line["labels"] is not None))
     width_in = 2.2 + 1.15 * (len(sets) + 1)
     figure = Figure(figsize=(width_in, 3.4 * len(shares)), layout="constrained")
     panels = figure.subplots(len(shares), 1, squeeze=False)[:, 0]
     for axes, share in zip(panels, shares, strict=True):
-        shown = [line for line in lines if line["labels"] in (share, "")]
+        shown = [line for line in lines if line["labels"] in (share, None)]
         bar = 0.82 / len(shown)
         for number, line in enumerate(shown):
             places = [place + (number - (len(shown) - 1) / 2) * bar for place in range(len(sets) + 1)]
             values = [*(line[name] for name in sets), line["mean"]]
             seeds = f", {line['runs']} seeds" if line["runs"] > 1 else ""
-            label = f"{Path(line['recipe']).stem}{seeds}"
+            taught = f" ({line['teachers']})" if line["teachers"] else ""
+            label = f"{line['recipe']}{taught}{seeds}"
             axes.bar(places, values, bar * 0.92, color=COLOURS[number % len(COLOURS)], label=label)
             axes.errorbar(places[-1], values[-1], line["std"], color="#263238", capsize=3, linewidth=1.2)
             for place, value in zip(places, values, strict=True):

@@ -1,0 +1,1 @@
+"""Many runs under one budget: trained, scored and put into one table."""

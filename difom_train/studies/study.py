@@ -1,0 +1,241 @@
+"""A study: recipes x teacher sets x shares of the masks x seeds under one budget, in one command that resumes."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+
+from difom_cache import check_out_folder, read_object, write_atomic
+from difom_cache.errors import RunError, SettingsError
+from difom_train.config import read_recipe
+from difom_train.evaluation.evaluate import evaluate
+from difom_train.evaluation.files import file_name
+from difom_train.evaluation.summary import SetScores
+from difom_train.studies.table import RowKey, StudyTable, build_table, write_table
+from difom_train.training.run import train
+from difom_train.training.run_folder import RUN_FILE, read_run
+
+BUDGET_FILE = "study.json"
+CELL_FILE = "cell.json"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every run of a study has in common."""
+
+    width: int | None
+    input_size: int
+    batch_size: int
+    epochs: int
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study.
+
+    Attributes:
+        student: the network's name.
+        recipe: a name, or a TOML file.
+        teachers: labels in the cache, as they were asked for (`{percent}` and `{labels_seed}` stand for the cell's own);
+            () = as the recipe says.
+        labels: share of the masks.
+        labels_seed: of the choice of these masks.
+        seed: of the run.
+    """
+
+    student: str
+    recipe: str
+    teachers: tuple[str, ...]
+    labels: float
+    labels_seed: int
+    seed: int
+
+    @property
+    def own_teachers(self) -> tuple[str, ...]:
+        """Labels in the cache, with this cell's share and seed of the masks filled in."""
+        own = {"percent": f"{100 * self.labels:g}", "labels_seed": self.labels_seed}
+        try:
+            return tuple(teacher.format(**own) for teacher in self.teachers)
+        except (KeyError, IndexError, ValueError) as error:
+            raise SettingsError(
+                f"--teachers {','.join(self.teachers)}: {{percent}} and {{labels_seed}} can be filled in, found {error}"
+            ) from error
+
+    @property
+    def row(self) -> RowKey:
+        """The row of the table that this run is one seed of."""
+        return RowKey(self.student, Path(self.recipe).stem, ",".join(self.teachers), self.labels)
+
+    @property
+    def folder(self) -> str:
+        """Name of its run folder."""
+        taught = ["+".join(self.own_teachers)] if self.teachers else []
+        masks = f"labels{self.labels:g}-masks{self.labels_seed}"
+        return file_name("-".join([self.student, Path(self.recipe).stem, *taught, masks, f"seed{self.seed}"]))
+
+
+def study(
+    cache: str | Path | Sequence[str | Path],
+    data: str | Path,
+    out: str | Path = "study",
+    *,
+    recipes: Sequence[str] = ("baseline", "difom", "difom-multiscale"),
+    teachers: Sequence[str] = (),
+    labels: Sequence[float] = (0.1, 1.0),
+    labels_seeds: Sequence[int] = (),
+    seeds: Sequence[int] = (0, 1, 2),
+    students: Sequence[str] = ("unet",),
+    also: Sequence[str] = (),
+    width: int | None = 16,
+    input_size: int = 128,
+    batch_size: int = 16,
+    epochs: int = 16,
+    device: str | None = None,
+    changes: Sequence[str] = (),
+    limit: int | None = None,
+) -> StudyTable:
+    """Train and score every run that is not finished yet; write the table of all runs of the folder.
+
+    All runs have equal steps. Scores are Dice at threshold 0.5 at the ground truth's size, averaged over frames, then over
+    test sets (a set that lies inside another one is shown, but left out of the mean). Each row is compared with the first
+    one of its share of the masks by a paired bootstrap over groups, seeds nested.
+
+    A folder can grow: a later command with other recipes, teachers, shares or seeds adds its rows to the table. Commands
+    with different runs may work on one folder at the same time.
+
+    Args:
+        cache: one cache, or several.
+        data: test sets.
+        out: folder of the runs; also gets study.csv, study.md, study.html and study.svg.
+        recipes: names or TOML files.
+        teachers: sets of labels in the cache, each joined by commas; every recipe that learns from teachers is run with
+            each. `{percent}` and `{labels_seed}` are filled in, as in "dinov2-probe-l{percent}-s{labels_seed}".
+            () = as the recipe says.
+        labels: shares of the masks.
+        labels_seeds: of the choice of the masks; () = that of each run, so that the choice is part of the spread.
+        seeds: runs of each row.
+        students: names of networks.
+        also: more to score beside the runs: run folders, or "teacher:SPEC".
+        width, input_size, batch_size, epochs: of every run.
+        device: where all of them are trained and scored; None = as the recipe says, and "auto" for scoring.
+        changes: `dotted.key=value` changes of any setting, for every run.
+        limit: frames of each test set, chosen as `evaluate` chooses them.
+
+    Raises:
+        RunError: `out` holds a study of another budget, or a run that cannot be read.
+        SettingsError: two runs would share a folder, or no such recipe.
+    """
+    budget = Budget(width, input_size, batch_size, epochs, tuple(changes))
+    folder = Path(out)
+    check_out_folder(folder)
+    cells = list_cells(students, recipes, teachers, labels, labels_seeds, seeds)
+    places = {name: folder / file_name(name) for name in also}
+    _refuse_shared([cell.folder for cell in cells] + [place.name for place in places.values()])
+    _fix_budget(folder, budget)
+    for cell in cells:
+        run_cell(cell, budget, cache, folder / cell.folder, device)
+    whole = sorted(finished_cells(folder), key=lambda each: _place_of(each, cells))
+    scored = {folder / each.folder: score(folder / each.folder, None, data, limit, device) for each in whole}
+    rows = {each.row: [folder / other.folder for other in whole if other.row == each.row] for each in whole}
+    beside = {name: score(name, place, data, limit, device) for name, place in places.items()}
+    table = build_table(rows, scored, beside)
+    write_table(table, folder)
+    return table
+
+
+def list_cells(
+    students: Sequence[str],
+    recipes: Sequence[str],
+    teachers: Sequence[str],
+    labels: Sequence[float],
+    labels_seeds: Sequence[int],
+    seeds: Sequence[int],
+) -> list[Cell]:
+    """Return every run that is asked for; a recipe that learns from no teacher is run once, not for each set of them."""
+    sets = [tuple(filter(None, each.split(","))) for each in teachers] or [()]
+    learns = {recipe: read_recipe(recipe).needs_teachers for recipe in recipes}
+    rows = [(s, recipe, each) for s in students for recipe in recipes for each in (sets if learns[recipe] else [()])]
+    masks = [(seed, other) for seed in seeds for other in (labels_seeds or [seed])]
+    return [Cell(*row, share, labels_seed, seed) for share, (seed, labels_seed), row in product(labels, masks, rows)]
+
+
+def run_cell(
+    cell: Cell, budget: Budget, cache: str | Path | Sequence[str | Path], folder: Path, device: str | None
+) -> None:
+    """Train one run, or go on with it, unless it is finished; its cell.json says which run of the study it is."""
+    if not _is_finished(folder):
+        train(
+            cell.student,
+            cache=cache,
+            recipe=cell.recipe,
+            out=folder,
+            resume=True,
+            device=device,
+            teachers=cell.own_teachers or None,
+            labels=cell.labels,
+            labels_seed=cell.labels_seed,
+            seed=cell.seed,
+            **asdict(budget),
+        )
+    write_atomic(folder / CELL_FILE, (json.dumps(asdict(cell), indent=1) + "\n").encode())
+
+
+def finished_cells(folder: Path) -> list[Cell]:
+    """Return the finished runs of a study's folder.
+
+    Raises:
+        RunError: a run's cell.json is damaged.
+    """
+    return [_read_cell(path) for path in sorted(folder.glob(f"*/{CELL_FILE}")) if _is_finished(path.parent)]
+
+
+def score(
+    source: str | Path, out: Path | None, data: str | Path, limit: int | None, device: str | None
+) -> dict[str, SetScores]:
+    """Return the scores on each test set; what was scored before is taken while it is the same."""
+    return evaluate(source, data, limit=limit, device=device or "auto", out=out, reuse=True).sets
+
+
+def _read_cell(path: Path) -> Cell:
+    held = read_object(path, RunError, "remove the run's folder, and run the study again")
+    try:
+        return Cell(**(held | {"teachers": tuple(held["teachers"])}))
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{path} is damaged ({error}); remove the run's folder, and run the study again") from error
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / RUN_FILE).exists() and read_run(folder).get("status") == "finished"
+
+
+def _place_of(cell: Cell, asked: Sequence[Cell]) -> tuple[float, int, RowKey, int]:
+    """Return where a run stands: by share of the masks, then as it was asked for, then what earlier commands ran."""
+    rows = list(dict.fromkeys(each.row for each in asked))
+    return cell.labels, rows.index(cell.row) if cell.row in rows else len(rows), cell.row, cell.seed
+
+
+def _fix_budget(folder: Path, budget: Budget) -> None:
+    """Write down what every run of the study has in common, or refuse what would not be comparable."""
+    path, ours = folder / BUDGET_FILE, json.loads(json.dumps(asdict(budget)))
+    if path.exists():
+        held = read_object(path, RunError, "remove it if its runs are those of this command")
+        try:
+            differences = [f"{key} {held[key]!r} there, {ours[key]!r} here" for key in ours if held[key] != ours[key]]
+        except KeyError as error:
+            raise RunError(
+                f"{path} is damaged (no {error}); remove it if its runs are those of this command"
+            ) from error
+        if differences:
+            raise RunError(f"{folder} holds a study of another budget: {'; '.join(differences)}; choose another --out")
+    write_atomic(path, (json.dumps(ours, indent=1) + "\n").encode())
+
+
+def _refuse_shared(folders: Iterable[str]) -> None:
+    names = list(folders)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise SettingsError(
+            f"two runs of the study would share {', '.join(twice)}; name each recipe, seed and run once"
+        )

@@ -1,0 +1,229 @@
+"""The table of a study: a row for all seeds of one setting, beside the first row of its share of the masks."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from difom_cache import format_table, guard_line, write_atomic
+from difom_train.evaluation.summary import SetScores, counted_sets, mean_label
+from difom_train.reporting.bootstrap import Difference, compare_paired
+from difom_train.reporting.compare import marks_of
+from difom_train.studies.chart import draw_study
+from difom_train.training.run_folder import read_run
+
+SCORE = "fixed/dice"
+RESAMPLES = 10_000
+Scored = Mapping[str, SetScores]
+
+
+class RowKey(NamedTuple):
+    """What the runs of a row have in common.
+
+    Attributes:
+        student: the network's name.
+        recipe: its name.
+        teachers: labels in the cache joined by commas, as they were asked for; "" = as the recipe says.
+        labels: share of the masks; None for what was scored beside the runs.
+    """
+
+    student: str
+    recipe: str
+    teachers: str
+    labels: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting.
+
+    Attributes:
+        key: what its runs have in common.
+        runs: how many seeds.
+        sets: test set to Dice at 0.5, mean over frames and runs.
+        mean: of the sets that are counted.
+        spread: standard deviation of the mean over runs; 0 for one run.
+        val_dice: best validation Dice, mean over runs; None for what was not trained here.
+        difference: to the first row of its share of the masks; None for that row itself.
+        masks: what a reader must know of masks that its teachers saw; empty where nothing leaks.
+    """
+
+    key: RowKey
+    runs: int
+    sets: Mapping[str, float]
+    mean: float
+    spread: float
+    val_dice: float | None
+    difference: Difference | None
+    masks: str
+
+    @property
+    def label(self) -> str:
+        """The recipe with its teachers, and the student where it is not the first one."""
+        return f"{self.key.recipe}{f' ({self.key.teachers})' if self.key.teachers else ''}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the row for a program."""
+        found = self.difference
+        return {
+            **self.key._asdict(),
+            "runs": self.runs,
+            **self.sets,
+            "mean": self.mean,
+            "std": self.spread,
+            "val_dice": self.val_dice,
+            "gain": found and found.mean,
+            "gain_low": found and found.low,
+            "gain_high": found and found.high,
+            "p": found and found.p,
+            "masks": self.masks,
+        }
+
+
+@dataclass(frozen=True)
+class StudyTable:
+    """Rows of a study; those of a share of the masks stand together."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def head(self) -> list[str]:
+        """Column titles."""
+        sets = list(self.rows[0].sets)
+        return [
+            "student", "recipe", "teachers", "masks", "seeds", *sets, mean_label(sets), "spread", "validation",
+            "gain in points, 95 % interval", "leak",
+        ]  # fmt: skip
+
+    def cells(self, row: Row) -> list[str]:
+        """Return a row as words."""
+        key = row.key
+        return [
+            key.student,
+            key.recipe,
+            key.teachers or "-",
+            "-" if key.labels is None else f"{100 * key.labels:g} %",
+            str(row.runs),
+            *(f"{dice:.3f}" for dice in row.sets.values()),
+            f"{row.mean:.3f}",
+            f"{row.spread:.3f}" if row.runs > 1 else "-",
+            "-" if row.val_dice is None else f"{row.val_dice:.3f}",
+            "-" if row.difference is None else row.difference.render(),
+            row.masks or "none",
+        ]
+
+    def render(self) -> str:
+        """Return the table for a terminal."""
+        return format_table([self.head, *map(self.cells, self.rows)], left=3)
+
+    def to_markdown(self) -> str:
+        """Return the table as Markdown."""
+        rows = [self.head, ["---"] * len(self.head), *map(self.cells, self.rows)]
+        return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows) + "\n"
+
+    def to_html(self) -> str:
+        """Return the table as one page with nothing to load from anywhere."""
+        page = files("difom_train.reporting").joinpath("page")
+        template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(_PAGE)
+        style = Markup(page.joinpath("page.css").read_text(encoding="utf-8"))
+        return template.render(style=style, head=self.head, rows=[self.cells(row) for row in self.rows], note=_NOTE)
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Return the rows for a program."""
+        return [row.as_json() for row in self.rows]
+
+
+def build_table(
+    rows: Mapping[RowKey, Sequence[Path]], scored: Mapping[Path, Scored], beside: Mapping[str, Scored]
+) -> StudyTable:
+    """Return the table of some runs.
+
+    Args:
+        rows: each row's finished run folders, one a seed; the first row of a share of the masks is compared with.
+        scored: run folder to test set to scores; all runs were scored on the same frames.
+        beside: name to scores of what else was scored.
+    """
+    found: list[Row] = []
+    first: dict[float | None, Sequence[Path]] = {}
+    for key, folders in rows.items():
+        yardstick = first.setdefault(key.labels, folders)
+        difference = None
+        if yardstick is not folders:
+            difference = _compare([scored[each] for each in folders], [scored[each] for each in yardstick])
+        best = [read_run(folder)["best_val_dice"] for folder in folders]
+        found.append(
+            _make_row(key, [scored[each] for each in folders], mean(best), difference, "; ".join(marks_of(folders)))
+        )
+    for name, scores in beside.items():
+        found.append(_make_row(RowKey("-", name, "", None), [scores], None, None, "training data unknown"))
+    return StudyTable(tuple(found))
+
+
+def write_table(table: StudyTable, folder: Path) -> None:
+    """Write study.csv, study.md, study.html and study.svg."""
+    text = io.StringIO()
+    lines = table.as_json()
+    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(guard_line(line) for line in lines)
+    for name, words in {"csv": text.getvalue(), "md": table.to_markdown(), "html": table.to_html()}.items():
+        write_atomic(folder / f"study.{name}", words.encode())
+    draw_study(lines, folder / "study.svg")
+
+
+def _make_row(
+    key: RowKey, runs: Sequence[Scored], val_dice: float | None, difference: Difference | None, masks: str
+) -> Row:
+    dice = [{name: float(scores.columns[SCORE].mean()) for name, scores in run.items()} for run in runs]
+    means = [mean(run[name] for name in counted_sets(list(run))) for run in dice]
+    sets = {name: mean(run[name] for run in dice) for name in dice[0]}
+    spread = stdev(means) if len(means) > 1 else 0.0
+    return Row(key, len(runs), sets, mean(means), spread, val_dice, difference, masks)
+
+
+def _compare(ours: Sequence[Scored], theirs: Sequence[Scored]) -> Difference:
+    """Return the difference of two rows; frames of one video are drawn together, a frame without a video by itself."""
+    counted = counted_sets(list(theirs[0]))
+    groups = {name: [frame.group or frame.id for frame in theirs[0][name].frames] for name in counted}
+    return compare_paired(_stack(ours, counted), _stack(theirs, counted), groups, resamples=RESAMPLES, seed=0)
+
+
+def _stack(runs: Sequence[Scored], names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """Return test set to Dice of each run and frame, (runs, N)."""
+    return {name: np.stack([run[name].columns[SCORE] for run in runs]) for name in names}
+
+
+_NOTE = (
+    "Dice at threshold 0.5, at the ground truth's size, averaged over frames, then over test sets. The gain is against the "
+    "first row of the same share of the masks, with a 95 % interval from a paired bootstrap over videos (a frame without a "
+    "video stands by itself), training seeds nested. The last column says whether a teacher learnt from masks that the run "
+    "itself may not see."
+)
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>Study</title>
+<style>{{ style }}</style>
+</head>
+<body>
+<header><h1>Study</h1><p class="lead">{{ note }}</p></header>
+<main><section aria-label="Table"><div class="scroll" tabindex="0" role="region" aria-label="Table"><table>
+<thead><tr>{% for word in head %}<th scope="col">{{ word }}</th>{% endfor %}</tr></thead>
+<tbody>{% for row in rows %}
+<tr>{% for word in row %}<td>{{ word }}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table></div></section></main>
+</body>
+</html>
+"""
