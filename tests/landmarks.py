@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import torch
 
-from difom_cache.views.draw import POLICIES, draw_params
-from difom_cache.views.params import ViewParams
+from difom_cache import ViewParams
+from difom_cache.views import POLICIES, draw_params
 
 WIDTH, HEIGHT = 400, 310
 PLACES = [(200, 155), (150, 120), (250, 120), (150, 190), (250, 190)]

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from difom_cache import TapSpec
 from difom_cache.errors import CacheIncompleteError
-from difom_cache.store.layout import TapSpec
 
 SPLITS = ("train", "val", "test")
 PARAM_NAMES = ["top", "pad"]

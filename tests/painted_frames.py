@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from difom_train.inference.segmenter import render_picture
-from difom_train.students.catalogue import build_student
-from difom_train.students.saved import save_student
+from difom_train import build_student
+from difom_train.inference import render_picture
+from difom_train.students import save_student
 
 SIZES = {"Kvasir": (70, 58), "CVC-ColonDB": (64, 48), "CVC-300": (64, 48)}
 """Test set to (width, height) of its frames."""

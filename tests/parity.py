@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from difom_cache.teachers.base import Teacher
-from difom_cache.teachers.preprocess import normalise
+from difom_cache import Teacher
+from difom_cache.teachers import normalise
 
 ALLOWED = 3.0
 """Times the library's own float32 error: sums in another order are as good, not equal."""

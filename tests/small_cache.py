@@ -9,16 +9,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.codecs.catalogue import build_codec
-from difom_cache.data.manifest import Record
-from difom_cache.store.columns import describe_tap, pictures_column, teacher_column
-from difom_cache.store.identity import Identity
-from difom_cache.store.layout import FORMAT_VERSION, Column, TapSpec
-from difom_cache.store.reader import Cache
-from difom_cache.store.stats import Moments
-from difom_cache.store.writer import RowTable, create_cache, create_column, format_records, write_block
-from difom_cache.views.params import COLUMNS
-from difom_cache.views.plan import ViewPlan, draw_plan
+from difom_cache import Cache, Record, TapSpec, draw_plan
+from difom_cache.codecs import build_codec
+from difom_cache.store import (
+    FORMAT_VERSION,
+    Column,
+    Identity,
+    Moments,
+    RowTable,
+    create_cache,
+    create_column,
+    describe_tap,
+    format_records,
+    pictures_column,
+    teacher_column,
+    write_block,
+)
+from difom_cache.views import COLUMNS, ViewPlan
 
 PARAM_NAMES = COLUMNS
 EMPTY_MASK_ROW, NO_MASK_ROW, ZERO_MAP_ROW = 3, 4, 6

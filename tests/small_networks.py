@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from transformers import ViTConfig, ViTModel
 from transformers.utils import logging
 
-from difom_cache.teachers.weights import fill_random
+from difom_cache.teachers import fill_random
 
 
 def save_onnx(path: Path, *, size: int | str = "side", batch: int | str = "batch", sigmoid: bool = False) -> Path:

@@ -7,6 +7,8 @@ import pytest
 from painted_folder import paint_folder
 from small_cache import write_small_cache
 
+from difom_cache import Cache
+
 SMALL = ("--weights", "random", "--input-size", 64, "--views", 2)
 
 
@@ -99,7 +101,7 @@ def test_ctrl_c_says_how_to_go_on(run, monkeypatch: pytest.MonkeyPatch, tmp_path
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("difom_cache.store.reader.Cache.__init__", interrupt)
+    monkeypatch.setattr(Cache, "__init__", interrupt)
     code, _, err = run("info", tmp_path)
     assert code == 130
     assert "run the same command again" in err

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
@@ -31,6 +32,9 @@ from difom_cache.options import (
     read_toml,
     validate,
 )
+from difom_train import bench_loader, compare, curves, evaluate, export, predict, study
+from difom_train.benchmarks import compare_costs
+from difom_train.demo import demo
 
 
 class Oven(Config):
@@ -273,24 +277,23 @@ def test_no_two_options_of_a_command_have_one_name(place: str):
 
 
 @pytest.mark.parametrize(
-    ("config", "place"),
+    ("config", "function"),
     [
-        ("EvaluateConfig", "difom_train.evaluation.evaluate:evaluate"),
-        ("PredictConfig", "difom_train.inference.predict:predict"),
-        ("StudyConfig", "difom_train.studies.study:study"),
-        ("CompareConfig", "difom_train.reporting.compare:compare"),
-        ("CurvesConfig", "difom_train.training.curves:curves"),
-        ("DemoConfig", "difom_train.demo:demo"),
-        ("ExportConfig", "difom_train.inference.export:export"),
-        ("CostConfig", "difom_train.benchmarks.cost:compare_costs"),
-        ("LoaderConfig", "difom_train.benchmarks.loader:bench_loader"),
+        ("EvaluateConfig", evaluate),
+        ("PredictConfig", predict),
+        ("StudyConfig", study),
+        ("CompareConfig", compare),
+        ("CurvesConfig", curves),
+        ("DemoConfig", demo),
+        ("ExportConfig", export),
+        ("CostConfig", compare_costs),
+        ("LoaderConfig", bench_loader),
     ],
 )
-def test_a_commands_options_and_defaults_are_those_of_its_function(config: str, place: str):
-    module, _, name = place.partition(":")
-    parameters = signature(getattr(import_module(module), name)).parameters
+def test_a_commands_options_and_defaults_are_those_of_its_function(config: str, function: Callable[..., object]):
+    parameters = signature(function).parameters
     for field, about in find_config(f"difom_train.commands:{config}").model_fields.items():
         if field != "as_json" and parameters[field].default is not Parameter.empty:
             default = parameters[field].default
             expected = Path(default) if isinstance(about.default, Path) else default
-            assert about.default == expected, f"{field} is {about.default!r} for the command, {default!r} for {name}()"
+            assert about.default == expected, f"{field}: {about.default!r} for the command, {default!r} for {function}"

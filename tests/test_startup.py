@@ -56,5 +56,5 @@ def test_asking_a_cache_what_it_holds_loads_no_network_library(tmp_path):
 
 def test_a_run_starts_without_what_it_does_not_use():
     # Where torchmetrics is installed, Fabric loads it to ask for its version, and it loads what it finds.
-    loaded = loaded_by("import sys; sys.modules['torchmetrics'] = None; import difom_train.training.run")
+    loaded = loaded_by("import sys; sys.modules['torchmetrics'] = None; import difom_train; difom_train.train")
     assert "torch" in loaded and not {"timm", "matplotlib", "lightning", "segmentation_models_pytorch"} & loaded

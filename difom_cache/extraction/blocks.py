@@ -20,7 +20,7 @@ from torch import Tensor
 
 from difom_cache.codecs.base import UncodableFeatureError
 from difom_cache.codecs.fidelity import Fidelity
-from difom_cache.codecs.measure_fidelity import measure_fidelity
+from difom_cache.codecs.measure import measure_fidelity
 from difom_cache.data.images import read_image, read_mask
 from difom_cache.data.manifest import Record, check_unchanged
 from difom_cache.errors import CodecError, DeviceError

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from difom_cache.codecs.base import Codec
 from difom_cache.codecs.catalogue import build_codec, resolve_codec
 from difom_cache.codecs.compact import choose_basis
-from difom_cache.codecs.measure_fidelity import measure_fidelity
+from difom_cache.codecs.measure import measure_fidelity
 from difom_cache.errors import CacheIncompleteError, CacheSpaceError, SettingsError
 from difom_cache.extraction.blocks import VALID_FRAC, sum_cells, to_moments
 from difom_cache.store.atomic import remove_stale, write_once

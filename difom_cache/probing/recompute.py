@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from difom_cache.codecs.measure_fidelity import measure_fidelity
+from difom_cache.codecs.measure import measure_fidelity
 from difom_cache.errors import CacheIdentityError
 from difom_cache.hardware import torch_threads
 from difom_cache.probing.cells import FeatureReader, valid_cells

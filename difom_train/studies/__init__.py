@@ -1,1 +1,5 @@
 """Many runs under one budget: trained, scored and put into one table."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from difom_train.benchmarks.loader import bench_loader
+from difom_train import bench_loader
 
 
 @pytest.fixture(scope="module")

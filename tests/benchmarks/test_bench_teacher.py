@@ -4,11 +4,10 @@ import pytest
 import torch
 from PIL import Image
 
-from difom_cache.benchmarks.extraction import WAYS, bench_teacher, format_bench, measure_matmul
-from difom_cache.benchmarks.library_teachers import PLAIN, build_plain
+from difom_cache import bench_teacher, build_teacher
+from difom_cache.benchmarks import PLAIN, WAYS, build_plain, format_bench, measure_matmul
 from difom_cache.errors import DataError, DeviceError, SettingsError
-from difom_cache.teachers.catalogue import build_teacher
-from difom_cache.teachers.preprocess import normalise
+from difom_cache.teachers import normalise
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,18 @@ from painted_frames import save_small_student
 from torch import nn
 
 from difom_cache.errors import SettingsError
-from difom_train.benchmarks.cost import Cost, CostTable, compare_costs, count_flops, measure_cost, time_passes
-from difom_train.benchmarks.published_costs import PublishedCost, read_published_costs
-from difom_train.students.base import count_parameters
-from difom_train.students.catalogue import build_student
-from difom_train.students.saved import load_student
+from difom_train import build_student, load_student
+from difom_train.benchmarks import (
+    Cost,
+    CostTable,
+    PublishedCost,
+    compare_costs,
+    count_flops,
+    measure_cost,
+    read_published_costs,
+    time_passes,
+)
+from difom_train.students import count_parameters
 
 
 def cost(name: str, kind: str, *, parameters: int | None, gflops: float | None, latency_p50_ms: float) -> Cost:

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from difom_cache.codecs.catalogue import CODECS, build_codec, resolve_codec
-from difom_cache.codecs.compact import fit_compact
+from difom_cache.codecs import CODECS, build_codec, fit_compact, resolve_codec
 from difom_cache.errors import CodecError, SettingsError
 
 

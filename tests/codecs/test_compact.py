@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from difom_cache.codecs.compact import CompactBasis, CompactCodec, fit_compact
+from difom_cache.codecs import CompactBasis, CompactCodec, fit_compact
 from difom_cache.errors import CodecError
 
 

@@ -3,8 +3,7 @@ import json
 import pytest
 import torch
 
-from difom_cache.codecs.fidelity import BINS, Fidelity
-from difom_cache.codecs.measure_fidelity import measure_fidelity
+from difom_cache.codecs import BINS, Fidelity, measure_fidelity
 from difom_cache.errors import CacheFormatError
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from difom_cache.codecs.float16 import Float16Codec
+from difom_cache.codecs import Float16Codec
 from difom_cache.errors import CodecError
 
 

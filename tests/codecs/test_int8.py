@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from difom_cache.codecs.int8 import Int8Codec
+from difom_cache.codecs import Int8Codec
 from difom_cache.errors import CodecError
 
 

@@ -9,17 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from difom_cache.codecs.catalogue import build_codec
-from difom_cache.codecs.compact import fit_compact
-from difom_cache.codecs.fidelity import Fidelity
-from difom_cache.codecs.measure_fidelity import measure_fidelity
-from difom_cache.data.images import read_image
-from difom_cache.data.manifest import Record, load_records
-from difom_cache.teachers.base import Teacher
-from difom_cache.teachers.catalogue import build_teacher
-from difom_cache.teachers.pooling import area_pool
-from difom_cache.views.draw import POLICIES, draw_params
-from difom_cache.views.replay import replay_image
+from difom_cache import Record, Teacher, area_pool, build_teacher, load_records, read_image, replay_image
+from difom_cache.codecs import Fidelity, build_codec, fit_compact, measure_fidelity
+from difom_cache.views import POLICIES, draw_params
 
 pytestmark = [pytest.mark.slow, pytest.mark.weights]
 FRAMES = 12

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from difom_train.students.base import BOTTLENECK, Level, Student, StudentSettings
-from difom_train.students.necks import build_neck, decoder_input_channels
+from difom_train.students import BOTTLENECK, Level, Student, StudentSettings, build_neck, decoder_input_channels
 
 
 class ShallowStudent(Student):

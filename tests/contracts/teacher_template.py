@@ -6,10 +6,19 @@ In a package of your own, name `build` as an entry point of the group `difom.tea
 import torch
 from torch import Tensor, nn
 
-from difom_cache.teachers.base import NativeTap, TapRequest, TeacherOrder
-from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
-from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_input_px
-from difom_cache.teachers.weights import Weights, digest_tensors, fill_random
+from difom_cache import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    NativeTap,
+    NetworkFacts,
+    TapNetwork,
+    TapRequest,
+    TeacherOrder,
+    Weights,
+    assemble,
+    digest_tensors,
+)
+from difom_cache.teachers import NetworkTeacher, check_input_px, fill_random
 
 
 class EdgeTaps(TapNetwork):

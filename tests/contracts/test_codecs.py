@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from difom_cache.codecs.base import UncodableFeatureError
-from difom_cache.codecs.catalogue import CODECS, build_codec
-from difom_cache.codecs.compact import fit_compact
-from difom_cache.codecs.measure_fidelity import measure_fidelity
+from difom_cache.codecs import CODECS, UncodableFeatureError, build_codec, fit_compact, measure_fidelity
 
 CHANNELS = 160
 CASES = {"float16": 0.99999, "int8": 0.999, "compact": 0.97}

@@ -10,13 +10,16 @@ from landmarks import VIEWS, expected_place, find_centre, paint_disc, paint_smoo
 from torch import Tensor
 from torch.nn import functional
 
-from difom_cache.data.images import read_image
-from difom_cache.data.manifest import load_records
-from difom_cache.teachers.base import Teacher
-from difom_cache.teachers.catalogue import build_teacher
-from difom_cache.teachers.pooling import area_pool
-from difom_cache.views.params import ViewParams
-from difom_cache.views.replay import replay_image, replay_mask
+from difom_cache import (
+    Teacher,
+    ViewParams,
+    area_pool,
+    build_teacher,
+    load_records,
+    read_image,
+    replay_image,
+    replay_mask,
+)
 
 PICTURE_PX = 224
 TEACHERS = {"sam:tiny@224": "neck", "dinov2:tiny@196": "", "oneformer:tiny@224": "", "mask2former:tiny@224": ""}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from difom_cache.errors import SettingsError
-from difom_train.training.losses import LOSSES, segmentation_loss
+from difom_train.training import LOSSES, segmentation_loss
 
 
 @pytest.fixture(params=LOSSES)

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from difom_cache.errors import SettingsError
-from difom_train.students.base import BOTTLENECK, StudentOutput, count_parameters
-from difom_train.students.catalogue import STUDENTS, build_student
-from difom_train.students.saved import load_student, save_student
+from difom_train import build_student, load_student
+from difom_train.students import BOTTLENECK, STUDENTS, StudentOutput, count_parameters, save_student
 
 CASES = [
     ("unet", None, {"width": 4}),

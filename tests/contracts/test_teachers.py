@@ -15,12 +15,11 @@ import torch
 from small_networks import save_onnx, save_vit
 from torch import Tensor
 
+from difom_cache import Teacher, TeacherOrder, build_teacher
 from difom_cache.errors import DeviceError, TeacherError
-from difom_cache.teachers.base import Teacher, TeacherOrder
-from difom_cache.teachers.catalogue import MODULES, build_teacher, find_builder, outline_teacher, parse_teacher
-from difom_cache.teachers.weights import fill_random
-from difom_train.students.catalogue import build_student
-from difom_train.students.saved import save_student
+from difom_cache.teachers import MODULES, fill_random, find_builder, outline_teacher, parse_teacher
+from difom_train import build_student
+from difom_train.students import save_student
 
 PICTURE_PX = 128
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from difom_cache import TapSpec
 from difom_cache.errors import CacheIdentityError, CacheIncompleteError
-from difom_cache.store.layout import TapSpec
-from difom_train.data.caches import JointCache, require_taps
+from difom_train.data import JointCache, require_taps
 
 A = TapSpec("a/x@16", "feature", 4, 2, 16, "float16")
 B = TapSpec("b/y@16", "feature", 3, 2, 16, "float16")

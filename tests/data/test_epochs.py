@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from difom_cache.errors import SettingsError
-from difom_train.data.counter_rng import keys_of
-from difom_train.data.epochs import Shape, build_pool, choose_labelled, count_steps, draw_epoch, draw_rows, find_share
+from difom_train.data import Shape, build_pool, choose_labelled, count_steps, draw_epoch, draw_rows, find_share, keys_of
 
 
 def pool_of(records, views, first_row=0, **options):

@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from difom_cache import TapSpec
 from difom_cache.errors import CacheIncompleteError, SettingsError
-from difom_cache.store.layout import TapSpec
-from difom_train.data.caches import JointCache
-from difom_train.data.loader import DataTimer, Loader
-from difom_train.data.stage import PICTURES, Rows, choose_stage
+from difom_train.data import PICTURES, DataTimer, JointCache, Loader, Rows, choose_stage
 
 TAP = TapSpec("a/x@16", "feature", 4, 2, 16, "float16")
 CPU = torch.device("cpu")

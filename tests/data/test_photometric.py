@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from difom_train.data.counter_rng import keys_of
-from difom_train.data.photometric import draw_colours, draw_scale, recolour, to_pixels, to_side
+from difom_train.data import draw_colours, draw_scale, keys_of, recolour, to_pixels, to_side
 
 REACH = (0.2, 0.3, 0.4, 0.05)
 NONE = (0.0, 0.0, 0.0, 0.0)

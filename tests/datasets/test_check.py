@@ -9,12 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from difom_cache.data.check import check_records
-from difom_cache.data.make_manifest import make_manifest
-from difom_cache.data.manifest import load_records, read_manifest
-from difom_cache.data.montage import draw_montage
+from difom_cache import check_records, load_records, make_manifest, paint_sample, read_manifest
+from difom_cache.data import draw_montage
 from difom_cache.errors import ImageError, SettingsError
-from difom_cache.painting.sample import paint_sample
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from difom_cache.data.duplicates import NEAR_BITS, Fingerprint, find_twins, gather_families, take_fingerprint
-from difom_cache.data.images import read_image
-from difom_cache.data.manifest import load_records
-from difom_cache.painting.picture import paint
-from difom_cache.painting.scene import Style, draw_scene
-from difom_cache.painting.texture import draw_textures
+from difom_cache import load_records, read_image
+from difom_cache.data import NEAR_BITS, Fingerprint, find_twins, gather_families, take_fingerprint
+from difom_cache.painting import Style, draw_scene, draw_textures, paint
 
 
 @pytest.fixture(scope="module")

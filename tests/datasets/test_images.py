@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from difom_cache.data.images import read_image, read_mask, read_size
-from difom_cache.data.mask_levels import parse_levels
+from difom_cache import read_image, read_mask
+from difom_cache.data import parse_levels, read_size
 from difom_cache.errors import ImageError, SettingsError
 
 RED, GREEN = (200, 30, 20), (10, 180, 60)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from difom_cache.data.layouts import PictureFolder, find_folders, natural_key, pair_files
+from difom_cache.data import PictureFolder, find_folders, natural_key, pair_files
 from difom_cache.errors import DataError
 
 

@@ -1,4 +1,4 @@
-from difom_train.training.collapse import find_collapse, find_unexplained
+from difom_train.training import find_collapse, find_unexplained
 
 START = {"distill/target_var/low": 0.8, "distill/student_var/z1": 0.2, "distill/explained/low": -3.0}
 

@@ -3,8 +3,7 @@ import math
 import pytest
 import torch
 
-from difom_train.distill.bands import fill_outside, halfwidth_cycles, split_bands
-from difom_train.distill.published import split_as_published
+from difom_train.distill import fill_outside, halfwidth_cycles, split_as_published, split_bands
 
 
 def split_by_fft(x):

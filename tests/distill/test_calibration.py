@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from difom_cache.errors import TeacherError
-from difom_train.distill.calibration import fit_calibration, sample_cells
+from difom_train.distill import fit_calibration, sample_cells
 
 
 def test_slope_and_offset_of_a_known_teacher_are_found():

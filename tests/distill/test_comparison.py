@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from difom_train.distill.comparison import Comparison, cells_inside, count_moments, resize_to_coarser, summarise_moments
+from difom_train.distill import Comparison, cells_inside, count_moments, resize_to_coarser, summarise_moments
 
 
 def summarise(*comparisons):

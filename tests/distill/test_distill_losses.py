@@ -1,6 +1,6 @@
 import torch
 
-from difom_train.distill.losses import cosine_and_smooth_l1, mean_inside, soft_mask_loss, squared_error
+from difom_train.distill import cosine_and_smooth_l1, mean_inside, soft_mask_loss, squared_error
 
 
 def test_means_are_taken_over_channels_and_cells_inside():

@@ -7,18 +7,14 @@ import pytest
 import torch
 from memory_cache import MemoryCache
 
+from difom_cache import TapSpec
 from difom_cache.errors import CacheIncompleteError, SettingsError
 from difom_cache.options import validate
-from difom_cache.store.layout import TapSpec
+from difom_train import build_student
 from difom_train.config import DistillConfig
-from difom_train.distill.bands import split_bands
-from difom_train.distill.bottleneck import share_channels
-from difom_train.distill.catalogue import build_distiller
-from difom_train.distill.matching import Match
-from difom_train.distill.multiscale import mean_over_teachers
-from difom_train.students.base import StudentOutput
-from difom_train.students.catalogue import build_student
-from difom_train.training.collapse import find_collapse
+from difom_train.distill import Match, build_distiller, mean_over_teachers, share_channels, split_bands
+from difom_train.students import StudentOutput
+from difom_train.training import find_collapse
 
 PICTURE_PX = 64
 TAPS = {

@@ -3,15 +3,9 @@ from types import SimpleNamespace
 import pytest
 
 from difom_cache.errors import CacheIncompleteError, SettingsError
-from difom_train.distill.matching import (
-    Match,
-    choose_teachers,
-    logits_taps,
-    match_bottleneck,
-    match_levels,
-)
-from difom_train.students.base import Level
-from difom_train.students.catalogue import build_student
+from difom_train import build_student
+from difom_train.distill import Match, choose_teachers, logits_taps, match_bottleneck, match_levels
+from difom_train.students import Level
 
 
 def hold(picture_px, **strides_of_tap):

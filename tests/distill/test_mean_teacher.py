@@ -5,12 +5,12 @@ from math import log
 import pytest
 import torch
 
-from difom_cache.store.layout import TapSpec
+from difom_cache import TapSpec
+from difom_train import build_student
 from difom_train.config import DistillConfig
-from difom_train.data.caches import JointCache
-from difom_train.distill.catalogue import build_distiller
-from difom_train.students.base import StudentOutput
-from difom_train.students.catalogue import build_student
+from difom_train.data import JointCache
+from difom_train.distill import build_distiller
+from difom_train.students import StudentOutput
 
 
 def build(make_cache, taps, **options):

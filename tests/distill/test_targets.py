@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from difom_cache.errors import TeacherError
-from difom_train.distill.targets import FrozenTarget, equal_variance_rotation, fit_projection
+from difom_train.distill import FrozenTarget, equal_variance_rotation, fit_projection
 
 
 def moments_of(cells):

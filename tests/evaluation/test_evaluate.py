@@ -13,13 +13,11 @@ import torch
 from painted_frames import SIZES, paint_benchmark, save_small_student
 from PIL import Image
 
-from difom_cache.data.images import read_image, read_mask
+from difom_cache import read_image, read_mask
 from difom_cache.errors import DataError, DeviceError, DifomError, RunError, SettingsError
-from difom_train.evaluation.evaluate import evaluate
-from difom_train.evaluation.files import read_set, read_summary
-from difom_train.evaluation.metrics import score_fixed, score_pranet
-from difom_train.inference.segmenter import prob_at_size, render_picture
-from difom_train.students.saved import load_student
+from difom_train import evaluate, load_student
+from difom_train.evaluation import read_set, read_summary, score_fixed, score_pranet
+from difom_train.inference import prob_at_size, render_picture
 
 
 @pytest.fixture(scope="module")

@@ -236,7 +236,7 @@ def test_hundred_real_masks_agree_with_pysodmetrics_and_the_loop_to_one_in_a_mil
     benchmark = os.environ.get("DIFOM_BENCHMARK")
     if not benchmark:
         pytest.skip("DIFOM_BENCHMARK is not set: no real masks to score")
-    from difom_cache.data.images import read_mask
+    from difom_cache import read_mask
 
     sets = sorted(path for path in (Path(benchmark) / "TestDataset").iterdir() if path.is_dir())
     paths = [path for folder in sets for path in sorted((folder / "masks").iterdir())[:20]]

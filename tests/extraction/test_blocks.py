@@ -11,30 +11,31 @@ import torch
 from painted_folder import paint_folder
 from PIL import Image
 
-from difom_cache.data.manifest import Record, load_records
+from difom_cache import Record, ViewParams, draw_plan, load_records, open_cache, replay_image, replay_mask
 from difom_cache.errors import EngineError, ManifestError
-from difom_cache.extraction import blocks
-from difom_cache.extraction.blocks import (
+from difom_cache.extraction import (
     BlockJob,
+    ColumnChoices,
+    ColumnWork,
+    TeacherOrderLine,
     ViewJob,
+    ViewList,
+    assert_same_teacher,
+    blocks,
     compute_block,
     compute_blocks,
+    load_teacher,
+    prepare_pictures,
+    prepare_teacher,
+    probe_batch,
     read_frame,
     render,
+    start_cache,
     sum_cells,
     to_moments,
     valid_cells,
 )
-from difom_cache.extraction.prepare import ColumnChoices, ColumnWork, prepare_pictures, prepare_teacher, probe_batch
-from difom_cache.extraction.rows import ViewList, start_cache
-from difom_cache.extraction.teachers import TeacherOrderLine, assert_same_teacher, load_teacher
-from difom_cache.store.atomic import digest_file
-from difom_cache.store.layout import shard_path
-from difom_cache.store.ledger import read_markers
-from difom_cache.store.reader import open_cache
-from difom_cache.views.params import ViewParams
-from difom_cache.views.plan import draw_plan
-from difom_cache.views.replay import replay_image, replay_mask
+from difom_cache.store import digest_file, read_markers, shard_path
 
 CPU = torch.device("cpu")
 ORDER = TeacherOrderLine(

@@ -11,17 +11,17 @@ from typing import get_args
 
 import pytest
 
+from difom_cache import ExtractConfig
 from difom_cache.errors import EngineError, SettingsError
-from difom_cache.extraction import engines
-from difom_cache.extraction.engines import (
+from difom_cache.extraction import (
     ENGINES,
     EngineOptions,
     count_local,
+    engines,
     open_executor,
     read_job_options,
     refuse_unlike_workers,
 )
-from difom_cache.extraction.options import ExtractConfig
 
 
 def worker(**other: object) -> dict[str, object]:

@@ -9,8 +9,8 @@ from small_cache import write_small_cache
 
 from difom_cache import format_bytes, format_seconds
 from difom_cache.errors import CacheSpaceError
-from difom_cache.extraction.estimate import estimate_run, format_passes, refuse_full_disk
-from difom_cache.store.layout import ArraySpec, Column
+from difom_cache.extraction import estimate_run, format_passes, refuse_full_disk
+from difom_cache.store import ArraySpec, Column
 
 PICTURES = Column("pictures", (ArraySpec("image", (10, 10, 3), "uint8", ("row", "y", "x", "rgb")),), 100, 16)
 TEACHER = Column(

@@ -12,7 +12,7 @@ from painted_folder import paint_folder
 from PIL import Image
 from small_cache import SmallCache, teacher_identity, write_small_block, write_small_cache
 
-from difom_cache.data.manifest import load_records, write_manifest
+from difom_cache import ExtractConfig, describe_teachers, extract, load_records, open_cache, write_manifest
 from difom_cache.errors import (
     CacheFormatError,
     CacheIdentityError,
@@ -23,16 +23,16 @@ from difom_cache.errors import (
     SettingsError,
     TeacherError,
 )
-from difom_cache.extraction import blocks, prepare
-from difom_cache.extraction.missing import EVERY_BLOCK, find_missing, parse_part
-from difom_cache.extraction.options import ExtractConfig
-from difom_cache.extraction.prepare import ColumnWork
-from difom_cache.extraction.report import ExtractReport
-from difom_cache.extraction.run import extract
-from difom_cache.store.layout import canonical, marker_path, shard_path
-from difom_cache.store.ledger import read_damaged, read_markers, withdraw_block, write_damaged
-from difom_cache.store.reader import open_cache
-from difom_cache.teachers.describe import describe_teachers
+from difom_cache.extraction import EVERY_BLOCK, ColumnWork, ExtractReport, blocks, find_missing, parse_part, prepare
+from difom_cache.store import (
+    canonical,
+    marker_path,
+    read_damaged,
+    read_markers,
+    shard_path,
+    withdraw_block,
+    write_damaged,
+)
 
 SMALL = {"teacher": "dinov2:tiny@56", "weights": "random", "input_size": 64, "views": 3, "quiet": True}
 

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from difom_cache.cli import app
 from difom_cache.errors import SettingsError
-from difom_cache.extraction.scaling import Cluster, Workload, format_prediction, most_useful_workers, predict
+from difom_cache.extraction import Cluster, Workload, format_prediction, most_useful_workers, predict
 
 LOAD = Workload(frames=1000, views=8, view_bytes=500_000, frame_bytes=100_000, block_views=100)
 

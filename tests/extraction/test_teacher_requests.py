@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 from painted_folder import paint_folder
 
-from difom_cache import extract, open_cache, verify
-from difom_cache.extraction import teachers
-from difom_cache.extraction.teachers import TeacherOrderLine, load_teacher, release_teachers
-from difom_cache.teachers.network import TapNetwork
+from difom_cache import TapNetwork, extract, open_cache, verify
+from difom_cache.extraction import TeacherOrderLine, load_teacher, release_teachers, teachers
 
 ORDER = TeacherOrderLine("one", "hub", None, None, "cuda", None, 64)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from difom_cache.errors import SettingsError
-from difom_cache.extraction.weights import choose_weights
+from difom_cache.extraction import choose_weights
 
 
 def test_without_a_word_everything_comes_from_the_hub() -> None:

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from painted_frames import paint_benchmark, save_small_student
 
 import difom_train
-from difom_cache.data.images import read_image, read_mask
+from difom_cache import read_image, read_mask
 from difom_cache.errors import DifomError, RunError, SettingsError
-from difom_train.inference.export import Deployed, Exported, export, load_exported
-from difom_train.students.catalogue import build_student
-from difom_train.students.saved import load_student, save_student
+from difom_train import build_student, export, load_student
+from difom_train.inference import Deployed, Exported, load_exported
+from difom_train.students import save_student
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install 'difom[onnx]'), so nothing is exported")
 

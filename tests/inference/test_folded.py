@@ -7,8 +7,7 @@ from painted_frames import paint_frame, save_small_student
 from torch import nn
 
 from difom_train import build_student, load_student
-from difom_train.inference.folded import fold_for_cpu
-from difom_train.inference.segmenter import load_segmenter, segment
+from difom_train.inference import fold_for_cpu, load_segmenter, segment
 
 
 @pytest.mark.parametrize("name", ["unet", "unet++", "pranet"])

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from painted_frames import paint_frame, save_small_student
 from PIL import Image
 
-from difom_cache.data.images import read_image
+from difom_cache import read_image
 from difom_cache.errors import DataError, SettingsError
-from difom_train.inference.outline import draw_outline, list_polyps
-from difom_train.inference.predict import predict
+from difom_train import predict
+from difom_train.inference import draw_outline, list_polyps
 
 av = pytest.importorskip("av", reason="PyAV is not installed (pip install 'difom[video]'), so no video is marked")
 

@@ -18,10 +18,8 @@ from typing import Any
 
 import torch
 
-from difom_cache.extraction import blocks, prepare
-from difom_cache.extraction.run import extract
-from difom_cache.extraction.teachers import TeacherOrderLine, load_teacher
-from difom_cache.store.reader import open_cache
+from difom_cache import extract, open_cache
+from difom_cache.extraction import TeacherOrderLine, blocks, load_teacher, prepare
 
 Settings = dict[str, Any]
 

@@ -16,8 +16,8 @@ import torch
 from huggingface_hub import constants
 from transformers import Dinov2Config
 
+from difom_cache import extract as _  # noqa: F401  loaded before the children are forked
 from difom_cache.cli import main
-from difom_cache.extraction import run as _  # noqa: F401  loaded before the children are forked
 from difom_cache.teachers import dinov2, pixel_level, sam
 
 SAM = old.Encoder(48, 3, 3, 352, 32, (0, 1, 2), 32, 32)

@@ -17,9 +17,8 @@ from fake_hub import FakeHub
 from painted_folder import paint_folder
 from reduced_teachers import DINOV2, SAM, SWIN
 
-from difom_cache.store.layout import teacher_folder
-from difom_cache.store.reader import open_cache
-from difom_cache.store.source import read_source
+from difom_cache import open_cache
+from difom_cache.store import read_source, teacher_folder
 
 pytestmark = pytest.mark.journey
 

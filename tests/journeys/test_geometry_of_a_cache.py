@@ -8,8 +8,7 @@ import torch
 from landmarks import PLACES, find_centre, paint_disc, paint_smooth_frame
 from PIL import Image
 
-from difom_cache.extraction.run import extract
-from difom_cache.store.reader import Cache, open_cache
+from difom_cache import Cache, extract, open_cache
 
 GRID, TAP = 14, "dinov2-tiny-random/block3@16"
 

@@ -19,15 +19,10 @@ import pytest
 from painted_folder import paint_folder
 from small_cache import Shape, SmallCache, draw_arrays, start_small_cache, teacher_identity, write_small_block
 
+from difom_cache import extract, open_cache
 from difom_cache.errors import CacheError, CacheSpaceError
-from difom_cache.extraction.missing import find_missing
-from difom_cache.extraction.prepare import ColumnWork
-from difom_cache.extraction.run import extract
-from difom_cache.store.atomic import remove_stale
-from difom_cache.store.layout import shard_path
-from difom_cache.store.ledger import read_markers
-from difom_cache.store.reader import open_cache
-from difom_cache.store.stats import fold_statistics
+from difom_cache.extraction import ColumnWork, find_missing
+from difom_cache.store import fold_statistics, read_markers, remove_stale, shard_path
 
 pytestmark = pytest.mark.journey
 TWO_BLOCKS = Shape(records=3, block_rows=4)

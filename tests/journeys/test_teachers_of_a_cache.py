@@ -10,10 +10,9 @@ from stand_ins import register, save_weights
 
 from difom_cache import copy, extract, info, open_cache, verify
 from difom_cache.errors import WeightsError
-from difom_train import compare, evaluate, train
-from difom_train.students.catalogue import build_student
-from difom_train.students.saved import save_student
-from difom_train.training.run_folder import read_run
+from difom_train import build_student, compare, evaluate, train
+from difom_train.students import save_student
+from difom_train.training import read_run
 
 pytestmark = pytest.mark.journey
 

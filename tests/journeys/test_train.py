@@ -26,14 +26,18 @@ from difom_cache import (
 )
 from difom_train import evaluate, load_student, train
 from difom_train.config import change_config, read_recipe
-from difom_train.data.caches import JointCache
-from difom_train.data.loader import Batch, DataTimer
-from difom_train.training.build import build_learner, choose_rows, open_feed
-from difom_train.training.checkpoint import read_checkpoint
-from difom_train.training.fabric import open_fabric
-from difom_train.training.optimizer import set_mode
-from difom_train.training.run_folder import read_log, read_run
-from difom_train.training.trainer import Trainer
+from difom_train.data import Batch, DataTimer, JointCache
+from difom_train.training import (
+    Trainer,
+    build_learner,
+    choose_rows,
+    open_fabric,
+    open_feed,
+    read_checkpoint,
+    read_log,
+    read_run,
+    set_mode,
+)
 
 pytestmark = pytest.mark.journey
 
@@ -231,5 +235,5 @@ def test_help_comes_in_a_second_and_loads_no_torch():
 
 
 def test_train_is_a_function_of_the_package():
-    assert import_module("difom_train.training.run").train is train
-    assert Path(import_module("difom_train.training.run").__file__).name == "run.py"
+    assert import_module(train.__module__).train is train
+    assert Path(train.__code__.co_filename).name == "run.py"

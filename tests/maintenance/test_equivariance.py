@@ -6,9 +6,8 @@ import numpy as np
 import torch
 from painted_folder import paint_folder
 
-from difom_cache import extract, open_cache
+from difom_cache import Cache, extract, open_cache
 from difom_cache.maintenance import equivariance
-from difom_cache.store.reader import Cache
 
 
 def test_logits_that_are_the_mask_itself_lose_nothing_by_warping(tmp_path: Path, monkeypatch) -> None:

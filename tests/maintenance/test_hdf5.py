@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 from small_cache import Shape, SmallCache, write_small_cache
 
+from difom_cache import copy, export_hdf5, finish, import_hdf5, open_cache
 from difom_cache.errors import CacheFormatError, CacheIncompleteError, CacheSpaceError
-from difom_cache.maintenance.copy import copy, finish
-from difom_cache.maintenance.hdf5 import export_hdf5, import_hdf5
-from difom_cache.store.layout import canonical
-from difom_cache.store.reader import open_cache
+from difom_cache.store import canonical
 
 
 @pytest.fixture

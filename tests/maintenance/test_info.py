@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from small_cache import write_small_cache
 
-from difom_cache.maintenance.info import format_info, info
-from difom_cache.store.ledger import write_damaged
+from difom_cache import info
+from difom_cache.maintenance import format_info
+from difom_cache.store import write_damaged
 
 
 @pytest.fixture

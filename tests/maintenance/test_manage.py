@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from small_cache import Shape, SmallCache, write_small_cache
 
+from difom_cache import copy, drop, finish, open_cache
 from difom_cache.errors import CacheFormatError, CacheIncompleteError, SettingsError
-from difom_cache.maintenance.copy import copy, drop, finish
-from difom_cache.store.layout import totals_path
-from difom_cache.store.reader import open_cache
+from difom_cache.store import totals_path
 
 WIDE = Shape(records=40, channels=128, grid=8, picture_px=16)
 

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from small_cache import DEFAULT, EMPTY_MASK_ROW, NO_MASK_ROW, write_small_cache
 
+from difom_cache import open_cache, show
 from difom_cache.errors import CacheIncompleteError, SettingsError
-from difom_cache.maintenance.show import DARK, TILE_PX, find_row, map_to_rgb, show, shown_cells
-from difom_cache.store.reader import open_cache
+from difom_cache.maintenance import DARK, TILE_PX, find_row, map_to_rgb, shown_cells
 
 FRAME_PX, LINE_PX = 8, TILE_PX + 34 + 8
 

@@ -8,14 +8,10 @@ import pytest
 from painted_folder import paint_folder
 from safetensors.numpy import load
 
-from difom_cache import probe
+from difom_cache import Cache, extract, finish, open_cache, probe, verify
 from difom_cache.errors import CacheDamagedError, CacheIdentityError, CacheIncompleteError, EngineError
-from difom_cache.extraction.run import extract
-from difom_cache.maintenance.copy import finish
-from difom_cache.maintenance.verify import verify
-from difom_cache.maintenance.verify_report import format_report
-from difom_cache.store.layout import marker_path, shard_path, totals_path
-from difom_cache.store.reader import Cache, open_cache
+from difom_cache.maintenance import format_report
+from difom_cache.store import marker_path, shard_path, totals_path
 
 SMALL = {"teacher": "dinov2:tiny@56", "weights": "random", "input_size": 64, "views": 3, "quiet": True}
 

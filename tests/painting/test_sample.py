@@ -5,13 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from difom_cache.data.images import read_image, read_mask
-from difom_cache.data.manifest import load_records
+from difom_cache import load_records, paint_sample, read_image, read_mask
 from difom_cache.errors import DataError, SettingsError
-from difom_cache.painting.picture import paint
-from difom_cache.painting.sample import TEST_STYLES, paint_sample
-from difom_cache.painting.scene import Style, draw_scene
-from difom_cache.painting.texture import draw_textures
+from difom_cache.painting import TEST_STYLES, Style, draw_scene, draw_textures, paint
 
 SIDE_PX = 64
 

@@ -16,6 +16,7 @@ from painted_folder import paint_folder
 from PIL import Image
 
 from difom_cache import (
+    Cache,
     copy,
     draw_budget,
     drop,
@@ -37,13 +38,9 @@ from difom_cache.errors import (
     DataError,
     SettingsError,
 )
+from difom_cache.probing import Lesson, chunks, find_labels
 from difom_cache.probing import column as column_file
-from difom_cache.probing.cells import chunks
-from difom_cache.probing.lesson import Lesson
-from difom_cache.probing.plan import find_labels
-from difom_cache.store.layout import shard_path
-from difom_cache.store.ledger import read_markers
-from difom_cache.store.reader import Cache
+from difom_cache.store import read_markers, shard_path
 
 FRAMES = 36
 LABEL = "dinov2-tiny-random-probe-l100-s0"

@@ -12,15 +12,19 @@ from painted_frames import SIZES, paint_benchmark, paint_frame, save_small_stude
 from PIL import Image
 
 from difom_cache.errors import RunError, SettingsError
-from difom_train.evaluation.evaluate import evaluate
-from difom_train.evaluation.summary import METRICS
-from difom_train.reporting import published
-from difom_train.reporting.bootstrap import compare_paired
-from difom_train.reporting.compare import compare, marks_of
-from difom_train.reporting.comparison import Comparison
-from difom_train.reporting.entries import load_entries
-from difom_train.reporting.gallery import choose_cases, encode_overlay, fit
-from difom_train.reporting.published import read_published
+from difom_train import compare, evaluate
+from difom_train.evaluation import METRICS
+from difom_train.reporting import (
+    Comparison,
+    choose_cases,
+    compare_paired,
+    encode_overlay,
+    fit,
+    load_entries,
+    marks_of,
+    published,
+    read_published,
+)
 
 
 @pytest.fixture(scope="module")

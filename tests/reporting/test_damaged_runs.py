@@ -12,7 +12,7 @@ from painted_frames import paint_benchmark, save_small_student
 from difom_cache.errors import DifomError
 from difom_train import compare, curves, evaluate, load_student
 from difom_train.config import read_recipe, write_settings
-from difom_train.training.run_folder import append_log, read_run, write_run
+from difom_train.training import append_log, read_run, write_run
 
 EPOCH = {"epoch": 0, "loss": 1.0, "segmentation": 1.0, "val_dice": 0.5}
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {

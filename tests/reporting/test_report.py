@@ -10,9 +10,8 @@ from xml.etree import ElementTree
 import pytest
 from painted_frames import paint_benchmark, save_small_student
 
-from difom_train.evaluation.evaluate import evaluate
-from difom_train.reporting.compare import compare
-from difom_train.reporting.figures import Interval, Line, draw_intervals, draw_lines
+from difom_train import compare, evaluate
+from difom_train.reporting import Interval, Line, draw_intervals, draw_lines
 
 BROWSERS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]

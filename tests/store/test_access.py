@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 from small_cache import Shape, SmallCache, write_small_cache
 
+from difom_cache import open_cache
 from difom_cache.errors import CacheDamagedError
-from difom_cache.store import access
-from difom_cache.store.access import choose_access, file_system_of, open_access
-from difom_cache.store.layout import shard_path
-from difom_cache.store.reader import open_cache
+from difom_cache.store import access, choose_access, file_system_of, open_access, shard_path
 
 WAYS = ("map", "read", "zarr")
 

@@ -11,14 +11,10 @@ import pytest
 from small_cache import Shape, teacher_identity, write_small_cache
 
 import difom_cache
-from difom_cache.codecs.base import Codec
-from difom_cache.codecs.catalogue import CODECS, build_codec
-from difom_cache.codecs.compact import CompactBasis
-from difom_cache.store.columns import describe_tap, teacher_column, write_basis
-from difom_cache.store.layout import FORMAT_VERSION, TapSpec
-from difom_cache.store.reader import open_cache
-from difom_cache.store.writer import create_column, write_block
-from difom_cache.views.params import COLUMNS
+from difom_cache import TapSpec, open_cache
+from difom_cache.codecs import CODECS, Codec, CompactBasis, build_codec
+from difom_cache.store import FORMAT_VERSION, create_column, describe_tap, teacher_column, write_basis, write_block
+from difom_cache.views import COLUMNS
 
 DOCUMENT = (Path(difom_cache.__file__).parent / "FORMAT.md").read_text()
 

@@ -6,13 +6,18 @@ from pathlib import Path
 import pytest
 from small_cache import Shape, identity_of, start_small_cache, teacher_identity, write_small_cache
 
+from difom_cache import open_cache
 from difom_cache.errors import CacheFormatError, CacheIdentityError
-from difom_cache.store.columns import teacher_column
-from difom_cache.store.identity import content_digest, fix_identity, name_differences, read_identity
-from difom_cache.store.layout import FORMAT_VERSION
-from difom_cache.store.ledger import read_markers
-from difom_cache.store.reader import open_cache
-from difom_cache.store.writer import create_column
+from difom_cache.store import (
+    FORMAT_VERSION,
+    content_digest,
+    create_column,
+    fix_identity,
+    name_differences,
+    read_identity,
+    read_markers,
+    teacher_column,
+)
 
 HINT = "Choose another path."
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from difom_cache.store.layout import (
+from difom_cache.store import (
     ArraySpec,
     Column,
     array_metadata,

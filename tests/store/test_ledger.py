@@ -8,15 +8,17 @@ import pytest
 from small_cache import draw_arrays, write_small_block, write_small_cache
 
 from difom_cache.errors import CacheDamagedError
-from difom_cache.store.atomic import digest_file
-from difom_cache.store.layout import DAMAGED, marker_path, shard_path
-from difom_cache.store.ledger import (
+from difom_cache.store import (
+    DAMAGED,
+    digest_file,
     find_short_blocks,
     is_done,
     list_markers,
+    marker_path,
     read_damaged,
     read_marker,
     read_markers,
+    shard_path,
     withdraw_block,
     write_damaged,
     write_marker,

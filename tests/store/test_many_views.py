@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from small_cache import Shape, draw_arrays, start_small_cache, write_small_block
 
-from difom_cache.store.layout import choose_block_rows
-from difom_cache.store.reader import open_cache
+from difom_cache import open_cache
+from difom_cache.store import choose_block_rows
 
 MEASURE = """
 import json, sys, time

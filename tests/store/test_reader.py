@@ -14,9 +14,9 @@ import torch
 import zarr
 from small_cache import EMPTY_MASK_ROW, NO_MASK_ROW, ZERO_MAP_ROW, Shape, SmallCache, gathers_right, write_small_cache
 
+from difom_cache import Cache, open_cache
 from difom_cache.errors import CacheDamagedError, CacheFormatError, CacheIncompleteError
-from difom_cache.store.ledger import write_damaged
-from difom_cache.store.reader import Cache, open_cache, require_teacher
+from difom_cache.store import require_teacher, write_damaged
 
 TAP = "one/block1@2"
 

@@ -9,7 +9,7 @@ import pytest
 from small_cache import identity_of, pictures_identity, teacher_identity
 
 from difom_cache.errors import CacheFormatError
-from difom_cache.store.schema import IDENTITIES, read_checked
+from difom_cache.store import IDENTITIES, read_checked
 
 WHOLE = {"cache": identity_of(), "pictures": pictures_identity(), "teacher": teacher_identity()}
 

@@ -8,7 +8,7 @@ import pytest
 from numcodecs.zstd import Zstd
 
 from difom_cache.errors import CacheDamagedError
-from difom_cache.store.shard import MISSING, encode_shard, index_bytes_of, parse_index, read_index
+from difom_cache.store import MISSING, encode_shard, index_bytes_of, parse_index, read_index
 
 
 def format_rows(rows: np.ndarray, shard_rows: int, compression: str = "none") -> bytes:

@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 from small_cache import SmallCache, moments_of, write_small_cache
 
+from difom_cache import open_cache
 from difom_cache.errors import CacheDamagedError, CacheIncompleteError
-from difom_cache.store import stats
-from difom_cache.store.ledger import read_markers
-from difom_cache.store.reader import open_cache
-from difom_cache.store.stats import Moments, fold_statistics, pack_moments, read_moments, read_statistics
+from difom_cache.store import Moments, fold_statistics, pack_moments, read_markers, read_moments, read_statistics, stats
 
 TAP = "block1@2"
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from small_cache import NO_MASK_ROW, PARAM_NAMES, start_small_cache
 
+from difom_cache import open_cache
 from difom_cache.errors import CacheIncompleteError
-from difom_cache.store.reader import open_cache
-from difom_cache.store.table import Table
+from difom_cache.store import Table
 
 
 @pytest.fixture(scope="module")

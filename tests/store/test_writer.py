@@ -22,21 +22,22 @@ from small_cache import (
     write_small_cache,
 )
 
+from difom_cache import open_cache
 from difom_cache.errors import CacheIdentityError, CacheSpaceError
-from difom_cache.store import writer
-from difom_cache.store.atomic import digest_file
-from difom_cache.store.layout import Column, shard_path
-from difom_cache.store.ledger import read_markers
-from difom_cache.store.reader import open_cache
-from difom_cache.store.writer import (
+from difom_cache.store import (
+    Column,
     RowTable,
     create_cache,
     create_column,
+    digest_file,
     format_records,
+    read_markers,
+    shard_path,
     write_block,
     write_constant,
+    writer,
 )
-from difom_cache.views.params import COLUMNS
+from difom_cache.views import COLUMNS
 
 
 def contents(folder: Path) -> dict[str, str]:

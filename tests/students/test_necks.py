@@ -1,7 +1,7 @@
 import torch
 
-from difom_train.students.catalogue import build_student
-from difom_train.students.necks import DifomNeck, PaperNeck
+from difom_train import build_student
+from difom_train.students import DifomNeck, PaperNeck
 
 
 def test_difom_gives_the_decoder_the_sum_of_two_layers_that_take_both_signs():

@@ -3,8 +3,8 @@ import sys
 import pytest
 
 from difom_cache.errors import SettingsError
-from difom_train.students.base import count_parameters
-from difom_train.students.catalogue import build_student, default_weights
+from difom_train import build_student
+from difom_train.students import count_parameters, default_weights
 
 
 @pytest.mark.parametrize(("name", "millions"), [("unet", 7.85), ("unet++", 9.16), ("pranet", 30.5)])

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from difom_cache.errors import RunError, WeightsError
-from difom_train.students.catalogue import build_student
-from difom_train.students.saved import load_student, save_student
+from difom_train import build_student, load_student
+from difom_train.students import save_student
 
 RUN_WITHOUT_TEACHER_LIBRARIES = """
 import sys

@@ -4,10 +4,8 @@ from painted_folder import paint_folder
 
 from difom_cache import TeacherOrder, build_teacher, extract, open_cache
 from difom_cache.errors import RunError, SettingsError, TeacherError
-from difom_train.students.catalogue import build_student
-from difom_train.students.saved import load_student, save_student
-from difom_train.students.seen_masks import write_run_masks
-from difom_train.students.teacher import build
+from difom_train import build_student, load_student
+from difom_train.students import build, save_student, write_run_masks
 
 
 def save_run(folder, name="unet", input_px=64, **options):

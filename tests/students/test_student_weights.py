@@ -6,8 +6,8 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from difom_cache.errors import WeightsError
+from difom_train import build_student
 from difom_train.students import weights
-from difom_train.students.catalogue import build_student
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-import sys
 from statistics import mean, stdev
 
 import pytest
@@ -14,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from difom_cache import TapSpec
 from difom_cache.errors import DeviceError, RunError, SettingsError
-from difom_train.studies.study import list_cells, study
+from difom_train import study, train
+from difom_train.studies import list_cells
 
 TAPS = {f"{name}/block@16": TapSpec(f"{name}/block@16", "feature", 6, 2, 16, "float16") for name in ("wide", "narrow")}
 TINY = {"width": 4, "input_size": 32, "batch_size": 8, "epochs": 1, "device": "cpu", "changes": ["machine.logger=none"]}
@@ -24,7 +24,7 @@ TINY = {"width": 4, "input_size": 32, "batch_size": 8, "epochs": 1, "device": "c
 def run(make_cache, monkeypatch, tmp_path):
     """Return a study of a cache in memory on painted test sets."""
     cache = make_cache(records=20, views=2, picture_px=32, taps=TAPS)
-    monkeypatch.setattr(sys.modules["difom_train.training.run"], "open_cache", lambda path: cache)
+    monkeypatch.setitem(train.__globals__, "open_cache", lambda path: cache)
     data = paint_benchmark(tmp_path / "data")
 
     def run(**options):

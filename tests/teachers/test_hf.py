@@ -16,10 +16,9 @@ from transformers import (
     ViTModel,
 )
 
+from difom_cache import build_teacher
 from difom_cache.errors import SettingsError, TeacherError, WeightsError
-from difom_cache.teachers.catalogue import build_teacher
-from difom_cache.teachers.transformers_weights import quiet
-from difom_cache.teachers.weights import fill_random
+from difom_cache.teachers import fill_random, quiet
 
 
 def save_processor(folder, name="preprocessor_config.json", **settings):

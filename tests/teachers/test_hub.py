@@ -14,13 +14,20 @@ import pytest
 import torch
 from fake_hub import FakeHub
 
+from difom_cache import build_teacher, fetch_weights
 from difom_cache.errors import SettingsError, WeightsError
-from difom_cache.teachers import dinov2, download, hub_cache, receive
-from difom_cache.teachers.catalogue import build_teacher
-from difom_cache.teachers.fetch import fetch_weights
-from difom_cache.teachers.hub import find_published, is_here, locate
-from difom_cache.teachers.hub_cache import Repository
-from difom_cache.teachers.weights import read_revision, weight_files
+from difom_cache.teachers import (
+    Repository,
+    dinov2,
+    download,
+    find_published,
+    hub_cache,
+    is_here,
+    locate,
+    read_revision,
+    receive,
+    weight_files,
+)
 
 NAME = "owner/small"
 TEACHER = "dinov2:small"

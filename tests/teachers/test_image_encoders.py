@@ -13,8 +13,7 @@ from transformers.models.sam3.modeling_sam3 import window_partition, window_unpa
 
 from difom_cache import build_teacher
 from difom_cache.errors import TeacherError, WeightsError
-from difom_cache.teachers import dinov3_convnext, radio, sam2, sam3
-from difom_cache.teachers.transformers_weights import load_part, quiet
+from difom_cache.teachers import dinov3_convnext, load_part, quiet, radio, sam2, sam3
 
 FAMILIES = {
     "dinov3_convnext": dinov3_convnext.FAMILY,

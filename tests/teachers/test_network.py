@@ -3,7 +3,7 @@ import shutil
 import pytest
 import torch
 
-from difom_cache.teachers.catalogue import build_teacher
+from difom_cache import build_teacher
 
 
 def test_a_teacher_is_frozen_and_in_evaluation():

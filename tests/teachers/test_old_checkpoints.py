@@ -9,11 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from difom_cache import build_teacher
 from difom_cache.errors import WeightsError
-from difom_cache.teachers import dinov2, mask2former, oneformer
-from difom_cache.teachers.catalogue import build_teacher
-from difom_cache.teachers.transformers_weights import load_part
-from difom_cache.teachers.weights import read_tensors
+from difom_cache.teachers import dinov2, load_part, mask2former, oneformer, read_tensors
 
 SEGMENTERS = {"mask2former": (old.mask2former, mask2former.FAMILY), "oneformer": (old.oneformer, oneformer.FAMILY)}
 

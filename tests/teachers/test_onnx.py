@@ -9,9 +9,9 @@ import pytest
 import torch
 from small_networks import save_onnx
 
+from difom_cache import build_teacher
 from difom_cache.errors import SettingsError, TeacherError, WeightsError
-from difom_cache.teachers.catalogue import build_teacher
-from difom_cache.teachers.onnx import open_session
+from difom_cache.teachers import open_session
 
 
 def tap_names(teacher):
@@ -148,8 +148,7 @@ def test_the_trained_segmenter_finds_the_polyp():
     data = os.environ.get("DIFOM_BENCHMARK")
     if not path or not data:
         pytest.skip("set DIFOM_TEACHER_ONNX to a trained ONNX segmenter and DIFOM_BENCHMARK to the benchmark")
-    from difom_cache.data.images import read_image, read_mask
-    from difom_cache.data.manifest import load_records
+    from difom_cache import load_records, read_image, read_mask
 
     teacher = build_teacher(f"onnx:{path}@224")
     dice = []

@@ -8,15 +8,11 @@ import pytest
 import torch
 from painted_folder import paint_folder
 
-from difom_cache import open_cache
+from difom_cache import build_teacher, extract, open_cache, verify
 from difom_cache.errors import CacheIdentityError, DeviceError, SettingsError, TeacherError
-from difom_cache.extraction import teachers
-from difom_cache.extraction.run import extract
-from difom_cache.maintenance.verify import verify
-from difom_cache.store.ledger import withdraw_block
-from difom_cache.teachers import openvino_teacher
-from difom_cache.teachers.catalogue import build_teacher
-from difom_cache.teachers.openvino_teacher import OpenVinoTeacher
+from difom_cache.extraction import TeacherOrderLine, choose_backend, own_teachers
+from difom_cache.store import withdraw_block
+from difom_cache.teachers import OpenVinoTeacher, openvino_teacher
 
 pytest.importorskip("openvino")
 TINY = ("dinov2:tiny@308", "sam:tiny", "mask2former:tiny", "oneformer:tiny")
@@ -135,13 +131,13 @@ def test_auto_falls_to_pytorch_and_says_why(
         raise TeacherError("other features")
 
     monkeypatch.setattr(OpenVinoTeacher, "check", refuse)
-    order = teachers.TeacherOrderLine(
+    order = TeacherOrderLine(
         "sam:tiny", "random", None, (32,), device="cpu", precision=None, picture_px=64, backend="auto"
     )
-    with teachers.own_teachers():
-        assert teachers.choose_backend(order, None, 2).backend == "torch"
+    with own_teachers():
+        assert choose_backend(order, None, 2).backend == "torch"
         assert "PyTorch runs this teacher: other features" in capsys.readouterr().err
         with pytest.raises(TeacherError, match="other features"):
-            teachers.choose_backend(replace(order, backend="openvino"), None, 2)
+            choose_backend(replace(order, backend="openvino"), None, 2)
         with pytest.raises(SettingsError, match="expected auto, torch, openvino, found 'tvm'"):
-            teachers.choose_backend(replace(order, backend="tvm"), None, 2)
+            choose_backend(replace(order, backend="tvm"), None, 2)

@@ -3,9 +3,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from difom_cache.teachers.base import Precision
-from difom_cache.teachers.catalogue import build_teacher
-from difom_cache.teachers.packed_linear import PackedLinear, can_pack, count_flops, pack_linears
+from difom_cache import build_teacher
+from difom_cache.teachers import PackedLinear, Precision, can_pack, count_flops, pack_linears
 
 pytestmark = pytest.mark.skipif(not can_pack(), reason="oneDNN's linear layers need an x86 processor")
 

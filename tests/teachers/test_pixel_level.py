@@ -6,10 +6,9 @@ from parity import check_parity
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from difom_cache import build_teacher
 from difom_cache.errors import TeacherError, WeightsError
-from difom_cache.teachers import mask2former, oneformer
-from difom_cache.teachers.catalogue import build_teacher
-from difom_cache.teachers.transformers_weights import empty_model, load_part, quiet
+from difom_cache.teachers import empty_model, load_part, mask2former, oneformer, quiet
 
 FAMILIES = {"mask2former": mask2former.FAMILY, "oneformer": oneformer.FAMILY}
 NATIVE = ("stage1", "stage2", "stage3", "stage4", "pixel32", "pixel16", "pixel8", "pixel4")

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from difom_cache import build_teacher
-from difom_cache.teachers.network import NetworkTeacher
-from difom_cache.teachers.precision import PLACES, SWITCHES, compute_in
+from difom_cache.teachers import PLACES, SWITCHES, NetworkTeacher, compute_in
 
 
 def read_flags() -> list[str]:

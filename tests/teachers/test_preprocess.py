@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from difom_cache.errors import TeacherError
-from difom_cache.teachers.preprocess import check_input_px, check_pixels, normalise
+from difom_cache.teachers import check_input_px, check_pixels, normalise
 
 
 def test_normalising_takes_off_the_mean_and_divides_by_the_std_channel_by_channel():

@@ -12,7 +12,7 @@ from torch.nn import functional
 from transformers import Dinov2Model
 
 from difom_cache import build_teacher, extract, load_records, read_image, verify
-from difom_cache.teachers.transformers_weights import quiet
+from difom_cache.teachers import quiet
 
 SIZES = [224, pytest.param(518, marks=pytest.mark.slow), pytest.param(616, marks=pytest.mark.slow)]
 """224 px: the smallest the authors use; 518 px: the positions as they were trained; 616 px: our default."""

@@ -9,10 +9,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, Dinov2Backbone, DINOv3ViTBackbone
 
+from difom_cache import build_teacher
 from difom_cache.errors import TeacherError, WeightsError
-from difom_cache.teachers import clip, dinov2, dinov3
-from difom_cache.teachers.catalogue import build_teacher
-from difom_cache.teachers.transformers_weights import load_part, quiet
+from difom_cache.teachers import clip, dinov2, dinov3, load_part, quiet
 
 FAMILIES = {"dinov2": dinov2.FAMILY, "dinov3": dinov3.FAMILY, "clip": clip.FAMILY}
 

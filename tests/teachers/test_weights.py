@@ -7,13 +7,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from difom_cache import digest_tensors
 from difom_cache.errors import WeightsError
-from difom_cache.teachers.hub import find_published
-from difom_cache.teachers.hub_cache import Repository
-from difom_cache.teachers.weights import (
-    digest_tensors,
+from difom_cache.teachers import (
+    Repository,
     fetched_folder,
     fill_random,
+    find_published,
     folder_name,
     load_exact,
     read_json,

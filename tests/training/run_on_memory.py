@@ -7,8 +7,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from memory_cache import MemoryCache
 
-from difom_cache.store.layout import TapSpec
-from difom_train.training.fabric import leave_processes
+from difom_cache import TapSpec
+from difom_train.training import leave_processes
 
 TAPS = {"wide/block@16": TapSpec("wide/block@16", "feature", 6, 2, 16, "float16")}
 

@@ -1,7 +1,6 @@
 """A distillation that dies is found, said once, and stays marked."""
 
-from difom_train.training.checkpoint import Progress
-from difom_train.training.collapse import detect_collapse, find_unexplained
+from difom_train.training import Progress, detect_collapse, find_unexplained
 
 
 def figures(target=1.0, student=1.0, explained=0.5):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from difom_cache.errors import RunError
 from difom_train import curves
-from difom_train.training.curves import LEARNT, LOSSES, draw_curves, list_panels
+from difom_train.training import LEARNT, draw_curves, list_panels
 
 
 def write_log(folder, values):
@@ -38,7 +38,7 @@ def test_each_teacher_has_a_colour_and_each_of_its_taps_a_line_style():
     taps = [f"{teacher}/{tap}" for teacher in ("sam", "dinov2") for tap in ("a@8", "b@16", "c@32")]
     log = [{"epoch": 0, "loss": 1.0, "val_dice": None} | {f"distill/explained/{tap}": 0.1 for tap in taps}]
     panels = list_panels(log)
-    assert list(panels) == [LOSSES, LEARNT["distill/explained/"]]  # no validation, no variances
+    assert list(panels) == ["loss", LEARNT["distill/explained/"]]  # no validation, no variances
     curves = panels[LEARNT["distill/explained/"]]
     assert [curve.label for curve in curves][:2] == ["sam, a at stride 8", "sam, b at stride 16"]
     assert len({curve.colour for curve in curves[:3]}) == 1 and curves[0].colour != curves[3].colour

@@ -6,15 +6,12 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from difom_cache import draw_budget
+from difom_cache import TapSpec, draw_budget
 from difom_cache.errors import RunError, SettingsError
-from difom_cache.store.layout import TapSpec
 from difom_train.config import DataConfig, change_config, read_recipe
-from difom_train.data.caches import JointCache
-from difom_train.data.feed import choose_masks, select_rows
-from difom_train.students.seen_masks import read_run_masks
-from difom_train.training.masks import OUTSIDE, UNKNOWN, mark_of
-from difom_train.training.run_folder import read_run
+from difom_train.data import JointCache, choose_masks, select_rows
+from difom_train.students import read_run_masks
+from difom_train.training import OUTSIDE, UNKNOWN, mark_of, read_run
 
 TAPS = {
     "clean/block@16": TapSpec("clean/block@16", "feature", 6, 2, 16, "float16"),

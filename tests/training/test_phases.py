@@ -2,10 +2,9 @@
 
 import pytest
 
+from difom_train import build_student
 from difom_train.config import OptimizerConfig
-from difom_train.students.catalogue import build_student
-from difom_train.training.fabric import count_processes
-from difom_train.training.optimizer import build_optimizer, phase_of, rate_factor, set_mode
+from difom_train.training import build_optimizer, count_processes, phase_of, rate_factor, set_mode
 
 PAPER = [0.3333, 0.6667, 1.0]
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from difom_train.training.checkpoint import read_checkpoint
-from difom_train.training.run_folder import read_log, read_run
+from difom_train.training import read_checkpoint, read_log, read_run
 
 SCRIPT = Path(__file__).with_name("run_on_memory.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]

@@ -10,12 +10,11 @@ import pytest
 import tomli_w
 import torch
 
+from difom_cache import TapSpec
 from difom_cache.errors import CacheIncompleteError, DifomError, RunError, SettingsError
-from difom_cache.store.layout import TapSpec
-from difom_train.students.saved import load_student
+from difom_train import load_student
+from difom_train.training import read_checkpoint, read_log, read_run
 from difom_train.training import trainer as loop
-from difom_train.training.checkpoint import read_checkpoint
-from difom_train.training.run_folder import read_log, read_run
 
 TAPS = {
     "wide/block@16": TapSpec("wide/block@16", "feature", 6, 2, 16, "float16"),

@@ -3,7 +3,7 @@ import math
 import torch
 from torch.nn.functional import avg_pool2d
 
-from difom_train.training.losses import segmentation_loss
+from difom_train.training import segmentation_loss
 
 
 def test_dice_and_cross_entropy_of_a_worked_picture():

@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from difom_cache import ViewParams
 from difom_cache.errors import SettingsError
-from difom_cache.views.draw import POLICIES, ViewPolicy, _draw_numbers, draw_params, draw_table, policy_named
-from difom_cache.views.params import ViewParams
+from difom_cache.views import POLICIES, ViewPolicy, draw_params, draw_table, policy_named
+from difom_cache.views.draw import _draw_numbers
 
 SIZES = [(622, 531), (384, 288), (33, 500), (1, 1), (1920, 1080)]
 

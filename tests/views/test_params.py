@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from difom_cache import ViewParams
 from difom_cache.errors import CacheFormatError, SettingsError
-from difom_cache.views.params import COLUMNS, ViewParams
+from difom_cache.views import COLUMNS
 
 
 def test_params_survive_their_row():

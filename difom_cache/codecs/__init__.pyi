@@ -1,0 +1,13 @@
+from .base import Codec as Codec
+from .base import UncodableFeatureError as UncodableFeatureError
+from .catalogue import CODECS as CODECS
+from .catalogue import build_codec as build_codec
+from .catalogue import resolve_codec as resolve_codec
+from .compact import CompactBasis as CompactBasis
+from .compact import CompactCodec as CompactCodec
+from .compact import fit_compact as fit_compact
+from .fidelity import BINS as BINS
+from .fidelity import Fidelity as Fidelity
+from .float16 import Float16Codec as Float16Codec
+from .int8 import Int8Codec as Int8Codec
+from .measure import measure_fidelity as measure_fidelity

@@ -1,0 +1,3 @@
+from .cells import chunks as chunks
+from .lesson import Lesson as Lesson
+from .plan import find_labels as find_labels

@@ -1,0 +1,5 @@
+from .files import read_set as read_set
+from .files import read_summary as read_summary
+from .metrics import score_fixed as score_fixed
+from .metrics import score_pranet as score_pranet
+from .summary import METRICS as METRICS

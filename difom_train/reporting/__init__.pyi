@@ -1,0 +1,12 @@
+from .bootstrap import compare_paired as compare_paired
+from .compare import marks_of as marks_of
+from .comparison import Comparison as Comparison
+from .entries import load_entries as load_entries
+from .figures import Interval as Interval
+from .figures import Line as Line
+from .figures import draw_intervals as draw_intervals
+from .figures import draw_lines as draw_lines
+from .gallery import choose_cases as choose_cases
+from .gallery import encode_overlay as encode_overlay
+from .gallery import fit as fit
+from .published import read_published as read_published

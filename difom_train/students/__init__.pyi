@@ -1,0 +1,16 @@
+from .base import BOTTLENECK as BOTTLENECK
+from .base import Level as Level
+from .base import Student as Student
+from .base import StudentOutput as StudentOutput
+from .base import StudentSettings as StudentSettings
+from .base import count_parameters as count_parameters
+from .catalogue import STUDENTS as STUDENTS
+from .catalogue import default_weights as default_weights
+from .necks import DifomNeck as DifomNeck
+from .necks import PaperNeck as PaperNeck
+from .necks import build_neck as build_neck
+from .necks import decoder_input_channels as decoder_input_channels
+from .saved import save_student as save_student
+from .seen_masks import read_run_masks as read_run_masks
+from .seen_masks import write_run_masks as write_run_masks
+from .teacher import build as build

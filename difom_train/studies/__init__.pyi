@@ -1,0 +1,1 @@
+from .study import list_cells as list_cells
