@@ -33,6 +33,10 @@ from .outputs import check_outputs as check_outputs
 from .painting.sample import paint_sample as paint_sample
 from .probing.run import probe as probe
 from .probing.score import score_logits as score_logits
+from .progress import ProgressBar as ProgressBar
+from .progress import explain_wait as explain_wait
+from .progress import say as say
+from .progress import track as track
 from .store.atomic import draft_of as draft_of
 from .store.atomic import write_atomic as write_atomic
 from .store.identity import format_random_warning as format_random_warning

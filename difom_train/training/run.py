@@ -1,6 +1,5 @@
 """The top of stage two: a config goes in, run folders come out."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -10,7 +9,7 @@ from typing import Any, Unpack
 import torch
 from lightning_fabric import Fabric
 
-from difom_cache import format_random_warning, open_cache, resolve_device
+from difom_cache import explain_wait, format_random_warning, open_cache, resolve_device
 from difom_cache.errors import DeviceError, DifomError, RunError, SettingsError
 from difom_train.config import DataConfig, TrainConfig, TrainOptions, compose, compose_keywords, name_folder
 from difom_train.data.caches import JointCache
@@ -22,6 +21,7 @@ from difom_train.training.checkpoint import CHECKPOINT, Progress, read_checkpoin
 from difom_train.training.fabric import open_fabric
 from difom_train.training.masks import describe_masks
 from difom_train.training.run_folder import cut_log, open_folder, read_run, refuse_differences, write_run
+from difom_train.training.train_log import describe_end
 from difom_train.training.trainer import Trainer
 
 CALIBRATION_PICTURES = 256
@@ -60,19 +60,23 @@ def train(config: TrainConfig | str | None = None, /, **options: Unpack[TrainKey
 def train_run(config: TrainConfig, folder: Path) -> Progress:
     """Train one student into `folder`; return how it went."""
     device = resolve_device(config.machine.device)
-    cache = JointCache([open_cache(path) for path in config.run.cache])
+    with explain_wait(f"opening {', '.join(map(str, config.run.cache))}"):
+        cache = JointCache([open_cache(path) for path in config.run.cache])
     fabric = open_fabric(device, config.machine.precision, logger=config.machine.logger, folder=folder)
-    learner = build_learner(config, cache, pretrained=not (config.run.resume and (folder / CHECKPOINT).is_file()))
+    with explain_wait("building the student and the targets of its teachers"):
+        learner = build_learner(config, cache, pretrained=not (config.run.resume and (folder / CHECKPOINT).is_file()))
     taps = learner.distiller.taps
     selection = choose_rows(config, cache, taps)
     going_on = _open_folder_once(config, fabric, folder)
     with _explain_memory(config.data):
-        feed = open_feed(config, cache, fabric, selection, taps)
+        with explain_wait("reading the cache into memory (--stage disk begins at once)"):
+            feed = open_feed(config, cache, fabric, selection, taps)
         trainer = Trainer(config, fabric, learner, feed, folder)
         facts = describe_run(config, fabric, learner, feed)
         _start(trainer, facts, going_on=going_on)
+        before = trainer.progress.epochs_done
         progress = trainer.fit()
-    _close(trainer, facts)
+    _close(trainer, facts, before)
     return progress
 
 
@@ -106,7 +110,7 @@ def _start(trainer: Trainer, facts: dict[str, Any], *, going_on: bool) -> None:
         if trainer.fabric.is_global_zero:
             cut_log(folder, trainer.progress.epochs_done)
     elif distiller.needs_calibration:
-        with torch.no_grad():
+        with torch.no_grad(), explain_wait(f"calibrating the teachers' masks on {CALIBRATION_PICTURES} pictures"):
             batches = trainer.feed.calibration_batches(distiller.taps, CALIBRATION_PICTURES)
             distiller.calibrate(batch.tensors for batch in batches)
     if trainer.fabric.is_global_zero:
@@ -114,8 +118,7 @@ def _start(trainer: Trainer, facts: dict[str, Any], *, going_on: bool) -> None:
         write_run_masks(
             folder, describe_masks(trainer.config, trainer.feed.cache, trainer.feed.selection, distiller)[1]
         )
-        for line in _describe_start(folder, facts, trainer.progress):
-            print(line, file=sys.stderr, flush=True)
+        trainer.log.say(*_describe_start(folder, facts, trainer.progress))
 
 
 def _describe_start(folder: Path, facts: dict[str, Any], progress: Progress) -> list[str]:
@@ -141,8 +144,8 @@ def _leaking(sources: dict[str, dict[str, int | None]]) -> list[str]:
     return [name for name, source in sources.items() if source["outside"] != 0]
 
 
-def _close(trainer: Trainer, facts: dict[str, Any]) -> None:
-    """Write down how the run ended."""
+def _close(trainer: Trainer, facts: dict[str, Any], before: int) -> None:
+    """Write down how the run ended, and say it; `before` epochs were done when it was started."""
     progress, validated = trainer.progress, facts["rows"]["val_records"] > 0
     alive = not progress.warnings if progress.alive else None
     facts["distillation"] |= {"alive": alive, "warnings": progress.warnings, "last": progress.alive[-1:]}
@@ -157,8 +160,7 @@ def _close(trainer: Trainer, facts: dict[str, Any]) -> None:
         logger.finalize("success")
     if trainer.fabric.is_global_zero:
         write_run(trainer.folder, facts)
-        best = f"best validation Dice {progress.best_dice:.4f} in epoch {progress.best_epoch + 1}"
-        print(f"{trainer.folder}: {best if validated else 'finished'}", file=sys.stderr, flush=True)
+        trainer.log.say(*describe_end(trainer.folder, trainer.config, progress, before=before, validated=validated))
 
 
 @contextmanager

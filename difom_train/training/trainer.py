@@ -1,7 +1,6 @@
 """The one loop of stage two: epochs of steps, a validation, a line in the log, a checkpoint."""
 
 import json
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,8 +10,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm import tqdm
 
+from difom_cache import explain_wait
 from difom_cache.errors import RunError
 from difom_train.config import TrainConfig
 from difom_train.data.counter_rng import mix_counts
@@ -28,6 +27,7 @@ from difom_train.training.inputs import prepare_inputs
 from difom_train.training.losses import EpochMeans, Learner, Losses, gradient_share
 from difom_train.training.optimizer import build_optimizer, phase_of, rate_factor, set_mode, set_rate
 from difom_train.training.run_folder import append_log, read_log
+from difom_train.training.train_log import TrainLog, describe_phase
 from difom_train.training.validate import Validation, validate
 
 CURVES_FILE, BROKEN_FILE = "curves.png", "not-finite.json"
@@ -49,8 +49,8 @@ class Trainer:
     def __init__(self, config: TrainConfig, fabric: Fabric, learner: Learner, feed: Feed, folder: Path) -> None:
         self.config, self.fabric, self.learner, self.feed, self.folder = config, fabric, learner, feed, folder
         self.student, self.distiller = learner.student, learner.distiller
-        self.phase = config.phases[0]
-        self.progress = Progress()
+        self.phase, self.phase_number = config.phases[0], -1
+        self.progress, self.log = Progress(), TrainLog(folder, speaks=fabric.is_global_zero)
         pretrained = resolve_weights(config.student.name, config.student.weights) != "random"
         optimizer = build_optimizer(config.optimizer, self.student, self.distiller.parameters(), pretrained=pretrained)
         learner.to(fabric.device)
@@ -83,19 +83,24 @@ class Trainer:
         Raises:
             RunError: a loss is not finite; the records of that batch lie in not-finite.json, the last checkpoint is whole.
         """
-        for epoch in range(self.progress.epochs_done, self.config.optimizer.epochs):
-            if self.is_out_of_patience():
-                break
-            self.enter_phase(epoch)
-            metrics = self.train_epoch(epoch)
-            self.save(epoch, metrics, self.validate())
+        epochs, done = self.config.optimizer.epochs, self.progress.epochs_done
+        with self.log.open_bar(epochs=epochs, steps=self.feed.steps, done=done):
+            for epoch in range(done, epochs):
+                if self.is_out_of_patience():
+                    break
+                self.enter_phase(epoch)
+                metrics = self.train_epoch(epoch)
+                self.save(epoch, metrics, self.validate())
         self.draw_curves()
         return self.progress
 
     def enter_phase(self, epoch: int) -> None:
         """Make everything ready for the phase that an epoch lies in."""
         phases = self.config.phases
-        self.phase = phases[phase_of(epoch, self.config.optimizer.epochs, [each.until_frac for each in phases])]
+        number = phase_of(epoch, self.config.optimizer.epochs, [each.until_frac for each in phases])
+        if number != self.phase_number and len(phases) > 1:
+            self.log.say(describe_phase(self.config, number))
+        self.phase, self.phase_number = phases[number], number
         measured = self.distils and bool(self.distiller.taps)
         if measured and not self.progress.first_alive:  # before the first step that could collapse them
             self.progress.first_alive = self.validate().distillation
@@ -108,15 +113,16 @@ class Trainer:
         steps, rate = self.feed.steps, 0.0
         taps = self.distiller.taps if self.distils else ()
         batches = self.feed.train_batches(epoch, taps, distils=self.distils, timer=timer)
-        for step in (bar := self.show_steps(epoch)):
+        for step in range(steps):
             factor = rate_factor(self.config.optimizer, epoch * steps + step, self.config.optimizer.epochs * steps)
             rate = set_rate(self.optimizer, factor)
             # Dropout knows no generator but the global one; keyed by the step, it leaves no state for a checkpoint to hold.
             torch.manual_seed(mix_counts(self.config.seed, epoch, step, self.feed.rank, _DROPOUT) >> 1)
             losses, rows = self.train_step(batches, epoch, step)
             self.refuse_not_finite(means.add(losses, rows), epoch, step - 1)
-            if not bar.disable and step % 10 == 9:
-                bar.set_postfix_str(f"loss {means.last_loss:.3f}, data wait {timer.frac:.1%}")
+            if self.log.is_time_to_look():
+                self.log.tell_step(epoch, means.last_loss, timer.frac)
+            self.log.count_step()
         self.refuse_not_finite(means.check(), epoch, steps - 1)
         batches.close()
         metrics = self.mean_over_processes(means.means())
@@ -171,21 +177,21 @@ class Trainer:
     def validate(self) -> Validation:
         """Return the figures of the validation split."""
         self.distiller.eval()
-        return validate(
-            self.fabric,
-            self.eval_model,
-            self.distiller,
-            self.feed,
-            input_px=self.config.data.input_px,
-            distils=self.distils,
-        )
+        with explain_wait(f"validating on {len(self.feed.selection.val)} records"):
+            return validate(
+                self.fabric,
+                self.eval_model,
+                self.distiller,
+                self.feed,
+                input_px=self.config.data.input_px,
+                distils=self.distils,
+            )
 
     def save(self, epoch: int, metrics: dict[str, float], found: Validation) -> None:
         """Compare the epoch with the best; write student, log, curves and, last of all, the checkpoint."""
         progress, is_zero = self.progress, self.fabric.is_global_zero
         for warning in detect_collapse(progress, found.distillation, self.config.optimizer.epochs):
-            if is_zero:
-                tqdm.write(f"WARNING: the distillation is dead: {warning}", file=sys.stderr)
+            self.log.say(f"WARNING: the distillation is dead: {warning}")
         progress.epochs_done = epoch + 1
         better = found.dice is None or found.dice > progress.best_dice
         if better:
@@ -197,6 +203,7 @@ class Trainer:
             if better:
                 save_student(self.eval_model, self.folder, self.describe_student(found, epoch))
             append_log(self.folder, line)
+            self.log.say_epoch(line, progress, self.feed.steps * self.feed.shape.step)
             if metrics["train_s"] >= _SLOW_EPOCH_S:
                 self.draw_curves()
             write_checkpoint(self.folder, progress, self.state_dict())
@@ -234,12 +241,6 @@ class Trainer:
         }
         about |= {"random_teachers": random} if random else {}
         return about | {"val_dice": found.dice, "epoch": epoch}
-
-    def show_steps(self, epoch: int) -> Any:
-        """Return the numbers of an epoch's steps as a progress bar, on a terminal and the first process alone."""
-        title = f"epoch {epoch + 1}/{self.config.optimizer.epochs}"
-        disable = None if self.fabric.is_global_zero else True
-        return tqdm(range(self.feed.steps), desc=title, unit="step", disable=disable, leave=False)
 
     def draw_curves(self) -> None:
         """Draw the log, on the first process."""

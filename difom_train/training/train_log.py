@@ -1,0 +1,146 @@
+"""What a run says: one line an epoch and what else there is to know, on the terminal and in train.log."""
+
+import os
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from difom_cache import ProgressBar, format_seconds, say
+from difom_train.config import TrainConfig
+from difom_train.students.saved import WEIGHTS_FILE
+from difom_train.training.checkpoint import Progress
+
+TRAIN_LOG = "train.log"
+_REST = (
+    "loss",
+    "lr",
+    "train_s",
+    "data_wait_frac",
+    "distill/gradient_share",
+)  # of an epoch's metrics; the others are losses
+_LOOK_S = 1.0  # between two looks at the loss, as each waits for the device
+
+
+class TrainLog:
+    """Speaks for a run; on every process but the first it says nothing.
+
+    Args:
+        folder: of the run; lines are added to the train.log in it, with their time.
+        speaks: whether this is the first process.
+    """
+
+    def __init__(self, folder: Path, *, speaks: bool) -> None:
+        self.folder, self.speaks = folder, speaks
+        self._bar = ProgressBar(None, "", "step", quiet=True)
+        self._epochs, self._looked = 0, 0.0
+        self._since, self._from_epoch = time.perf_counter(), 0
+
+    def say(self, *lines: str) -> None:
+        """Say something now, and keep it."""
+        if not self.speaks or not lines:
+            return
+        now = datetime.now().isoformat(sep=" ", timespec="seconds")
+        with (self.folder / TRAIN_LOG).open("a", encoding="utf-8") as file:
+            file.writelines(f"{now}  {line}\n" for line in lines)
+        for line in lines:
+            say(line)
+
+    def open_bar(self, *, epochs: int, steps: int, done: int) -> ProgressBar:
+        """Return the bar of the whole run, so that it says how much is left also where an epoch has few steps.
+
+        Args:
+            epochs: of the run.
+            steps: of an epoch.
+            done: epochs of earlier starts.
+        """
+        self._epochs, self._from_epoch, self._since = epochs, done, time.perf_counter()
+        self._bar = ProgressBar(
+            epochs * steps, "training", "step", done=done * steps, quiet=not self.speaks, leave=False
+        )
+        return self._bar
+
+    def count_step(self) -> None:
+        """Count one step of the run."""
+        self._bar.update()
+
+    def is_time_to_look(self) -> bool:
+        """Whether the loss has not been shown for a second."""
+        if not self.speaks or time.perf_counter() - self._looked < _LOOK_S:
+            return False
+        self._looked = time.perf_counter()
+        return True
+
+    def tell_step(self, epoch: int, loss: float, data_wait_frac: float) -> None:
+        """Put the state of an epoch beside the bar; from then on its title is that epoch."""
+        self._bar.tell(f"loss {loss:.3f}, data wait {data_wait_frac:.0%}", title=f"epoch {epoch + 1}/{self._epochs}")
+
+    def say_epoch(self, line: Mapping[str, Any], progress: Progress, pictures: int) -> None:
+        """Say the figures of one epoch.
+
+        Args:
+            line: of log.jsonl.
+            progress: of the run, this epoch included.
+            pictures: that all processes have trained on in it.
+        """
+        done, epochs = progress.epochs_done, self._epochs
+        spent_s = time.perf_counter() - self._since
+        left_s = spent_s / max(1, done - self._from_epoch) * (epochs - done)
+        parts = [f"epoch {done:{len(str(epochs))}}/{epochs}", format_losses(line)]
+        if line["val_dice"] is not None:
+            parts.append(f"val Dice {line['val_dice']:.4f}")
+            parts.append(f"best {progress.best_dice:.4f} (epoch {progress.best_epoch + 1})")
+        parts.append(f"{pictures / max(line['train_s'], 1e-9):.1f} images/s")
+        parts.append(f"data wait {line['data_wait_frac']:.0%}")
+        parts.append(f"{format_seconds(left_s)} left" if done < epochs else f"{format_seconds(spent_s)} in all")
+        self.say("  ".join(parts))
+
+
+def format_losses(line: Mapping[str, Any]) -> str:
+    """Return the loss that is minimised and, where it has several parts, each by its name and without its weight."""
+    parts = {name: value for name, value in _losses_of(line).items() if isinstance(value, float)}
+    named = ", ".join(f"{name} {value:.4f}" for name, value in parts.items())
+    return f"loss {line['loss']:.4f} ({named})" if len(parts) > 1 else f"loss {line['loss']:.4f}"
+
+
+def _losses_of(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the losses in an epoch's line: what stands between its phase and its times."""
+    names = list(line)
+    metrics = names[names.index("phase") + 1 : names.index("train_s")]
+    return {name: line[name] for name in metrics if name not in _REST}
+
+
+def describe_phase(config: TrainConfig, number: int) -> str:
+    """Return what is new in a phase of a run that has several."""
+    phase = config.phases[number]
+    factors = f"mask loss x {phase.segmentation:g}, distillation x {phase.distillation:g}"
+    frozen = ", the encoder stands still" if phase.freeze_encoder else ""
+    return f"phase {number + 1} of {len(config.phases)}: {factors}{frozen}"
+
+
+def describe_end(
+    folder: Path, config: TrainConfig, progress: Progress, *, before: int, validated: bool
+) -> Sequence[str]:
+    """Return the last lines of a run: how it went, where the student lies, and what to type next.
+
+    Args:
+        folder: of the run.
+        config: of the run.
+        progress: at the end.
+        before: epochs that were done when it was started.
+        validated: whether there were validation records.
+    """
+    epochs, done = config.optimizer.epochs, progress.epochs_done
+    how = f"{done} of {epochs} epochs"
+    if before == done:
+        how += " were done before; nothing was left to train"
+    elif done < epochs:
+        how += f"; stopped, as {config.optimizer.patience_epochs} epochs brought no better validation Dice"
+    kept = f"best validation Dice {progress.best_dice:.4f} in epoch {progress.best_epoch + 1}"
+    lines = [f"{folder}: {how}; {kept if validated else 'the last epoch is kept'}"]
+    lines.append(f"student: {folder / WEIGHTS_FILE}; every epoch: {folder / 'log.jsonl'} and {folder / 'curves.png'}")
+    run = shlex.quote(os.fspath(folder))
+    lines.append(f"next: difom-train evaluate {run} --data TEST_SETS, difom-train predict {run} PICTURES --out MASKS")
+    return lines
