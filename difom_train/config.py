@@ -34,7 +34,7 @@ KEYWORDS = {"TrainKeywords": "difom_train.config:TrainOptions"}
 "Signatures to be made from configs (see `options.format_keywords`)."
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 _RENAMED = {"optimiser": "optimizer"}
-_NECKS = {"difom": "difom", "paper": "paper"}
+_NECKS = {"difom": "residual", "paper": "paper"}
 
 
 class RunConfig(Config):
@@ -159,11 +159,11 @@ class MachineConfig(Config):
 class DistillConfig(Config):
     """What is learnt from the teachers.
 
-    none: segmentation only. difom: low and high band of all teachers at the bottleneck, both layers on the path to the
-    decoder. paper: the paper's literal wiring, L1 with ReLU, L2 of L1. published: the released notebook, trainable fusion on
-    the target side and layers that the decoder never uses. multiscale: every level against the taps of its stride, and the
-    teachers' own logits. mean_teacher: no teacher but the run's own averaged weights, which see the pictures in their colours
-    (needs optimizer.ema_decay).
+    none: segmentation only. difom: low and high band of all teachers at the bottleneck (the whole map where it has fewer than
+    12 cells a side), added to what the decoder gets. paper: the paper's literal wiring, L1 with ReLU, L2 of L1. published: the
+    released notebook, trainable fusion on the target side and layers that the decoder never uses. multiscale: every level
+    against the taps of its stride, and the teachers' own logits. mean_teacher: no teacher but the run's own averaged weights,
+    which see the pictures in their colours (needs optimizer.ema_decay).
     """
 
     kind: Annotated[Literal["none", "difom", "paper", "published", "multiscale", "mean_teacher"], Opt("distill")] = (
@@ -176,6 +176,8 @@ class DistillConfig(Config):
     "Of the low-frequency term (difom, paper, published, and multiscale with bands); the paper's weight."
     high_weight: Size = 0.1
     "Of the high-frequency term; the paper's weight."
+    gradient_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    "Share of the student's gradient that all terms together get, by one factor on their weights; 0 = the weights as they are."
     feature_weight: Size = 1.0
     "Of multiscale's feature term."
     logits_weight: Size = 1.0

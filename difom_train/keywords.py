@@ -100,6 +100,8 @@ class TrainKeywords(TypedDict, total=False):
     "Of the low-frequency term (difom, paper, published, and multiscale with bands); the paper's weight. (at least 0) [default: 0.1]"
     high_weight: float | None
     "Of the high-frequency term; the paper's weight. (at least 0) [default: 0.1]"
+    gradient_share: float | None
+    "Share of the student's gradient that all terms together get, by one factor on their weights; 0 = the weights as they are. (in [0, 1)) [default: 0.0]"
     feature_weight: float | None
     "Of multiscale's feature term. (at least 0) [default: 1.0]"
     logits_weight: float | None

@@ -53,7 +53,7 @@ def test_settings_that_were_written_read_back_equal(tmp_path):
 
 def test_one_value_is_changed_by_its_dotted_name():
     settings = change_config(
-        read_recipe("difom"), ["optimizer.lr=1e-3", "student.name=unet++", "phases.1.segmentation=0.5", "seed=3"]
+        read_recipe("difom-paper"), ["optimizer.lr=1e-3", "student.name=unet++", "phases.1.segmentation=0.5", "seed=3"]
     )
     assert (settings.optimizer.lr, settings.student.name, settings.phases[1].segmentation) == (1e-3, "unet++", 0.5)
     assert settings.seed == 3
@@ -87,7 +87,7 @@ def test_change_without_equals_sign_is_refused():
 
 def test_phases_must_end_with_the_run():
     with pytest.raises(SettingsError, match=r"phases end at \[0.3333, 0.6667, 0.9\]"):
-        change_config(read_recipe("difom"), ["phases.2.until_frac=0.9"])
+        change_config(read_recipe("difom-paper"), ["phases.2.until_frac=0.9"])
 
 
 def test_share_of_labels_lies_above_zero():

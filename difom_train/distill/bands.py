@@ -17,10 +17,15 @@ def halfwidth_cycles(height: int, width: int) -> int:
     return min(height, width) // 6
 
 
-def split_bands(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the low and the high band of `x` (B, C, h, w) in floating point; they sum to `x`."""
+def split_bands(x: Tensor, low_cycles: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return the low and the high band of `x` (B, C, h, w) in floating point; they sum to `x`.
+
+    Args:
+        x: to be split.
+        low_cycles: highest frequency of the low band, in cycles per picture; None = the paper's share of the grid.
+    """
     height, width = x.shape[-2:]
-    halfwidth = halfwidth_cycles(height, width)
+    halfwidth = halfwidth_cycles(height, width) if low_cycles is None else low_cycles
     rows = low_pass_matrix(height, halfwidth, x.dtype, x.device)
     columns = low_pass_matrix(width, halfwidth, x.dtype, x.device)
     low = rows @ x @ columns  # the matrices are symmetric

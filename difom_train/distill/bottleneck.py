@@ -1,4 +1,4 @@
-"""`difom` and `paper`: the bands of all teachers together, at the student's bottleneck (arXiv 2512.09307)."""
+"""`paper` and `difom`: the bands of all teachers together, at the student's bottleneck (arXiv 2512.09307)."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,20 +11,27 @@ from difom_train.config import DistillConfig
 from difom_train.distill.bands import fill_outside, halfwidth_cycles, split_bands
 from difom_train.distill.base import Batch, Distiller, Targets, in_float32
 from difom_train.distill.comparison import Comparison, cells_inside, resize_to_coarser, to_grid
-from difom_train.distill.losses import squared_error
+from difom_train.distill.losses import cosine_and_smooth_l1, cosine_distance, squared_error
 from difom_train.distill.matching import Match, TeachingCache, match_bottleneck, teacher_of
 from difom_train.distill.targets import FrozenTarget, fit_projection
 from difom_train.students.base import Student, StudentOutput
 
 FUSED = "fused"
+BANDS_FROM_CELLS = 12  # a side; below, a window of two cycles leaves hardly anything to either band
+LOW_CYCLES = 2  # per picture, whatever the grid: the paper's window on 12 cells
 
 
 class BottleneckDistiller(Distiller):
     """Targets are frozen: each teacher gives its first channels / T principal directions, scaled as one, side by side.
 
-    The two neck layers of the student are compared with the low and the high band. Where the teachers have fewer
-    directions than the neck has channels, the neck's last channels are free.
+    The two neck layers of the student are compared with the low and the high band by their squared error. Where the teachers
+    have fewer directions than the neck has channels, the neck's last channels are free.
     """
+
+    equalise = False
+    "Whether every channel of the target has the same variance."
+    low_cycles: int | None = None
+    "Highest frequency of the low band, in cycles per picture; None = the paper's share of the grid."
 
     def __init__(
         self, options: DistillConfig, cache: TeachingCache, student: Student, teachers: Sequence[str], input_px: int
@@ -42,18 +49,18 @@ class BottleneckDistiller(Distiller):
         self.matches = matches
         shares = share_channels(matches, options.channels)
         self.projections = nn.ModuleList(
-            FrozenTarget(fit_projection(match.tap, cache.stats(match.tap), share))
+            FrozenTarget(fit_projection(match.tap, cache.stats(match.tap), share, equalise=self.equalise))
             for match, share in zip(matches, shares, strict=True)
         )
+        self.grid = min(match.grid for match in matches)
 
     @torch.no_grad()
     def targets(self, batch: Batch) -> Targets:
         parts = []
-        grid = min(match.grid for match in self.matches)
         for match, projection in zip(self.matches, self.projections, strict=True):
             features = self.features(batch, match.tap)
             with in_float32(features.device):
-                parts.append(projection(to_grid(features, grid)))
+                parts.append(projection(to_grid(features, self.grid)))
         return {FUSED: torch.cat(parts, dim=1)}  # (B, sum of k, g, g)
 
     def bands(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> list[Comparison]:
@@ -64,7 +71,7 @@ class BottleneckDistiller(Distiller):
             z1, fused = resize_to_coarser(output.neck["z1"].float()[:, :channels], fused)
             z2, _ = resize_to_coarser(output.neck["z2"].float()[:, :channels], fused)
             inside = cells_inside(valid, fused)
-            low, high = split_bands(fused if valid is None else fill_outside(fused, inside))
+            low, high = split_bands(fused if valid is None else fill_outside(fused, inside), self.low_cycles)
             return [Comparison("low", "z1", z1, low, inside), Comparison("high", "z2", z2, high, inside)]
 
     def terms(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> dict[str, Tensor]:
@@ -83,14 +90,55 @@ class BottleneckDistiller(Distiller):
         ]
 
     def describe(self) -> list[str]:
-        grid = min(match.grid for match in self.matches)
         lines = [
-            f"distillation: {self.kind}, at the bottleneck, {grid} x {grid} cells, "
-            f"low band up to {halfwidth_cycles(grid, grid)} cycles per picture"
+            f"distillation: {self.kind}, at the bottleneck, {self.grid} x {self.grid} cells, {self.describe_bands()}"
         ]
         for match, projection in zip(self.matches, self.projections, strict=True):
             lines.append(f"  {match.tap}: {projection.channels} directions keep {projection.kept_frac:.1%} of variance")
         return lines
+
+    def describe_bands(self) -> str:
+        """Return how the target is split."""
+        return f"low band up to {halfwidth_cycles(self.grid, self.grid)} cycles per picture"
+
+
+class DifomDistiller(BottleneckDistiller):
+    """Channels of equal variance (PHI-S); the low band is held to strictly, the high one in direction alone.
+
+    A map of few cells has no bands to speak of: there z1 + z2 is held to the whole of the target. That fine detail is
+    matched more loosely than coarse structure is FreeKD's split of the two (arXiv 2311.12079).
+    """
+
+    equalise = True
+
+    def __init__(
+        self, options: DistillConfig, cache: TeachingCache, student: Student, teachers: Sequence[str], input_px: int
+    ) -> None:
+        super().__init__(options, cache, student, teachers, input_px)
+        self.has_bands = self.grid >= BANDS_FROM_CELLS
+        if self.has_bands:
+            self.low_cycles = LOW_CYCLES
+        else:
+            self.weights = {"whole": options.low_weight + options.high_weight}
+
+    def terms(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> dict[str, Tensor]:
+        low, high = self.bands(output, targets, valid)
+        with in_float32(low.target.device):
+            if not self.has_bands:
+                whole = cosine_and_smooth_l1(low.student + high.student, low.target + high.target, low.inside)
+                return {"whole": whole}
+            return {
+                "low": cosine_and_smooth_l1(low.student, low.target, low.inside),
+                "high": cosine_distance(high.student, high.target, high.inside),
+            }
+
+    def compare(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> list[Comparison]:
+        return super().compare(output, targets, valid)[0 if self.has_bands else 2 :]
+
+    def describe_bands(self) -> str:
+        if self.has_bands:
+            return f"low band up to {LOW_CYCLES} cycles per picture"
+        return f"compared whole: there are bands from {BANDS_FROM_CELLS} x {BANDS_FROM_CELLS} cells on"
 
 
 def share_channels(matches: Sequence[Match], channels: int) -> list[int]:

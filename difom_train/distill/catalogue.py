@@ -7,7 +7,7 @@ import torch
 
 from difom_train.config import DistillConfig
 from difom_train.distill.base import Distiller
-from difom_train.distill.bottleneck import BottleneckDistiller
+from difom_train.distill.bottleneck import BottleneckDistiller, DifomDistiller
 from difom_train.distill.matching import TeachingCache, choose_teachers
 from difom_train.distill.mean_teacher import MeanTeacherDistiller
 from difom_train.distill.multiscale import MultiscaleDistiller
@@ -15,7 +15,7 @@ from difom_train.distill.published import PublishedDistiller
 from difom_train.students.base import Student
 
 DISTILLERS: dict[str, Callable[[DistillConfig, TeachingCache, Student, Sequence[str], int], Distiller]] = {
-    "difom": BottleneckDistiller,
+    "difom": DifomDistiller,
     "paper": BottleneckDistiller,
     "published": PublishedDistiller,
     "multiscale": MultiscaleDistiller,

@@ -27,6 +27,11 @@ def cosine_and_smooth_l1(student: Tensor, target: Tensor, inside: Tensor) -> Ten
     return COSINE_SHARE * mean_inside(1 - cosine, inside) + (1 - COSINE_SHARE) * mean_inside(distance, inside)
 
 
+def cosine_distance(student: Tensor, target: Tensor, inside: Tensor) -> Tensor:
+    """Return 1 - cosine over channels of each picture (B,), of maps (B, k, h, w): direction counts, scale does not."""
+    return mean_inside(1 - cosine_similarity(student, target, dim=1, eps=1e-6).unsqueeze(1), inside)
+
+
 def soft_mask_loss(logits: Tensor, prob: Tensor, inside: Tensor) -> Tensor:
     """Return how far a student's mask is from a teacher's soft one, for each picture (B,); 0 where they are equal.
 

@@ -83,12 +83,14 @@ def mismatch(tap: Tap, level: Level, input_px: int) -> tuple[float, float]:
 def match_bottleneck(cache: TeachingCache, teachers: Sequence[str], student: Student, input_px: int) -> list[Match]:
     """Return, for each teacher, its feature tap nearest to the student's bottleneck (all that are equally near).
 
+    A teacher that gives nothing but logits, such as a probe, is left out beside others.
+
     Raises:
         CacheIncompleteError: a teacher has none within a factor of two; lists what the cache holds.
     """
     level = student.levels[BOTTLENECK]
     matches = []
-    for teacher in teachers:
+    for teacher in [each for each in teachers if taps_of(cache, [each], "feature")] or teachers:
         taps = taps_of(cache, [teacher], "feature")
         nearest = min((mismatch(cache.taps[tap], level, input_px) for tap in taps), default=None)
         if nearest is None or nearest[0] > FARTHEST:

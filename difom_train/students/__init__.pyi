@@ -8,6 +8,7 @@ from .catalogue import STUDENTS as STUDENTS
 from .catalogue import default_weights as default_weights
 from .necks import DifomNeck as DifomNeck
 from .necks import PaperNeck as PaperNeck
+from .necks import ResidualNeck as ResidualNeck
 from .necks import build_neck as build_neck
 from .necks import decoder_input_channels as decoder_input_channels
 from .saved import save_student as save_student

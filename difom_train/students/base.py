@@ -83,7 +83,7 @@ class Student(nn.Module, ABC):
         """Return every logits map at `size` (H, W), main first, and the decoder's levels.
 
         Args:
-            features: as `encode` gave them; with a neck, `bottleneck` is the neck's result (B, 256, h, w).
+            features: as `encode` gave them; with a neck, `bottleneck` is the neck's result.
             size: height and width of the input in px.
         """
 

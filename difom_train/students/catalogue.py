@@ -53,7 +53,7 @@ def build_student(
         name: unet, unet++, pranet, or smp:ARCH/ENCODER.
         width: channels of the finest scale (unet, unet++: 32 unless told) or behind PraNet's receptive fields (32).
         weights: "random", "imagenet", a path, or None for `default_weights(name)`.
-        neck: None, "difom" or "paper".
+        neck: None, "residual", "difom" or "paper".
         deep_supervision: one output per nested decoder (unet++ only).
         seed: of the random weights, drawn without touching the global generator; None draws from the global one.
 

@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 
 from difom_cache.errors import SettingsError, name_nearest
 from difom_train.students.base import BOTTLENECK, Level, Student, StudentSettings
-from difom_train.students.necks import NECK_CHANNELS, build_neck
+from difom_train.students.necks import KEEPS_CHANNELS, NECK_CHANNELS, build_neck
 
 PREFIX = "smp:"
 INPUT = "input"
@@ -41,7 +41,8 @@ class SmpStudent(Student):
         self.encoder: nn.Module = network.encoder
         self.decoder: nn.Module = network.decoder
         self.head: nn.Module = network.segmentation_head
-        self.widen = nn.Identity() if settings.neck is None else nn.Conv2d(NECK_CHANNELS, channels, kernel_size=1)
+        kept = settings.neck in KEEPS_CHANNELS
+        self.widen = nn.Identity() if kept else nn.Conv2d(NECK_CHANNELS, channels, kernel_size=1)
 
     def encode(self, pixels: Tensor) -> dict[str, Tensor]:
         return _name_encoder_levels(self.encoder(pixels))

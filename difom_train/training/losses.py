@@ -14,6 +14,8 @@ from difom_train.students.base import Student, StudentOutput
 
 SMOOTH = 1.0  # added to both sides of each fraction, so that an empty mask met with an empty answer costs nothing
 EDGE_WINDOW_PX = 31  # as PraNet (arXiv 2006.11392) at 352 px input; not tuned here
+BALANCE_EVERY_STEPS = 20  # a look costs two backward passes
+BALANCE_PACE = 0.3  # share of the way, of logarithms, that the factor goes at each look
 EDGE_GAIN = 5.0  # as PraNet: a pixel on the border of the mask weighs up to 1 + 5
 
 PictureLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -175,6 +177,39 @@ def gradient_share(losses: Losses, student: Student) -> float:
         gradients = torch.autograd.grad(loss, moving, retain_graph=True, allow_unused=True)
         norms.append(sum(float(each.float().square().sum()) for each in gradients if each is not None) ** 0.5)
     return norms[1] / max(sum(norms), 1e-30)
+
+
+class GradientBalance:
+    """The one factor on all distillation terms that gives them a wanted share of the student's gradient.
+
+    The first look sets it, and later ones move it slowly: a share hangs on the few pictures of one batch.
+
+    Args:
+        share: wanted, in (0, 1).
+    """
+
+    def __init__(self, share: float) -> None:
+        self.share, self.factor, self.looks = share, 1.0, 0
+
+    def update(self, measured: float) -> None:
+        """Move the factor.
+
+        Args:
+            measured: share of the student's gradient that the terms had with the factor as it is.
+        """
+        if not 0 < measured < 1:  # a batch of whose two losses one is blind says nothing of a balance
+            return
+        ratio = self.share / (1 - self.share) * (1 - measured) / measured
+        self.factor *= ratio ** (BALANCE_PACE if self.looks else 1.0)
+        self.looks += 1
+
+    def state_dict(self) -> dict[str, float]:
+        """Return what a checkpoint holds."""
+        return {"factor": self.factor, "looks": self.looks}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Put the state of `state_dict` back."""
+        self.factor, self.looks = float(state["factor"]), int(state["looks"])
 
 
 class EpochMeans:

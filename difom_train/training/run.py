@@ -14,6 +14,7 @@ from difom_cache.errors import DeviceError, DifomError, RunError, SettingsError
 from difom_train.config import DataConfig, TrainConfig, TrainOptions, compose, compose_keywords, name_folder
 from difom_train.data.caches import JointCache
 from difom_train.keywords import TrainKeywords
+from difom_train.students.base import Student
 from difom_train.students.saved import load_student
 from difom_train.students.seen_masks import write_run_masks
 from difom_train.training.build import build_learner, choose_rows, describe_run, open_feed
@@ -99,6 +100,8 @@ def _start(trainer: Trainer, facts: dict[str, Any], *, going_on: bool) -> None:
     folder, distiller = trainer.folder, trainer.distiller
     if going_on:
         refuse_differences(read_run(folder), facts, _SAME_ON_RESUME, folder)
+        # The best so far: a run that cannot give it is not gone on with as if all were well.
+        _refuse_other_neck(load_student(folder), trainer.student, folder)
         trainer.progress, states = read_checkpoint(folder)
         try:
             trainer.load_state_dict(states)
@@ -106,7 +109,6 @@ def _start(trainer: Trainer, facts: dict[str, Any], *, going_on: bool) -> None:
             raise RunError(
                 f"{folder / CHECKPOINT} is damaged ({error}); remove the folder and start the run anew"
             ) from error
-        load_student(folder)  # the best so far: a run that cannot give it is not gone on with as if all were well
         if trainer.fabric.is_global_zero:
             cut_log(folder, trainer.progress.epochs_done)
     elif distiller.needs_calibration:
@@ -119,6 +121,15 @@ def _start(trainer: Trainer, facts: dict[str, Any], *, going_on: bool) -> None:
             folder, describe_masks(trainer.config, trainer.feed.cache, trainer.feed.selection, distiller)[1]
         )
         trainer.log.say(*_describe_start(folder, facts, trainer.progress))
+
+
+def _refuse_other_neck(saved: Student, student: Student, folder: Path) -> None:
+    """Raise RunError if an earlier version began the run, whose kind of distillation had another neck."""
+    if saved.settings.neck != student.settings.neck:
+        raise RunError(
+            f"{folder} was begun by an earlier version, whose students have the neck {saved.settings.neck!r} where this one "
+            f"has {student.settings.neck!r}: its student opens as before, but the run cannot go on; choose another --out"
+        )
 
 
 def _describe_start(folder: Path, facts: dict[str, Any], progress: Progress) -> list[str]:

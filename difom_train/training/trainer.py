@@ -24,7 +24,14 @@ from difom_train.training.checkpoint import Progress, write_checkpoint
 from difom_train.training.collapse import detect_collapse
 from difom_train.training.curves import draw_curves
 from difom_train.training.inputs import prepare_inputs
-from difom_train.training.losses import EpochMeans, Learner, Losses, gradient_share
+from difom_train.training.losses import (
+    BALANCE_EVERY_STEPS,
+    EpochMeans,
+    GradientBalance,
+    Learner,
+    Losses,
+    gradient_share,
+)
 from difom_train.training.optimizer import build_optimizer, phase_of, rate_factor, set_mode, set_rate
 from difom_train.training.run_folder import append_log, read_log
 from difom_train.training.train_log import TrainLog, describe_phase
@@ -51,6 +58,8 @@ class Trainer:
         self.student, self.distiller = learner.student, learner.distiller
         self.phase, self.phase_number = config.phases[0], -1
         self.progress, self.log = Progress(), TrainLog(folder, speaks=fabric.is_global_zero)
+        share = config.distill.gradient_share
+        self.balance = GradientBalance(share) if share > 0 else None
         pretrained = resolve_weights(config.student.name, config.student.weights) != "random"
         optimizer = build_optimizer(config.optimizer, self.student, self.distiller.parameters(), pretrained=pretrained)
         learner.to(fabric.device)
@@ -132,9 +141,9 @@ class Trainer:
     def train_step(self, batches: Iterator[Batch], epoch: int, step: int) -> tuple[dict[str, Tensor], list[Any]]:
         """Accumulate the step's passes and move the weights; return the mean losses and the rows that were seen."""
         passes = self.config.data.accumulate
-        factors = (self.phase.segmentation, self.phase.distillation)
+        factor = self.phase.distillation * (self.balance.factor if self.balance else 1.0)
         sums: dict[str, Tensor] = {}
-        share: dict[str, Tensor] = {}
+        looked: dict[str, Tensor] = {}
         rows = []
         for own_pass in range(passes):
             batch = next(batches)
@@ -146,13 +155,9 @@ class Trainer:
             targets = self.make_targets(batch, side_px=inputs.pixels.shape[-1]) if self.distils else {}
             # in DDP training gradients need to be synchronised at the last pass alone
             with self.fabric.no_backward_sync(self.model, enabled=own_pass < passes - 1):
-                losses = Losses(*self.model(*inputs, targets, factors))
-                if targets and step == own_pass == 0:
-                    share = {
-                        "distill/gradient_share": torch.tensor(
-                            gradient_share(losses, self.student), dtype=torch.float64
-                        )
-                    }
+                losses = Losses(*self.model(*inputs, targets, (self.phase.segmentation, factor)))
+                if targets and own_pass == 0 and self.looks_at(step):
+                    looked = self.look(losses)
                 self.fabric.backward(losses.total / passes)
             for name, value in ({"loss": losses.total.detach()} | losses.parts).items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value / passes
@@ -163,7 +168,20 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
             self.ema.update_parameters(self.student)
-        return sums | share, rows
+        return sums | looked, rows
+
+    def looks_at(self, step: int) -> bool:
+        """Whether the gradients of a step of an epoch are looked at: the first, and more where a balance follows them."""
+        return step % BALANCE_EVERY_STEPS == 0 if self.balance else step == 0
+
+    def look(self, losses: Losses) -> dict[str, Tensor]:
+        """Return the distillation's share of the gradient, for the log; the balance moves by it, for the steps to come."""
+        share = gradient_share(losses, self.student)
+        found = {"distill/gradient_share": share}
+        if self.balance:
+            found["distill/factor"] = self.balance.factor
+            self.balance.update(self.mean_over_processes({"share": share})["share"])
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in found.items()}
 
     def make_targets(self, batch: Batch, *, side_px: int) -> dict[str, Tensor]:
         """Return what the student is held to: made of the cache, or of what the averaged weights see in the stored colours."""
@@ -212,12 +230,15 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed run restores, under the names that checkpoints have always had."""
         states = {"learner": self.learner.state_dict(), "optimiser": self.optimizer.state_dict()}
+        states |= {} if self.balance is None else {"balance": self.balance.state_dict()}
         return states if self.ema is None else states | {"average": self.ema.state_dict()}
 
     def load_state_dict(self, states: dict[str, Any]) -> None:
         """Put the states of `state_dict` back."""
         self.learner.load_state_dict(states["learner"])
         self.optimizer.load_state_dict(states["optimiser"])
+        if self.balance is not None:
+            self.balance.load_state_dict(states["balance"])
         if self.ema is not None:
             self.ema.load_state_dict(states["average"])
 

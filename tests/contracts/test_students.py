@@ -14,11 +14,13 @@ CASES = [
     ("unet", None, {"width": 4}),
     ("unet", "difom", {"width": 4}),
     ("unet", "paper", {"width": 4}),
+    ("unet", "residual", {"width": 4}),
     ("unet++", None, {"width": 4, "deep_supervision": True}),
-    ("unet++", "difom", {"width": 4}),
+    ("unet++", "residual", {"width": 4}),
     ("pranet", None, {"width": 8}),
-    ("pranet", "difom", {"width": 8}),
+    ("pranet", "residual", {"width": 8}),
     ("smp:fpn/resnet18", "difom", {}),
+    ("smp:fpn/resnet18", "residual", {}),
     ("smp:unet/mit_b0", None, {}),
 ]
 """Name, neck, and options of a quick one."""

@@ -59,6 +59,13 @@ def test_a_teacher_without_a_tap_near_the_bottleneck_is_refused_with_what_the_ca
         match_bottleneck(cache, ["sam", "dinov2"], unet, 352)
 
 
+def test_a_teacher_of_logits_alone_is_left_out_beside_one_with_features(unet):
+    cache = hold(352, sam__neck=16, probe__logits=8)
+    assert match_bottleneck(cache, ["sam", "probe"], unet, 352) == [Match("sam/neck@16", "bottleneck", 22)]
+    with pytest.raises(CacheIncompleteError, match=r"of probe near stride 16 .*probe/logits@8 \(logits\)"):
+        match_bottleneck(cache, ["probe"], unet, 352)
+
+
 def test_every_level_of_a_stride_learns_from_its_taps_and_the_deepest_from_coarser_ones(unet):
     cache = hold(352, a__x=8, a__y=16, b__z=32, a__logits=2)
     assert match_levels(cache, ["a", "b"], unet, 352) == [

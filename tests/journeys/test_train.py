@@ -199,7 +199,7 @@ def test_fifty_steps_with_the_teacher_in_the_loop_equal_fifty_from_the_cache(dat
         taps = learner.distiller.taps
         feed = open_feed(config, joint, fabric, choose_rows(config, joint, taps), taps)
         trainer = Trainer(config, fabric, learner, feed, tmp_path)
-        trainer.phase = config.phases[1]
+        trainer.phase = config.phases[0]
         set_mode(learner.student, freeze_encoder=False)
         losses[name] = []
         while len(losses[name]) < 50:

@@ -26,7 +26,7 @@ def run(folder: str, batch_size: str, accumulate: str) -> None:
         epochs=4,
         batch_size=int(batch_size),
         device="cpu",
-        changes=["machine.logger=none", f"data.accumulate={accumulate}", "phases.2.freeze_encoder=false"],
+        changes=["machine.logger=none", f"data.accumulate={accumulate}", "distill.gradient_share=0"],
     )
 
 
