@@ -41,6 +41,11 @@ class ProgressBar:
         if self._bar.disable and not quiet:
             Thread(target=self._report, name="progress", daemon=True).start()
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether there is a terminal that shows the bar."""
+        return not self._bar.disable
+
     def update(self, count: int = 1) -> None:
         """Count what was done."""
         self._done += count
@@ -49,7 +54,7 @@ class ProgressBar:
     def tell(self, note: str, *, title: str | None = None) -> None:
         """Put words behind the bar, and perhaps others before it."""
         self._note, self.title = note, title or self.title
-        if not self._bar.disable:
+        if self.is_shown:
             self._bar.set_description_str(self.title, refresh=False)
             self._bar.set_postfix_str(note)
 

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
 from difom_cache.benchmarks.library_teachers import PlainForward, build_plain
 from difom_cache.data.manifest import Record, load_records, write_manifest
@@ -31,6 +30,7 @@ from difom_cache.errors import DataError, SettingsError
 from difom_cache.extraction.prepare import probe_batch
 from difom_cache.extraction.run import extract
 from difom_cache.hardware import name_device, resolve_device
+from difom_cache.progress import track
 from difom_cache.teachers.base import Precision, Teacher, TeacherSpec
 from difom_cache.teachers.catalogue import build_teacher
 from difom_cache.teachers.packed_linear import PackedLinear, can_pack, count_flops
@@ -218,7 +218,7 @@ def _alternate(ways: dict[str, Way], rig: Rig, repeats: int) -> dict[str, dict[s
         way.whole()
         lines[name] = {"peak_bytes": _read_peak(rig.device), "whole_s": [], "network_s": []}
         _run_network(way, rig)
-    for _ in tqdm(range(repeats), desc=f"bench {rig.teacher}", unit="round", disable=None):
+    for _ in track(range(repeats), f"bench {rig.teacher}", "round"):
         for name, way in ways.items():
             lines[name]["whole_s"].append(_seconds(way.whole, rig.device))
             lines[name]["network_s"].append(_seconds(partial(_run_network, way, rig), rig.device))

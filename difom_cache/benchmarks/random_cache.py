@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from difom_cache.codecs.catalogue import build_codec
+from difom_cache.progress import track
 from difom_cache.store.columns import describe_tap, pictures_column, teacher_column
 from difom_cache.store.identity import Identity
 from difom_cache.store.layout import (
@@ -99,7 +99,7 @@ def _write_rows(path: Path, views: int, picture_px: int) -> None:
 def _fill(path: Path, column: Column, seed: int) -> None:
     finished = Cache(path).markers(column)
     blocks = [block for block in range(column.blocks) if block not in finished]
-    for block in tqdm(blocks, desc=f"random {Path(column.folder).name}", unit="block", disable=None):
+    for block in track(blocks, f"random {Path(column.folder).name}", "block"):
         start, stop = column.range_of(block)
         rng = np.random.default_rng([seed, block])
         write_block(path, column, block, {each.path: _draw(rng, stop - start, each) for each in column.arrays})

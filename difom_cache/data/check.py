@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass
 from os import cpu_count
 from typing import Any
 
-from tqdm import tqdm
-
 from difom_cache.data.duplicates import Fingerprint, Twins, find_twins, gather_families, take_fingerprint
 from difom_cache.data.images import read_image, read_mask
 from difom_cache.data.manifest import Record
+from difom_cache.progress import track
 
 _USUAL_SHARE = 0.9  # of a data set's records, so that another size is odd
 _LEAST_SIDE_PX = 64
@@ -129,7 +128,7 @@ def check_records(records: Sequence[Record]) -> Report:
     """
     with ThreadPoolExecutor(min(8, cpu_count() or 1)) as threads:
         read = threads.map(_read, records)
-        seen = list(tqdm(read, total=len(records), desc="checking pictures", unit="record", disable=None))
+        seen = list(track(read, "checking pictures", "record", total=len(records)))
     twins = find_twins([fingerprint for fingerprint, _ in seen])
     ids = [record.id for record in records]
     pictures: dict[str, set[str]] = defaultdict(set)

@@ -11,8 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from difom_cache.data.benchmark import CLINICDB_SIZE_PX, read_frames
 from difom_cache.data.decoded import Decoded, Memory, decode_image, decode_mask, mask_key, warn_inverted
 from difom_cache.data.images import read_size, size_of_bytes
@@ -20,6 +18,7 @@ from difom_cache.data.layouts import Pair, PictureFolder, find_folders, natural_
 from difom_cache.data.mask_levels import MaskLevels
 from difom_cache.errors import DataError, ManifestError, SettingsError, name_nearest
 from difom_cache.files import explain, read_plain
+from difom_cache.progress import track
 from difom_cache.store.atomic import write_atomic
 from difom_cache.store.layout import SPLITS
 from difom_cache.text import escape_cell, unescape_cell
@@ -278,7 +277,7 @@ def _read_files(records: list[Record], read: Reading, levels: MaskLevels | None)
     try:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
             done = threads.map(lambda record: read(record, memory, levels), records)
-            found = list(tqdm(done, total=len(records), desc="reading files", unit="record", disable=None))
+            found = list(track(done, "reading files", "record", total=len(records)))
     finally:
         memory.save()
     warn_inverted([covered for _, covered in found if covered is not None])

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Unpack
 
 import torch
-from tqdm import tqdm
 
 from difom_cache.data.manifest import load_records
 from difom_cache.errors import CacheSpaceError, SettingsError
@@ -34,6 +33,8 @@ from difom_cache.extraction.weights import choose_weights
 from difom_cache.hardware import resolve_device
 from difom_cache.keywords import ExtractKeywords
 from difom_cache.options import build
+from difom_cache.progress import ProgressBar, explain_wait
+from difom_cache.progress import say as write_above
 from difom_cache.store.identity import format_random_warning, list_random
 from difom_cache.text import format_seconds
 from difom_cache.views.plan import draw_plan
@@ -67,18 +68,21 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
     say = (lambda text: None) if quiet else print
     part, device = parse_part(config.part), str(resolve_device(config.device))
     records = load_records(config.data, unlabelled=config.unlabelled, splits=config.split, limit=config.limit)
-    plan = draw_plan(records, views=config.views, seed=config.seed, policy=config.plan)
+    with explain_wait(f"drawing {config.views} views of {len(records)} records"):
+        plan = draw_plan(records, views=config.views, seed=config.seed, policy=config.plan)
     rows = ViewList(records, plan)
     refuse_unwritable(config.cache)
     orders = order_teachers(config, device)
     for order in orders:  # a name or file that does not exist must leave no cache behind
-        if config.dry_run:
-            outline(order)
-        else:
-            load_teacher(order)
+        with explain_wait(f"loading {order.spec}"):
+            if config.dry_run:
+                outline(order)
+            else:
+                load_teacher(order)
     if not config.dry_run:
         start_cache(config.cache, records, plan, views=config.views, picture_px=config.input_size)
-    works = prepare_columns(config, orders, rows, pads=not plan.wholly_valid)
+    with explain_wait("making the columns ready, and looking at what is there"):
+        works = prepare_columns(config, orders, rows, pads=not plan.wholly_valid)
     missing = {w.column.folder: find_missing(config.cache, w, part, repair=not config.dry_run) for w in works}
     report = ExtractReport(config.cache, estimate_columns(config, works, missing))
     say(
@@ -106,7 +110,8 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
             release_teachers()
         for work in works:
             compute_column(config.cache, work, missing[work.column.folder], rows, executor, report, quiet=quiet)
-    finish_columns(config.cache, works, report)
+    with explain_wait("summing up the statistics"):
+        finish_columns(config.cache, works, report)
     report.left_blocks = {w.column.folder: find_missing(config.cache, w, part, repair=False) for w in works}
     say(format_rates(report))
     return report
@@ -188,19 +193,16 @@ def compute_column(
     ]
     started_s = time.perf_counter()
     sums = dict.fromkeys(STAGES, 0.0)
-    bar = tqdm(
-        total=sum(len(job.views) for job in jobs), desc=column.folder, unit="view", disable=True if quiet else None
-    )
-    with bar:
+    with ProgressBar(sum(len(job.views) for job in jobs), column.folder, "view", quiet=quiet) as bar:
         for done in run_jobs(jobs, executor):
             bar.update(done.views)
             if not done.skipped:
                 report.computed_blocks[column.folder] += 1
                 report.views[column.folder] += done.views
                 sums = {stage: sums[stage] + done.seconds[stage] for stage in STAGES}
-                if report.computed_blocks[column.folder] == 1 and len(jobs) > 1 and not quiet and not bar.disable:
+                if report.computed_blocks[column.folder] == 1 and len(jobs) > 1 and bar.is_shown:
                     left_s = (time.perf_counter() - started_s) * (len(jobs) - 1)
-                    bar.write(f"{column.folder}: about {format_seconds(left_s)} left after the first block")
+                    write_above(f"{column.folder}: about {format_seconds(left_s)} left after the first block")
     report.seconds[column.folder] = sums
     report.wall_s[column.folder] = time.perf_counter() - started_s
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from difom_cache.codecs.base import Codec
 from difom_cache.codecs.catalogue import build_codec, resolve_codec
@@ -17,6 +16,7 @@ from difom_cache.codecs.compact import choose_basis
 from difom_cache.codecs.measure import measure_fidelity
 from difom_cache.errors import CacheIncompleteError, CacheSpaceError, SettingsError
 from difom_cache.extraction.blocks import VALID_FRAC, sum_cells, to_moments
+from difom_cache.progress import track
 from difom_cache.store.atomic import remove_stale, write_once
 from difom_cache.store.columns import describe_tap, pictures_column, tap_specs, teacher_column, write_basis
 from difom_cache.store.identity import Identity, digest_identity, read_identity
@@ -51,7 +51,7 @@ def rebuild_statistics(cache: Cache, column: Column) -> None:
     """Sum up a complete column's statistics from its codes, where the sums of its blocks were lost."""
     label = column.folder.partition("/")[2]
     sums: dict[str, Moments] = {}
-    for block in tqdm(range(column.blocks), desc=f"statistics of {label}", unit="block", disable=None):
+    for block in track(range(column.blocks), f"statistics of {label}", "block"):
         rows = np.arange(*column.range_of(block))
         for name, target, counts in decode_rows(cache, label, rows):
             moments = to_moments(sum_cells(target, counts))
@@ -234,5 +234,5 @@ def decode_rows(
 
 def blocks_of(column: Column, title: str) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Yield every block of a column with its rows, under a bar."""
-    for block in tqdm(range(column.blocks), desc=title, unit="block", disable=None):
+    for block in track(range(column.blocks), title, "block"):
         yield block, np.arange(*column.range_of(block))

@@ -15,6 +15,7 @@ from difom_cache.files import refuse_special
 from difom_cache.maintenance.book import EXPORT_AGAIN, Book
 from difom_cache.maintenance.copy import finish
 from difom_cache.maintenance.verify import verify
+from difom_cache.progress import track
 from difom_cache.store.atomic import build_folder, draft_of, write_once
 from difom_cache.store.columns import BASIS, pictures_column, teacher_column, write_basis
 from difom_cache.store.identity import Identity
@@ -189,7 +190,7 @@ def _export_column(cache: Cache, column: Column, book: h5py.File) -> None:
             if values.exists():
                 group.create_dataset(f"{tap}/{name}", data=zarr.open_array(values, mode="r")[...])
     taps = [tap for tap in cache.taps if tap.partition("/")[0] == label] if label else []
-    for block in tqdm(range(column.blocks), desc=f"export {column.folder}", unit="block", disable=None):
+    for block in track(range(column.blocks), f"export {column.folder}", "block"):
         start, stop = column.range_of(block)
         batch = cache.gather(np.arange(start, stop), taps, pictures=not label)
         for array in column.arrays:

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
 from difom_cache.data.manifest import Record
 from difom_cache.errors import CacheFormatError, CacheIdentityError, RunError, WeightsError
@@ -16,6 +15,7 @@ from difom_cache.extraction.teachers import TeacherOrderLine, assert_same_teache
 from difom_cache.extraction.weights import HUB, split_weights
 from difom_cache.hardware import torch_threads
 from difom_cache.maintenance.verify_report import VerifyReport
+from difom_cache.progress import track
 from difom_cache.store.identity import Identity
 from difom_cache.store.layout import teacher_folder
 from difom_cache.store.reader import Cache
@@ -141,7 +141,7 @@ def compare_live(
     errors: dict[str, list[float]] = {}
     mirrored: dict[str, list[Tensor]] = {}
     with torch_threads(identity["threads"]):
-        for start in tqdm(range(0, len(jobs), batch), desc=f"recompute {label}", unit="batch", disable=None):
+        for start in track(range(0, len(jobs), batch), f"recompute {label}", "batch"):
             part = jobs[start : start + batch]
             frames = [read_frame(job.record, masks=False) for job in part]
             pixels = render(part, frames, teacher.spec.input_px, batch, device)

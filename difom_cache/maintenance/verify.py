@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from difom_cache.data.manifest import load_records
 from difom_cache.errors import (
@@ -21,6 +20,7 @@ from difom_cache.maintenance.rows import MEND, check_rows, restore_rows
 from difom_cache.maintenance.verify_report import VerifyReport
 from difom_cache.probing.heads import read_heads
 from difom_cache.probing.recompute import recompute_probe
+from difom_cache.progress import track
 from difom_cache.store.atomic import FileDigest, digest_file
 from difom_cache.store.columns import open_codec, pictures_column, teacher_column
 from difom_cache.store.identity import Identity, read_identity
@@ -170,7 +170,7 @@ def check_column(cache: Path, column: Column, report: VerifyReport) -> None:
         if difference:
             report.problems.append(f"{path}: {difference}; {MEND}")
     damaged, missing = [], []
-    for block in tqdm(range(column.blocks), desc=f"verify {column.folder}", unit="block", disable=None):
+    for block in track(range(column.blocks), f"verify {column.folder}", "block"):
         if not marker_path(cache, column, block).exists():
             missing.append(block)
             continue

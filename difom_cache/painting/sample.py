@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from difom_cache.data.images import write_picture
 from difom_cache.errors import DataError, SettingsError
 from difom_cache.painting.picture import paint
 from difom_cache.painting.scene import Style, draw_scene
 from difom_cache.painting.texture import Textures, draw_textures
+from difom_cache.progress import track
 from difom_cache.store.atomic import build_folder
 
 _TRAIN_STYLE = Style()
@@ -103,7 +103,7 @@ def _paint_all(out: Path, jobs: Sequence[_Job], seed: int, side: int) -> None:
     textures = draw_textures(_rng(seed, "textures"))
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         done = threads.map(lambda job: _paint_job(job, textures, seed, side), jobs)
-        for _ in tqdm(done, total=len(jobs), desc="painting", unit="frame", disable=None):
+        for _ in track(done, "painting", "frame", total=len(jobs)):
             pass
 
 

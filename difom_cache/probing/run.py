@@ -8,7 +8,6 @@ from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from difom_cache.errors import CacheIncompleteError
 from difom_cache.extraction.missing import find_missing
@@ -23,6 +22,7 @@ from difom_cache.probing.lesson import Lesson
 from difom_cache.probing.options import ProbeConfig
 from difom_cache.probing.plan import ProbePlan, find_labels, plan_probe
 from difom_cache.probing.score import UnseenScore, score_logits
+from difom_cache.progress import track
 from difom_cache.store.atomic import remove_stale
 from difom_cache.store.columns import teacher_column
 from difom_cache.store.identity import Identity
@@ -95,7 +95,7 @@ def run_probe(config: ProbeConfig, *, quiet: bool = False) -> ProbeReport:
         heads = obtain_heads(opened, plan, reader, rows)
         fitted_s = time.perf_counter()
         missing = find_missing(opened.path, ColumnWork(column, identity, None), repair=True)
-        for block in tqdm(sorted(missing), desc=column.folder, unit="block", disable=True if quiet else None):
+        for block in track(sorted(missing), column.folder, "block", quiet=quiet):
             write_logits(opened, column, block, reader, heads, plan)
         fold_statistics(opened.path, column, read_markers(opened.path, column))
         remove_stale(opened.path)

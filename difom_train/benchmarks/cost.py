@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
-from difom_cache import format_table, name_device, resolve_device
+from difom_cache import format_table, name_device, resolve_device, track
 from difom_cache.errors import SettingsError
 from difom_train.benchmarks.published_costs import PublishedCost, read_published_costs
 from difom_train.inference.segmenter import TEACHER_PREFIX, StudentSegmenter, load_segmenter
@@ -156,7 +155,7 @@ def compare_costs(
         passes: timed passes of each.
     """
     networks = [*runs, *(f"{TEACHER_PREFIX}{spec}" for spec in teachers)]
-    bar = tqdm(networks, desc="timing", unit="network", disable=None)
+    bar = track(networks, "timing", "network")
     costs = tuple(measure_cost(network, device=device, passes=passes) for network in bar)
     return CostTable(costs, read_published_costs())
 

@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from difom_cache import (
     Record,
     __version__,
     check_out_folder,
     check_outputs,
+    explain_wait,
     format_random_warning,
     format_table,
     name_some,
     read_image,
+    track,
 )
 from difom_cache.errors import DataError, RunError, SettingsError
 from difom_train.evaluation.files import (
@@ -145,7 +146,8 @@ def evaluate(
         jobs = _jobs_of_maps(Path(run), records, folder)
         name = Path(run).resolve().name
     else:
-        segmenter = load_segmenter(run, device=device)
+        with explain_wait(f"loading {run}"):
+            segmenter = load_segmenter(run, device=device)
         identity = identify(segmenter, run)
         jobs = _jobs_of(segmenter, records, folder, choose_batch(segmenter, batch_size))
         name = segmenter.name
@@ -155,7 +157,7 @@ def evaluate(
     if maps is not None:
         jobs = _with_maps(jobs, Path(maps), records, map_bits)
     scored = score_frames(jobs, frames=len(records), workers=workers)
-    bar = tqdm(scored, total=len(records), desc=f"scoring {name}", unit="frame", disable=None)
+    bar = track(scored, f"scoring {name}", "frame", total=len(records))
     sets = _gather(list(bar))
     for scores in sets.values():
         write_set(scores, folder)

@@ -14,7 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from difom_cache import Record, __version__, check_out_file, draft_of, load_records, read_image, replay_mask
+from difom_cache import (
+    Record,
+    __version__,
+    check_out_file,
+    draft_of,
+    explain_wait,
+    load_records,
+    read_image,
+    replay_mask,
+)
 from difom_cache.errors import RunError, SettingsError, name_nearest
 from difom_train.inference.frames import FIXED_THRESHOLD, choose_records, dice, read_truth
 from difom_train.inference.segmenter import StudentSegmenter, identify, load_segmenter, render_picture, whole_frame
@@ -138,15 +147,19 @@ def export(
     name = None if anonymous else Path(run).resolve().name
     metadata = describe(segmenter, Path(run), name, dynamic_size=dynamic_size, int8=int8)
     with draft_of(path) as draft:
-        if format == "torch":
-            _write_torch(deployed, draft, metadata, segmenter, dynamic_size=dynamic_size)
-        else:
-            _write_onnx(deployed, draft, segmenter, dynamic_size=dynamic_size)
-            if int8:
-                records = load_records(Path(calibration or ""), unlabelled=True)
-                _quantise(draft, [render_frame(each, segmenter.input_px) for each in _spread(records, frames)])
-            _write_metadata(draft, metadata)
-        parity = compare_with_student(deployed, load_exported(draft), segmenter.input_px, check=check, frames=frames)
+        with explain_wait("writing the network as one graph"):
+            if format == "torch":
+                _write_torch(deployed, draft, metadata, segmenter, dynamic_size=dynamic_size)
+            else:
+                _write_onnx(deployed, draft, segmenter, dynamic_size=dynamic_size)
+                if int8:
+                    records = load_records(Path(calibration or ""), unlabelled=True)
+                    _quantise(draft, [render_frame(each, segmenter.input_px) for each in _spread(records, frames)])
+                _write_metadata(draft, metadata)
+        with explain_wait(f"comparing the file with its student on {frames} frames"):
+            parity = compare_with_student(
+                deployed, load_exported(draft), segmenter.input_px, check=check, frames=frames
+            )
         if not int8 and parity.prob_difference > PARITY_PROB:
             raise RunError(
                 f"{path}: the exported file differs from its student by {parity.prob_difference:.1e} in probability, more "

@@ -14,15 +14,16 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from difom_cache import (
     PICTURE_SUFFIXES,
     check_out_folder,
     check_outputs,
     draft_of,
+    explain_wait,
     name_some,
     read_image,
+    track,
     write_picture,
 )
 from difom_cache.errors import DataError, ImageError
@@ -121,7 +122,8 @@ def predict(
         files = [path for name in names for path in _picture_files(folder, name)]
         check_outputs(folder, [*files, table], [*pictures, *([source] if source.is_file() else [])], force=force)
         mark = partial(_mark_pictures, pictures=pictures, names=names, aside=aside, source=source)
-    segmenter = load_segmenter(run, device=device)
+    with explain_wait(f"loading {run}"):
+        segmenter = load_segmenter(run, device=device)
     size = choose_batch(segmenter, batch_size)
     with draft_of(table) as draft, draft.open("w", encoding="utf-8") as lines:
         return mark(segmenter, folder=folder, lines=lines, size=size, outlines=outlines)
@@ -175,7 +177,7 @@ def _mark_pictures(
     broken: list[str] = []
 
     def read() -> Iterator[tuple[str, NDArray[np.uint8], None]]:
-        for path, name in zip(tqdm(pictures, desc="marking", unit="picture", disable=None), names, strict=True):
+        for path, name in zip(track(pictures, "marking", "picture"), names, strict=True):
             try:
                 picture = read_image(path)
             except ImageError as error:  # one bad file must not cost a long run; it is named at the end
@@ -209,7 +211,7 @@ def _mark_video(
         drawn = None
         if outlines:
             drawn = stack.enter_context(_open_video(folder / OUTLINE_VIDEO, reader.rate, lossless=False))
-        bar = tqdm(reader, total=reader.frames, desc="marking", unit="frame", disable=None)
+        bar = track(reader, "marking", "frame", total=reader.frames)
         numbered = ((str(number), frame.picture, frame) for number, frame in enumerate(bar))
         for marked in _mark(segmenter, numbered, size):
             masks.write(marked.mask.astype(np.uint8) * np.uint8(255), marked.source)

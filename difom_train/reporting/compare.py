@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from difom_cache import check_out_folder, format_random_warning, name_some, write_atomic
+from difom_cache import check_out_folder, explain_wait, format_random_warning, name_some, write_atomic
 from difom_cache.errors import SettingsError
 from difom_train.benchmarks.cost import Cost, compare_costs
 from difom_train.evaluation.files import read_summary
@@ -57,7 +57,8 @@ def compare(
     check_out_folder(folder)
     entries = load_entries(runs)
     sets = frames_of(entries)
-    twins = find_twins(sets, Path(data) if data is not None else None)
+    with explain_wait("looking for frames that repeat another or show a training picture"):
+        twins = find_twins(sets, Path(data) if data is not None else None)
     beside, notes = read_published({name: len(frames) for name, frames in sets.items()}) if published else ({}, [])
     notes += describe_runs(entries)
     for entry in entries:
@@ -71,7 +72,8 @@ def compare(
     if not all(kept.all() for kept in rows.values()):
         title = "Without frames that repeat another or show a training picture"
         clean = build_table(title, [entry.keep(rows) for entry in entries], {}, twins.describe())
-    differences = _find_differences(entries, twins, resamples=resamples, seed=seed)
+    with explain_wait(f"drawing {resamples} resamples of each difference"):
+        differences = _find_differences(entries, twins, resamples=resamples, seed=seed)
     costs = _measure(entries, device) if cost else {}
     comparison = Comparison(folder, table, clean, differences, costs)
     _write_tables(comparison)

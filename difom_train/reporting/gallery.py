@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import binary_dilation
-from tqdm import tqdm
 
-from difom_cache import read_image, read_mask
+from difom_cache import read_image, read_mask, track
 from difom_cache.errors import RunError
 from difom_train.evaluation.files import mask_path
 from difom_train.evaluation.summary import FrameInfo
@@ -94,7 +93,7 @@ def gather_cases(
             for number, kinds in choose_cases(dice, per_set).items()
         ]
     cases = []
-    for dataset, frame, kinds, dice in tqdm(wanted, desc="gallery", unit="frame", disable=None):
+    for dataset, frame, kinds, dice in track(wanted, "gallery", "frame"):
         truth = read_mask(Path(frame.mask)).astype(bool)
         masks = [_read_entry_mask(entry, dataset, frame, truth.shape) for entry in entries]
         size = fit(frame.width, frame.height)
