@@ -1,6 +1,6 @@
 """Which tap of a cache teaches which level of a student."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from typing import Any, Protocol
@@ -69,15 +69,24 @@ def taps_of(cache: TeachingCache, teachers: Sequence[str], kind: str) -> list[st
     return [name for name, tap in cache.taps.items() if teacher_of(name) in teachers and tap.kind == kind]
 
 
+def far_by_stride(tap: Tap, level: Level) -> float:
+    """Return how far a tap is from a level: 0 at the same stride, log 2 at twice or half of it."""
+    return round(abs(log(tap.stride / level.stride)), 6)
+
+
+def far_by_grid(tap: Tap, level: Level, input_px: int) -> float:
+    """Return how far a tap is from a level: 0 on a grid of as many cells, log 2 on one of twice or half as many a side."""
+    return round(abs(log(tap.grid * level.stride / input_px)), 6)
+
+
 def mismatch(tap: Tap, level: Level, input_px: int) -> tuple[float, float]:
     """Return how far a tap is from a level, smaller is nearer: first by stride or grid, then by stride alone.
 
     A student often sees smaller pictures than the cache holds, so equal strides and equal grids may name different
     levels; either counts as near, and the stride decides between the two.
     """
-    by_stride = abs(log(tap.stride / level.stride))
-    by_grid = abs(log(tap.grid * level.stride / input_px))
-    return round(min(by_stride, by_grid), 6), round(by_stride, 6)
+    by_stride = far_by_stride(tap, level)
+    return min(by_stride, far_by_grid(tap, level, input_px)), by_stride
 
 
 def match_bottleneck(cache: TeachingCache, teachers: Sequence[str], student: Student, input_px: int) -> list[Match]:
@@ -105,20 +114,31 @@ def match_bottleneck(cache: TeachingCache, teachers: Sequence[str], student: Stu
 
 
 def match_levels(cache: TeachingCache, teachers: Sequence[str], student: Student, input_px: int) -> list[Match]:
-    """Return every pair of a feature tap and a level of the stride nearest to it.
+    """Return every pair of a feature tap and a level that is nearest to it.
 
-    Taps farther than a factor of two from every level are left out (`describe` of the distiller shows which are in).
+    All taps of a teacher are matched by stride; or by grid, where each of their grids is a level's and no stride is. One rule
+    for all of them keeps their order, so that a deeper tap never teaches a shallower level than the tap above it. Taps farther
+    than a factor of two from every level are left out (`describe` of the distiller shows which are in).
     """
-    matches = []
-    for tap_name in taps_of(cache, teachers, "feature"):
-        tap = cache.taps[tap_name]
-        nearest = min(mismatch(tap, level, input_px) for level in student.levels.values())
-        if nearest[0] > FARTHEST:
-            continue
-        for level_name, level in student.levels.items():
-            if mismatch(tap, level, input_px) == nearest:
-                matches.append(Match(tap_name, level_name, _grid(tap, level, input_px)))
+    matches, levels = [], student.levels.items()
+    for teacher in teachers:
+        taps = {name: cache.taps[name] for name in taps_of(cache, [teacher], "feature")}
+        by_grid = _meet_on_grids_alone(taps.values(), student.levels.values(), input_px)
+        for tap_name, tap in taps.items():
+            far = {
+                name: far_by_grid(tap, each, input_px) if by_grid else far_by_stride(tap, each) for name, each in levels
+            }
+            if (nearest := min(far.values())) <= FARTHEST:
+                matches += [
+                    Match(tap_name, name, _grid(tap, each, input_px)) for name, each in levels if far[name] == nearest
+                ]
     return matches
+
+
+def _meet_on_grids_alone(taps: Collection[Tap], levels: Collection[Level], input_px: int) -> bool:
+    """Return whether each tap has the grid of some level and none has a level's stride: another student's taps, say."""
+    on_grids = all(any(far_by_grid(tap, level, input_px) == 0 for level in levels) for tap in taps)
+    return on_grids and not any(far_by_stride(tap, level) == 0 for tap in taps for level in levels)
 
 
 def logits_taps(cache: TeachingCache, teachers: Sequence[str]) -> list[str]:

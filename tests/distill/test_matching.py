@@ -76,6 +76,24 @@ def test_every_level_of_a_stride_learns_from_its_taps_and_the_deepest_from_coars
     ]
 
 
+def test_a_deeper_tap_never_teaches_a_shallower_level_when_the_student_sees_smaller_pictures(unet):
+    """At 96 px the deep tap's 11 cells are nearest to the 12 of stride 8; that is no reason to pass by the bottleneck."""
+    cache = hold(352, a__middle=16, a__deep=32)
+    assert match_levels(cache, ["a"], unet, 96) == [
+        Match("a/middle@16", "bottleneck", 6),
+        Match("a/deep@32", "bottleneck", 6),
+    ]
+
+
+def test_taps_of_another_student_are_matched_by_the_grids_that_they_share(unet):
+    cache = hold(352, student__encoder4=22, student__bottleneck=44)  # taught at 128 px
+    assert match_levels(cache, ["student"], unet, 128) == [
+        Match("student/encoder4@22", "encoder4", 16),
+        Match("student/encoder4@22", "decoder1", 16),
+        Match("student/bottleneck@44", "bottleneck", 8),
+    ]
+
+
 def test_a_tap_far_from_every_level_teaches_none(unet):
     assert match_levels(hold(352, a__x=88), ["a"], unet, 352) == []
 
