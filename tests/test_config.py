@@ -22,7 +22,7 @@ from difom_train.config import (
 def test_the_recipes_of_the_package_are_these():
     assert recipe_names() == [
         *("baseline", "difom", "difom-multiscale", "difom-paper", "difom-published"),
-        *("features-only", "logits-only", "mean-teacher", "pseudo-masks"),
+        *("features-only", "logits-only", "mean-teacher", "pretrained-encoder", "pseudo-masks"),
     ]
 
 
@@ -40,8 +40,8 @@ def test_recipe_holds_only_what_differs_and_prints_complete(name, tmp_path):
     assert read_recipe(tmp_path / "copy.toml") == read_recipe(name)
 
 
-def test_only_the_baseline_does_not_distil():
-    assert {name for name in recipe_names() if not read_recipe(name).distils} == {"baseline"}
+def test_only_the_baselines_do_not_distil():
+    assert {name for name in recipe_names() if not read_recipe(name).distils} == {"baseline", "pretrained-encoder"}
 
 
 def test_settings_that_were_written_read_back_equal(tmp_path):

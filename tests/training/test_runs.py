@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import tomli_w
 import torch
+from safetensors.torch import save_file
 
 from difom_cache import TapSpec
 from difom_cache.errors import CacheIncompleteError, DifomError, RunError, SettingsError
 from difom_train import load_student
+from difom_train.config import read_recipe
 from difom_train.training import read_checkpoint, read_log, read_run
 from difom_train.training import trainer as loop
 
@@ -362,3 +364,19 @@ def test_published_losses_collapse_and_mark_the_run(train, capsys):
 def test_difom_stays_alive_where_published_dies(train):
     facts = read_run(train(recipe="difom", epochs=2))["distillation"]
     assert facts["alive"] is True and facts["warnings"] == []
+
+
+@pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")  # timm's file has these names
+def test_the_pretrained_encoders_recipe_starts_from_timms_own_file(train, tmp_path):
+    pytest.importorskip("segmentation_models_pytorch")
+    import timm
+
+    torch.manual_seed(0)
+    state = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    save_file(state, tmp_path / "lite0.safetensors")
+    name = read_recipe("pretrained-encoder").student.name
+    options = {"student": name, "student_weights": str(tmp_path / "lite0.safetensors"), "width": 0, "lr": 1e-9}
+    student = load_student(train(recipe="pretrained-encoder", epochs=1, **options))
+    trained = student.encoder.state_dict()
+    assert not read_run(tmp_path / "run")["taps"]
+    assert torch.allclose(trained["conv_stem.weight"], state["conv_stem.weight"], atol=1e-6)
