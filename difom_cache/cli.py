@@ -216,8 +216,9 @@ def drop(
 ) -> None:
     """Remove one teacher's features from a cache."""
     from difom_cache.maintenance.copy import drop as run
+    from difom_cache.text import format_bytes
 
-    run(cache, teacher)
+    print(f"{cache}: dropped {teacher}, {format_bytes(run(cache, teacher))} freed")
 
 
 @app.command()

@@ -60,8 +60,8 @@ def recipes(config: "RecipesConfig") -> None:
 
 
 def evaluate(config: "EvaluateConfig") -> None:
-    """Score a network on test sets, frame by frame, under each protocol."""
-    from difom_train.evaluation.evaluate import evaluate as score
+    """Score networks on test sets, frame by frame, under each protocol."""
+    from difom_train.evaluation.several import evaluate_runs as score
 
     _answer(config, score(**config.arguments()))
 

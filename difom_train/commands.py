@@ -22,10 +22,10 @@ class CommandConfig(Config):
 
 
 class EvaluateConfig(CommandConfig):
-    """Score a network."""
+    """Score networks."""
 
-    run: Annotated[str, Opt(argument=True)]
-    "Run folder, teacher:SPEC, or a folder of saved maps."
+    runs: Annotated[tuple[str, ...], Opt(argument=True)]
+    "Run folders, teacher:SPEC, or folders of saved maps."
     data: Path
     "Manifest, test sets, or any folder inside them."
     limit: Positive | None = None
@@ -37,9 +37,9 @@ class EvaluateConfig(CommandConfig):
     batch_size: Positive | None = None
     "Pictures in one forward pass."
     out: Annotated[Path | None, Opt(default="RUN/eval")] = None
-    "Where the files go."
+    "Where the files go; of several runs, each to a folder of its name in it."
     maps: Path | None = None
-    "Folder for a grey PNG of each frame's probability, for other evaluators."
+    "Folder for a grey PNG of each frame's probability, for other evaluators; of several runs, a folder each in it."
     map_bits: Literal[8, 16] = 8
     "Of these PNGs."
 
@@ -110,7 +110,7 @@ class CompareConfig(CommandConfig):
     out: Path = Path("comparison")
     "Where tables and report.html go."
     data: Path | None = None
-    "Training data, to leave out test frames that it shows."
+    "Training and test data: scores what is not scored yet, and leaves out test frames that training pictures show."
     published: bool = True
     "Put PraNet's published figures beside the runs."
     cost: bool = True

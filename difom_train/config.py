@@ -4,6 +4,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -33,6 +34,23 @@ FREE = ("run.", "machine.device", "machine.stage", "machine.logger")
 KEYWORDS = {"TrainKeywords": "difom_train.config:TrainOptions"}
 "Signatures to be made from configs (see `options.format_keywords`)."
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+_SHORT = {
+    "student.width": "w{}",
+    "data.input_px": "{}px",
+    "data.labels": "labels{}",
+    "data.labels_seed": "masks{}",
+    "distill.teachers": "{}",
+    "optimizer.epochs": "{}epochs",
+    "data.batch_size": "batch{}",
+}
+"What a setting is called in the name of a run folder."
+_UNNAMED = (
+    "run.",
+    "machine.",
+    "seed",
+    "student.name",
+)  # beginnings of keys that stand there otherwise, or decide nothing
+_LONGEST_NAME = 120
 _RENAMED = {"optimiser": "optimizer"}
 _NECKS = {"difom": "residual", "paper": "paper"}
 
@@ -44,7 +62,7 @@ class RunConfig(Config):
     "Cache to train from; several are trained on together."
     data: Path | None = None
     "Source pictures, for a cache without them and for fresh views."
-    out: Annotated[Path | None, Opt(default="runs/STUDENT-RECIPE-seedN")] = None
+    out: Annotated[Path | None, Opt(default="runs/STUDENT-RECIPE-CHANGES-seedN")] = None
     "Run folder; with several seeds -seedN is appended."
     seeds: tuple[Seed, ...] = ()
     "One run for each, in place of the seed."
@@ -291,15 +309,46 @@ def compose(options: TrainOptions) -> TrainConfig:
     config = validate(TrainConfig, _merge(to_table(base), given))
     if options.changes:
         config = change_config(config, options.changes)
-    out = config.run.out or name_folder(config, options.recipe)
+    out = config.run.out or name_folder(config, options.recipe, read_recipe(options.recipe))
     return config.model_copy(update={"run": config.run.model_copy(update={"out": out})})
 
 
-def name_folder(config: TrainConfig, recipe: str) -> Path:
-    """Return the run folder of who names none: runs/STUDENT-RECIPE-seedN, without -seedN where several seeds add theirs."""
-    student = config.student.name.replace("/", "-").replace(":", "-")
-    seed = "" if len(config.run.seeds) > 1 else f"-seed{(*config.run.seeds, config.seed)[0]}"
-    return Path("runs") / f"{student}-{Path(recipe).stem}{seed}"
+def name_folder(config: TrainConfig, recipe: str, base: TrainConfig | None = None) -> Path:
+    """Return the run folder of who names none: runs/STUDENT-RECIPE-seedN, and between them what differs from the recipe.
+
+    Width and input size stand before the recipe, everything else behind it: unet-w16-96px-difom-labels0.1-seed0. Several seeds
+    add their own ending.
+
+    Args:
+        config: of the run.
+        recipe: its name or file.
+        base: the recipe's own config; None compares with the defaults, and names only what has a short name.
+    """
+    here, there = (_flatten(to_table(each)) for each in (config, base or TrainConfig()))
+    names = _SHORT if base is None else {key: _SHORT.get(key, f"{key.rpartition('.')[2]}{{}}") for key in here}
+    changed = {key: here.get(key) for key in names if not key.startswith(_UNNAMED) and here.get(key) != there.get(key)}
+    parts = {key: names[key].format(_format_for_name(value)) for key, value in changed.items()}
+    before = [parts.pop(key) for key in ("student.width", "data.input_px") if key in parts]
+    seed = [] if len(config.run.seeds) > 1 else [f"seed{(*config.run.seeds, config.seed)[0]}"]
+    words = [config.student.name, *before, Path(recipe).stem, *parts.values(), *seed]
+    return Path("runs") / _shorten("-".join(re.sub(r"[^\w.+=-]+", "-", word).strip("-.") for word in words))
+
+
+def _format_for_name(value: Any) -> str:
+    return (
+        "+".join(map(str, value))
+        if isinstance(value, list)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
+
+
+def _shorten(name: str) -> str:
+    """Return a name that a file system takes: of a very long one the ending makes way for its digest."""
+    return (
+        name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 9]}-{sha256(name.encode()).hexdigest()[:8]}"
+    )
 
 
 def compose_keywords(**options: Any) -> TrainConfig:

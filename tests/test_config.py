@@ -1,6 +1,7 @@
 """Settings: complete recipes, one value changed by name, written back, compared."""
 
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from difom_train.config import (
     Phase,
     TrainConfig,
     change_config,
+    compose_keywords,
     find_differences,
     format_recipe,
     read_recipe,
@@ -130,6 +132,30 @@ def test_the_old_name_of_a_section_is_read_with_a_line(tmp_path, capsys):
     assert change_config(read_recipe("difom"), ["optimiser.lr=0.5"]).optimizer.lr == 0.5
     said = capsys.readouterr().err.splitlines()
     assert [line.partition(": ")[2] for line in said] == ["[optimiser] is read as [optimizer], its name of today"] * 2
+
+
+def test_a_run_folder_is_named_by_what_differs_from_its_recipe():
+    def name(**options):
+        return str(compose_keywords(**options).run.out)
+
+    assert name(student="unet") == "runs/unet-difom-multiscale-seed0"
+    assert name(
+        student="unet", width=16, input_size=96, recipe="difom", labels=0.1, cache="elsewhere", device="cpu"
+    ) == ("runs/unet-w16-96px-difom-labels0.1-seed0")
+    changed = {
+        "teachers": ("sam", "dinov2"),
+        "changes": ("optimizer.ema_decay=0.9", "data.scales=[0.75,1.0]"),
+        "seed": 3,
+    }
+    assert name(student="smp:unet/resnet18", recipe="baseline", **changed) == (
+        "runs/smp-unet-resnet18-baseline-scales0.75+1.0-ema_decay0.9-sam+dinov2-seed3"
+    )
+    assert (
+        name(student="unet++", seeds=(0, 1), labels_seed=2, labels=0.5)
+        == "runs/unet++-difom-multiscale-labels0.5-masks2"
+    )
+    long = name(student="unet", changes=[f"distill.teachers=[{', '.join(repr(f'teacher{n}') for n in range(40))}]"])
+    assert len(Path(long).name) == 120 and long != name(student="unet")
 
 
 def test_differences_are_named_one_by_one():

@@ -32,9 +32,10 @@ from difom_cache.options import (
     read_toml,
     validate,
 )
-from difom_train import bench_loader, compare, curves, evaluate, export, predict, study
+from difom_train import bench_loader, compare, curves, export, predict, study
 from difom_train.benchmarks import compare_costs
 from difom_train.demo import demo
+from difom_train.evaluation import evaluate_runs
 
 
 class Oven(Config):
@@ -279,7 +280,7 @@ def test_no_two_options_of_a_command_have_one_name(place: str):
 @pytest.mark.parametrize(
     ("config", "function"),
     [
-        ("EvaluateConfig", evaluate),
+        ("EvaluateConfig", evaluate_runs),
         ("PredictConfig", predict),
         ("StudyConfig", study),
         ("CompareConfig", compare),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from difom_cache.codecs.base import Codec
 from difom_cache.codecs.compact import FEWEST_CHANNELS, CompactBasis, CompactCodec
 from difom_cache.codecs.float16 import Float16Codec
 from difom_cache.codecs.int8 import Int8Codec
 from difom_cache.errors import CodecError, SettingsError, name_nearest
+from difom_cache.text import name_some
 
 CODECS = {"float16": Float16Codec, "int8": Int8Codec, "compact": CompactCodec}
 
@@ -20,6 +23,14 @@ def resolve_codec(name: str, channels: int) -> str:
     if name not in CODECS:
         raise SettingsError(name_nearest("codec", name, list(CODECS)))
     return "int8" if name == "compact" and channels < FEWEST_CHANNELS else name
+
+
+def describe_fallback(asked: str, taps: Mapping[str, int]) -> str:
+    """Return one line on the taps (name to channels) that get another codec than the one asked for; "" where none does."""
+    others = [name for name, channels in taps.items() if resolve_codec(asked, channels) != asked]
+    if not others:
+        return ""
+    return f"int8 in place of {asked} for taps of fewer than {FEWEST_CHANNELS} channels: {name_some(others)}"
 
 
 def build_codec(name: str, channels: int, *, basis: CompactBasis | None = None) -> Codec:

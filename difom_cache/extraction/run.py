@@ -10,6 +10,7 @@ from typing import Unpack
 
 import torch
 
+from difom_cache.codecs.catalogue import describe_fallback
 from difom_cache.data.manifest import load_records
 from difom_cache.errors import CacheSpaceError, SettingsError
 from difom_cache.extraction.blocks import BlockJob, BlockReport, ViewJob, compute_block, compute_blocks
@@ -94,6 +95,14 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
     random = list_random({Path(work.column.folder).name: work.identity for work in works if work.order is not None})
     if random:
         say(format_random_warning(random))
+    features = {
+        f"{Path(work.column.folder).name}/{tap['name']}": tap["channels"]
+        for work in works
+        for tap in work.identity.get("taps", ())
+        if tap["kind"] == "feature"
+    }
+    if line := describe_fallback(config.codec, features):
+        say(line)
     for work in works:
         if "backend" in work.identity:
             say("{}: OpenVINO {} runs the network".format(work.column.folder, work.identity["backend"]["version"]))

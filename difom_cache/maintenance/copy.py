@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from difom_cache.codecs.base import Codec
-from difom_cache.codecs.catalogue import build_codec, resolve_codec
+from difom_cache.codecs.catalogue import build_codec, describe_fallback, resolve_codec
 from difom_cache.codecs.compact import choose_basis
 from difom_cache.codecs.measure import measure_fidelity
 from difom_cache.errors import CacheIncompleteError, CacheSpaceError, SettingsError
 from difom_cache.extraction.blocks import VALID_FRAC, sum_cells, to_moments
-from difom_cache.progress import track
+from difom_cache.progress import say, track
 from difom_cache.store.atomic import remove_stale, write_once
 from difom_cache.store.columns import describe_tap, pictures_column, tap_specs, teacher_column, write_basis
 from difom_cache.store.identity import Identity, digest_identity, read_identity
@@ -59,8 +59,8 @@ def rebuild_statistics(cache: Cache, column: Column) -> None:
     write_totals(totals_path(cache.path, column.folder), sums)
 
 
-def drop(cache: str | Path, teacher: str) -> None:
-    """Make `cache` hold no features of `teacher`; everything else stays.
+def drop(cache: str | Path, teacher: str) -> int:
+    """Make `cache` hold no features of `teacher`; everything else stays. Return how many bytes that were.
 
     Raises:
         CacheFormatError: the cache has no such teacher.
@@ -70,12 +70,14 @@ def drop(cache: str | Path, teacher: str) -> None:
     require_teacher(opened, teacher)
     folder = opened.path / teacher_folder(teacher)
     away = folder.with_name(f".dropped-{secrets.token_hex(4)}")
+    held_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     try:
         folder.rename(away)
         shutil.rmtree(away)
     except OSError as error:
         hint = f"run `difom-cache finish {cache}` when it can be written"
         raise CacheSpaceError(f"cannot drop {folder}: {error.strerror}; {hint}") from None
+    return held_bytes
 
 
 def copy(
@@ -106,6 +108,9 @@ def copy(
     unknown = [tap for tap in chosen if tap not in opened.taps]
     if unknown:
         raise CacheIncompleteError(f"{source} has no tap {unknown[0]!r}; it has {', '.join(opened.taps)}")
+    features = {tap: opened.taps[tap].channels for tap in chosen if opened.taps[tap].kind == "feature"}
+    if codec is not None and (line := describe_fallback(codec, features)):
+        say(line)
     if folder.resolve() == Path(source).resolve():
         raise SettingsError(f"copy: source and target are the same folder {folder}; choose another target")
     records = (opened.path / RECORDS).read_bytes()

@@ -39,7 +39,7 @@ def fix_identity(folder: Path, identity: Identity, *, hint: str, kind: str = "ca
         CacheIdentityError: another identity lies there; every differing value is named with both its values.
     """
     held = offer_identity(folder, identity, kind)
-    differing = name_differences(held, json.loads(canonical(identity)))
+    differing = sorted(name_differences(held, json.loads(canonical(identity))), key=_is_digest)
     if differing:
         raise CacheIdentityError(f"{folder} holds something else than this run brings: {'; '.join(differing)}. {hint}")
     return held
@@ -116,6 +116,13 @@ def content_digest(identity: Identity, column: Column, markers: dict[int, Any]) 
     return digest_identity({"identity": identity, "folder": column.folder, "files": files})
 
 
+def _is_digest(phrase: str) -> bool:
+    """Whether a phrase is of a value that says nothing but that something differs; what differs is named before."""
+    return phrase.partition(":")[0].endswith(("digest", "sha256"))
+
+
 def _shorten(value: Any) -> str:
+    if isinstance(value, str) and len(value) == 64 and not value.strip("0123456789abcdef"):
+        return f"{value[:12]}..."
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -128,7 +128,10 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """
     path = folder / "summary.json"
     if not path.exists():
-        raise RunError(f"{folder.parent} has not been evaluated ({path} is absent); run `difom-train evaluate` first")
+        raise RunError(
+            f"{folder.parent} has not been evaluated ({path} is absent); "
+            f"run `difom-train evaluate {folder.parent} --data TESTS` first"
+        )
     summary = read_object(path, RunError, "evaluate the run again")
     sets, identity = summary.get("sets"), summary.get("identity")
     if (

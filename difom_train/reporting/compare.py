@@ -4,9 +4,18 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from difom_cache import check_out_folder, explain_wait, format_random_warning, name_some, write_atomic
-from difom_cache.errors import SettingsError
+from difom_cache import (
+    check_out_folder,
+    explain_wait,
+    format_random_warning,
+    load_records,
+    name_some,
+    say,
+    write_atomic,
+)
+from difom_cache.errors import RunError, SettingsError
 from difom_train.benchmarks.cost import Cost, compare_costs
+from difom_train.evaluation.evaluate import evaluate
 from difom_train.evaluation.files import read_summary
 from difom_train.evaluation.summary import counted_sets
 from difom_train.reporting.bootstrap import Difference, compare_paired
@@ -39,7 +48,8 @@ def compare(
     Args:
         runs: evaluated run folders, or folders that `evaluate --out` wrote.
         out: the folder to write.
-        data: the training data; with it, test frames that show a training picture are left out of the second table.
+        data: training and test data; with it, runs that are not evaluated yet are scored on its test records, and test frames
+            that show one of its training pictures are left out of the second table.
         published: put PraNet's published figures beside the runs, marked as published.
         cost: measure parameters, FLOPs and latency of each entry's first run.
         device: where the cost is measured.
@@ -55,6 +65,8 @@ def compare(
         raise SettingsError(f"expected resamples >= 1 and gallery >= 0, found {resamples} and {gallery_per_set}")
     folder = Path(out)
     check_out_folder(folder)
+    if data is not None:
+        evaluate_missing(runs, Path(data), device)
     entries = load_entries(runs)
     sets = frames_of(entries)
     with explain_wait("looking for frames that repeat another or show a training picture"):
@@ -79,6 +91,23 @@ def compare(
     _write_tables(comparison)
     write_report(comparison, entries, twins, folder / "report.html", per_set=gallery_per_set, anonymous=anonymous)
     return comparison
+
+
+def evaluate_missing(runs: Sequence[Path | str], data: Path, device: str) -> None:
+    """Score the runs that have no scores on the test records of `data`.
+
+    Raises:
+        RunError: `data` says of no record that it is for testing, so that scores could be of training records.
+    """
+    missing = [run for run in runs if not (eval_folder(Path(run)) / "summary.json").exists()]
+    if missing and not any(record.split == "test" for record in load_records(data, unlabelled=True)):
+        raise RunError(
+            f"{missing[0]} has not been evaluated, and --data {data} holds no test records; run `difom-train evaluate "
+            f"{missing[0]} --data TESTS` first"
+        )
+    for run in missing:
+        say(f"{run} has no scores yet: it is evaluated on {data}")
+        evaluate(run, data, device=device)
 
 
 def describe_runs(entries: Sequence[Entry]) -> list[str]:

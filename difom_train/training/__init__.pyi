@@ -24,5 +24,8 @@ from .optimizer import set_mode as set_mode
 from .run_folder import append_log as append_log
 from .run_folder import read_log as read_log
 from .run_folder import read_run as read_run
+from .run_folder import refuse_differences as refuse_differences
 from .run_folder import write_run as write_run
+from .train_log import TRAIN_LOG as TRAIN_LOG
+from .train_log import format_losses as format_losses
 from .trainer import Trainer as Trainer

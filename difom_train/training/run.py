@@ -9,9 +9,17 @@ from typing import Any, Unpack
 import torch
 from lightning_fabric import Fabric
 
-from difom_cache import explain_wait, format_random_warning, open_cache, resolve_device
+from difom_cache import explain_wait, format_random_warning, open_cache, resolve_device, say
 from difom_cache.errors import DeviceError, DifomError, RunError, SettingsError
-from difom_train.config import DataConfig, TrainConfig, TrainOptions, compose, compose_keywords, name_folder
+from difom_train.config import (
+    SETTINGS_FILE,
+    DataConfig,
+    TrainConfig,
+    TrainOptions,
+    compose,
+    compose_keywords,
+    name_folder,
+)
 from difom_train.data.caches import JointCache
 from difom_train.keywords import TrainKeywords
 from difom_train.students.base import Student
@@ -61,6 +69,9 @@ def train(config: TrainConfig | str | None = None, /, **options: Unpack[TrainKey
 def train_run(config: TrainConfig, folder: Path) -> Progress:
     """Train one student into `folder`; return how it went."""
     device = resolve_device(config.machine.device)
+    gone = [path for path in config.run.cache if not path.exists()]
+    if config.run.resume and gone and (folder / SETTINGS_FILE).is_file():
+        raise RunError(f"{folder} was trained from {gone[0]}, which is not there; say with --cache where it lies now")
     with explain_wait(f"opening {', '.join(map(str, config.run.cache))}"):
         cache = JointCache([open_cache(path) for path in config.run.cache])
     fabric = open_fabric(device, config.machine.precision, logger=config.machine.logger, folder=folder)
@@ -69,6 +80,8 @@ def train_run(config: TrainConfig, folder: Path) -> Progress:
     taps = learner.distiller.taps
     selection = choose_rows(config, cache, taps)
     going_on = _open_folder_once(config, fabric, folder)
+    if config.run.resume and not going_on and fabric.is_global_zero:
+        say(f"{folder} holds no checkpoint to go on from: the run begins anew")
     with _explain_memory(config.data):
         with explain_wait("reading the cache into memory (--stage disk begins at once)"):
             feed = open_feed(config, cache, fabric, selection, taps)
@@ -120,7 +133,7 @@ def _start(trainer: Trainer, facts: dict[str, Any], *, going_on: bool) -> None:
         write_run_masks(
             folder, describe_masks(trainer.config, trainer.feed.cache, trainer.feed.selection, distiller)[1]
         )
-        trainer.log.say(*_describe_start(folder, facts, trainer.progress))
+        trainer.log.say(*_describe_start(folder, facts, trainer.progress), *_describe_views(trainer))
 
 
 def _refuse_other_neck(saved: Student, student: Student, folder: Path) -> None:
@@ -149,6 +162,17 @@ def _describe_start(folder: Path, facts: dict[str, Any], progress: Progress) -> 
     if not rows["val_records"]:
         lines.append("WARNING: no validation records, so the last epoch is kept rather than the best")
     return lines
+
+
+def _describe_views(trainer: Trainer) -> list[str]:
+    """Return one line where more views were asked for than the cache has."""
+    feed, wanted = trainer.feed, trainer.config.data.views
+    held = int(feed.cache.view[feed.selection.train].max()) + 1
+    return (
+        [f"NOTE: --views {wanted} was asked for, but the cache has {held}: all {held} are used"]
+        if wanted > held
+        else []
+    )
 
 
 def _leaking(sources: dict[str, dict[str, int | None]]) -> list[str]:

@@ -86,6 +86,21 @@ def read_run(folder: Path) -> dict[str, Any]:
     return read_object(folder / RUN_FILE, RunError, "start the run anew")
 
 
+def describe_unfinished(folder: Path) -> str:
+    """Return a sentence where the run in `folder` was not trained to its end, "" where it was or nobody knows."""
+    if not (folder / RUN_FILE).is_file():
+        return ""
+    facts = read_run(folder)
+    if facts.get("status") == "finished":
+        return ""
+    done = len(read_log(folder))
+    settings = facts.get("settings")
+    optimizer = settings.get("optimizer") if isinstance(settings, dict) else None
+    epochs = optimizer.get("epochs") if isinstance(optimizer, dict) else None
+    of = f" of {epochs}" if epochs else ""
+    return f"{folder} is not finished ({done}{of} epochs): its student is the best of these"
+
+
 def append_log(folder: Path, line: dict[str, Any]) -> None:
     """Add one epoch to log.jsonl."""
     with (folder / LOG_FILE).open("a", encoding="utf-8") as file:
@@ -124,7 +139,29 @@ def cut_log(folder: Path, epochs: int) -> None:
 def refuse_differences(there: dict[str, Any], here: dict[str, Any], keys: Iterable[str], folder: Path) -> None:
     """Raise RunError if a fact that decides the weights is not what the run was started with."""
     differences = [
-        f"{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in keys if there.get(key) != here.get(key)
+        _describe_difference(key, there.get(key), here.get(key)) for key in keys if there.get(key) != here.get(key)
     ]
     if differences:
         raise RunError(f"{folder} cannot be resumed: {'; '.join(differences)}; choose another --out")
+
+
+def _describe_difference(key: str, there: Any, here: Any) -> str:
+    """Return what differs in words, and only then by its digests, cut short."""
+    if key == "manifest_digests":
+        return f"the caches hold other records ({_digests(there)} there, {_digests(here)} here)"
+    if key == "cache_digests" and isinstance(there, list) and isinstance(here, list):
+        old, new = (
+            {f"{n}:{name}": each for n, some in enumerate(caches) for name, each in some.items()}
+            for caches in (there, here)
+        )
+        names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+        columns = ", ".join(dict.fromkeys(name.partition(":")[2] for name in names))
+        shown = ({name: each.get(name) for name in names} for each in (old, new))
+        return (
+            f"the cache holds other {columns} ({' there, '.join(_digests(list(one.values())) for one in shown)} here)"
+        )
+    return f"{key}: {there!r} there, {here!r} here"
+
+
+def _digests(values: Any) -> str:
+    return ", ".join("none" if value is None else f"{str(value)[:12]}..." for value in values or [None])

@@ -14,13 +14,7 @@ from difom_train.students.saved import WEIGHTS_FILE
 from difom_train.training.checkpoint import Progress
 
 TRAIN_LOG = "train.log"
-_REST = (
-    "loss",
-    "lr",
-    "train_s",
-    "data_wait_frac",
-    "distill/gradient_share",
-)  # of an epoch's metrics; the others are losses
+_REST = ("loss", "lr", "train_s", "data_wait_frac")  # of an epoch's metrics; the others are losses
 _LOOK_S = 1.0  # between two looks at the loss, as each waits for the device
 
 
@@ -109,7 +103,7 @@ def _losses_of(line: Mapping[str, Any]) -> dict[str, Any]:
     """Return the losses in an epoch's line: what stands between its phase and its times."""
     names = list(line)
     metrics = names[names.index("phase") + 1 : names.index("train_s")]
-    return {name: line[name] for name in metrics if name not in _REST}
+    return {name: line[name] for name in metrics if name not in _REST and not name.startswith("distill/")}
 
 
 def describe_phase(config: TrainConfig, number: int) -> str:

@@ -54,6 +54,19 @@ def test_finish_removes_what_a_killed_drop_left(small: SmallCache):
     assert not leftover.exists()
 
 
+def test_a_drop_says_how_much_it_freed(small: SmallCache, run):
+    held = sum(path.stat().st_size for path in (small.path / "teachers/one").rglob("*") if path.is_file())
+    assert run("drop", small.path, "--teacher", "one")[:2] == (
+        0,
+        f"{small.path}: dropped one, {held / 1000:.1f} kB freed\n",
+    )
+
+
+def test_a_copy_whose_codec_falls_back_says_so(small: SmallCache, tmp_path: Path, capsys):
+    copy(small.path, tmp_path / "copy", codec="compact")
+    assert "int8 in place of compact for taps of fewer than 128 channels: one/block1@2" in capsys.readouterr().err
+
+
 def test_dropping_a_teacher_leaves_the_rest_as_it_was(small: SmallCache):
     before = open_cache(small.path).content_digests()["pictures"]
     drop(small.path, "one")

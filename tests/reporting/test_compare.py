@@ -321,6 +321,23 @@ def test_what_makes_runs_unequal_is_said_on_the_terminal_and_on_the_page(runs: l
     assert '"frame 1"' in page and "Kvasir/1" not in page
 
 
+def test_runs_without_scores_are_scored_where_data_is_given(
+    runs: list[Path], benchmark: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fresh = save_small_student(tmp_path / "fresh-seed0", seed=1)
+    options = {"cost": False, "resamples": 10, "gallery_per_set": 1}
+    with pytest.raises(RunError, match=rf"difom-train evaluate {fresh} --data TESTS"):
+        compare([runs[0], fresh], out=tmp_path / "out", **options)
+    with pytest.raises(RunError, match="holds no test records"):
+        compare([runs[0], fresh], out=tmp_path / "out", data=benchmark / "TrainDataset", **options)
+    found = compare([runs[0], fresh], out=tmp_path / "out", data=benchmark, **options)
+    assert f"{fresh} has no scores yet: it is evaluated on {benchmark}" in capsys.readouterr().err
+    assert [row.name for row in found.table.rows if not row.published] == ["wide", "fresh"]
+    assert (
+        load_entries([fresh])[0].summarise() == load_entries([runs[1]])[0].summarise()
+    )  # equal weights, by their seed
+
+
 def test_an_out_that_is_no_folder_is_refused(runs: list[Path], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(SettingsError, match="is a file"):

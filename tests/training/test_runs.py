@@ -15,7 +15,7 @@ from difom_cache import TapSpec
 from difom_cache.errors import CacheIncompleteError, DifomError, RunError, SettingsError
 from difom_train import load_student
 from difom_train.config import read_recipe
-from difom_train.training import read_checkpoint, read_log, read_run
+from difom_train.training import read_checkpoint, read_log, read_run, refuse_differences
 from difom_train.training import trainer as loop
 
 TAPS = {
@@ -143,6 +143,14 @@ def test_resume_needs_the_folder_alone(train, interrupt_after, older, tmp_path):
     assert_equal(load_student(whole).state_dict(), load_student(stopped).state_dict())
 
 
+def test_a_resume_that_finds_its_cache_gone_names_the_option_that_is_missing(train, tmp_path):
+    folder = train(recipe="baseline", epochs=1)
+    settings = folder / "settings.toml"
+    settings.write_text(settings.read_text().replace(str(Path("memory").resolve()), "/moved/feats"))
+    with pytest.raises(RunError, match=r"was trained from /moved/feats, which is not there; say with --cache where"):
+        train_module.train(out=folder, resume=True)
+
+
 def test_line_of_an_epoch_without_checkpoint_is_written_anew(train, interrupt_after, tmp_path):
     interrupt_after(epoch=0)
     with pytest.raises(KeyboardInterrupt):
@@ -176,8 +184,21 @@ def test_resume_with_other_settings_names_each_difference(train):
 def test_resume_on_another_cache_is_refused(train, make_cache):
     train(recipe="baseline", epochs=1)
     train.cache = make_cache(records=20, views=2, picture_px=32, taps=TAPS, name="other")
-    with pytest.raises(RunError, match="manifest_digests"):
+    with pytest.raises(RunError, match=r"holds other records \([0-9a-f]{12}\.\.\. there, [0-9a-f]{12}\.\.\. here\)"):
         train(recipe="baseline", epochs=1, resume=True)
+
+
+def test_what_differs_in_a_cache_is_named_before_its_digests(tmp_path):
+    there, here = ({"cache_digests": [{"pictures": "a" * 64, "teachers/sam": each * 64}]} for each in "bc")
+    with pytest.raises(RunError, match=r"the cache holds other teachers/sam \(b{12}\.\.\. there, c{12}\.\.\. here\)"):
+        refuse_differences(there, here, ["cache_digests"], tmp_path)
+
+
+def test_more_views_than_there_are_is_one_line(train, capsys):
+    train(recipe="baseline", epochs=1, views=9)
+    assert "NOTE: --views 9 was asked for, but the cache has 2: all 2 are used" in capsys.readouterr().err
+    train("two", recipe="baseline", epochs=1, views=2)
+    assert "NOTE" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

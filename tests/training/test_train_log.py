@@ -8,7 +8,7 @@ import pytest
 from memory_cache import MemoryCache
 
 from difom_cache import TapSpec
-from difom_train.training.train_log import TRAIN_LOG, format_losses
+from difom_train.training import TRAIN_LOG, format_losses
 
 TAPS = {"wide/block@16": TapSpec("wide/block@16", "feature", 6, 2, 16, "float16")}
 train_module = import_module("difom_train.training.run")
@@ -82,7 +82,7 @@ def test_a_run_out_of_patience_says_why_it_ended(train):
 
 
 def test_every_phase_says_what_is_new(train):
-    text = (train(recipe="difom") / TRAIN_LOG).read_text()
+    text = (train(recipe="difom-paper") / TRAIN_LOG).read_text()
     assert "phase 1 of 3: mask loss x 1, distillation x 0\n" in text
     assert "phase 3 of 3: mask loss x 0.6, distillation x 1, the encoder stands still\n" in text
 
