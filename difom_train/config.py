@@ -101,7 +101,7 @@ class DataConfig(Config):
     all_views: bool = False
     "Visit every view in every epoch, in place of one view of each record."
     fresh_views: bool = False
-    "Draw new views in every epoch from the source pictures (needs --data, and a recipe without distillation)."
+    "Draw new views in every epoch from the source pictures (needs --data); beside features for every other picture alone."
     labels: SomeShare = 1.0
     "Share of the masks of train and validation records together; the others are never read, in groups as a whole."
     labels_seed: Count = 0
@@ -264,9 +264,10 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.data.fresh_views and self.needs_teachers:
+        if self.data.fresh_views and self.distils and self.distill.kind in ("paper", "published"):
             raise SettingsError(
-                "data.fresh_views draws views that no teacher has seen; use it with a recipe like baseline"
+                f"data.fresh_views draws views that no teacher has seen, and distill.kind {self.distill.kind} is the paper's to "
+                "the letter; use difom or difom-multiscale, or a recipe like baseline"
             )
         if self.data.labels < 1 and self.data.labels_frac < 1:
             raise SettingsError(

@@ -15,7 +15,7 @@ class TrainKeywords(TypedDict, total=False):
     data: str | Path | None
     "Source pictures, for a cache without them and for fresh views."
     out: str | Path | None
-    "Run folder; with several seeds -seedN is appended. [default: runs/STUDENT-RECIPE-seedN]"
+    "Run folder; with several seeds -seedN is appended. [default: runs/STUDENT-RECIPE-CHANGES-seedN]"
     seeds: int | Sequence[int] | None
     "One run for each, in place of the seed. (in [0, 9223372036854775807])"
     resume: bool | None
@@ -43,7 +43,7 @@ class TrainKeywords(TypedDict, total=False):
     all_views: bool | None
     "Visit every view in every epoch, in place of one view of each record."
     fresh_views: bool | None
-    "Draw new views in every epoch from the source pictures (needs --data, and a recipe without distillation)."
+    "Draw new views in every epoch from the source pictures (needs --data); beside features for every other picture alone."
     labels: float | None
     "Share of the masks of train and validation records together; the others are never read, in groups as a whole. (in (0, 1]) [default: 1.0]"
     labels_seed: int | None

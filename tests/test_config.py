@@ -97,9 +97,11 @@ def test_share_of_labels_lies_above_zero():
         change_config(read_recipe("difom"), ["data.labels_frac=0"])
 
 
-def test_fresh_views_are_refused_beside_distillation():
-    with pytest.raises(SettingsError, match="views that no teacher has seen"):
-        change_config(read_recipe("difom"), ["data.fresh_views=true"])
+def test_fresh_views_are_refused_where_the_paper_is_followed_to_the_letter():
+    for recipe in ("difom-paper", "difom-published"):
+        with pytest.raises(SettingsError, match="views that no teacher has seen"):
+            change_config(read_recipe(recipe), ["data.fresh_views=true"])
+    assert change_config(read_recipe("difom"), ["data.fresh_views=true"]).data.fresh_views
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The batches of a run: which rows train in each epoch on this process, and which ones validate."""
 
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,8 @@ from difom_train.data.epochs import (
     draw_epoch,
     find_share,
 )
-from difom_train.data.loader import Batch, DataTimer, Loader
+from difom_train.data.loader import Batch, DataTimer, FreshView, Loader
+from difom_train.data.pictures import fresh_places
 from difom_train.data.stage import PICTURES
 
 
@@ -143,10 +145,46 @@ class Feed:
     def train_batches(
         self, epoch: int, taps: Sequence[str], *, distils: bool, timer: DataTimer
     ) -> Generator[Batch, None, None]:
-        """Yield this process's batches of an epoch, in order of steps and accumulated passes."""
-        self.loader.stage.rows.start_epoch(epoch)
-        table = self.train_table(epoch, distils=distils)
-        yield from self.loader.batches(table.reshape(-1, self.options.batch_size), [PICTURES, *taps], timer)
+        """Yield this process's batches of an epoch, in order of steps and accumulated passes.
+
+        Fresh views are learnt from teachers by the maps of view 0, which logits can be warped from. Features cannot: beside them
+        every other picture of a batch shows a view that the teachers have seen.
+        """
+        fresh = self.options.fresh_views and bool(taps)
+        mixed = fresh and any(self.cache.taps[tap].kind == "feature" for tap in taps)
+        self.loader.stage.rows.start_epoch(epoch, mixed=mixed)
+        table = self.train_table(epoch, distils=distils).reshape(-1, self.options.batch_size)
+        if fresh:
+            places = fresh_places(self.options.batch_size, mixed=mixed)
+            table[:, places] = self.find_whole(table[:, places])
+        with closing(self.loader.batches(table, [PICTURES, *taps], timer)) as batches:
+            for batch in batches:
+                batch.fresh = self.list_fresh(batch.rows) if fresh else None
+                yield batch
+
+    def find_whole(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the row of view 0 of each row's record, of the same shape.
+
+        Raises:
+            CacheIncompleteError: a record has none among the rows of the run.
+        """
+        key, train = self.cache.record_key, self.selection.train
+        whole = train[self.cache.view[train] == 0]
+        whole = whole[np.argsort(key[whole])]
+        found = whole[np.searchsorted(key[whole], key[rows]).clip(max=len(whole) - 1)] if len(whole) else rows * 0 - 1
+        lacking = np.flatnonzero((key[found] != key[rows]).reshape(-1))
+        if len(lacking):
+            record = self.cache.record_ids(rows.reshape(-1)[lacking[:1]])[0]
+            raise CacheIncompleteError(
+                f"data.fresh_views warps the logits of view 0, which {record} lacks; finish the cache, or do without"
+            )
+        return np.asarray(found, np.int64)
+
+    def list_fresh(self, rows: NDArray[np.int64]) -> list[FreshView | None]:
+        """Return the fresh view of each picture of a batch, with the size of its record; None where it shows a stored view."""
+        views, lines = self.loader.stage.rows.fresh_params(rows), self.cache.records_of(rows)
+        sizes = [(int(line["width"]), int(line["height"])) for line in lines]
+        return [(view, size) if view else None for view, size in zip(views, sizes, strict=True)]
 
     def val_batches(self, taps: Sequence[str]) -> Generator[Batch, None, None]:
         """Yield the validation rows of this process; every process sees all of them where there are fewer than processes."""

@@ -12,9 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from difom_cache import ViewParams
 from difom_train.data.stage import Stage
 
 _AHEAD = 2  # batches gathered at once while one is used, a thread each: one core does not fill a machine's memory bus
+
+
+FreshView = tuple[ViewParams, tuple[int, int]]
+"A view that no teacher has seen, and the width and height of its record in px."
 
 
 @dataclass
@@ -27,6 +32,8 @@ class Batch:
 
     rows: NDArray[np.int64]
     tensors: dict[str, Tensor]
+    fresh: list[FreshView | None] | None = None
+    "Where fresh views are learnt from teachers: what each picture shows in place of view 0, whose maps are in `tensors`."
 
 
 @dataclass

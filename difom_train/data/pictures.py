@@ -45,10 +45,12 @@ class SourcePictures:
         self._records = {record.id: record for record in load_records(data, unlabelled=True)}
         self._refuse_others(data)
         self._fresh: dict[str, NDArray[np.int32]] = {}
+        self._mixed = False
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="render")
 
-    def start_epoch(self, epoch: int) -> None:
-        """Draw the epoch's views, where views are drawn anew."""
+    def start_epoch(self, epoch: int, *, mixed: bool = False) -> None:
+        """Draw the epoch's views, where views are drawn anew; with `mixed`, for every other place of a batch (`fresh_places`)."""
+        self._mixed = mixed
         if self._policy is None:
             return
         train = [replace(record, split="train") for record in self._records.values()]
@@ -58,16 +60,20 @@ class SourcePictures:
     def fill(self, rows: NDArray[np.int64], out: HostBatch) -> None:
         """Render `rows` into `image` (B, S, S, 3), `mask` and `valid` (B, S, S) of `out`, all uint8."""
         ids = self._cache.record_ids(rows)
-        recorded = self._cache.params(rows)
-        train = self._cache.split[rows] == 0
-        numbers = [
-            self._fresh[each] if fresh and self._fresh else row
-            for each, fresh, row in zip(ids, train, recorded, strict=True)
-        ]
-        list(self._pool.map(lambda place: self._fill_one(place, ids[place], numbers[place], out), range(len(ids))))
+        recorded = [ViewParams.from_row(numbers) for numbers in self._cache.params(rows)]
+        views = [fresh or own for fresh, own in zip(self.fresh_params(rows), recorded, strict=True)]
+        list(self._pool.map(lambda place: self._fill_one(place, ids[place], views[place], out), range(len(ids))))
 
-    def _fill_one(self, place: int, record_id: str, numbers: NDArray[np.int32], out: HostBatch) -> None:
-        record, params = self._records[record_id], ViewParams.from_row(numbers)
+    def fresh_params(self, rows: NDArray[np.int64]) -> list[ViewParams | None]:
+        """Return the fresh view of each row of a batch; None where it shows the view that was recorded."""
+        if not self._fresh:
+            return [None] * len(rows)
+        fresh = (self._cache.split[rows] == 0) & fresh_places(len(rows), mixed=self._mixed)
+        ids = self._cache.record_ids(rows)
+        return [ViewParams.from_row(self._fresh[each]) if new else None for each, new in zip(ids, fresh, strict=True)]
+
+    def _fill_one(self, place: int, record_id: str, params: ViewParams, out: HostBatch) -> None:
+        record = self._records[record_id]
         side_px = out["image"].shape[1]
         # As extraction lays it out: another memory layout resamples to other last bits.
         picture = torch.from_numpy(np.ascontiguousarray(read_image(record.image).transpose(2, 0, 1)))  # -> (3, H, W)
@@ -94,6 +100,11 @@ class SourcePictures:
                 f"{len(changed)} pictures or masks in {data} changed since the cache was made, such as "
                 f"{', '.join(changed[:_SHOWN_IDS])}; restore them, or extract a new cache"
             )
+
+
+def fresh_places(batch: int, *, mixed: bool) -> NDArray[np.bool_]:
+    """Return which places of a batch show fresh views, (B,): all, or every other one, among frames with masks and without."""
+    return np.arange(batch) % 2 == 0 if mixed else np.ones(batch, bool)
 
 
 def _digests(record: Record) -> tuple[str, str]:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difom_cache import PICTURES
+from difom_cache import PICTURES, ViewParams
 from difom_cache.errors import SettingsError
 from difom_train.data.caches import HostBatch, JointCache
 from difom_train.data.pictures import SourcePictures, picture_shapes
@@ -33,10 +33,14 @@ class Rows:
         self.cache, self._source = cache, source
         self._keeps_valid = source is not None or cache.pads
 
-    def start_epoch(self, epoch: int) -> None:
-        """Prepare what depends on the epoch."""
+    def start_epoch(self, epoch: int, *, mixed: bool = False) -> None:
+        """Prepare what depends on the epoch; `mixed` asks for recorded views beside fresh ones."""
         if self._source is not None:
-            self._source.start_epoch(epoch)
+            self._source.start_epoch(epoch, mixed=mixed)
+
+    def fresh_params(self, rows: NDArray[np.int64]) -> list[ViewParams | None]:
+        """Return the fresh view that each picture of a batch shows; None where it is a recorded one."""
+        return [None] * len(rows) if self._source is None else self._source.fresh_params(rows)
 
     def gather(self, rows: NDArray[np.int64], groups: Sequence[str], out: HostBatch) -> None:
         """Fill `out` with the arrays of `groups`: `pictures` and full tap names."""

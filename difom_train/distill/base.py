@@ -7,12 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from difom_train.distill.comparison import Comparison, count_moments, summarise_moments
+from difom_cache import ViewParams, warp_view
+from difom_train.distill.comparison import Comparison, cells_inside, count_moments, summarise_moments
 from difom_train.distill.matching import TeachingCache
 from difom_train.students.base import StudentOutput
 
 Batch = dict[str, Any]
 Targets = dict[str, Tensor]
+FreshView = tuple[ViewParams, tuple[int, int]]
+CACHED = "cached"
+"""Among targets of fresh views: (B,), 1 where the teachers have seen the picture's view, so that features can be compared."""
 
 
 class Distiller(nn.Module):
@@ -44,11 +48,17 @@ class Distiller(nn.Module):
         """Return the decoded features of one tap, (B, C, g, g) float32."""
         return self._decode(tap, batch[f"{tap}/code"], batch.get(f"{tap}/scale")).float()
 
+    def logits(self, batch: Batch, tap: str) -> Tensor:
+        """Return the decoded logits of one tap, (B, C, g, g) float32, as each picture's view shows them."""
+        logits = self.features(batch, tap)
+        return logits if batch.get("fresh") is None else warp_fresh(logits, batch["fresh"])
+
     def targets(self, batch: Batch) -> Targets:
         """Return what the student is compared with; call it without autocast or with, it computes in float32.
 
         Args:
-            batch: "<tap>/code" and "<tap>/scale" for each of `taps`, tensors on this module's device.
+            batch: "<tap>/code" and "<tap>/scale" for each of `taps`, tensors on this module's device; perhaps "fresh", a list
+                of the views that pictures show in place of view 0, each with the width and height of its record.
         """
         return {}
 
@@ -86,6 +96,30 @@ class Distiller(nn.Module):
     def describe(self) -> list[str]:
         """Return lines for the start of a run: what teaches what."""
         return ["distillation: none"]
+
+
+def warp_fresh(maps: Tensor, fresh: Sequence[FreshView | None]) -> Tensor:
+    """Return maps (B, C, h, w), of view 0 where a fresh view is named, each as its picture's view shows it."""
+    places = [place for place, view in enumerate(fresh) if view]
+    views = [view for view in fresh if view]
+    warped = maps.clone()
+    warped[places] = warp_view(maps[places], [params for params, _ in views], [size for _, size in views])
+    return warped
+
+
+def mark_cached(batch: Batch) -> Targets:
+    """Return `CACHED` for targets, or nothing where every view is one that the teachers have seen."""
+    fresh = batch.get("fresh")
+    if fresh is None:
+        return {}
+    image: Tensor = batch["image"]
+    return {CACHED: torch.tensor([view is None for view in fresh], dtype=torch.float32, device=image.device)}
+
+
+def cells_to_compare(targets: Targets, valid: Tensor | None, like: Tensor) -> Tensor:
+    """Return (B, 1, h, w) for the grid of `like`: 1 where a cell of features counts, else 0, as in all of a fresh view."""
+    inside = cells_inside(valid, like)
+    return inside * targets[CACHED].view(-1, 1, 1, 1) if CACHED in targets else inside
 
 
 def in_float32(device: torch.device) -> AbstractContextManager[None]:

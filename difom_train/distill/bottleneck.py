@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from difom_cache.errors import SettingsError
 from difom_train.config import DistillConfig
 from difom_train.distill.bands import fill_outside, halfwidth_cycles, split_bands
-from difom_train.distill.base import Batch, Distiller, Targets, in_float32
-from difom_train.distill.comparison import Comparison, cells_inside, resize_to_coarser, to_grid
+from difom_train.distill.base import Batch, Distiller, Targets, cells_to_compare, in_float32, mark_cached
+from difom_train.distill.comparison import Comparison, resize_to_coarser, to_grid
 from difom_train.distill.losses import cosine_and_smooth_l1, cosine_distance, squared_error
 from difom_train.distill.matching import Match, TeachingCache, match_bottleneck, teacher_of
 from difom_train.distill.targets import FrozenTarget, fit_projection
@@ -61,7 +61,7 @@ class BottleneckDistiller(Distiller):
             features = self.features(batch, match.tap)
             with in_float32(features.device):
                 parts.append(projection(to_grid(features, self.grid)))
-        return {FUSED: torch.cat(parts, dim=1)}  # (B, sum of k, g, g)
+        return {FUSED: torch.cat(parts, dim=1)} | mark_cached(batch)  # (B, sum of k, g, g)
 
     def bands(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> list[Comparison]:
         """Return z1 beside the low band and z2 beside the high band of the target."""
@@ -70,7 +70,7 @@ class BottleneckDistiller(Distiller):
             channels = fused.shape[1]
             z1, fused = resize_to_coarser(output.neck["z1"].float()[:, :channels], fused)
             z2, _ = resize_to_coarser(output.neck["z2"].float()[:, :channels], fused)
-            inside = cells_inside(valid, fused)
+            inside = cells_to_compare(targets, valid, fused)
             low, high = split_bands(fused if valid is None else fill_outside(fused, inside), self.low_cycles)
             return [Comparison("low", "z1", z1, low, inside), Comparison("high", "z2", z2, high, inside)]
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from difom_train.config import DistillConfig
 from difom_train.distill.bands import fill_outside, split_bands
-from difom_train.distill.base import Batch, Distiller, Targets, in_float32
+from difom_train.distill.base import Batch, Distiller, Targets, cells_to_compare, in_float32, mark_cached
 from difom_train.distill.calibration import fit_calibration, sample_cells
 from difom_train.distill.comparison import Comparison, cells_inside, resize_to_coarser, to_grid
 from difom_train.distill.heads import build_heads
@@ -83,7 +83,7 @@ class MultiscaleDistiller(Distiller):
 
     @torch.no_grad()
     def targets(self, batch: Batch) -> Targets:
-        targets = {}
+        targets = mark_cached(batch)
         for tap, projection in zip(self.feature_taps, self.projections, strict=True):
             grid = max(match.grid for match in self.matches if match.tap == tap)
             features = to_grid(self.features(batch, tap), grid)
@@ -91,7 +91,7 @@ class MultiscaleDistiller(Distiller):
                 targets[tap] = projection(features)
         for index, tap in enumerate(self.mask_taps):
             slope, offset = self.calibration[index]
-            prob = (slope * self.features(batch, tap) + offset).sigmoid()
+            prob = (slope * self.logits(batch, tap) + offset).sigmoid()
             targets[tap] = (prob > 0.5).float() if self.hard_masks else prob
         return targets
 
@@ -101,7 +101,8 @@ class MultiscaleDistiller(Distiller):
         for match, head in zip(self.matches, self.heads, strict=True):
             level, target = resize_to_coarser(output.levels[match.level].float(), targets[match.tap])
             with in_float32(target.device):
-                pairs.append(Comparison(match.tap, match.level, head(level), target, cells_inside(valid, target)))
+                inside = cells_to_compare(targets, valid, target)
+                pairs.append(Comparison(match.tap, match.level, head(level), target, inside))
         return pairs
 
     def compare_masks(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> list[Comparison]:

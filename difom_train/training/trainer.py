@@ -186,7 +186,7 @@ class Trainer:
     def make_targets(self, batch: Batch, *, side_px: int) -> dict[str, Tensor]:
         """Return what the student is held to: made of the cache, or of what the averaged weights see in the stored colours."""
         if not self.distiller.asks_average:
-            return dict(self.distiller.targets(batch.tensors))
+            return dict(self.distiller.targets(batch.tensors | {"fresh": batch.fresh}))
         average = self.eval_model.eval()
         with torch.no_grad(), self.fabric.autocast():
             logits = average.forward_train(to_pixels(batch.tensors["image"], side_px)).logits[0]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from memory_cache import MemoryCache
 
-from difom_cache import TapSpec
+from difom_cache import TapSpec, ViewParams
 from difom_cache.errors import CacheIncompleteError, SettingsError
 from difom_cache.options import validate
 from difom_train import build_student
@@ -215,6 +215,24 @@ def test_calibration_makes_the_teachers_mask_the_best_answer(cache, batch):
     entropy = torch.nn.functional.binary_cross_entropy(prob, mask)
     assert entropy < 0.9 * -(guess * guess.log() + (1 - guess) * (1 - guess).log())
     assert prob.mean().item() == pytest.approx(guess.item(), abs=0.02)
+
+
+def test_of_a_fresh_view_warped_logits_teach_and_features_do_not(cache, batch, pictures):
+    """Every other picture is a left-right flip that no teacher has seen: its logits are those of view 0, flipped."""
+    flip = ViewParams(top=0, left=0, height=PICTURE_PX, width=PICTURE_PX, flip_h=True)
+    fresh = [(flip, (PICTURE_PX, PICTURE_PX)) if place % 2 == 0 else None for place in range(8)]
+    student, distiller = build(cache, "multiscale")
+    plain = calibrated(distiller, batch).targets(batch)
+    targets = distiller.targets(batch | {"fresh": fresh})
+    expected = plain["b/logits@2"].clone()
+    expected[::2] = expected[::2].flip(-1)
+    torch.testing.assert_close(targets["b/logits@2"], expected)
+    output = student.forward_train(pictures)
+    terms, with_features = distiller(output, targets, None), distiller(output, plain, None)
+    assert (terms["feature"][::2] == 0).all() and torch.equal(terms["feature"][1::2], with_features["feature"][1::2])
+    student, difom = build(cache, "difom")
+    whole = difom(student.forward_train(pictures), difom.targets(batch | {"fresh": fresh}), batch["valid"])["whole"]
+    assert (whole[::2] == 0).all() and (whole[1::2] > 0).all()
 
 
 class BranchStudent(torch.nn.Module):

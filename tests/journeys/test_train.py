@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,8 +22,10 @@ from difom_cache import (
     extract,
     load_records,
     open_cache,
+    probe,
     read_image,
     replay_image,
+    warp_view,
 )
 from difom_train import evaluate, load_student, train
 from difom_train.config import change_config, read_recipe
@@ -121,6 +124,44 @@ def test_fresh_views_differ_from_epoch_to_epoch(data, cache, tmp_path):
     (fresh,) = train("unet", cache=cache, recipe="baseline", out=tmp_path / "fresh", data=data, **options)
     (stored,) = train("unet", cache=cache, recipe="baseline", out=tmp_path / "stored", **TINY)
     assert read_log(fresh)[0]["loss"] != read_log(stored)[0]["loss"]
+
+
+def test_fresh_views_are_learnt_from_view_zero_and_stand_beside_stored_ones(data, cache, tmp_path):
+    changes = [*PLAIN, "student.name=unet", "student.width=4", f"data.input_px={SIDE}", "data.batch_size=8"]
+    config = change_config(read_recipe("difom-multiscale"), [*changes, "data.fresh_views=true", f"run.data={data}"])
+    joint, fabric = (
+        JointCache([open_cache(cache)]),
+        open_fabric(torch.device("cpu"), "float32", logger="none", folder=tmp_path),
+    )
+    taps = build_learner(config, joint, pretrained=False).distiller.taps
+    feed = open_feed(config, joint, fabric, choose_rows(config, joint, taps), taps)
+    shown = set()
+    for epoch in (0, 1):
+        for batch in feed.train_batches(epoch, taps, distils=True, timer=DataTimer()):
+            stored = joint.gather(batch.rows, taps)
+            for place, fresh in enumerate(batch.fresh):
+                mask, whole = batch.tensors["mask"][place], torch.from_numpy(stored["mask"][place])
+                if fresh is None:
+                    assert place % 2 == 1 and torch.equal(mask, whole)
+                    continue
+                assert place % 2 == 0 and joint.view[batch.rows[place]] == 0
+                shown.add(tuple(fresh[0].to_row()))
+                warped = warp_view(whole[None, None].float(), [fresh[0]], [fresh[1]])[0, 0] >= 0.5
+                inside = batch.tensors["valid"][place] > 0
+                assert ((mask > 0) == warped)[inside].float().mean() > 0.97
+            for tap in taps:
+                assert torch.equal(batch.tensors[f"{tap}/code"], torch.from_numpy(stored[f"{tap}/code"]))
+    assert len(shown) > feed.steps * 4  # other views in the second epoch
+
+
+def test_fresh_views_are_trained_with_features_and_a_probes_logits(data, cache, tmp_path):
+    feats = tmp_path / "feats"
+    shutil.copytree(cache, feats)
+    probe(cache=feats, teachers="dinov2-tiny-random", quiet=True)
+    options = TINY | {"changes": [*PLAIN, "data.fresh_views=true"]}
+    (run,) = train("unet", cache=feats, recipe="difom-multiscale", out=tmp_path / "run", data=data, **options)
+    line = read_log(run)[-1]
+    assert line["feature"] > 0 and line["logits"] > 0 and "probe" in str(read_run(run)["taps"])
 
 
 def test_two_caches_train_one_student(data, cache, tmp_path):
