@@ -8,6 +8,7 @@ from difom_cache.errors import SettingsError
 from difom_cache.extraction.prepare import ColumnWork
 from difom_cache.extraction.report import ExtractReport
 from difom_cache.store.atomic import remove_stale
+from difom_cache.store.consolidated import consolidate
 from difom_cache.store.layout import PICTURES, Column
 from difom_cache.store.ledger import (
     find_short_blocks,
@@ -87,3 +88,4 @@ def finish_columns(cache: Path, works: Sequence[ColumnWork], report: ExtractRepo
         if work.column.folder != PICTURES:
             fold_statistics(cache, work.column, markers)
     remove_stale(cache)
+    consolidate(cache)

@@ -19,6 +19,7 @@ from difom_cache.extraction.blocks import VALID_FRAC, sum_cells, to_moments
 from difom_cache.progress import say, track
 from difom_cache.store.atomic import remove_stale, write_once
 from difom_cache.store.columns import describe_tap, pictures_column, tap_specs, teacher_column, write_basis
+from difom_cache.store.consolidated import consolidate
 from difom_cache.store.identity import Identity, digest_identity, read_identity
 from difom_cache.store.layout import BESIDE_IDENTITY, PICTURES, RECORDS, Column, teacher_folder, totals_path
 from difom_cache.store.reader import Cache, open_cache, require_teacher
@@ -44,6 +45,7 @@ def finish(cache: str | Path) -> dict[str, list[int]]:
             and not missing[column.folder]
         ):
             rebuild_statistics(opened, column)
+    consolidate(opened.path)
     return missing
 
 
@@ -72,6 +74,7 @@ def drop(cache: str | Path, teacher: str) -> int:
     away = folder.with_name(f".dropped-{secrets.token_hex(4)}")
     held_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     try:
+        consolidate(opened.path, leave_out=teacher_folder(teacher))
         folder.rename(away)
         shutil.rmtree(away)
     except OSError as error:
@@ -122,6 +125,7 @@ def copy(
         wanted = [tap for tap in chosen if tap.partition("/")[0] == label]
         if wanted:
             copy_teacher(opened, folder, label, wanted, codec, compression)
+    consolidate(folder)
 
 
 def copy_pictures(source: Cache, target: Path, compression: str) -> None:

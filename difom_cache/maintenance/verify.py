@@ -23,6 +23,7 @@ from difom_cache.probing.recompute import recompute_probe
 from difom_cache.progress import track
 from difom_cache.store.atomic import FileDigest, digest_file
 from difom_cache.store.columns import open_codec, pictures_column, teacher_column
+from difom_cache.store.consolidated import consolidate, find_stale
 from difom_cache.store.identity import Identity, read_identity
 from difom_cache.store.layout import (
     IDENTITY,
@@ -39,7 +40,7 @@ from difom_cache.store.reader import Cache, open_cache
 from difom_cache.store.seen_masks import read_seen_masks
 from difom_cache.store.shard import read_index
 from difom_cache.store.stats import read_moments
-from difom_cache.store.writer import describe_column
+from difom_cache.store.writer import describe_column, describe_root, describe_rows
 
 
 def verify(
@@ -84,8 +85,11 @@ def verify(
     if repair:
         repair_skeleton(path, identity)
     report.problems += check_rows(path, identity)
+    described = {**describe_root(path, identity), **describe_rows(path, identity)}
     for column in list_columns(path, identity["rows"], report):
         check_column(path, column, report)
+        described |= describe_column(path, column)
+    report.problems += [f"{line}; {MEND}" for line in find_stale(described)]
     keep_damaged(path, report)
     if (recompute or equivariance) and report.problems:
         raise CacheDamagedError(f"{report.problems[0]}; only a sound cache is compared with its teachers")
@@ -116,6 +120,7 @@ def repair_skeleton(cache: Path, identity: Identity) -> None:
     for column in list_columns(cache, identity["rows"], VerifyReport()):
         for path, metadata in describe_column(cache, column).items():
             keep_metadata(path, metadata)
+    consolidate(cache)
 
 
 def compare_probe(cache: Cache, label: str, report: VerifyReport, *, views: int, seed: int) -> None:

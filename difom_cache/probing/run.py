@@ -25,6 +25,7 @@ from difom_cache.probing.score import UnseenScore, score_logits
 from difom_cache.progress import track
 from difom_cache.store.atomic import remove_stale
 from difom_cache.store.columns import teacher_column
+from difom_cache.store.consolidated import consolidate
 from difom_cache.store.identity import Identity
 from difom_cache.store.layout import HEADS, Column, teacher_folder
 from difom_cache.store.ledger import read_markers
@@ -99,6 +100,7 @@ def run_probe(config: ProbeConfig, *, quiet: bool = False) -> ProbeReport:
             write_logits(opened, column, block, reader, heads, plan)
         fold_statistics(opened.path, column, read_markers(opened.path, column))
         remove_stale(opened.path)
+        consolidate(opened.path)
     written_s = time.perf_counter()
     report = make_report(opened.path, plan, column, len(rows), len(missing), fitted_s - started_s, written_s - fitted_s)
     if not quiet:

@@ -14,9 +14,23 @@ from difom_cache.codecs.compact import CompactBasis
 from difom_cache.errors import CacheDamagedError, CodecError
 from difom_cache.files import refuse_special
 from difom_cache.store.identity import Identity
-from difom_cache.store.layout import IDENTITY, PICTURES, ArraySpec, Column, TapSpec, teacher_folder
+from difom_cache.store.layout import IDENTITY, NO_MASK, PICTURES, ArraySpec, Column, TapSpec, teacher_folder
 from difom_cache.store.writer import write_constant
 
+_IMAGE = {"long_name": "the view, RGB", "units": "grey level, 0 to 255"}
+_MASK = {
+    "long_name": "polyp of the view",
+    "units": "1",
+    "flag_values": [0, 1, NO_MASK],
+    "flag_meanings": "none polyp record_without_mask",
+}
+_VALID = {
+    "long_name": "where the view shows the frame",
+    "units": "1",
+    "flag_values": [0, 1],
+    "flag_meanings": "outside inside",
+}
+_SCALE = {"long_name": "size of one step of the code, of a row and channel", "units": "feature units a step"}
 BASIS = ("basis_mean", "basis", "basis_kept_variance")
 
 
@@ -24,11 +38,11 @@ def pictures_column(identity: Identity, rows: int) -> Column:
     """Return the column of stored views: RGB pictures, masks of 0 and 1 (255: the record has none), valid areas."""
     side = identity["picture_px"]
     arrays = [
-        ArraySpec("image", (side, side, 3), "uint8", ("row", "y", "x", "rgb")),
-        ArraySpec("mask", (side, side), "uint8", ("row", "y", "x")),
+        ArraySpec("image", (side, side, 3), "uint8", ("row", "y", "x", "rgb"), _IMAGE),
+        ArraySpec("mask", (side, side), "uint8", ("row", "y", "x"), _MASK),
     ]
     if identity["pads"]:
-        arrays.append(ArraySpec("valid", (side, side), "uint8", ("row", "y", "x")))
+        arrays.append(ArraySpec("valid", (side, side), "uint8", ("row", "y", "x"), _VALID))
     return Column(PICTURES, tuple(arrays), rows, identity["block_rows"], identity["compression"])
 
 
@@ -37,10 +51,25 @@ def teacher_column(identity: Identity, label: str, rows: int) -> Column:
     arrays = []
     for tap in identity["taps"]:
         shape = (tap["code_channels"], tap["grid"], tap["grid"])
-        arrays.append(ArraySpec(f"{tap['name']}/code", shape, tap["code_dtype"], ("row", "channel", "y", "x")))
+        about = describe_code(tap)
+        arrays.append(ArraySpec(f"{tap['name']}/code", shape, tap["code_dtype"], ("row", "channel", "y", "x"), about))
         if tap["has_scale"]:
-            arrays.append(ArraySpec(f"{tap['name']}/scale", shape[:1], "float32", ("row", "channel")))
+            arrays.append(ArraySpec(f"{tap['name']}/scale", shape[:1], "float32", ("row", "channel"), _SCALE))
     return Column(teacher_folder(label), tuple(arrays), rows, identity["block_rows"], identity["compression"])
+
+
+def describe_code(tap: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of a tap's codes: what they are, in which unit, how they become the target, and where a cell lies."""
+    unit = "log odds of polyp" if tap["kind"] == "logits" else "feature"
+    codec = tap["codec"]["name"]
+    decoded = {"float16": "code", "int8": "code * scale", "compact": "basis_mean + basis @ (code * scale)"}
+    return {
+        "long_name": f"{tap['kind']} of the teacher at {tap['name']}, as codes of {codec}",
+        "units": unit if codec == "float16" else "steps of scale",
+        "decoded": decoded[codec],
+        "decoded_units": unit,
+        "stride_px": tap["stride"],
+    }
 
 
 def describe_tap(spec: TapSpec, codec: Codec) -> dict[str, Any]:

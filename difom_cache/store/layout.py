@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,16 @@ class TapSpec:
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """One array of a column: `path` inside the column's folder, shape and type of one row, names of its dimensions."""
+    """One array of a column: `path` inside the column's folder, shape and type of one row, names of its dimensions.
+
+    `attributes` say what its numbers mean, for people: `long_name`, `units` and others (FORMAT.md, section 2).
+    """
 
     path: str
     row_shape: tuple[int, ...]
     dtype: str
     dimensions: tuple[str, ...]
+    attributes: Mapping[str, Any] = field(default_factory=dict, compare=False, hash=False)
 
     @property
     def row_bytes(self) -> int:
@@ -138,9 +142,10 @@ def array_metadata(
 
     Source: Zarr v3 core specification and its sharding_indexed codec, version 1.0.
     """
-    plain: dict[str, Any] = {"name": "bytes"}
-    if not dtype.endswith("int8"):
-        plain["configuration"] = {"endian": "little"}
+    plain: dict[str, Any] = {
+        "name": "bytes",
+        "configuration": {"endian": "little"},
+    }  # zarrita wants it of single bytes too
     codecs: list[dict[str, Any]] = [plain]
     if compression == "zstd":
         codecs.append({"name": "zstd", "configuration": {"level": 3, "checksum": False}})

@@ -1,6 +1,7 @@
 """Zarr metadata by meaning: two spellings of one array or group are the same; attributes are for people and may differ."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,11 @@ def find_difference(path: Path, wanted: bytes) -> str:
         return f"cannot be read: {explain(error)}"
     except (ValueError, RecursionError) as error:
         return f"cannot be read as JSON ({error})"
-    due = json.loads(wanted)
+    return describe_difference(held, json.loads(wanted))
+
+
+def describe_difference(held: Any, due: Mapping[str, Any]) -> str:
+    """Return what Zarr metadata says else than what is due, "" where both mean the same."""
     if not isinstance(held, dict):
         return "is no JSON object"
     for key in ("zarr_format", "node_type", *_MEANING[due["node_type"]]):

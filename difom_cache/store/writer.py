@@ -75,6 +75,26 @@ ROWS = {  # type and dimensions of every array in rows/
     "params": ("int32", ("row", "param")),
 }
 
+_ROW_MEANINGS: dict[str, dict[str, Any]] = {
+    "record": {"long_name": "line of records.csv, counted from 0", "units": "1"},
+    "view": {"long_name": "number of the view; 0 is the whole frame", "units": "1"},
+    "split": {
+        "long_name": "split of the record",
+        "units": "1",
+        "split_names": list(SPLITS),
+        "flag_values": list(range(len(SPLITS))),
+        "flag_meanings": " ".join(SPLITS),
+    },
+    "group": {"long_name": "number that rows of one group, such as a video, share", "units": "1"},
+    "labelled": {
+        "long_name": "whether the record has a mask",
+        "units": "1",
+        "flag_values": [0, 1],
+        "flag_meanings": "no yes",
+    },
+    "params": {"long_name": "the numbers that made the view (FORMAT.md, section 7)", "units": "as its name says"},
+}
+
 
 def create_cache(cache: Path, identity: Identity, records: bytes, rows: RowTable) -> None:
     """Make `cache` hold everything but columns, or refuse when it is the cache of something else.
@@ -110,7 +130,7 @@ def describe_rows(cache: Path, identity: Identity) -> dict[Path, bytes]:
     described = {cache / "rows" / "zarr.json": group_metadata()}
     for name, (dtype, dimensions) in ROWS.items():
         shape = (identity["rows"], len(params))[: len(dimensions)]
-        attributes = {"params": {"param_names": params}, "split": {"split_names": list(SPLITS)}}.get(name, {})
+        attributes = _ROW_MEANINGS[name] | ({"param_names": params} if name == "params" else {})
         described[cache / "rows" / name / "zarr.json"] = array_metadata(shape, dtype, dimensions, attributes=attributes)
     return described
 
@@ -155,6 +175,7 @@ def describe_array(column: Column, array: ArraySpec) -> bytes:
         array.dimensions,
         shard_rows=column.block_rows,
         compression=column.compression,
+        attributes=dict(array.attributes),
     )
 
 
