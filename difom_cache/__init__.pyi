@@ -7,10 +7,14 @@ from .data.images import read_image as read_image
 from .data.images import read_mask as read_mask
 from .data.images import write_picture as write_picture
 from .data.make_manifest import make_manifest as make_manifest
-from .data.manifest import Record as Record
 from .data.manifest import load_records as load_records
 from .data.manifest import read_manifest as read_manifest
 from .data.manifest import write_manifest as write_manifest
+from .data.record import Record as Record
+from .data.source import DataSource as DataSource
+from .data.video import VIDEO_SUFFIXES as VIDEO_SUFFIXES
+from .data.video import VideoFrame as VideoFrame
+from .data.video import VideoReader as VideoReader
 from .extraction.options import ExtractConfig as ExtractConfig
 from .extraction.run import extract as extract
 from .files import read_object as read_object

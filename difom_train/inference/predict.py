@@ -17,6 +17,8 @@ from PIL import Image
 
 from difom_cache import (
     PICTURE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    VideoReader,
     check_out_folder,
     check_outputs,
     draft_of,
@@ -30,7 +32,7 @@ from difom_cache.errors import DataError, ImageError
 from difom_train.inference.frames import FIXED_THRESHOLD, write_mask
 from difom_train.inference.outline import Polyp, draw_outline, list_polyps
 from difom_train.inference.segmenter import Segmenter, choose_batch, load_segmenter, prob_at_size, segment
-from difom_train.inference.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
+from difom_train.inference.video import VideoWriter
 
 MASK_VIDEO, OUTLINE_VIDEO = "masks.mkv", "outlines.mp4"
 OUTLINE_COLOUR = (90, 240, 150)

@@ -1,102 +1,25 @@
-"""Videos frame by frame, one in memory at a time: PyAV, an extra (`pip install 'difom[video]'`)."""
+"""A video that is written frame by frame: PyAV, an extra (`pip install 'difom[video]'`)."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.errors import DataError, SettingsError
+from difom_cache import VideoFrame
 
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
-DURATION_TRUST_FRAC = 0.95
 OUTLINE_QUALITY = "18"  # x264's constant rate factor: no loss that an eye finds
-
-
-def _load_av() -> ModuleType:
-    try:
-        import av
-    except ImportError as error:
-        raise SettingsError("reading videos needs PyAV, which is not installed: pip install 'difom[video]'") from error
-    return av
-
-
-@dataclass(frozen=True)
-class VideoFrame:
-    """One decoded frame: picture (H, W, 3) uint8 RGB, and its time."""
-
-    picture: NDArray[np.uint8]
-    pts: int | None
-    time_base: Fraction
-    time_s: float | None
-
-
-class VideoReader:
-    """A video's frames in order; `problem` says afterwards why it ended early, if it did.
-
-    Raises:
-        DataError: the file is missing or no video.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.problem: str | None = None
-        self._av = _load_av()
-        try:
-            self._container = self._av.open(str(path))
-        except (OSError, self._av.FFmpegError) as error:
-            raise DataError(f"{path}: expected a video, but it cannot be opened ({error.strerror})") from error
-        if not self._container.streams.video:
-            raise DataError(f"{path}: expected a video, found a file without a picture track")
-        self._stream = self._container.streams.video[0]
-        self._stream.thread_type = "AUTO"
-
-    @property
-    def rate(self) -> Fraction:
-        """Return frames per second."""
-        return Fraction(self._stream.average_rate or self._stream.guessed_rate or 25)
-
-    @property
-    def frames(self) -> int | None:
-        """Return how many frames the file says it has, or has by its duration; None where it does not say."""
-        if self._stream.frames:
-            return int(self._stream.frames)
-        if self._container.duration:
-            return round(self._container.duration / self._av.time_base * self.rate)
-        return None
-
-    def __iter__(self) -> Iterator[VideoFrame]:
-        # A duration is rounded and may count sound, so it promises fewer frames than a frame count does.
-        promised = self._stream.frames or int((self.frames or 0) * DURATION_TRUST_FRAC)
-        count, reason = 0, ""
-        try:
-            for frame in self._container.decode(self._stream):
-                count += 1
-                yield VideoFrame(frame.to_ndarray(format="rgb24"), frame.pts, frame.time_base, frame.time)
-        except self._av.FFmpegError as error:
-            reason = f" ({str(error.strerror).lower()})"
-        if count == 0:
-            raise DataError(f"{self.path}: expected a video, but no frame of it can be decoded{reason}")
-        if reason or count < promised:
-            self.problem = (
-                f"{self.path}: the video ends early, after {count} of about {self.frames or 'unknown'} frames{reason}; "
-                "those are done, copy the video again for the rest"
-            )
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._container.close()
 
 
 class VideoWriter:
     """A video of the reader's frame rate and of its first frame's size."""
 
     def __init__(self, path: Path, *, rate: Fraction, lossless: bool) -> None:
-        self._av = _load_av()
+        import av  # the reader has said so where it is missing
+
+        self._av: Any = av
         self._container = self._av.open(str(path), "w")
         self._rate = rate
         self._lossless = lossless
