@@ -92,7 +92,9 @@ def show(
 
 @app.command()
 def manifest(
-    data: Annotated[list[Path], typer.Argument(help="Folders or manifests.")],
+    data: Annotated[
+        list[Path] | None, typer.Argument(help="Folders in known layouts, manifests, COCO files, videos.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="CSV to write.")] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Look for duplicates, leaks, empty masks, odd sizes; leaks exit with 1.")
@@ -106,16 +108,30 @@ def manifest(
     mask_levels: Annotated[
         str | None, typer.Option(help="Which levels of the masks are polyp: 100, 1,2, 129-255, #ff0000 or alpha.")
     ] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of pictures, in place of DATA.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Folder of their masks, or a COCO file; with --images.")] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(help="What belongs together: a regular expression on file names, or FILE.csv:COLUMN."),
+    ] = None,
+    every: Annotated[
+        str | None, typer.Option(help="Between the frames taken of videos, such as 0.5s (the default) or 500ms.")
+    ] = None,
     unlabelled: Unlabelled = False,
     as_json: Json = False,
 ) -> None:
     """List data sets as records, and check them for duplicates and leaks between their splits."""
+    from difom_cache.data.groups import describe_unknown
     from difom_cache.data.make_manifest import make_manifest
+    from difom_cache.data.source import DataSource
 
+    said = {"unlabelled": unlabelled, "group_by": group_by, "every": every}
+    sources = [DataSource(each, **said) for each in data or ()]  # type: ignore[arg-type]
+    if images is not None or masks is not None or not sources:
+        sources = [DataSource(next(iter(data or ()), None), images, masks, **said)]  # type: ignore[arg-type]
     records, report = make_manifest(
-        data,
+        sources,
         out,
-        unlabelled=unlabelled,
         check=check,
         montage=montage,
         names=names,
@@ -130,6 +146,8 @@ def manifest(
         return
     counts = Counter(f"{record.dataset}, {record.split}" for record in records)
     print_json(counts) if as_json else print("\n".join(f"{name}: {count} records" for name, count in counts.items()))
+    for line in describe_unknown([record.dataset for record in records], [record.group for record in records]):
+        print(line, file=sys.stderr if as_json else sys.stdout)
 
 
 @app.command()

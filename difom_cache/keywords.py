@@ -8,10 +8,20 @@ from typing import Literal, TypedDict
 class ExtractKeywords(TypedDict, total=False):
     """Keywords of `ExtractConfig`."""
 
+    data: str | Path | None
+    "Manifest, folder in a known layout or any folder inside it, COCO file, video or folder of videos. [default: data]"
+    images: str | Path | None
+    "Folder of pictures, in place of --data."
+    masks: str | Path | None
+    "Folder of their masks, or a COCO file; with --images."
+    unlabelled: bool | None
+    "Pictures without a mask are meant."
+    group_by: str | None
+    "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
+    every: str | None
+    "Between the frames taken of videos, such as 0.5s (the default) or 500ms."
     teacher: str | Sequence[str] | None
     "NAME[:VARIANT][@PX]; may repeat. `difom-cache teachers` lists them. In Python () caches the views alone."
-    data: str | Path | None
-    "Manifest, benchmark root, or any folder inside it. [default: data]"
     cache: str | Path | None
     "Folder to fill. [default: feats]"
     weights: str | Sequence[str] | None
@@ -34,8 +44,6 @@ class ExtractKeywords(TypedDict, total=False):
     "Splits to cache. [default: train,val]"
     limit: int | None
     "Records of each split; by default all. (at least 1)"
-    unlabelled: bool | None
-    "Pictures without a mask are meant."
     pictures: bool | None
     "Store views and masks too."
     device: str | None

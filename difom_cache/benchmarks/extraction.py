@@ -25,7 +25,8 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from difom_cache.benchmarks.library_teachers import PlainForward, build_plain
-from difom_cache.data.manifest import Record, load_records, write_manifest
+from difom_cache.data.manifest import load_records, write_manifest
+from difom_cache.data.record import Record
 from difom_cache.errors import DataError, SettingsError
 from difom_cache.extraction.prepare import probe_batch
 from difom_cache.extraction.run import extract

@@ -8,8 +8,9 @@ from os import cpu_count
 from typing import Any
 
 from difom_cache.data.duplicates import Fingerprint, Twins, find_twins, gather_families, take_fingerprint
+from difom_cache.data.groups import describe_unknown
 from difom_cache.data.images import read_image, read_mask
-from difom_cache.data.manifest import Record
+from difom_cache.data.record import Record
 from difom_cache.progress import track
 
 _USUAL_SHARE = 0.9  # of a data set's records, so that another size is odd
@@ -52,6 +53,7 @@ class Report:
     families: list[list[str]]
     distinct: dict[str, int]
     groups_across_splits: dict[str, dict[str, int]]
+    groups_unknown: list[str]
     empty_masks: list[str]
     odd_sizes: dict[str, str]
 
@@ -98,6 +100,7 @@ class Report:
         where = f", with {tested} test frames" if tested else ""
         lines.append(_headline("groups across splits", len(self.groups_across_splits)) + where)
         lines += _shorten(f"{group}: {_format(splits)}" for group, splits in self.groups_across_splits.items())
+        lines += self.groups_unknown
         lines.append(_headline("empty masks", len(self.empty_masks)))
         lines += _shorten(self.empty_masks)
         lines.append(_headline("odd sizes", len(self.odd_sizes)))
@@ -142,6 +145,7 @@ def check_records(records: Sequence[Record]) -> Report:
         families=[[ids[place] for place in family] for family in gather_families(twins, len(records))],
         distinct={name: len(pictures[name]) for name in sorted(pictures)},
         groups_across_splits=_find_torn_groups(records),
+        groups_unknown=describe_unknown([record.dataset for record in records], [record.group for record in records]),
         empty_masks=[record.id for record, (_, empty) in zip(records, seen, strict=True) if empty],
         odd_sizes=_find_odd_sizes(records),
     )

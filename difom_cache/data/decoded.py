@@ -13,9 +13,14 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from difom_cache.data.images import image_of_bytes, mask_of_bytes
+import numpy as np
+from numpy.typing import NDArray
+
+from difom_cache.data.addresses import parse_address
+from difom_cache.data.images import image_of_bytes, mask_of_bytes, read_image, read_mask
 from difom_cache.data.mask_levels import MaskLevels
-from difom_cache.errors import DifomWarning
+from difom_cache.errors import DataError, DifomWarning
+from difom_cache.files import explain, read_plain
 
 _LINE = re.compile(r"([im] [0-9a-f]{64}(?: [^ \n]{1,200})?)\t([0-9]+) ([0-9]+) ([0-9.]{1,8})\n?")
 _INVERTED_FRAC, _INVERTED_SHARE = 0.8, 0.5  # of a frame, in more than this share of the masks; not tuned
@@ -78,6 +83,63 @@ def user_cache_folder() -> Path:
         return Path(given) / "difom"
     home = Path.home()
     return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "difom"
+
+
+def digest_pixels(values: NDArray[np.uint8]) -> str:
+    """Return the SHA-256 of size and values: of a picture (H, W, 3) or mask (H, W) that is no file of its own."""
+    return sha256(repr(values.shape).encode() + values.tobytes()).hexdigest()
+
+
+def examine_image(path: Path, memory: Memory) -> tuple[str, Decoded]:
+    """Return the digest of a picture and what decoding it gave; of one inside a larger file the digest is its pixels'.
+
+    Raises:
+        DataError, ImageError: it cannot be read.
+    """
+    if parse_address(path) is None:
+        data = read_file(path)
+        digest = sha256(data).hexdigest()
+        return digest, decode_image(data, digest, path, memory)
+    image = read_image(path)
+    return digest_pixels(image), Decoded(image.shape[1], image.shape[0])
+
+
+def examine_mask(path: Path, memory: Memory, levels: MaskLevels | None) -> tuple[str, Decoded]:
+    """Return the digest of a mask and what decoding it gave, as `examine_image`.
+
+    Raises:
+        DataError, ImageError: it cannot be read, or does not say which of its levels are polyp.
+    """
+    if parse_address(path) is None:
+        data = read_file(path)
+        digest = sha256(data).hexdigest()
+        return digest, decode_mask(data, digest, path, memory, levels)
+    mask = read_mask(path, levels)
+    return digest_pixels(mask), Decoded(mask.shape[1], mask.shape[0], round(float(mask.mean()), 4))
+
+
+def digest_of(path: Path, *, mask: bool) -> str:
+    """Return the digest of a picture or mask as it is now, as `examine_image` gives it.
+
+    Raises:
+        OSError: a file cannot be read.
+        DataError, ImageError: a picture or mask inside a larger file cannot be read.
+    """
+    if parse_address(path) is None:
+        return sha256(read_plain(path)).hexdigest()
+    return digest_pixels(read_mask(path) if mask else read_image(path))
+
+
+def read_file(path: Path) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return read_plain(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({explain(error)}); check its permissions") from error
 
 
 def decode_image(data: bytes, digest: str, path: Path, memory: Memory) -> Decoded:

@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from difom_cache.data.addresses import FrameAddress, PolygonsAddress, parse_address
+from difom_cache.data.coco import read_polygons
 from difom_cache.data.mask_levels import MaskLevels, choose_polyp, describe_odd_levels
+from difom_cache.data.video_frames import read_frame
 from difom_cache.errors import CacheSpaceError, ImageError
 from difom_cache.files import explain, read_plain
 from difom_cache.store.atomic import write_atomic
@@ -28,7 +31,7 @@ _COLOURS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMY
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Return the picture in `path` as RGB, upright.
+    """Return the picture in `path`, or the video's frame that it names (addresses.py), as RGB, upright.
 
     JPEG, PNG, TIFF, BMP and WebP; grey, palette, CMYK, alpha (dropped) and 16-bit (scaled by 1 / 257) all become RGB.
 
@@ -38,6 +41,9 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         ImageError: the file is missing, truncated, no picture of these formats, or of other colours (Lab, floats).
     """
+    address = parse_address(path)
+    if isinstance(address, FrameAddress):
+        return read_frame(address)
     return image_of_bytes(_read_bytes(path), path)
 
 
@@ -51,7 +57,7 @@ def image_of_bytes(data: bytes, path: Path) -> NDArray[np.uint8]:
 
 
 def read_mask(path: Path, levels: MaskLevels | None = None) -> NDArray[np.uint8]:
-    """Return the mask in `path`: 1 where a polyp is, else 0.
+    """Return the mask in `path`, or the polygons that it names (addresses.py): 1 where a polyp is, else 0.
 
     A mask says itself where its levels are black and white, with soft edges at most, or where they are 0 and one of 1, 255
     and 65535. JPEG masks are polyp above grey level 128, as in PraNet's evaluation. An empty mask is a real case.
@@ -67,6 +73,9 @@ def read_mask(path: Path, levels: MaskLevels | None = None) -> NDArray[np.uint8]
         ImageError: the file is missing, truncated or no picture; or its levels do not say which of them are polyp, so that
             a threshold would make another mask of it, in silence.
     """
+    address = parse_address(path)
+    if isinstance(address, PolygonsAddress):
+        return read_polygons(address, levels)
     return mask_of_bytes(_read_bytes(path), path, levels)
 
 

@@ -1,182 +1,295 @@
 """Which folders hold pictures, which hold their masks, and what their names say about data set and split."""
 
-import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from difom_cache.data.benchmark import find_set
+from difom_cache.data.coco import find_pictures, find_split_word, is_coco, read_coco
 from difom_cache.data.images import PICTURE_SUFFIXES
+from difom_cache.data.listing import list_folders, list_pictures
+from difom_cache.data.mask_folders import holds_masks
+from difom_cache.data.nnunet import find_nnunet, is_nnunet
+from difom_cache.data.pairing import LAYOUTS, PictureFolder, find_mask_endings
 from difom_cache.errors import DataError
 
-_IMAGE_WORDS = ("images", "image", "imgs", "img", "original", "frames")
-_MASK_WORDS = ("masks", "mask", "ground_truth", "groundtruth", "gt")
+_WORDS = {
+    "image": ("images", "image", "imgs", "img", "original", "frames"),
+    "mask": ("masks", "mask", "ground_truth", "groundtruth", "gt"),
+    "label": (
+        "annotations",
+        "annotation",
+        "labels",
+        "label",
+        "ann",
+    ),  # masks where they hold pictures, and no mask/ is there
+}
 _FORMAT_WORDS = ("png", "jpg", "jpeg", "tif", "tiff", "bmp", "webp")  # ClinicDB comes as PNG/Original and TIF/Original
 _PUBLISHED_SPLITS = {"traindataset": "train", "traindb": "train", "testdataset": "test", "testdb": "test"}
-_SPLITS = {
-    **_PUBLISHED_SPLITS,
+_PLAIN_SPLITS = {
     "train": "train",
     "training": "train",
     "val": "val",
+    "valid": "val",
     "validation": "val",
     "test": "test",
     "testing": "test",
 }
-_MASK_ENDINGS = ("_mask", "-mask", "_gt", "_segmentation")
-_LISTED = 100  # names in one message; more would bury it
+_YEAR = re.compile(r"20[0-9]{2}$")  # COCO's train2017
 
 
 @dataclass(frozen=True)
-class PictureFolder:
-    """A folder of pictures and the folder of their masks.
-
-    `dataset` is a benchmark set's own name or the folder's; `split` is None where no folder name tells it; `mixed` says
-    that a training folder may hold pictures of several benchmark sets.
-    """
-
+class _Found:
     images: Path
     masks: Path | None
-    dataset: str
-    split: str | None
-    mixed: bool
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A picture and its mask, None where it has none."""
-
-    stem: str
-    image: Path
-    mask: Path | None
+    split: str | None = None
+    "What the layout itself says, such as imagesTs."
+    nnunet: bool = False
+    part: str = ""
+    "Name of a folder inside of images/, such as train."
 
 
 def find_folders(root: Path) -> list[PictureFolder]:
-    """Return every folder of pictures in `root`, or `root` itself, with the folder of its masks.
+    """Return every folder of pictures in `root`, or `root` itself, with what holds its masks.
 
-    Knows PraNet's layout, the paper's TrainDB/TestDB, images/ beside masks/, ClinicDB's Original/ beside
-    "Ground Truth"/, and ETIS's pictures beside (or around) "Ground Truth"/; each at any depth.
+    Knows what `LAYOUTS` lists, each at any depth.
+
+    Args:
+        root: a folder, or a COCO file.
 
     Raises:
-        DataError: there is no such folder, no picture in it, or a folder of masks has no folder of pictures.
+        DataError: there is no such folder, no picture in it, a folder of masks has no folder of pictures, or pictures are masks.
     """
     root = root.resolve()
-    if not root.is_dir():
+    if root.is_file():
+        found = [_find_coco_pictures(root)]
+    elif not root.is_dir():
         raise DataError(f"{root}: no such folder; expected pictures and masks, such as `difom-cache sample` paints")
-    if _kind(root.name)[0] == "mask" and _pictures(root):
-        raise DataError(f"{root}: this folder holds masks; pass the folder above it, so that their pictures are found")
-    if _kind(root.name)[0] == "image" and _pictures(root):
-        pairs = [pair for pair in _pair_folders(root.parent) if pair[0] == root] or [(root, None)]
     else:
-        pairs = _walk(root, beside_pair=False)
-    if not any(_pictures(images) or (masks and _pictures(masks)) for images, masks in pairs):
-        raise DataError(
-            f"{root}: no pictures found; expected TrainDataset/ and TestDataset/, images/ beside masks/, or Original/ "
-            f'beside "Ground Truth"/, with {", ".join(PICTURE_SUFFIXES)} files'
-        )
-    return [_describe(images, masks, root) for images, masks in pairs]
+        found = _find_in(root)
+    if not any(map(_holds_files, found)):
+        raise DataError(f"{root}: no pictures found; expected {LAYOUTS}, with {', '.join(PICTURE_SUFFIXES)} files")
+    found = [_find_beside(each) for each in found]
+    for each in found:
+        if each.masks is None and not each.nnunet and holds_masks(each.images):
+            raise DataError(
+                f"{each.images}: these pictures are masks, and their pictures are not found; expected {LAYOUTS}"
+            )
+    return _note_validation([_describe(each, root if root.is_dir() else root.parent) for each in found])
 
 
-def pair_files(folders: Iterable[PictureFolder], *, unlabelled: bool) -> list[list[Pair]]:
-    """Return the pictures of each folder with their masks, paired by stem, in natural order.
+def pair_folders(images: Path, masks: Path | None) -> list[PictureFolder]:
+    """Return the folders that are named by the user, or those inside of them that have the same names.
 
-    A mask may carry an ending ("_mask") or, as in ETIS, stand as p12 for picture 12.
+    Args:
+        images: a folder of pictures.
+        masks: the folder of their masks, or a COCO file; None where they have none.
 
     Raises:
-        DataError: masks without a picture; pictures without a mask although `unlabelled` is False; one stem twice.
-            The message lists every such file (up to 100).
+        DataError: a folder is missing, holds no picture, or `images` holds masks.
     """
-    pairs: list[list[Pair]] = []
-    alone: list[Path] = []
-    bare: list[Path] = []
-    for folder in folders:
-        pictures = _by_stem(folder.images)
-        masks = {} if folder.masks is None else _by_stem(folder.masks)
-        mask_of: dict[str, Path] = {}
-        for stem, mask in masks.items():
-            partner = next((name for name in _picture_stems(stem) if name in pictures), None)
-            if partner is None:
-                alone.append(mask)
-            elif partner in mask_of:
-                raise DataError(f"{mask}: picture {partner!r} has another mask, {mask_of[partner].name}; keep one")
-            else:
-                mask_of[partner] = mask
-        pairs.append([Pair(stem, pictures[stem], mask_of.get(stem)) for stem in sorted(pictures, key=natural_key)])
-        bare.extend(pair.image for pair in pairs[-1] if pair.mask is None)
-    if alone:
-        raise DataError(f"{_count(alone, 'mask')} without a picture: {_names(alone)}; add the pictures or remove these")
-    if bare and not unlabelled:
-        raise DataError(
-            f"{_count(bare, 'picture')} without a mask: {_names(bare)}; add the masks, or pass --unlabelled if meant"
-        )
-    return pairs
+    images = images.resolve()
+    if not images.is_dir():
+        raise DataError(f"--images {images}: no such folder")
+    if masks is not None:
+        masks = masks.resolve()
+        if not masks.is_dir() and not (masks.is_file() and is_coco(masks)):
+            raise DataError(f"--masks {masks}: expected a folder of masks, or a COCO file")
+    found = _unfold(images, masks)
+    if not any(list_pictures(each.images) for each in found) and (masks is None or masks.is_dir()):
+        raise DataError(f"--images {images}: no pictures found; expected {', '.join(PICTURE_SUFFIXES)} files")
+    for each in found:
+        if holds_masks(each.images):
+            raise DataError(
+                f"--images {each.images}: these pictures are masks; are --images and --masks the wrong way round?"
+            )
+    found = [_find_beside(each) for each in found]
+    return _note_validation([_describe(each, images) for each in found])
 
 
-def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Return a sort key that puts 2 before 10."""
-    parts: list[str] = []
-    for letter in name:
-        if parts and parts[-1][-1].isdecimal() == letter.isdecimal():
-            parts[-1] += letter
-        else:
-            parts.append(letter)
-    return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts)
+def describe_video(video: Path, root: Path) -> tuple[str, str]:
+    """Return the data set of a video, named by the folder that was given, and its split; videos of no split train."""
+    top = _find_top(root)
+    names = [path.name for path in video.parents if path.is_relative_to(top)]
+    return find_set(top.name) or top.name or root.name, next(filter(None, map(_split_of, names)), "train")
 
 
-def _walk(folder: Path, *, beside_pair: bool) -> list[tuple[Path, Path | None]]:
+def _find_in(root: Path) -> list[_Found]:
+    kind = _kind(root.name)[0]
+    if (kind == "mask" and list_pictures(root)) or ((kind == "label" or is_nnunet(root)) and _is_masks(root)):
+        raise DataError(f"{root}: this folder holds masks; pass the folder above it, so that their pictures are found")
+    if is_nnunet(root):
+        return [each for each in _nnunet(root.parent) if each.images == root]
+    if kind == "image" and _holds_pictures(root):
+        beside = [*_pair_folders(root.parent), *_find_coco(root.parent)]
+        masked = [each for each in beside if each.masks and root in (each.images, each.images.parent)]
+        return masked or _unfold(root, None)
+    if _kind(root.parent.name)[0] == "image" and _split_of(root.name):
+        return [each for each in _pair_folders(root.parent.parent) if each.images == root]
+    return _walk(root, beside_pair=False)
+
+
+def _is_masks(folder: Path) -> bool:
+    return bool(list_pictures(folder)) and holds_masks(folder)
+
+
+def _walk(folder: Path, *, beside_pair: bool) -> list[_Found]:
     """Return the picture folders below `folder`, each with its masks.
 
     Loose pictures count where nothing better is found: beside images/ and masks/ lie edge maps and drawn boxes.
     """
-    pairs = _pair_folders(folder)
-    taken = {path for pair in pairs for path in pair}
+    pairs = _nnunet(folder) or _pair_folders(folder)
+    if not any(pair.masks for pair in pairs):
+        pairs = _find_coco(folder) or pairs
+    taken = {path for pair in pairs for path in (pair.images, pair.masks, pair.images.parent)}
+    taken |= {pair.masks.parent for pair in pairs if pair.masks and pair.masks != pair.images}
     found = list(pairs)
-    for child in _children(folder):
+    for child in list_folders(folder):
         if child not in taken:
             found += _walk(child, beside_pair=bool(pairs) or beside_pair)
-    if not found and _pictures(folder) and not beside_pair:
-        found.append((folder, None))
+    if not found and list_pictures(folder) and not beside_pair:
+        found.append(_Found(folder, None))
     return found
 
 
-def _pair_folders(folder: Path) -> list[tuple[Path, Path | None]]:
-    """Return the (pictures, masks) that lie directly in `folder`."""
+def _nnunet(folder: Path) -> list[_Found]:
+    return [_Found(images, masks, split, nnunet=True) for images, masks, split in find_nnunet(folder)]
+
+
+def _pair_folders(folder: Path) -> list[_Found]:
+    """Return the pictures and masks whose folders lie directly in `folder`."""
     images = _by_kind(folder, "image")
-    masks = _by_kind(folder, "mask")
+    masks = _by_kind(folder, "mask") or _by_kind(folder, "label")
     if len(images) == len(masks) == 1:
-        return [(*images.values(), *masks.values())]  # type: ignore[list-item]
-    pairs: list[tuple[Path, Path | None]] = [(path, masks.pop(ending, None)) for ending, path in images.items()]
+        return _unfold(*images.values(), *masks.values())
+    pairs = [each for ending, path in images.items() for each in _unfold(path, masks.pop(ending, None))]
     for path in masks.values():
-        loose = [child for child in _children(folder) if _kind(child.name)[0] is None and _pictures(child)]
+        loose = [child for child in list_folders(folder) if _kind(child.name)[0] is None and list_pictures(child)]
         if len(loose) == 1 and not pairs:
-            pairs.append((loose[0], path))
-        elif _pictures(folder) and not pairs:
-            pairs.append((folder, path))
-        elif _pictures(path):
+            pairs.append(_Found(loose[0], path))
+        elif list_pictures(folder) and not pairs:
+            pairs.append(_Found(folder, path))
+        elif list_pictures(path):
             raise DataError(f"{path}: masks without a picture; expected a folder images/ beside it, found none")
     return pairs
 
 
-def _describe(images: Path, masks: Path | None, root: Path) -> PictureFolder:
+def _unfold(images: Path, masks: Path | None) -> list[_Found]:
+    """Return the two folders, or those inside of them that have the same names: images/train beside masks/train."""
+    inner = [] if list_pictures(images) else [child for child in list_folders(images) if list_pictures(child)]
+    if not inner or (masks is not None and not masks.is_dir()):
+        return [_Found(images, masks)]
+    beside = {} if masks is None else {child.name: child for child in list_folders(masks) if list_pictures(child)}
+    alone = beside.keys() - {child.name for child in inner}
+    if alone:
+        raise DataError(f"{beside[min(alone)]}: masks without a picture; expected a folder {images / min(alone)}")
+    return [_Found(child, beside.get(child.name), part=child.name) for child in inner]
+
+
+def _find_coco(folder: Path) -> list[_Found]:
+    """Return the COCO files of a folder, or of one like annotations/ in it, with the folders of their pictures."""
+    homes = [folder, *(child for child in list_folders(folder) if _kind(child.name)[0] == "label")]
+    files = sorted(path for home in homes for path in home.glob("*.json") if path.is_file() and is_coco(path))
+    return [_find_coco_pictures(file) for file in files]
+
+
+def _find_coco_pictures(file: Path) -> _Found:
+    coco = read_coco(file)
+    images = find_pictures(file, coco)
+    if images is None:
+        first = next(iter(coco.pictures.values()), None)
+        named = f", the first is {first.file_name}" if first else ""
+        raise DataError(
+            f"{file}: its {len(coco.pictures)} pictures are not found{named}; name their folder: "
+            f"--images DIR --masks {file}"
+        )
+    return _Found(images, file, _PLAIN_SPLITS.get(find_split_word(file.stem)))
+
+
+def _find_beside(found: _Found) -> _Found:
+    """Return the folder with itself as that of its masks, where names like a.jpg and a_mask.png lie side by side."""
+    if found.masks is None and not found.nnunet and find_mask_endings(found.images):
+        return replace(found, masks=found.images)
+    return found
+
+
+def _describe(found: _Found, root: Path) -> PictureFolder:
     """Return the folder with what its name and those above it tell; names above `root` only where unmistakable."""
-    home = images if masks is None and _kind(images.name)[0] is None else images.parent
-    if masks is not None and masks.parent == images:
-        home = images
+    images, masks = found.images, found.masks
+    if found.nnunet:
+        name, bare = find_set(images.parent.name) or images.parent.name, masks is None
+        return PictureFolder(images, masks, name, found.split, False, images.name, channels=True, bare=bare)
+    home = _find_home(found)
     chain = [home, *home.parents]
     inside = [path.name for path in chain if path == home or path.is_relative_to(root)]
     outside = [path.name for path in chain[len(inside) : len(inside) + 2]]
-    splits = [_SPLITS.get(name.lower()) for name in inside] + [_PUBLISHED_SPLITS.get(name.lower()) for name in outside]
-    split = next((found for found in splits if found), None)
+    splits: list[str | None] = [found.split, *map(_split_of, [found.part, *inside])]
+    splits += [_PUBLISHED_SPLITS.get(name.lower()) for name in outside]
+    split = next((each for each in [*splits, _split_of(_kind(images.name)[1].strip("_"))] if each), None)
     if home.name.lower() in _FORMAT_WORDS:
         inside = [*inside[1:], *outside[:1]]
-    dataset = next((found for found in map(find_set, inside) if found), None)
-    mixed = dataset is None and split == "train" and home.name.lower() in _SPLITS
+    top = _find_top(home)
+    known = [find_set(name) for name in [*inside, top.name]]
+    dataset: str | None = next(filter(None, known), None)
+    mixed = dataset is None and split == "train" and _split_of(home.name) is not None
+    if dataset is None and (found.part or _split_of(home.name)) and home.name.lower() not in _PUBLISHED_SPLITS:
+        part = "/".join([*home.relative_to(top).parts, *filter(None, [found.part])])
+        return PictureFolder(images, masks, top.name or home.name, split, mixed, part)
     return PictureFolder(images, masks, dataset or inside[0], split, mixed)
 
 
+def _find_home(found: _Found) -> Path:
+    """Return the folder that pictures and masks lie in together."""
+    images, masks = found.images, found.masks
+    if found.part:
+        return images.parent.parent
+    if masks is not None and masks.parent == images and masks.is_dir():
+        return images
+    beside = masks is not None and masks.is_dir() and masks != images
+    return images.parent if _kind(images.name)[0] == "image" or beside else images
+
+
+def _find_top(home: Path) -> Path:
+    """Return the nearest folder, from `home` upwards, whose name is not that of a split or of a file format."""
+    for path in (home, *home.parents):
+        if path.name.lower() not in _FORMAT_WORDS and (
+            not _split_of(path.name) or path.name.lower() in _PUBLISHED_SPLITS
+        ):
+            return path
+    return home
+
+
+def _split_of(name: str) -> str | None:
+    plain = name.lower()
+    return _PUBLISHED_SPLITS.get(plain) or _PLAIN_SPLITS.get(_YEAR.sub("", plain))
+
+
+def _note_validation(folders: Sequence[PictureFolder]) -> list[PictureFolder]:
+    """Return the folders, those marked whose data set has a validation folder, be it beside the one that was given."""
+    validated = {folder.dataset for folder in folders if folder.split == "val"}
+    return [
+        replace(folder, own_val=folder.dataset in validated or _has_validation_beside(folder.images))
+        for folder in folders
+    ]
+
+
+def _has_validation_beside(images: Path) -> bool:
+    for home in (images, images.parent):
+        beside = (
+            [child for child in list_folders(home.parent) if _split_of(child.name) == "val"]
+            if _split_of(home.name)
+            else []
+        )
+        if any(list_pictures(child) or _walk(child, beside_pair=False) for child in beside):
+            return True
+    return any(child.name.lower() == "imagesva" and list_pictures(child) for child in list_folders(images.parent))
+
+
 def _kind(name: str) -> tuple[str | None, str]:
-    """Return ("image" or "mask" or None, what follows that word), so that images_C1 finds masks_C1."""
+    """Return ("image", "mask", "label" or None, what follows that word), so that images_C1 finds masks_C1."""
     plain = name.lower().replace(" ", "_").replace("-", "_")
-    for kind, words in (("image", _IMAGE_WORDS), ("mask", _MASK_WORDS)):
+    for kind, words in _WORDS.items():
         for word in words:
             if plain == word or plain.startswith(f"{word}_"):
                 return kind, plain[len(word) :]
@@ -185,9 +298,9 @@ def _kind(name: str) -> tuple[str | None, str]:
 
 def _by_kind(folder: Path, kind: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for child in _children(folder):
+    for child in list_folders(folder):
         child_kind, ending = _kind(child.name)
-        if child_kind != kind:
+        if child_kind != kind or (kind == "label" and not _holds_pictures(child)):
             continue
         if ending in found:
             raise DataError(f"{folder}: expected one folder of {kind}s, found {found[ending].name}/ and {child.name}/")
@@ -195,44 +308,12 @@ def _by_kind(folder: Path, kind: str) -> dict[str, Path]:
     return found
 
 
-def _children(folder: Path) -> list[Path]:
-    hidden = (".", "__")  # __MACOSX and the like
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(hidden))
+def _holds_files(found: _Found) -> bool:
+    """Return whether there are pictures or masks to speak of; a COCO file knows its own."""
+    masks = found.masks
+    return bool(list_pictures(found.images)) or (masks is not None and (masks.is_file() or bool(list_pictures(masks))))
 
 
-def _pictures(folder: Path) -> list[Path]:
-    found = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
-    for path in found:
-        try:
-            path.name.encode()
-        except UnicodeEncodeError:
-            shown = os.fsencode(path.name).decode(errors="backslashreplace")
-            raise DataError(f"{folder}: the name {shown} is not UTF-8; rename the file") from None
-    return found
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in _pictures(folder):
-        if path.stem in found:
-            raise DataError(f"{path}: the name {path.stem!r} also belongs to {found[path.stem].name}; keep one of them")
-        found[path.stem] = path
-    return found
-
-
-def _picture_stems(mask_stem: str) -> list[str]:
-    stems = [mask_stem, *(mask_stem.removesuffix(end) for end in _MASK_ENDINGS if mask_stem.endswith(end))]
-    return [*stems, mask_stem[1:]] if mask_stem[:1] == "p" and mask_stem[1:].isdecimal() else stems
-
-
-def _count(paths: list[Path], noun: str) -> str:
-    return f"{len(paths)} {noun}{'' if len(paths) == 1 else 's'}"
-
-
-def _names(paths: list[Path]) -> str:
-    more = f" and {len(paths) - _LISTED} more" if len(paths) > _LISTED else ""
-    return ", ".join(str(path) for path in paths[:_LISTED]) + more
+def _holds_pictures(folder: Path) -> bool:
+    """Return whether pictures lie in a folder, or in one that is directly inside."""
+    return bool(list_pictures(folder)) or any(list_pictures(child) for child in list_folders(folder))

@@ -10,16 +10,18 @@ from PIL import Image
 
 from difom_cache.data.check import Report, check_records
 from difom_cache.data.images import read_mask, write_picture
-from difom_cache.data.manifest import Record, load_records, refuse_twins, write_manifest, write_names
+from difom_cache.data.manifest import load_records, write_manifest, write_names
 from difom_cache.data.mask_levels import MaskLevels, parse_levels
 from difom_cache.data.montage import draw_montage
+from difom_cache.data.record import Record, refuse_twins
+from difom_cache.data.source import DataSource
 from difom_cache.errors import SettingsError
 from difom_cache.outputs import check_out_file
 from difom_cache.store.atomic import make_private_folder, write_atomic
 
 
 def make_manifest(
-    data: Path | Sequence[Path],
+    data: Path | DataSource | Sequence[Path | DataSource],
     out: Path | None = None,
     *,
     unlabelled: bool = False,
@@ -32,7 +34,7 @@ def make_manifest(
     """Return the records of `data`, and, if `check`, what is odd about them.
 
     Args:
-        data: a folder, or a manifest to check; or several, which become one.
+        data: a folder, a COCO file, a video, or a manifest to check; or several, which become one.
         out: the CSV to write; with `check` also a report beside it, whose name ends in .check.json. None writes neither.
         unlabelled: pictures without a mask are meant.
         check: look for twins, leaks across splits, empty masks and odd sizes.
@@ -52,11 +54,11 @@ def make_manifest(
     if mask_levels is not None and out is None:
         raise SettingsError("--mask-levels writes masks beside the manifest: name it with --out")
     levels = parse_levels(mask_levels) if mask_levels is not None else None
-    sources = [data] if isinstance(data, Path) else list(data)
+    sources = [data] if isinstance(data, Path | DataSource) else list(data)
     records = [
         record for source in sources for record in load_records(source, unlabelled=unlabelled, mask_levels=levels)
     ]
-    refuse_twins(records, sources[0])
+    refuse_twins(records, sources[0] if isinstance(sources[0], Path) else sources[0].place)
     if levels is not None and out is not None:
         records = write_masks(records, out.with_name(f"{out.stem}-masks"), levels)
     if out is not None:

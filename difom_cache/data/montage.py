@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from difom_cache.data.check import Report
 from difom_cache.data.images import read_image, read_mask, write_picture
-from difom_cache.data.manifest import Record
+from difom_cache.data.record import Record
 
 
 def draw_montage(report: Report, records: Sequence[Record], path: Path, *, most: int = 24, tile_px: int = 200) -> Path:

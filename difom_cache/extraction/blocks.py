@@ -22,7 +22,8 @@ from difom_cache.codecs.base import UncodableFeatureError
 from difom_cache.codecs.fidelity import Fidelity
 from difom_cache.codecs.measure import measure_fidelity
 from difom_cache.data.images import read_image, read_mask
-from difom_cache.data.manifest import Record, check_unchanged
+from difom_cache.data.manifest import check_unchanged
+from difom_cache.data.record import Record
 from difom_cache.errors import CodecError, DeviceError
 from difom_cache.extraction.teachers import TeacherOrderLine, assert_same_teacher, load_teacher, name_worker
 from difom_cache.extraction.timing import Stopwatch

@@ -5,20 +5,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from difom_cache.options import Config, Count, Opt, Positive
+from difom_cache.data.options import DataOptions
+from difom_cache.options import Count, Opt, Positive
 
 MOST_VIEWS = (
     10_000  # of a record: more than any run has epochs, and a plan of a few thousand records still fits into memory
 )
 
 
-class ExtractConfig(Config):
+class ExtractConfig(DataOptions):
     """What `difom-cache extract` does."""
 
     teacher: Annotated[tuple[str, ...], Opt(whole=True)]
     "NAME[:VARIANT][@PX]; may repeat. `difom-cache teachers` lists them. In Python () caches the views alone."
-    data: Path = Path("data")
-    "Manifest, benchmark root, or any folder inside it."
     cache: Path = Path("feats")
     "Folder to fill."
     weights: Annotated[tuple[str, ...], Opt(whole=True)] = ("hub",)
@@ -41,8 +40,6 @@ class ExtractConfig(Config):
     "Splits to cache."
     limit: Positive | None = None
     "Records of each split; by default all."
-    unlabelled: bool = False
-    "Pictures without a mask are meant."
     pictures: bool = True
     "Store views and masks too."
     device: str = "auto"

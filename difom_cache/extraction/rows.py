@@ -7,7 +7,7 @@ from typing import overload
 
 import numpy as np
 
-from difom_cache.data.manifest import Record
+from difom_cache.data.record import Record
 from difom_cache.extraction.blocks import ViewJob
 from difom_cache.store.identity import Identity
 from difom_cache.store.layout import FORMAT_VERSION, SPLITS

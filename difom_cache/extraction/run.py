@@ -11,6 +11,7 @@ from typing import Unpack
 import torch
 
 from difom_cache.codecs.catalogue import describe_fallback
+from difom_cache.data.groups import describe_unknown
 from difom_cache.data.manifest import load_records
 from difom_cache.errors import CacheSpaceError, SettingsError
 from difom_cache.extraction.blocks import BlockJob, BlockReport, ViewJob, compute_block, compute_blocks
@@ -68,7 +69,7 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
     """Do what `extract` says."""
     say = (lambda text: None) if quiet else print
     part, device = parse_part(config.part), str(resolve_device(config.device))
-    records = load_records(config.data, unlabelled=config.unlabelled, splits=config.split, limit=config.limit)
+    records = load_records(config.find_source(), splits=config.split, limit=config.limit)
     with explain_wait(f"drawing {config.views} views of {len(records)} records"):
         plan = draw_plan(records, views=config.views, seed=config.seed, policy=config.plan)
     rows = ViewList(records, plan)
@@ -90,6 +91,8 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
         f"{config.cache}: {len(records)} records, plan {config.plan!r}, seed {config.seed}, "
         f"{config.views} views of each training record"
     )
+    for line in describe_unknown([record.dataset for record in records], [record.group for record in records]):
+        say(line)
     say(report.estimate.format())
     say(format_passes(report.estimate.passes_saved, views=config.views, epochs=config.epochs, runs=config.runs))
     random = list_random({Path(work.column.folder).name: work.identity for work in works if work.order is not None})

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from difom_cache.data.manifest import Record
+from difom_cache.data.record import Record
 from difom_cache.errors import CacheFormatError, CacheIdentityError, RunError, WeightsError
 from difom_cache.extraction.blocks import ViewJob, read_frame, render
 from difom_cache.extraction.teachers import TeacherOrderLine, assert_same_teacher, backend_of, load_teacher

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.data.manifest import SPLITS, Record
+from difom_cache.data.record import Record
 from difom_cache.errors import CacheDamagedError, DifomError
 from difom_cache.extraction.rows import tabulate
 from difom_cache.files import explain, read_plain
 from difom_cache.store.identity import Identity
-from difom_cache.store.layout import RECORDS
+from difom_cache.store.layout import RECORDS, SPLITS
 from difom_cache.store.metadata import find_difference
 from difom_cache.store.table import Table, parse_records
 from difom_cache.store.writer import RowTable, describe_root, describe_rows, write_skeleton

@@ -1,0 +1,74 @@
+"""What lies directly in a folder: its pictures, its videos, its folders."""
+
+import os
+from pathlib import Path
+
+from difom_cache.data.images import PICTURE_SUFFIXES
+from difom_cache.data.video import VIDEO_SUFFIXES
+from difom_cache.errors import DataError
+
+_HIDDEN = (".", "__")  # __MACOSX and the like
+
+
+def list_folders(folder: Path) -> list[Path]:
+    """Return the folders in `folder` that are not hidden, by name."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(_HIDDEN))
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """Return the picture files in `folder`, by name.
+
+    Raises:
+        DataError: a name is not UTF-8, so that no manifest can hold it.
+    """
+    return _list_files(folder, PICTURE_SUFFIXES)
+
+
+def list_videos(folder: Path) -> list[Path]:
+    """Return the video files in `folder` and below it, by path.
+
+    Raises:
+        DataError: as `list_pictures`.
+    """
+    below = [video for child in list_folders(folder) for video in list_videos(child)]
+    return [*_list_files(folder, VIDEO_SUFFIXES), *below]
+
+
+def pictures_by_stem(folder: Path) -> dict[str, Path]:
+    """Return the picture files in `folder` by their names without suffix.
+
+    Raises:
+        DataError: two have one name.
+    """
+    found: dict[str, Path] = {}
+    for path in list_pictures(folder):
+        if path.stem in found:
+            raise DataError(f"{path}: the name {path.stem!r} also belongs to {found[path.stem].name}; keep one of them")
+        found[path.stem] = path
+    return found
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Return a sort key that puts 2 before 10."""
+    parts: list[str] = []
+    for letter in name:
+        if parts and parts[-1][-1].isdecimal() == letter.isdecimal():
+            parts[-1] += letter
+        else:
+            parts.append(letter)
+    return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts)
+
+
+def _list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    found = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+    )
+    for path in found:
+        try:
+            path.name.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(path.name).decode(errors="backslashreplace")
+            raise DataError(f"{folder}: the name {shown} is not UTF-8; rename the file") from None
+    return found

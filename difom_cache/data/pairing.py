@@ -1,0 +1,154 @@
+"""Pictures find their masks: by their names, or in a COCO file."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from difom_cache.data.addresses import polygons_path
+from difom_cache.data.coco import read_coco
+from difom_cache.data.listing import natural_key, pictures_by_stem
+from difom_cache.data.nnunet import pictures_by_case
+from difom_cache.errors import DataError
+
+LAYOUTS = (
+    "TrainDataset/ and TestDataset/; images/ (or img/) beside masks/, annotations/ or labels/; train/, val/ and test/ with these "
+    'inside; imagesTr/ and labelsTr/; Original/ beside "Ground Truth"/; a COCO file beside its pictures; a manifest; videos; or '
+    "--images DIR --masks DIR"
+)
+_MASK_ENDINGS = ("_mask", "-mask", "_gt", "_segmentation", "_label", "_annotation")
+_LISTED = 100  # names in one message; more would bury it
+
+
+@dataclass(frozen=True)
+class PictureFolder:
+    """A folder of pictures and what holds their masks.
+
+    Attributes:
+        images: the folder.
+        masks: the folder of their masks, which may be `images` itself, or a COCO file; None where there are none.
+        dataset: a benchmark set's own name, or the folder's.
+        split: None where no folder name tells it.
+        mixed: whether a training folder may hold pictures of several benchmark sets.
+        part: where the pictures lie in their data set, such as "train", where names may be there twice; else "".
+        own_val: whether the data set has a validation folder, so that no training record validates.
+        channels: whether names end in nnU-Net's channel.
+        bare: whether pictures have no masks by design.
+    """
+
+    images: Path
+    masks: Path | None
+    dataset: str
+    split: str | None
+    mixed: bool
+    part: str = ""
+    own_val: bool = False
+    channels: bool = False
+    bare: bool = False
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture and its mask, None where it has none."""
+
+    stem: str
+    image: Path
+    mask: Path | None
+
+
+def pair_files(folders: Iterable[PictureFolder], *, unlabelled: bool) -> list[list[Pair]]:
+    """Return the pictures of each folder with their masks, paired by stem, in natural order.
+
+    A mask may carry an ending ("_mask") or, as in ETIS, stand as p12 for picture 12.
+
+    Args:
+        folders: of pictures.
+        unlabelled: pictures without a mask are meant.
+
+    Raises:
+        DataError: masks without a picture; pictures without a mask although `unlabelled` is False; one stem twice.
+            The message lists every such file (up to 100).
+    """
+    pairs: list[list[Pair]] = []
+    alone: list[Path] = []
+    bare: list[Path] = []
+    for folder in folders:
+        if folder.masks is not None and folder.masks.is_file():
+            pairs.append(_pair_coco(folder.images, folder.masks))
+            continue
+        found, lost = _pair_stems(folder)
+        pairs.append(found)
+        alone += lost
+        if folder.masks is None and found and not folder.bare and not unlabelled:
+            raise DataError(
+                f"{folder.images}: no masks found for its {_count([pair.image for pair in found], 'picture')}; expected "
+                f"{LAYOUTS}; or pass --unlabelled if they have none"
+            )
+        bare += [pair.image for pair in found if pair.mask is None and not folder.bare]
+    if alone:
+        raise DataError(f"{_count(alone, 'mask')} without a picture: {_names(alone)}; add the pictures or remove these")
+    if bare and not unlabelled:
+        raise DataError(
+            f"{_count(bare, 'picture')} without a mask: {_names(bare)}; add the masks, or pass --unlabelled if meant"
+        )
+    return pairs
+
+
+def find_mask_endings(folder: Path) -> bool:
+    """Return whether a folder holds pictures and their masks side by side, told by endings such as a_mask.png."""
+    stems = pictures_by_stem(folder).keys()
+    return any(_plain_stem(stem) in stems for stem in stems if _plain_stem(stem) != stem)
+
+
+def _pair_stems(folder: PictureFolder) -> tuple[list[Pair], list[Path]]:
+    """Return the pairs of one folder, and the masks that have no picture."""
+    pictures = pictures_by_case(folder.images) if folder.channels else pictures_by_stem(folder.images)
+    masks = {} if folder.masks is None else pictures_by_stem(folder.masks)
+    if folder.masks == folder.images:
+        masks = {stem: path for stem, path in pictures.items() if _plain_stem(stem) in pictures.keys() - {stem}}
+        pictures = {stem: path for stem, path in pictures.items() if stem not in masks}
+    mask_of: dict[str, Path] = {}
+    alone = []
+    for stem, mask in masks.items():
+        partner = next((name for name in _picture_stems(stem) if name in pictures), None)
+        if partner is None:
+            alone.append(mask)
+        elif partner in mask_of:
+            raise DataError(f"{mask}: picture {partner!r} has another mask, {mask_of[partner].name}; keep one")
+        else:
+            mask_of[partner] = mask
+    return [Pair(stem, pictures[stem], mask_of.get(stem)) for stem in sorted(pictures, key=natural_key)], alone
+
+
+def _pair_coco(images: Path, file: Path) -> list[Pair]:
+    """Return every picture that a COCO file lists; one on which nothing is drawn has an empty mask."""
+    pictures = read_coco(file).pictures.values()
+    missing = [images / picture.file_name for picture in pictures if not (images / picture.file_name).is_file()]
+    if missing:
+        raise DataError(f"{file}: {_count(missing, 'picture')} of {len(pictures)} not there: {_names(missing)}")
+    pairs = [
+        Pair(
+            Path(picture.file_name).with_suffix("").as_posix(),
+            images / picture.file_name,
+            polygons_path(file, picture.image_id),
+        )
+        for picture in pictures
+    ]
+    return sorted(pairs, key=lambda pair: natural_key(pair.stem))
+
+
+def _picture_stems(mask_stem: str) -> list[str]:
+    stems = [mask_stem, *(mask_stem.removesuffix(end) for end in _MASK_ENDINGS if mask_stem.endswith(end))]
+    return [*stems, mask_stem[1:]] if mask_stem[:1] == "p" and mask_stem[1:].isdecimal() else stems
+
+
+def _plain_stem(stem: str) -> str:
+    return next((stem.removesuffix(end) for end in _MASK_ENDINGS if stem.endswith(end)), stem)
+
+
+def _count(paths: list[Path], noun: str) -> str:
+    return f"{len(paths)} {noun}{'' if len(paths) == 1 else 's'}"
+
+
+def _names(paths: list[Path]) -> str:
+    more = f" and {len(paths) - _LISTED} more" if len(paths) > _LISTED else ""
+    return ", ".join(str(path) for path in paths[:_LISTED]) + more

@@ -1,0 +1,68 @@
+"""One frame of the data: its picture, its mask, and what is known of both."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from difom_cache.errors import DataError
+
+VAL_SHARE = 10  # every tenth group of the training records; not tuned
+
+
+@dataclass(frozen=True)
+class Record:
+    """One frame: a picture, its mask, their digests, its split.
+
+    Attributes:
+        id: data set and stem, such as "Kvasir/cju0qkwl35piu0993l0dewei2"; unique in a manifest.
+        dataset: a benchmark set's name, or the folder's.
+        split: "train", "val" or "test".
+        image: the picture's file.
+        mask: the mask's file; None where the picture is unlabelled.
+        width: of the picture in px, after its EXIF orientation.
+        height: likewise.
+        image_sha256: digest of the picture's file, hexadecimal.
+        mask_sha256: digest of the mask's file; "" where there is none.
+        group: the video sequence or patient that the frame belongs to; "" where unknown.
+    """
+
+    id: str
+    dataset: str
+    split: str
+    image: Path
+    mask: Path | None
+    width: int
+    height: int
+    image_sha256: str
+    mask_sha256: str
+    group: str
+
+    @property
+    def labelled(self) -> bool:
+        """True where the record has a mask, be it empty."""
+        return self.mask is not None
+
+
+COLUMNS = tuple(field.name for field in fields(Record))
+
+
+def belongs_to_val(key: str) -> bool:
+    """Return whether training records of this group (or, without one, of this id) validate: SHA-256 mod 10 = 0."""
+    return int(hashlib.sha256(key.encode()).hexdigest(), 16) % VAL_SHARE == 0
+
+
+def refuse_twins(records: Sequence[Record], where: Path) -> None:
+    """Raise where two records have one id.
+
+    Raises:
+        DataError: names both.
+    """
+    first: dict[str, Record] = {}
+    for record in records:
+        other = first.setdefault(record.id, record)
+        if other is not record:
+            raise DataError(
+                f"{where}: record {record.id} stands for both {other.image} and {record.image}; rename one, or pass "
+                f"the folder of one"
+            )
