@@ -107,6 +107,10 @@ def build(order: TeacherOrder) -> OnnxTeacher:
     if order.weights != "hub":
         raise WeightsError(f"onnx:{path} holds its own weights; leave out --weights {order.weights}")
     prepared = read_preprocessing(path)
+    if order.precision == "bfloat16":
+        raise SettingsError(
+            f"onnx:{path} computes in the precision of its graph; leave out --precision bfloat16, or extract it by itself"
+        )
     channels_first, graph_px, batch = _input_shape(model, path)
     input_px = _choose_input_px(order.input_px, prepared.size, graph_px, path)
     shapes = probe_shapes(model, channels_first, input_px, batch or 1, path)

@@ -82,6 +82,14 @@ def test_settings_that_are_wrong_are_refused(file, settings, message):
         build_teacher(f"onnx:{file}", picture_px=96)
 
 
+def test_a_precision_that_the_graph_does_not_compute_in_is_refused(file):
+    with pytest.raises(
+        SettingsError, match=r"Small Net\.onnx computes in the precision of its graph; leave out --precision"
+    ):
+        build_teacher(f"onnx:{file}@96", picture_px=96, precision="bfloat16")
+    assert build_teacher(f"onnx:{file}@96", picture_px=96, precision="float32").spec.precision == "float32"
+
+
 def test_a_graph_of_one_size_needs_no_other(tmp_path):
     file = save_onnx(tmp_path / "fixed.onnx", size=64, batch=1)
     teacher = build_teacher(f"onnx:{file}", picture_px=64)
