@@ -5,7 +5,15 @@ from pathlib import Path
 from difom_cache.errors import WeightsError
 from difom_cache.teachers.download import NOTE, download
 from difom_cache.teachers.hub_cache import Repository, cached_folder, snapshot_here
-from difom_cache.teachers.weights import MAIN, fetched_folder, folder_of, read_json, read_revision, weight_files
+from difom_cache.teachers.weights import (
+    MAIN,
+    fetched_folder,
+    folder_of,
+    is_outline,
+    read_json,
+    read_revision,
+    weight_files,
+)
 
 
 def locate(weights: str, teacher: str, repository: str) -> tuple[Path, str]:
@@ -32,14 +40,21 @@ def find_published(teacher: str, repository: Repository) -> tuple[Path, str]:
     Looked for under DIFOM_WEIGHTS, then in the cache of the hub's client, and only then at the hub itself.
 
     Raises:
-        WeightsError: no weights are published for this variant, or they are not here and the hub cannot give them.
+        WeightsError: no weights are published for this variant, or they are not here and the hub cannot give them, or an
+            outline shall be made without them.
     """
     fetched = fetched_folder(teacher)
     if fetched is not None and (noted := _noted_source(fetched, repository)):
         return fetched, noted
     if not repository.name:
         raise WeightsError(f"{teacher} is a small network for tests and has no trained weights; add --weights random")
-    folder = cached_folder(repository) or download(teacher, repository)
+    folder = cached_folder(repository)
+    if folder is None and is_outline():
+        raise WeightsError(
+            f"{teacher} is not on this machine, and a dry run fetches nothing; get it with `difom-cache weights fetch "
+            f"{teacher} --to DIR` and set DIFOM_WEIGHTS=DIR, or leave out --dry-run"
+        )
+    folder = folder or download(teacher, repository)
     return folder, f"{repository.name}@{folder.name}"
 
 

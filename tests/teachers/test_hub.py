@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import huggingface_hub
 import old_layouts as old
@@ -15,7 +16,7 @@ import torch
 from fake_hub import FakeHub
 
 from difom_cache import build_teacher, fetch_weights
-from difom_cache.errors import SettingsError, WeightsError
+from difom_cache.errors import DifomError, SettingsError, WeightsError
 from difom_cache.teachers import (
     Repository,
     dinov2,
@@ -28,6 +29,7 @@ from difom_cache.teachers import (
     receive,
     weight_files,
 )
+from difom_cache.teachers.catalogue import outline_teacher
 
 NAME = "owner/small"
 TEACHER = "dinov2:small"
@@ -331,6 +333,17 @@ def test_a_full_disk_is_named_with_the_file(hub, tmp_path):
     done = subprocess.run([sys.executable, "-c", FULL_DISK], env=given, capture_output=True, text=True, timeout=60)
     assert re.search(r"\.incomplete cannot be written \(File too large\); free some space", done.stdout), done
     assert done.stdout.count("\n") == 1 and not done.stderr
+
+
+def test_what_only_outlines_a_teacher_asks_the_hub_for_nothing(hub):
+    with pytest.raises(WeightsError, match=rf"hf:{NAME} is not on this machine.*weights fetch hf:{NAME} --to DIR"):
+        outline_teacher(f"hf:{NAME}@64", picture_px=64)
+    assert not hub.log
+    find()
+    asked = len(hub.log)
+    with suppress(DifomError):  # whatever it holds, nothing more is asked for
+        outline_teacher(f"hf:{NAME}@64", picture_px=64)
+    assert len(hub.log) == asked
 
 
 def test_of_several_that_start_at_once_one_downloads(hub):
