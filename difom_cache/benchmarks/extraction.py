@@ -33,7 +33,7 @@ from difom_cache.extraction.run import extract
 from difom_cache.hardware import name_device, resolve_device
 from difom_cache.progress import track
 from difom_cache.teachers.base import Precision, Teacher, TeacherSpec
-from difom_cache.teachers.catalogue import build_teacher
+from difom_cache.teachers.catalogue import OWN_WEIGHTS, build_teacher, parse_teacher
 from difom_cache.teachers.packed_linear import PackedLinear, can_pack, count_flops
 from difom_cache.teachers.preprocess import normalise
 
@@ -82,7 +82,7 @@ def bench_teacher(
     teacher: str,
     *,
     data: str | Path = "./data",
-    weights: str = "random",
+    weights: str | None = None,
     views: int = 64,
     repeats: int = 5,
     device: str = "auto",
@@ -97,7 +97,7 @@ def bench_teacher(
     Args:
         teacher: `NAME[:VARIANT][@PX]`.
         data: a manifest, a benchmark's root or any folder inside it.
-        weights: "hub", "random" or a path.
+        weights: "hub", "random" or a path; None means random, and for an ONNX file or a run what it holds.
         views: pictures in each run.
         repeats: runs of each way, alternating, after one that is not counted.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -114,6 +114,7 @@ def bench_teacher(
     if unknown or not ways or views < 1 or repeats < 1:
         raise SettingsError(f"expected ways of {', '.join(WAYS)}, views and repeats of at least 1; found {list(ways)}")
     chosen = str(resolve_device(device))
+    weights = weights or ("hub" if parse_teacher(teacher)[0] in OWN_WEIGHTS else "random")
     records = choose_pictures(Path(data), views)
     ours = build_teacher(teacher, weights=weights, device=chosen, precision=precision, compile=compile)
     with tempfile.TemporaryDirectory(prefix="difom-bench-", dir=scratch) as folder:

@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 from PIL import Image
+from small_networks import save_onnx
 
 from difom_cache import bench_teacher, build_teacher
 from difom_cache.benchmarks import PLAIN, WAYS, build_plain, format_bench, measure_matmul
@@ -53,6 +54,12 @@ def test_the_table_names_every_way_and_the_share_of_the_ceiling(result):
 def test_one_way_can_be_asked_for_alone(frames):
     result = bench_teacher("sam:tiny", data=frames, views=2, repeats=1, device="cpu", ways=["library"])
     assert set(result["ways"]) == {"library"} and "ours" not in format_bench(result)
+
+
+def test_a_file_that_holds_its_own_weights_needs_no_word_on_them(frames, tmp_path):
+    file = save_onnx(tmp_path / "net.onnx")
+    result = bench_teacher(f"onnx:{file}@96", data=frames, views=2, repeats=1, device="cpu", batch_size=2)
+    assert set(result["ways"]) == set(WAYS)
 
 
 def test_what_cannot_be_measured_is_refused(frames, tmp_path):
