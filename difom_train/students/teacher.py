@@ -74,12 +74,18 @@ def build(order: TeacherOrder) -> Teacher:
         default_taps=_default_taps(student, input_px, order.picture_px),
         packages=_packages(student.name),
         licence=str(student.meta.get("licence", "as the data and weights that the run was trained from")),
-        weights=Weights("random" if order.weights == "random" else str(run), digest_tensors(student.state_dict())),
+        weights=Weights(_name_source(run, student, order.weights), digest_tensors(student.state_dict())),
         options={},
         seen_masks=_read_masks(run, order.weights),
     )
     teacher: Teacher = assemble(order, facts, StudentTaps(student))
     return teacher
+
+
+def _name_source(run: Path, student: Student, weights: str) -> str:
+    """Return where the weights in use come from; what random teachers taught is as little worth as they are."""
+    taught_by_random = weights == "hub" and student.meta.get("random_teachers")
+    return "random" if weights == "random" or taught_by_random else str(run)
 
 
 def _read_masks(run: Path, weights: str) -> Seen:

@@ -60,6 +60,15 @@ def test_random_weights_make_another_teacher_of_the_same_shape(run):
     assert tap_names(trained) == tap_names(control)
 
 
+def test_a_student_of_random_teachers_teaches_as_random(tmp_path):
+    run, meta = tmp_path / "lost", {"input_px": 64, "random_teachers": ["dinov2-random"]}
+    save_student(build_student("unet", weights="random", seed=1, width=2), run, meta)
+    spec = build_teacher(f"student:{run}", picture_px=64).spec
+    assert spec.is_random and spec.label == "student-lost-random" and spec.identity()["weights"] == "random"
+    other = save_run(tmp_path / "found", width=2)
+    assert not build(TeacherOrder(variant=str(run), weights=str(other / "student.safetensors"))).spec.is_random
+
+
 def test_the_identity_holds_no_path(run):
     assert str(run.parent) not in str(build(TeacherOrder(variant=str(run))).spec.identity())
 
