@@ -299,7 +299,9 @@ def fetch(
 def bench(
     teacher: Annotated[str, typer.Option(help="NAME[:VARIANT][@PX].")],
     data: Annotated[Path, typer.Option(help="Pictures to run on.")] = Path("data"),
-    weights: Annotated[str, typer.Option(help="hub, random, or a path.")] = "random",
+    weights: Annotated[
+        str | None, typer.Option(help="hub, random, or a path; by default random, or what an ONNX file or a run holds.")
+    ] = None,
     views: Annotated[int, typer.Option(help="Pictures in each run.")] = 64,
     repeats: Annotated[int, typer.Option(help="Runs of each way, alternating; medians are shown.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
