@@ -7,8 +7,9 @@ Lost workers and repeats are the engine's business; whatever it repeats, a block
 import multiprocessing
 import os
 import shutil
+import socket
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from difom_cache.errors import EngineError, SettingsError, name_nearest
+from difom_cache.files import read_plain
 
 CONNECT_S = 30
 RETRIES = 2  # of a block whose worker raised: a network file system may hiccup
@@ -120,11 +122,14 @@ def _open_jobs(queue: str, options: EngineOptions) -> Iterator[Executor]:
             "jobs can be submitted from, or use --engine local"
         )
     job_options = read_job_options(options.jobs)
+    usual = import_module("dask").config.get(f"jobqueue.{queue}.interface", None)
+    refuse_open_scheduler({"interface": usual} | job_options, queue, options.jobs)
     jobs = options.workers or 1
     try:
         cluster = getattr(jobqueue, class_name)(**job_options)
-    except (TypeError, ValueError) as error:
-        raise SettingsError(f"{options.jobs or 'job options'}: dask-jobqueue's {class_name} refuses: {error}") from None
+    except (TypeError, ValueError, ImportError) as error:
+        said = " ".join(str(error).split())
+        raise SettingsError(f"{options.jobs or 'job options'}: dask-jobqueue's {class_name} refuses: {said}") from None
     with cluster, distributed.Client(cluster, set_as_default=False) as client:
         cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs)  # a job that ends before its blocks do is replaced
         with _serve(client, None) as executor:
@@ -137,19 +142,48 @@ def read_job_options(path: Path | None) -> dict[str, Any]:
     A worker process runs one block at a time, whatever number of cores it is given.
 
     Raises:
-        SettingsError: the file is missing or is no TOML.
+        SettingsError: the file is missing, or is no TOML of the right kind.
     """
     given: dict[str, Any] = {}
     if path is not None:
         try:
-            given = tomllib.loads(path.read_text())
+            given = tomllib.loads(read_plain(path).decode())
         except FileNotFoundError:
             raise SettingsError(f"--jobs {path}: there is no such file; it holds dask-jobqueue's options") from None
-        except tomllib.TOMLDecodeError as error:
+        except (OSError, ValueError) as error:
             raise SettingsError(f"--jobs {path} is not TOML: {error}") from None
-    options = JOB_OPTIONS | {"scheduler_options": {"dashboard": False}} | given
-    options["worker_extra_args"] = [*given.get("worker_extra_args", []), "--nthreads", "1"]
+    scheduler, words = given.get("scheduler_options", {}), given.get("worker_extra_args", [])
+    if not isinstance(scheduler, dict) or not isinstance(words, list):
+        raise SettingsError(f"--jobs {path}: scheduler_options is a table and worker_extra_args a list")
+    options = JOB_OPTIONS | given | {"scheduler_options": {"dashboard": False} | scheduler}
+    options["worker_extra_args"] = [*words, "--nthreads", "1"]
     return options
+
+
+def refuse_open_scheduler(job_options: Mapping[str, Any], queue: str, path: Path | None) -> None:
+    """Raise unless job options say which network the scheduler listens on: whoever reaches it has code run by it.
+
+    Dask would listen on every network of this machine.
+
+    Args:
+        job_options: as `read_job_options` returns them.
+        queue: the engine.
+        path: the file of `--jobs`, for the message.
+
+    Raises:
+        SettingsError: no network is named, or one that this machine does not have; it names those that it has.
+    """
+    here = [name for _, name in socket.if_nameindex()]
+    scheduler = job_options["scheduler_options"]
+    named = scheduler.get("interface") or job_options.get("interface")
+    if scheduler.get("host") or named in here:
+        return
+    found = f"{named!r} is none of this machine's networks" if named else "no network is named"
+    usual = next((name for name in here if name != "lo"), "lo")
+    raise SettingsError(
+        f"--engine {queue}: {found}, and the scheduler runs code for whoever reaches it. Put the one that jobs reach this "
+        f'machine by into {path or "a file for --jobs"}, such as interface = "{usual}"; here are {", ".join(here)}'
+    )
 
 
 @contextmanager

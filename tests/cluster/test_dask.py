@@ -2,11 +2,16 @@
 
 import os
 import random
+import re
+import shlex
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +80,43 @@ def test_workers_fill_a_cache_with_the_bytes_of_one_process(
         )
     assert report.complete
     assert open_cache(tmp_path / "feats").content_digests() == expected
+
+
+@pytest.mark.slow
+def test_the_page_on_clusters_lets_nobody_in_without_the_key(tmp_path: Path) -> None:
+    """The page's commands on one machine: only the network, the names of machine and folders and the teacher are others."""
+    pytest.importorskip("cryptography")
+    page = (Path(__file__).parents[2] / "docs/cluster.md").read_text().partition("### TLS")[2]
+    make_keys, run = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)[:2]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for ours, here in {"ib0": "lo", "head": "127.0.0.1", "8786": str(port)}.items():
+        run = run.replace(ours, here)
+    exports, commands = run.split("\n\n")
+    home = os.environ | {"HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-ec", make_keys], env=home, check=True, capture_output=True)
+    assert (tmp_path / ".difom-keys/key.pem").stat().st_mode & 0o077 == 0
+    told = subprocess.run(["bash", "-ec", f"{exports}\nenv -0"], env=home, check=True, capture_output=True, text=True)
+    keyed = dict(each.split("=", 1) for each in told.stdout.split("\0") if each)
+    scheduler, worker, command = (shlex.split(line.removesuffix("&")) for line in commands.strip().splitlines())
+    small = ["--teacher", "dinov2:tiny@56", "--weights", "random", "--input-size", "64", "--views", "2"]
+    small += ["--data", str(paint_folder(tmp_path / "data", frames=6)), "--cache"]
+    reached = command[command.index("--engine") :]
+    with ExitStack() as running:
+        for words in (scheduler, worker):
+            process = running.enter_context(subprocess.Popen(words, env=keyed, cwd=tmp_path, stderr=subprocess.DEVNULL))
+            running.callback(process.terminate)
+        for cache, more in (("feats", reached), ("one", [])):
+            words = ["difom-cache", "extract", *small, str(tmp_path / cache), *more]
+            done = subprocess.run(words, env=keyed, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+        for address in (f"tls://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}"):
+            stranger = distributed.Security.temporary() if address.startswith("tls") else None
+            with pytest.raises(OSError, match=r"TLS certificate does not match|reset by peer|Timed out"):
+                distributed.Client(address, security=stranger, timeout=3)
+    digests = [open_cache(tmp_path / cache).content_digests() for cache in ("feats", "one")]
+    assert digests[0] == digests[1]
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ def test_slurm_engine_fills_a_cache_with_the_bytes_of_one_process(
 ) -> None:
     jobs = tmp_path / "jobs.toml"
     jobs.write_text(
-        f'cores = 1\nmemory = "2GB"\nwalltime = "00:10:00"\nlog_directory = "{tmp_path}"\n'
+        f'cores = 1\nmemory = "2GB"\nwalltime = "00:10:00"\nlog_directory = "{tmp_path}"\ninterface = "lo"\n'
         f'local_directory = "{tmp_path}"\npython = "{sys.executable}"\n'
     )
     command = format_command(

@@ -158,6 +158,58 @@ def test_job_options_that_cannot_be_read_name_the_file(tmp_path: Path) -> None:
         read_job_options(path)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("scheduler_options = 3", "scheduler_options is a table"),
+        ('worker_extra_args = "-x"', "worker_extra_args a list"),
+    ],
+)
+def test_job_options_of_another_kind_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "jobs.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=rf"jobs\.toml: .*{said}"):
+        read_job_options(path)
+
+
+@pytest.mark.parametrize("text", ["", 'interface = "ib77"', '[scheduler_options]\ninterface = "ib77"'])
+def test_a_scheduler_that_would_listen_on_every_network_is_not_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
+) -> None:
+    pytest.importorskip("dask_jobqueue")
+    monkeypatch.setattr(engines.shutil, "which", lambda command: f"/usr/bin/{command}")
+    path = tmp_path / "jobs.toml"
+    path.write_text(text)
+    with (
+        pytest.raises(
+            SettingsError, match=r"runs code for whoever reaches it.*jobs\.toml, such as interface = .*\blo\b"
+        ),
+        open_executor("slurm", EngineOptions(jobs=path)),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("text", ['interface = "lo"', '[scheduler_options]\nhost = "127.0.0.1"'])
+def test_a_scheduler_on_a_named_network_is_started(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "jobs.toml"
+    path.write_text(text)
+    engines.refuse_open_scheduler(read_job_options(path), "slurm", path)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_the_scheduler_of_jobs_listens_on_the_named_network_alone(tmp_path: Path) -> None:
+    jobqueue = pytest.importorskip("dask_jobqueue")
+    path = tmp_path / "jobs.toml"
+    path.write_text('interface = "lo"\n')
+    with jobqueue.SLURMCluster(**read_job_options(path)) as cluster:
+        listening = {
+            line.split()[1].split(":")[0]
+            for line in Path("/proc/net/tcp").read_text().splitlines()
+            if int(line.split()[1].partition(":")[2] or "0", 16) == int(cluster.scheduler_address.rpartition(":")[2])
+        }
+    assert cluster.scheduler_address.startswith("tcp://127.0.0.1:") and listening == {"0100007F"}
+
+
 class FakeClient:
     """A Dask client whose scheduler has as many workers as it is told."""
 
