@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from difom_cache.console import add_command, print_json, run_app, split_list
+from difom_cache.console import Group, add_command, print_json, run_app, split_list
 from difom_cache.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="difom-cache",
     help="Teacher features of augmented pictures, computed once and kept in Zarr.",
-    no_args_is_help=True,
+    cls=Group,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-weights_app = typer.Typer(help="Teachers' weights on this machine.", no_args_is_help=True)
+weights_app = typer.Typer(cls=Group, help="Teachers' weights on this machine.")
 app.add_typer(weights_app, name="weights")
 
 CachePath = Annotated[Path, typer.Argument(help="Folder of the cache.")]
@@ -281,6 +281,15 @@ def teachers(as_json: Json = False) -> None:
         print_json(describe_teachers())
     else:
         print(format_teachers(describe_teachers()))
+
+
+@app.command()
+def plans(as_json: Json = False) -> None:
+    """List view plans: how far each goes from the plain picture."""
+    from difom_cache.extraction.options import PLANS
+    from difom_cache.views.describe import describe_plans, format_plans
+
+    print_json(describe_plans(PLANS)) if as_json else print(format_plans(PLANS))
 
 
 @weights_app.command()

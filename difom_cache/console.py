@@ -5,11 +5,15 @@ import io
 import json
 import multiprocessing
 import os
+import platform
+import re
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -39,6 +43,10 @@ def run_app(app: typer.Typer, *, interrupted: str) -> None:
         interrupted: the sentence printed after Ctrl-C; it says how to go on.
     """
     warnings.showwarning = _print_warning
+    if sys.argv[1:2] == ["--version"]:
+        print(describe_versions())
+        sys.exit(0)
+    _make_alike(app)
     asked_to_end = _heed_sigterm()
     keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):  # a file's name need not be UTF-8, and is shown all the same
@@ -73,6 +81,23 @@ def run_app(app: typer.Typer, *, interrupted: str) -> None:
     if status == INTERRUPTED:  # the parser has seen Ctrl-C itself
         _end_early(interrupted, asked_to_end)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def describe_versions() -> str:
+    """Return the versions of this package and of what it mostly stands on, for who reports a fault."""
+    names = ("difom", "torch", "zarr", "numpy")
+    found = [f"{name} {version(name)}" for name in names if find_spec(name if name != "difom" else "difom_cache")]
+    return f"{', '.join(found)}, Python {platform.python_version()}"
+
+
+def _make_alike(app: typer.Typer) -> None:
+    """Give the commands that are written by hand the help page that configured ones have."""
+    for command in app.registered_commands:
+        if command.cls is TyperCommand:
+            command.cls = Command
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _make_alike(group.typer_instance)
 
 
 def _heed_sigterm() -> list[int]:
@@ -135,6 +160,71 @@ def add_command(
         app.command(name or run.__name__.replace("_", "-"), cls=kind)(call)
 
 
+class _Alike:
+    """A command whose help looks as that of any other of ours, be its options written by hand or made from a config."""
+
+    params: list[Any]
+    help: str | None
+    _groups: Mapping[str, str] | None = None
+    "Heading of the options that do not stand under the general one."
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters; arguments are called in capitals."""
+        found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in found:
+            if parameter.param_type_name == "argument" and parameter.metavar is None:
+                parameter.metavar = parameter.name.upper()
+        return found
+
+    def get_short_help_str(self, limit: int = 0) -> str:
+        """Return the first sentence of the help, whole."""
+        return " ".join((self.help or "").split("\n\n")[0].split())
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments, then the options in their groups; those that every command has come last."""
+        groups: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for parameter in sorted(self.get_params(ctx), key=lambda each: each.name in _LAST):
+            is_argument = parameter.param_type_name == "argument"
+            heading = "Arguments" if is_argument else (self._groups or {}).get(parameter.name) or "Options"
+            row = parameter.get_help_record(ctx)
+            if row is not None:
+                groups.setdefault(heading, []).append((_name_type(row[0], is_argument), " ".join(row[1].split())))
+        if ctx.parent is None:
+            groups["Options"].append(("--version", "Show the versions and exit."))
+        for heading, rows in groups.items():
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows, col_max=32)
+        if isinstance(self, TyperGroup):
+            self.format_commands(ctx, formatter)
+
+
+_LAST = ("as_json", "help")
+_TYPES = {"int": "INTEGER", "float": "NUMBER", "path": "PATH"}
+
+
+def _name_type(names: str, is_argument: bool) -> str:
+    """Return an option's names with the word for its value in capitals, an argument's name alone."""
+    if is_argument:
+        return names.partition(" <")[0]
+    return re.sub(r"<(?:list\[)?(\w+)\]?>", lambda found: _TYPES.get(found[1], "TEXT"), names)
+
+
+class Command(_Alike, TyperCommand):
+    """A command by itself."""
+
+
+class Group(_Alike, TyperGroup):
+    """A command that has others below it, and shows them where none is named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Return what is left to parse; without anything, show the help and exit with 2."""
+        if not args:
+            print(ctx.get_help(), file=sys.stderr)
+            ctx.exit(USER_ERROR)
+        return super().parse_args(ctx, args)
+
+
 class _Configured:
     """A command that reads its options from a config when they are first asked for."""
 
@@ -142,11 +232,11 @@ class _Configured:
     run: Callable[[Any], object]
     params: list[Any]
     callback: Any
-    _sections: dict[str, str] | None = None
+    _groups: Mapping[str, str] | None = None
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, made from the config."""
-        if self._sections is None:
+        if self._groups is None:
             from difom_cache.options import find_config, list_options
 
             model = find_config(self.config)
@@ -155,36 +245,15 @@ class _Configured:
             made.command()(_with_options(model, options, self.run))
             parsed = typer.main.get_command(made)
             self.params, self.callback = parsed.params, parsed.callback
-            self._sections = {"_".join(option.path): option.section for option in options}
+            self._groups = {"_".join(option.path): option.group for option in options}
         return super().get_params(ctx)  # type: ignore[misc]
 
-    def get_short_help_str(self, limit: int = 0) -> str:
-        """Return the first sentence of the help, whole."""
-        help_text: str = self.help  # type: ignore[attr-defined]
-        return " ".join(help_text.split("\n\n")[0].split())
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the options in groups, as their sections are."""
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            section = (self._sections or {}).get(parameter.name, "")
-            is_argument = parameter.param_type_name == "argument"
-            heading = "Arguments" if is_argument else section.capitalize() or "Options"
-            row = parameter.get_help_record(ctx)
-            if row is not None:
-                groups.setdefault(heading, []).append(row)
-        for heading, rows in groups.items():
-            with formatter.section(heading):
-                formatter.write_dl(rows, col_max=32)
-        if isinstance(self, TyperGroup):
-            self.format_commands(ctx, formatter)
-
-
-class _ConfiguredCommand(_Configured, TyperCommand):
+class _ConfiguredCommand(_Configured, Command):
     pass
 
 
-class _ConfiguredGroup(_Configured, TyperGroup):
+class _ConfiguredGroup(_Configured, _Alike, TyperGroup):
     pass
 
 

@@ -31,7 +31,7 @@ class ExtractKeywords(TypedDict, total=False):
     seed: int | None
     "Of the view plan. (at least 0) [default: 0]"
     plan: Literal["default", "flips", "pad", "plain"] | None
-    "View policy. [default: default]"
+    "View policy; `difom-cache plans` lists them. [default: default]"
     input_size: int | None
     "Side of the stored pictures, px; strides refer to it. (at least 1) [default: 352]"
     strides: int | Sequence[int] | None
@@ -45,7 +45,7 @@ class ExtractKeywords(TypedDict, total=False):
     limit: int | None
     "Records of each split; by default all. (at least 1)"
     pictures: bool | None
-    "Store views and masks too."
+    "Store views and masks too. [default: on]"
     device: str | None
     "auto, cpu, cuda or cuda:N. [default: auto]"
     precision: Literal["float32", "bfloat16"] | None

@@ -14,7 +14,7 @@ from importlib import import_module
 from inspect import isclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -65,7 +65,12 @@ class Opt:
 
 
 class Config(BaseModel):
-    """Checked options that do not change."""
+    """Checked options that do not change.
+
+    `GROUPS` gives --help headings, each to some of the model's own fields; sections are groups by themselves.
+    """
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, defer_build=True
@@ -87,6 +92,13 @@ class Option:
     section: str
     "Heading of its group; empty for those outside of sections."
     look: Opt = field(default_factory=Opt)
+    heading: str = ""
+    "Group of --help, where it is not the section."
+
+    @property
+    def group(self) -> str:
+        """Heading of its group in --help; empty for the general one."""
+        return self.heading or self.section.capitalize()
 
     @property
     def name(self) -> str:
@@ -134,7 +146,7 @@ class Option:
     def help(self) -> str:
         """Description, bounds and default."""
         limits = describe_bounds(self.about)
-        shown = self.default if self.kind is not bool or self.look.default else ""
+        shown = "" if self.default == "off" else self.default
         parts = [self.about.description or "", f"({limits})" if limits else "", f"[default: {shown}]" if shown else ""]
         return " ".join(filter(None, parts))
 
@@ -154,6 +166,7 @@ def list_options(model: type[Config], path: tuple[str, ...] = (), section: str =
 
     Lists of sections are not options: they are written in TOML.
     """
+    headings = {name: heading for heading, names in model.GROUPS.items() for name in names}
     for name, about in model.model_fields.items():
         kind = strip_type(about.annotation)
         if isclass(kind) and issubclass(kind, Config):
@@ -161,7 +174,7 @@ def list_options(model: type[Config], path: tuple[str, ...] = (), section: str =
         elif not _holds_sections(kind):
             look = next((each for each in about.metadata if isinstance(each, Opt)), Opt())
             if not look.hidden:
-                yield Option((*path, name), about, section, look)
+                yield Option((*path, name), about, section, look, headings.get(name, ""))
 
 
 def build(model: type[AnyConfig], given: Mapping[str, Any], *, command_line: bool = False) -> AnyConfig:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from difom_cache.console import add_command, print_json, run_app
+from difom_cache.console import Group, add_command, print_json, run_app
 from difom_cache.errors import SettingsError
 
 if TYPE_CHECKING:  # at run time each command loads its own options when it is called
@@ -20,13 +20,17 @@ if TYPE_CHECKING:  # at run time each command loads its own options when it is c
         PredictConfig,
         RecipesConfig,
         StepConfig,
+        StudentsConfig,
         StudyConfig,
     )
     from difom_train.config import TrainOptions
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 bench_app = typer.Typer(
-    add_completion=False, rich_markup_mode=None, help="Measure the reader and the training step on this machine."
+    cls=Group,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Measure the reader and the training step on this machine.",
 )
 app.add_typer(bench_app, name="bench")
 
@@ -57,6 +61,14 @@ def recipes(config: "RecipesConfig") -> None:
     from difom_train.config import describe_recipes, format_recipe
 
     print(describe_recipes() if config.name is None else format_recipe(config.name), end="")
+
+
+def students(config: "StudentsConfig") -> None:
+    """List students: parameters, levels and their strides, where each starts from."""
+    from difom_train.students.describe import describe_students, format_students
+
+    found = describe_students()
+    print_json(found) if config.as_json else print(format_students(found))
 
 
 def evaluate(config: "EvaluateConfig") -> None:
@@ -133,6 +145,7 @@ def curves(config: "CurvesConfig") -> None:
 
 for command, config in (
     (recipes, "RecipesConfig"),
+    (students, "StudentsConfig"),
     (demo, "DemoConfig"),
     (evaluate, "EvaluateConfig"),
     (predict, "PredictConfig"),

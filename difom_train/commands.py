@@ -152,6 +152,10 @@ class RecipesConfig(Config):
     "Print this one complete; or a TOML file."
 
 
+class StudentsConfig(CommandConfig):
+    """What can be trained."""
+
+
 class ExportConfig(CommandConfig):
     """A student as one file."""
 

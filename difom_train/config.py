@@ -391,10 +391,11 @@ def read_recipe(recipe: str | Path) -> TrainConfig:
 def describe_recipes() -> str:
     """Return one line for each recipe of the package: the first sentence that its file says."""
     lines = []
+    width = 2 + max(map(len, recipe_names()))
     for name in recipe_names():
         comment = re.match(r"(?:# ?.*\n)+", (RECIPES / f"{name}.toml").read_text(encoding="utf-8"))
         said = " ".join(line.lstrip("# ") for line in comment[0].splitlines()) if comment else ""
-        lines.append(f"{name:18}{re.split(r'(?<=[a-z)])[.:] ', said)[0]}\n")
+        lines.append(f"{name:{width}}{re.split(r'(?<=[a-z)])[.:] ', said)[0]}\n")
     return "".join(lines)
 
 

@@ -87,7 +87,7 @@ class TrainKeywords(TypedDict, total=False):
     stage: Literal["auto", "disk", "ram", "gpu"] | None
     "Where the cache is held while training; auto = by measured sizes. [default: auto]"
     channels_last: bool | None
-    "Keep pictures and weights with channels innermost, as convolutions run fastest on CPUs and recent GPUs."
+    "Keep pictures and weights with channels innermost, as convolutions run fastest on CPUs and recent GPUs. [default: on]"
     compile: bool | None
     "Compile the student with torch.compile; the first step then takes minutes."
     logger: Literal["tensorboard", "csv", "none"] | None

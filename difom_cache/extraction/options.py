@@ -1,7 +1,8 @@
 """The options of `difom-cache extract`."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -13,8 +14,21 @@ MOST_VIEWS = (
 )
 
 
+Plan = Literal["default", "flips", "pad", "plain"]
+PLANS: tuple[str, ...] = get_args(Plan)
+
+
 class ExtractConfig(DataOptions):
     """What `difom-cache extract` does."""
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Data": ("data", "images", "masks", "group_by", "every", "unlabelled", "split", "limit"),
+        "Views": ("views", "seed", "plan", "input_size", "pictures", "public"),
+        "Features": ("weights", "strides", "codec", "taps"),
+        "Machine": ("device", "precision", "batch_size", "compile", "backend"),
+        "Many workers": ("engine", "workers", "scheduler", "jobs", "part"),
+        "Estimate": ("epochs", "runs", "dry_run", "force"),
+    }
 
     teacher: Annotated[tuple[str, ...], Opt(whole=True)]
     "NAME[:VARIANT][@PX]; may repeat. `difom-cache teachers` lists them. In Python () caches the views alone."
@@ -26,8 +40,8 @@ class ExtractConfig(DataOptions):
     "Views of each training record; view 0 is the plain resize."
     seed: Count = 0
     "Of the view plan."
-    plan: Literal["default", "flips", "pad", "plain"] = "default"
-    "View policy."
+    plan: Plan = "default"
+    "View policy; `difom-cache plans` lists them."
     input_size: Positive = 352
     "Side of the stored pictures, px; strides refer to it."
     strides: tuple[Positive, ...] | None = None

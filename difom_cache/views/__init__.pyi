@@ -1,3 +1,5 @@
+from .describe import describe_plans as describe_plans
+from .describe import format_plans as format_plans
 from .draw import POLICIES as POLICIES
 from .draw import ViewPolicy as ViewPolicy
 from .draw import draw_params as draw_params
