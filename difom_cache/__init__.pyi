@@ -56,6 +56,7 @@ from .teachers.base import Teacher as Teacher
 from .teachers.base import TeacherOrder as TeacherOrder
 from .teachers.base import TeacherSpec as TeacherSpec
 from .teachers.catalogue import build_teacher as build_teacher
+from .teachers.catalogue import split_code as split_code
 from .teachers.describe import describe_teachers as describe_teachers
 from .teachers.fetch import fetch_weights as fetch_weights
 from .teachers.network import NetworkFacts as NetworkFacts

@@ -42,6 +42,8 @@ class EvaluateConfig(CommandConfig):
     "Folder for a grey PNG of each frame's probability, for other evaluators; of several runs, a folder each in it."
     map_bits: Literal[8, 16] = 8
     "Of these PNGs."
+    student: str | None = None
+    "For a run of your own student: package.module:Factory."
 
 
 class PredictConfig(CommandConfig):
@@ -61,6 +63,8 @@ class PredictConfig(CommandConfig):
     "Write the pictures with polyps outlined."
     force: bool = False
     "Replace files that are there."
+    student: str | None = None
+    "For a run of your own student: package.module:Factory."
 
 
 class StudyConfig(CommandConfig):
@@ -125,6 +129,8 @@ class CompareConfig(CommandConfig):
     "Of the bootstrap."
     anonymous: bool = False
     "Number the report's frames in place of naming them."
+    student: Annotated[tuple[str, ...], Opt(whole=True)] = ()
+    "For runs of your own students: package.module:Factory; may repeat."
 
 
 class CurvesConfig(Config):
@@ -179,6 +185,8 @@ class ExportConfig(CommandConfig):
     "Replace a file that is there."
     anonymous: bool = False
     "Leave the run's name out of the file."
+    student: str | None = None
+    "For a run of your own student: package.module:Factory."
 
 
 class CostConfig(CommandConfig):
@@ -192,6 +200,8 @@ class CostConfig(CommandConfig):
     "auto, cpu, cuda or cuda:N."
     passes: Positive = 30
     "Timed passes of each."
+    student: Annotated[tuple[str, ...], Opt(whole=True)] = ()
+    "For runs of your own students: package.module:Factory; may repeat."
 
 
 class StepConfig(CommandConfig):

@@ -34,6 +34,7 @@ FREE = ("run.", "machine.device", "machine.stage", "machine.logger")
 KEYWORDS = {"TrainKeywords": "difom_train.config:TrainOptions"}
 "Signatures to be made from configs (see `options.format_keywords`)."
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+_CODE = re.compile(r"(?!smp:)[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _SHORT = {
     "student.width": "w{}",
     "data.input_px": "{}px",
@@ -76,11 +77,11 @@ class StudentConfig(Config):
     """Which network is trained."""
 
     name: Annotated[str, Opt("student")] = "pranet"
-    "unet, unet++, pranet, or smp:ARCH/ENCODER."
+    "unet, unet++, pranet, smp:ARCH/ENCODER, one that is installed, or package.module:Factory of your own."
     width: Count = 0
     "Channels of the first level; 0 = the student's own."
     weights: Annotated[str, Opt("student_weights")] = "auto"
-    "imagenet, random, or a file or run folder; auto = imagenet for pranet and smp, random for the others."
+    "imagenet, random, or a file or run folder; auto = imagenet for pranet and smp, random for unet, its own for one of yours."
     deep_supervision: bool = False
     "Train the inner outputs of unet++ against the mask as well."
     loss: Literal["auto", "dice_bce", "structure"] = "auto"
@@ -293,24 +294,42 @@ class TrainOptions(TrainConfig):
     "Change any setting: key=value, such as phases.0.distillation=0.5; may repeat."
 
 
+def names_code(student: str) -> bool:
+    """Whether a student's name is `package.module:Factory`, which is imported."""
+    return _CODE.fullmatch(student) is not None
+
+
+def refuse_code(config: TrainConfig, where: object) -> TrainConfig:
+    """Return a config that was read from a file, unless it names code to import: that comes from the user alone."""
+    if names_code(config.student.name):
+        raise SettingsError(
+            f"{where} says student.name = {config.student.name!r}, and what a file says is not imported; give it yourself: "
+            f"--student {config.student.name}"
+        )
+    return config
+
+
 def compose(options: TrainOptions) -> TrainConfig:
     """Return the recipe's config with the options that are given, and then the changes; the run's folder is named.
 
     A run that is resumed without naming a recipe starts from its own settings, so that --resume --out RUN is enough.
 
     Raises:
-        SettingsError: no such recipe or key, or a value that cannot be meant.
+        SettingsError: no such recipe or key, a value that cannot be meant, or a file that names a student to import.
     """
     settings = options.run.out and options.run.out / SETTINGS_FILE
     if options.run.resume and "recipe" not in options.model_fields_set and settings and settings.is_file():
-        base = read_settings(settings)
+        source, base = settings, read_settings(settings)
     else:
-        base = read_recipe(options.recipe)
+        source = find_recipe(options.recipe)
+        base = _read_recipe_file(source)
+    if "name" not in options.student.model_fields_set:
+        refuse_code(base, source)
     given = options.model_dump(mode="json", exclude_unset=True, exclude={"recipe", "changes"})
     config = validate(TrainConfig, _merge(to_table(base), given))
     if options.changes:
         config = change_config(config, options.changes)
-    out = config.run.out or name_folder(config, options.recipe, read_recipe(options.recipe))
+    out = config.run.out or name_folder(config, options.recipe, _read_recipe_file(find_recipe(options.recipe)))
     return config.model_copy(update={"run": config.run.model_copy(update={"out": out})})
 
 
@@ -382,9 +401,13 @@ def read_recipe(recipe: str | Path) -> TrainConfig:
     """Return the config of a recipe, given by name or as a TOML file; what it leaves out keeps the default.
 
     Raises:
-        SettingsError: no such recipe, not TOML, an unknown key, or a value that cannot be meant.
+        SettingsError: no such recipe, not TOML, an unknown key, a value that cannot be meant, or a student to import.
     """
     path = find_recipe(recipe)
+    return refuse_code(_read_recipe_file(path), path)
+
+
+def _read_recipe_file(path: Path) -> TrainConfig:
     return validate(TrainConfig, rename_old_keys(read_toml(path), where=str(path)), where=str(path))
 
 

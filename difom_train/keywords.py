@@ -23,11 +23,11 @@ class TrainKeywords(TypedDict, total=False):
     allow_partial: bool | None
     "Train on what is there of an unfinished cache."
     student: str | None
-    "unet, unet++, pranet, or smp:ARCH/ENCODER. [default: pranet]"
+    "unet, unet++, pranet, smp:ARCH/ENCODER, one that is installed, or package.module:Factory of your own. [default: pranet]"
     width: int | None
     "Channels of the first level; 0 = the student's own. (at least 0) [default: 0]"
     student_weights: str | None
-    "imagenet, random, or a file or run folder; auto = imagenet for pranet and smp, random for the others. [default: auto]"
+    "imagenet, random, or a file or run folder; auto = imagenet for pranet and smp, random for unet, its own for one of yours. [default: auto]"
     deep_supervision: bool | None
     "Train the inner outputs of unet++ against the mask as well."
     loss: Literal["auto", "dice_bce", "structure"] | None

@@ -16,7 +16,7 @@ from difom_cache.extraction.weights import HUB
 from difom_cache.store.identity import Identity, name_differences
 from difom_cache.store.source import TeacherSource
 from difom_cache.teachers.base import RANDOM, Teacher, TeacherSpec
-from difom_cache.teachers.catalogue import OWN_WEIGHTS, build_teacher, outline_teacher, parse_teacher
+from difom_cache.teachers.catalogue import OWN_WEIGHTS, build_teacher, outline_teacher, parse_teacher, split_code
 from difom_cache.teachers.openvino_teacher import OpenVinoTeacher, has_openvino
 
 AUTO, TORCH, OPENVINO = BACKENDS = ("auto", "torch", "openvino")
@@ -118,7 +118,8 @@ def describe_source(order: TeacherOrderLine, spec: TeacherSpec) -> TeacherSource
     name, asked, _ = parse_teacher(order.spec)
     variant = asked if name == "hf" else spec.variant
     if name in OWN_WEIGHTS or (name == "hf" and Path(asked).is_dir()):
-        variant = str(Path(asked).resolve())
+        place = split_code(asked)[0] if name == "student" else asked
+        variant = str(Path(place).resolve())
     is_path = order.weights not in (HUB, RANDOM) and Path(order.weights).exists()
     weights = str(Path(order.weights).resolve()) if is_path else order.weights
     return TeacherSource(f"{name}:{variant}@{spec.input_px}", weights, spec.weights_source)

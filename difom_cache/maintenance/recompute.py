@@ -21,7 +21,7 @@ from difom_cache.store.layout import teacher_folder
 from difom_cache.store.reader import Cache
 from difom_cache.store.source import read_source
 from difom_cache.teachers.base import RANDOM
-from difom_cache.teachers.catalogue import OWN_WEIGHTS, parse_teacher
+from difom_cache.teachers.catalogue import OWN_WEIGHTS, parse_teacher, split_code
 from difom_cache.teachers.pooling import area_pool
 from difom_cache.views.params import ViewParams
 
@@ -57,7 +57,8 @@ def orders_of(
         own = next((named[key] for key in (label, f"{name}:{variant}", name) if key in named), None)
         before = parse_teacher(source.teacher)[1] if source else None
         if name in PLACES:
-            place, own = (asked[0][1] if asked else "") or own or before, None
+            noted = split_code(before)[0] if name == "student" and before else before  # a note names no code to import
+            place, own = (asked[0][1] if asked else "") or own or noted, None
         else:
             place = (asked[0][1] if asked else "") or variant
         if not place:

@@ -28,6 +28,7 @@ MODULES = {
 }
 
 OWN_WEIGHTS = ("onnx", "student")  # what is named after the colon holds the weights too
+_CODE = re.compile(r"(?P<place>.+)#(?P<code>[A-Za-z_][\w.]*:[A-Za-z_][\w.]*)")
 
 
 def build_teacher(
@@ -44,7 +45,8 @@ def build_teacher(
     """Return the teacher that `spec` names, with its weights, on `device`.
 
     Args:
-        spec: `NAME[:VARIANT][@PX]`, such as "sam", "dinov2:large@518", "onnx:FILE" or "student:RUN".
+        spec: `NAME[:VARIANT][@PX]`, such as "sam", "dinov2:large@518", "onnx:FILE", "student:RUN", or
+            "student:RUN#package.module:Factory" for a run of your own student.
         weights: "hub", "random" or the path of a file or folder.
         taps: see `TeacherOrder`.
         device: "cpu", "cuda" or "cuda:N".
@@ -113,6 +115,15 @@ def parse_teacher(spec: str) -> tuple[str, str, int | None]:
         raise SettingsError(f"expected a teacher as NAME[:VARIANT][@PX], found {spec!r}")
     px = found["px"]
     return found["name"], found["variant"] or "", int(px) if px else None
+
+
+def split_code(variant: str) -> tuple[str, str | None]:
+    """Return a run folder and the code of its student, of "RUN#package.module:Factory"; None where no code is named.
+
+    Code is imported, so it comes from whoever gives the command, never from a file: notes in caches leave it out.
+    """
+    found = _CODE.fullmatch(variant)
+    return (found["place"], found["code"]) if found else (variant, None)
 
 
 def find_builder(name: str) -> TeacherBuilder:

@@ -16,6 +16,7 @@ from difom_cache.errors import SettingsError
 from difom_train.benchmarks.published_costs import PublishedCost, read_published_costs
 from difom_train.inference.segmenter import TEACHER_PREFIX, StudentSegmenter, load_segmenter
 from difom_train.students.base import count_parameters
+from difom_train.students.outside import StudentSources
 
 WARM_UP_PASSES = 3  # the first passes choose kernels and fill caches
 
@@ -144,7 +145,12 @@ class CostTable:
 
 
 def compare_costs(
-    runs: Sequence[Path | str], teachers: Sequence[str] = (), *, device: str = "auto", passes: int = 30
+    runs: Sequence[Path | str],
+    teachers: Sequence[str] = (),
+    *,
+    device: str = "auto",
+    passes: int = 30,
+    student: StudentSources = None,
 ) -> CostTable:
     """Measure students and teachers one after the other.
 
@@ -153,20 +159,28 @@ def compare_costs(
         teachers: specs such as "sam:vit_b"; random weights cost the same, so none are fetched.
         device: "auto", "cpu" or "cuda".
         passes: timed passes of each.
+        student: for runs of your own students (see `load_student`).
     """
     networks = [*runs, *(f"{TEACHER_PREFIX}{spec}" for spec in teachers)]
     bar = track(networks, "timing", "network")
-    costs = tuple(measure_cost(network, device=device, passes=passes) for network in bar)
+    costs = tuple(measure_cost(network, device=device, passes=passes, student=student) for network in bar)
     return CostTable(costs, read_published_costs())
 
 
-def measure_cost(network: Path | str, *, device: str = "auto", passes: int = 30) -> Cost:
+def measure_cost(
+    network: Path | str,
+    *,
+    device: str = "auto",
+    passes: int = 30,
+    student: StudentSources = None,
+) -> Cost:
     """Return what one network costs at its input size and batch 1.
 
     Args:
         network: a run folder, or "teacher:SPEC".
         device: "auto", "cpu" or "cuda".
         passes: timed passes; the percentiles are over these.
+        student: for a run of your own student (see `load_student`).
     """
     if passes < 1:
         raise SettingsError(f"--passes is at least 1, found {passes}")
@@ -175,7 +189,7 @@ def measure_cost(network: Path | str, *, device: str = "auto", passes: int = 30)
         name, kind = str(network).removeprefix(TEACHER_PREFIX), "teacher"
         run, module, input_px = _load_teacher(name, chosen)
     else:
-        segmenter = load_segmenter(network, device=chosen)
+        segmenter = load_segmenter(network, device=chosen, student=student)
         name, kind, input_px = segmenter.name, "student", segmenter.input_px
         run, module = segmenter.logits, segmenter.student if isinstance(segmenter, StudentSegmenter) else None
     pixels = torch.rand(1, 3, input_px, input_px, generator=torch.Generator().manual_seed(0)).to(chosen)

@@ -51,6 +51,7 @@ from difom_train.inference.segmenter import (
     load_segmenter,
     segment,
 )
+from difom_train.students.outside import StudentSources
 
 MAP_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 
@@ -114,6 +115,7 @@ def evaluate(
     maps: Path | str | None = None,
     map_bits: Literal[8, 16] = 8,
     reuse: bool = False,
+    student: StudentSources = None,
 ) -> Evaluation:
     """Score a network on test sets; write every frame's scores and mask, and return the table.
 
@@ -130,6 +132,7 @@ def evaluate(
             any other evaluator can score it (and this one: `evaluate MAPS`).
         map_bits: of these PNGs.
         reuse: take the scores that lie there if they are of the same weights, input size, frames and masks.
+        student: for a run of your own student: `package.module:Factory`, or the module that was wrapped (see `load_student`).
 
     Raises:
         DataError: nothing to score, or maps that are missing or of another size (all are counted, ten named).
@@ -147,7 +150,7 @@ def evaluate(
         name = Path(run).resolve().name
     else:
         with explain_wait(f"loading {run}"):
-            segmenter = load_segmenter(run, device=device)
+            segmenter = load_segmenter(run, device=device, student=student)
         identity = identify(segmenter, run)
         jobs = _jobs_of(segmenter, records, folder, choose_batch(segmenter, batch_size))
         name = segmenter.name

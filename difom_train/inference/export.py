@@ -28,6 +28,7 @@ from difom_cache.errors import RunError, SettingsError, name_nearest
 from difom_train.inference.frames import FIXED_THRESHOLD, choose_records, dice, read_truth
 from difom_train.inference.segmenter import StudentSegmenter, identify, load_segmenter, render_picture, whole_frame
 from difom_train.students.base import count_parameters
+from difom_train.students.outside import StudentSources
 
 FORMATS = ("onnx", "torch")
 TORCHSCRIPT = ("torchscript", "script", "jit")
@@ -114,6 +115,7 @@ def export(
     frames: int = 16,
     force: bool = False,
     anonymous: bool = False,
+    student: StudentSources = None,
 ) -> Exported:
     """Write a student as one file and compare it with the student.
 
@@ -132,6 +134,7 @@ def export(
         frames: how many frames calibrate, and how many are compared.
         force: replace a file that is there.
         anonymous: leave the run's name out of the file. Paths of this machine are never in it.
+        student: for a run of your own student: `package.module:Factory`, or the module that was wrapped (see `load_student`).
 
     Raises:
         SettingsError: options that do not go together, a file that cannot be written or is there, or a missing library.
@@ -140,7 +143,7 @@ def export(
     path = Path(out)
     check_out_file(path, force=force)
     _check_options(format, int8=int8, calibration=calibration, dynamic_size=dynamic_size, frames=frames)
-    segmenter = load_segmenter(run, device="cpu")
+    segmenter = load_segmenter(run, device="cpu", student=student)
     if not isinstance(segmenter, StudentSegmenter):
         raise SettingsError(f"{run} is not a student's run folder; only students are exported")
     deployed = Deployed(segmenter.student).eval()

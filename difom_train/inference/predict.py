@@ -33,6 +33,7 @@ from difom_train.inference.frames import FIXED_THRESHOLD, write_mask
 from difom_train.inference.outline import Polyp, draw_outline, list_polyps
 from difom_train.inference.segmenter import Segmenter, choose_batch, load_segmenter, prob_at_size, segment
 from difom_train.inference.video import VideoWriter
+from difom_train.students.outside import StudentSources
 
 MASK_VIDEO, OUTLINE_VIDEO = "masks.mkv", "outlines.mp4"
 OUTLINE_COLOUR = (90, 240, 150)
@@ -87,6 +88,7 @@ def predict(
     batch_size: int | None = None,
     outlines: bool = True,
     force: bool = False,
+    student: StudentSources = None,
 ) -> Predictions:
     """Mark polyps in pictures or a video; write masks, outlines and a JSON line a frame at original size.
 
@@ -103,6 +105,7 @@ def predict(
         batch_size: pictures in one forward pass; None means 1 on the CPU, where more gains nothing, else 8.
         outlines: also write the pictures with polyps outlined.
         force: replace files that are there.
+        student: for a run of your own student: `package.module:Factory`, or the module that was wrapped (see `load_student`).
 
     Raises:
         DataError: the source is missing, empty or no picture, list or video.
@@ -125,7 +128,7 @@ def predict(
         check_outputs(folder, [*files, table], [*pictures, *([source] if source.is_file() else [])], force=force)
         mark = partial(_mark_pictures, pictures=pictures, names=names, aside=aside, source=source)
     with explain_wait(f"loading {run}"):
-        segmenter = load_segmenter(run, device=device)
+        segmenter = load_segmenter(run, device=device, student=student)
     size = choose_batch(segmenter, batch_size)
     with draft_of(table) as draft, draft.open("w", encoding="utf-8") as lines:
         return mark(segmenter, folder=folder, lines=lines, size=size, outlines=outlines)

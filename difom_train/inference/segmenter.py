@@ -15,6 +15,7 @@ from difom_cache import ViewParams, replay_image, resolve_device
 from difom_cache.errors import RunError, SettingsError, TeacherError
 from difom_train.inference.folded import fold_for_cpu
 from difom_train.students.base import Student
+from difom_train.students.outside import StudentSources
 from difom_train.students.saved import load_student
 
 TEACHER_PREFIX = "teacher:"
@@ -77,11 +78,16 @@ class TeacherSegmenter:
         return self.teacher.features(pixels)[self.tap].float()
 
 
-def load_segmenter(spec: Path | str, *, device: str = "auto") -> Segmenter:
+def load_segmenter(spec: Path | str, *, device: str = "auto", student: StudentSources = None) -> Segmenter:
     """Return the student of a run folder, or the teacher that "teacher:SPEC" names.
 
+    Args:
+        spec: the folder, or the teacher.
+        device: where it runs.
+        student: of a run of your own student (see `load_student`).
+
     Raises:
-        RunError: the folder holds no trained student.
+        RunError: the folder holds no trained student, or one of your own, which is not given.
         TeacherError: the teacher gives no logits.
         DeviceError: the device is not there.
     """
@@ -89,7 +95,7 @@ def load_segmenter(spec: Path | str, *, device: str = "auto") -> Segmenter:
     if str(spec).startswith(TEACHER_PREFIX):
         return TeacherSegmenter(str(spec).removeprefix(TEACHER_PREFIX), device=chosen)
     folder = Path(spec)
-    return StudentSegmenter(load_student(folder, chosen), name=folder.resolve().name, device=chosen)
+    return StudentSegmenter(load_student(folder, chosen, student=student), name=folder.resolve().name, device=chosen)
 
 
 def choose_batch(segmenter: Segmenter, batch_size: int | None) -> int:

@@ -25,6 +25,7 @@ from difom_train.reporting.html import write_report
 from difom_train.reporting.overlap import Twins, find_twins
 from difom_train.reporting.published import read_published
 from difom_train.reporting.tables import build_table, to_csv
+from difom_train.students.outside import StudentSources
 from difom_train.training.run_folder import RUN_FILE, read_run
 
 
@@ -40,6 +41,7 @@ def compare(
     resamples: int = 10_000,
     seed: int = 0,
     anonymous: bool = False,
+    student: StudentSources = None,
 ) -> Comparison:
     """Compare evaluated runs; write table.md, table.tex, table.csv, table.json and report.html into `out`.
 
@@ -57,6 +59,7 @@ def compare(
         resamples: draws of the bootstrap.
         seed: of the bootstrap.
         anonymous: number the frames of the report's gallery in place of naming them.
+        student: for runs of your own students, whose cost cannot be measured without (see `load_student`).
 
     Raises:
         RunError: runs that are not evaluated, or not on the same frames under the same protocols.
@@ -86,7 +89,7 @@ def compare(
         clean = build_table(title, [entry.keep(rows) for entry in entries], {}, twins.describe())
     with explain_wait(f"drawing {resamples} resamples of each difference"):
         differences = _find_differences(entries, twins, resamples=resamples, seed=seed)
-    costs = _measure(entries, device) if cost else {}
+    costs = _measure(entries, device, student) if cost else {}
     comparison = Comparison(folder, table, clean, differences, costs)
     _write_tables(comparison)
     write_report(comparison, entries, twins, folder / "report.html", per_set=gallery_per_set, anonymous=anonymous)
@@ -158,10 +161,10 @@ def _find_differences(
     }
 
 
-def _measure(entries: Sequence[Entry], device: str) -> dict[str, Cost]:
+def _measure(entries: Sequence[Entry], device: str, student: StudentSources) -> dict[str, Cost]:
     """Return the cost of each entry that is a trained run; folders of saved maps have none."""
     trained = [entry for entry in entries if (entry.runs[0] / "student.safetensors").is_file()]
-    costs = compare_costs([entry.runs[0] for entry in trained], device=device).costs
+    costs = compare_costs([entry.runs[0] for entry in trained], device=device, student=student).costs
     return {entry.name: cost for entry, cost in zip(trained, costs, strict=True)}
 
 

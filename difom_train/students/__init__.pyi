@@ -1,4 +1,5 @@
 from .base import BOTTLENECK as BOTTLENECK
+from .base import EncoderDecoder as EncoderDecoder
 from .base import Level as Level
 from .base import Student as Student
 from .base import StudentOutput as StudentOutput

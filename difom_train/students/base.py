@@ -1,4 +1,4 @@
-"""What every student is: an encoder with named levels, a decoder, and perhaps a distilled neck between them."""
+"""What every student is: a network with named levels, one of them its bottleneck, where a distilled neck may stand."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -24,13 +24,26 @@ class Level:
 
 
 @dataclass(frozen=True)
+class Wrap:
+    """How a module of any kind became a student; with the module itself, enough to do it again."""
+
+    strides: dict[str, int]
+    "Module name to stride in input px, of the modules whose outputs are levels."
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    input_px: int = 256
+    "Side of the picture of the dry forward pass."
+
+
+@dataclass(frozen=True)
 class StudentSettings:
-    """Everything that rebuilds a student's architecture."""
+    """Everything that rebuilds a student's architecture; of one from outside this package, beside its code."""
 
     name: str
     width: int | None = None
     neck: str | None = None
     deep_supervision: bool = False
+    wrap: Wrap | None = None
 
 
 @dataclass
@@ -49,13 +62,29 @@ class StudentOutput:
 
 
 class Student(nn.Module, ABC):
-    """A network from pictures (B, 3, H, W) in [0, 1] to logits (B, 1, H, W); it normalises its input itself."""
+    """A network from pictures (B, 3, H, W) in [0, 1] to logits (B, 1, H, W); it normalises its input itself.
+
+    Attributes:
+        settings: its name and options.
+        levels: name to channels and stride of what it shows; `bottleneck` is among them.
+        loss_name: of the mask loss that it was published with.
+        pretrained: whether its encoder comes with weights worth keeping, and so moves at a rate of its own.
+        meta: what its run folder says of it.
+    """
 
     mean: Tensor
     std: Tensor
+    pretrained = False
 
     def __init__(
-        self, settings: StudentSettings, levels: dict[str, Level], *, neck: Neck | None, loss_name: str = "dice_bce"
+        self,
+        settings: StudentSettings,
+        levels: dict[str, Level],
+        *,
+        neck: Neck | None,
+        loss_name: str = "dice_bce",
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
         self.settings = settings
@@ -63,8 +92,8 @@ class Student(nn.Module, ABC):
         self.loss_name = loss_name
         self.meta: dict[str, Any] = {}
         self.neck = neck
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     @property
     def name(self) -> str:
@@ -73,6 +102,32 @@ class Student(nn.Module, ABC):
     @property
     def largest_stride(self) -> int:
         return max(level.stride for level in self.levels.values())
+
+    @abstractmethod
+    def forward_train(self, pictures: Tensor) -> StudentOutput:
+        """Return all logits, levels and neck features of pictures (B, 3, H, W) in [0, 1]."""
+
+    @abstractmethod
+    def encoder_modules(self) -> list[nn.Module]:
+        """Return the modules to freeze when a phase trains the decoder only (neck excluded)."""
+
+    def weights_home(self) -> nn.Module:
+        """Return the module that a file of weights from elsewhere fills."""
+        return self.encoder_modules()[0]
+
+    def normalise(self, pictures: Tensor) -> Tensor:
+        """Return pictures (B, 3, H, W) in [0, 1] as the network takes them, whose sides have been checked."""
+        if not torch.compiler.is_compiling():  # an exported graph has been checked before
+            check_sides(self, int(pictures.shape[-2]), int(pictures.shape[-1]))
+        return (pictures - self.mean) / self.std
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Return the main logits (B, 1, H, W)."""
+        return self.forward_train(pictures).logits[0]
+
+
+class EncoderDecoder(Student):
+    """A student in two halves, between which the neck stands."""
 
     @abstractmethod
     def encode(self, pixels: Tensor) -> dict[str, Tensor]:
@@ -87,26 +142,14 @@ class Student(nn.Module, ABC):
             size: height and width of the input in px.
         """
 
-    @abstractmethod
-    def encoder_modules(self) -> list[nn.Module]:
-        """Return the modules to freeze when a phase trains the decoder only (neck excluded)."""
-
     def forward_train(self, pictures: Tensor) -> StudentOutput:
-        """Return all logits, levels and neck features of pictures (B, 3, H, W) in [0, 1]."""
-        size = pictures.shape[-2:]
-        if not torch.compiler.is_compiling():  # an exported graph has been checked before
-            check_sides(self, int(size[0]), int(size[1]))
-        encoded = self.encode((pictures - self.mean) / self.std)
+        encoded = self.encode(self.normalise(pictures))
         features = dict(encoded)
         shown: dict[str, Tensor] = {}
         if self.neck is not None:
             features[BOTTLENECK], shown = self.neck(encoded[BOTTLENECK])
-        logits, decoded = self.decode(features, size)
+        logits, decoded = self.decode(features, pictures.shape[-2:])
         return StudentOutput(logits=logits, levels={**encoded, **decoded}, neck=shown)
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Return the main logits (B, 1, H, W)."""
-        return self.forward_train(pictures).logits[0]
 
 
 def check_sides(student: Student, height_px: int, width_px: int) -> None:

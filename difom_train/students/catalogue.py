@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from difom_cache.errors import SettingsError, name_nearest
+from difom_cache.errors import SettingsError
 from difom_train.students import weights as sources
 from difom_train.students.base import Student, StudentSettings
+from difom_train.students.outside import build_outside, find_factory
 from difom_train.students.smp import PREFIX, SmpStudent
 from difom_train.students.unet import UNet
 from difom_train.students.unetpp import UNetPlusPlus
@@ -26,10 +27,19 @@ STUDENTS: dict[str, Callable[[StudentSettings], Student]] = {
     "pranet": _build_pranet,
 }
 NAMES = [*STUDENTS, f"{PREFIX}ARCH/ENCODER"]
+NO_FILE = ("imagenet", "random", "own")
+"Where weights come from that lie in no file."
+
+
+def is_built_in(name: str) -> bool:
+    """Whether the student called `name` is of this package."""
+    return name in STUDENTS or name.startswith(PREFIX)
 
 
 def default_weights(name: str) -> str:
-    """Return where the student called `name` starts from unless told: "imagenet" or "random"."""
+    """Return where the student called `name` starts from unless told: "imagenet", "random" or its "own" weights."""
+    if not is_built_in(name):
+        return "own"
     return "imagenet" if name == "pranet" or name.startswith(PREFIX) else "random"
 
 
@@ -50,9 +60,11 @@ def build_student(
     """Return a new student.
 
     Args:
-        name: unet, unet++, pranet, or smp:ARCH/ENCODER.
+        name: unet, unet++, pranet, smp:ARCH/ENCODER, one that is installed under an entry point, or package.module:Factory,
+            which is imported.
         width: channels of the finest scale (unet, unet++: 32 unless told) or behind PraNet's receptive fields (32).
-        weights: "random", "imagenet", a path, or None for `default_weights(name)`.
+        weights: "random", "imagenet", "own" for those that a student of yours comes with, a path, or None for
+            `default_weights(name)`.
         neck: None, "residual", "difom" or "paper".
         deep_supervision: one output per nested decoder (unet++ only).
         seed: of the random weights, drawn without touching the global generator; None draws from the global one.
@@ -64,18 +76,32 @@ def build_student(
     settings = StudentSettings(name=name, width=width, neck=neck, deep_supervision=deep_supervision)
     check_settings(settings)
     source = weights or default_weights(name)
-    with _seeded(seed):
+    with seeded(seed):
         student = _build(settings, source)
-    if source not in ("imagenet", "random"):
+    if source not in NO_FILE:
         _load(student, source)
     return student
 
 
+def give_weights(student: Student, source: str) -> None:
+    """Put the weights of a file or run folder into a student that was handed in; "own" and "random" leave it as it is.
+
+    Raises:
+        SettingsError: its ImageNet weights are asked for, which only its maker knows.
+    """
+    if source == "imagenet":
+        raise SettingsError(
+            f"this package has no ImageNet weights of {student.name}: build it with them, or pass a path"
+        )
+    if source not in NO_FILE:
+        _load(student, source)
+
+
 def check_settings(settings: StudentSettings) -> None:
-    """Return if a student can be built from `settings`; raise SettingsError otherwise."""
+    """Return if a student can be built from `settings`, as far as this package knows; raise SettingsError otherwise."""
     name = settings.name
-    if name not in STUDENTS and not name.startswith(PREFIX):
-        raise SettingsError(name_nearest("student", name, NAMES))
+    if not is_built_in(name):
+        return
     if settings.deep_supervision and name != "unet++":
         raise SettingsError(f"deep supervision is an option of unet++; {name} does not have it")
     if settings.width is not None and name.startswith(PREFIX):
@@ -85,6 +111,11 @@ def check_settings(settings: StudentSettings) -> None:
 
 
 def _build(settings: StudentSettings, source: str) -> Student:
+    if not is_built_in(settings.name):
+        outside = build_outside(find_factory(settings.name, NAMES), settings)
+        if source == "imagenet":
+            give_weights(outside, source)
+        return outside
     if settings.name.startswith(PREFIX):
         if source != "imagenet":
             return SmpStudent(settings)
@@ -103,7 +134,8 @@ def _load(student: Student, source: str) -> None:
 
 
 @contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
+def seeded(seed: int | None) -> Iterator[None]:
+    """Draw from a generator of one's own while inside; None draws from the global one."""
     if seed is None:
         yield
         return

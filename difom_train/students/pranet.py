@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
-from difom_train.students.base import BOTTLENECK, Level, Student, StudentSettings
+from difom_train.students.base import BOTTLENECK, EncoderDecoder, Level, StudentSettings
 from difom_train.students.necks import build_neck, decoder_input_channels
 from difom_train.students.unet import double
 from difom_train.students.weights import fetch
@@ -102,7 +102,7 @@ class ReverseAttention(nn.Module):
         return self.head(features) + coarse, features
 
 
-class PraNet(Student):
+class PraNet(EncoderDecoder):
     """Four outputs, main first: reverse attention at strides 8, 16, 32, then the partial decoder's."""
 
     def __init__(self, settings: StudentSettings) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from difom_cache.errors import SettingsError, name_nearest
-from difom_train.students.base import BOTTLENECK, Level, Student, StudentSettings
+from difom_train.students.base import BOTTLENECK, EncoderDecoder, Level, StudentSettings
 from difom_train.students.necks import KEEPS_CHANNELS, NECK_CHANNELS, build_neck
 
 PREFIX = "smp:"
@@ -30,7 +30,7 @@ ARCHITECTURES = (
 PROBE_PX = 256  # side of the zeros from which levels are read; large enough for every architecture
 
 
-class SmpStudent(Student):
+class SmpStudent(EncoderDecoder):
     """Encoder, decoder and head of the library, the neck (if any) widened back to what the decoder was built for."""
 
     def __init__(self, settings: StudentSettings, *, encoder_weights: str | None = None) -> None:

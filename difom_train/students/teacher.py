@@ -14,11 +14,13 @@ from difom_cache import (
     Weights,
     assemble,
     digest_tensors,
+    split_code,
 )
 from difom_cache.errors import TeacherError
 from difom_train.students.base import BOTTLENECK, Student, check_sides
-from difom_train.students.catalogue import build_student
-from difom_train.students.saved import load_student
+from difom_train.students.catalogue import is_built_in
+from difom_train.students.outside import find_packages
+from difom_train.students.saved import build_saved, is_outside, load_student, read_student_settings
 from difom_train.students.seen_masks import Seen, read_run_masks
 from difom_train.students.smp import PREFIX
 from difom_train.students.weights import load_file_into
@@ -46,19 +48,20 @@ class StudentTaps(TapNetwork):
 
 
 def build(order: TeacherOrder) -> Teacher:
-    """Return the student of the run folder `order.variant` as a teacher.
+    """Return the student of the run folder `order.variant` as a teacher; of your own student, "RUN#package.module:Factory".
 
     Its input is the size that it was trained at, unless the order names another.
 
     Raises:
-        TeacherError: the order names no run folder.
+        TeacherError: the order names no run folder, or no code for a student of your own.
         RunError: the folder holds no trained student.
         SettingsError: the input size does not divide by the student's largest stride.
     """
     if not order.variant:
         raise TeacherError("the teacher `student` needs a run folder: --teacher student:RUN")
-    run = Path(order.variant)
-    student = _load(run, order.weights)
+    place, code = split_code(order.variant)
+    run = Path(place)
+    student = _load(run, order.weights, code)
     input_px = order.input_px or int(student.meta.get("input_px", DEFAULT_INPUT_PX))
     check_sides(student, input_px, input_px)
     native = {name: NativeTap(name, level.channels, level.stride) for name, level in student.levels.items()}
@@ -93,19 +96,18 @@ def _read_masks(run: Path, weights: str) -> Seen:
     return read_run_masks(run) if weights == "hub" else frozenset() if weights == "random" else None
 
 
-def _load(run: Path, weights: str) -> Student:
-    student = load_student(run)
-    if weights == "random":
-        settings, meta = student.settings, student.meta
-        student = build_student(
-            settings.name,
-            width=settings.width,
-            weights="random",
-            neck=settings.neck,
-            deep_supervision=settings.deep_supervision,
-            seed=0,
+def _load(run: Path, weights: str, code: str | None) -> Student:
+    settings = read_student_settings(run)
+    if code is None and is_outside(settings):
+        raise TeacherError(
+            f"the student of {run} is {settings.name}, from outside this package, and a run folder names no code to import: "
+            f"--teacher student:{run}#package.module:Factory"
         )
-        student.meta = meta
+    student = load_student(run, student=code)
+    if weights == "random":
+        fresh = build_saved(run, settings, code)
+        fresh.meta = student.meta
+        student = fresh
     elif weights != "hub":
         load_file_into(student, Path(weights))
     return student.eval()
@@ -128,6 +130,8 @@ def _default_taps(student: Student, input_px: int, picture_px: int) -> tuple[Tap
 
 
 def _packages(name: str) -> tuple[str, ...]:
+    if not is_built_in(name):
+        return find_packages(name)
     if name.startswith(PREFIX):
         return ("timm", "segmentation-models-pytorch")
     return ("timm",) if name == "pranet" else ()

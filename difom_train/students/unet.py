@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
-from difom_train.students.base import BOTTLENECK, Level, Student, StudentSettings
+from difom_train.students.base import BOTTLENECK, EncoderDecoder, Level, StudentSettings
 from difom_train.students.necks import build_neck, decoder_input_channels
 
 DEFAULT_WIDTH = 32  # widths 32, 64, 128, 256, 512
@@ -44,7 +44,7 @@ def list_levels(widths: Sequence[int]) -> dict[str, Level]:
     return levels
 
 
-class UNet(Student):
+class UNet(EncoderDecoder):
     """Five scales, skip connections, one output."""
 
     def __init__(self, settings: StudentSettings) -> None:

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-from difom_train.students.base import BOTTLENECK, Student, StudentSettings
+from difom_train.students.base import BOTTLENECK, EncoderDecoder, StudentSettings
 from difom_train.students.necks import build_neck, decoder_input_channels
 from difom_train.students.unet import DEFAULT_WIDTH, ConvBlock, double, list_levels, list_widths
 
 
-class UNetPlusPlus(Student):
+class UNetPlusPlus(EncoderDecoder):
     """Node (i, j) at scale i takes all earlier nodes of its row and the doubled node (i + 1, j - 1) below it."""
 
     def __init__(self, settings: StudentSettings) -> None:

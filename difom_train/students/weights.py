@@ -61,7 +61,8 @@ def load_file_into(student: Student, path: Path) -> None:
     """Put the weights of `path` into `student`.
 
     Args:
-        path: a run folder, a student's safetensors file, or an encoder's state (safetensors, pt, pth).
+        path: a run folder, a student's safetensors file, or a state (safetensors, pt, pth) of its encoder, or of the
+            module that it wraps.
 
     Raises:
         WeightsError: no such file, unreadable, or another network's (names the first difference).
@@ -74,9 +75,9 @@ def load_file_into(student: Student, path: Path) -> None:
     if set(state) & set(whole):
         _load(student, state, file)
         return
-    encoder = student.encoder_modules()[0]
-    wanted = set(encoder.state_dict())
-    _load(encoder, {name: value for name, value in state.items() if name in wanted}, file)
+    home = student.weights_home()
+    wanted = set(home.state_dict())
+    _load(home, {name: value for name, value in state.items() if name in wanted}, file)
 
 
 def read_state(file: Path) -> dict[str, Tensor]:

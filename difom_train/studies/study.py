@@ -8,7 +8,7 @@ from pathlib import Path
 
 from difom_cache import check_out_folder, read_object, write_atomic
 from difom_cache.errors import RunError, SettingsError
-from difom_train.config import read_recipe
+from difom_train.config import names_code, read_recipe
 from difom_train.evaluation.evaluate import evaluate
 from difom_train.evaluation.files import file_name
 from difom_train.evaluation.summary import SetScores
@@ -137,7 +137,8 @@ def study(
     for cell in cells:
         run_cell(cell, budget, cache, folder / cell.folder, device)
     whole = sorted(finished_cells(folder), key=lambda each: _place_of(each, cells))
-    scored = {folder / each.folder: score(folder / each.folder, None, data, limit, device) for each in whole}
+    own = tuple(filter(names_code, students))  # what a folder says is not imported
+    scored = {folder / each.folder: score(folder / each.folder, None, data, limit, device, own) for each in whole}
     rows = {each.row: [folder / other.folder for other in whole if other.row == each.row] for each in whole}
     beside = {name: score(name, place, data, limit, device) for name, place in places.items()}
     table = build_table(rows, scored, beside)
@@ -192,10 +193,15 @@ def finished_cells(folder: Path) -> list[Cell]:
 
 
 def score(
-    source: str | Path, out: Path | None, data: str | Path, limit: int | None, device: str | None
+    source: str | Path,
+    out: Path | None,
+    data: str | Path,
+    limit: int | None,
+    device: str | None,
+    own: tuple[str, ...] = (),
 ) -> dict[str, SetScores]:
     """Return the scores on each test set; what was scored before is taken while it is the same."""
-    return evaluate(source, data, limit=limit, device=device or "auto", out=out, reuse=True).sets
+    return evaluate(source, data, limit=limit, device=device or "auto", out=out, reuse=True, student=own).sets
 
 
 def _read_cell(path: Path) -> Cell:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
@@ -20,8 +21,9 @@ from difom_train.data.loader import Loader
 from difom_train.data.pictures import SourcePictures
 from difom_train.data.stage import Rows, choose_stage
 from difom_train.distill.catalogue import build_distiller
-from difom_train.students.base import check_sides
-from difom_train.students.catalogue import build_student, resolve_weights
+from difom_train.students.base import Student, check_sides
+from difom_train.students.catalogue import build_student, give_weights, resolve_weights, seeded
+from difom_train.students.outside import build_outside
 from difom_train.training.fabric import count_processes
 from difom_train.training.losses import Learner
 from difom_train.training.masks import describe_masks
@@ -31,13 +33,16 @@ _STUDENT, _HEADS = 31, 32  # what a mix is for
 _FRESH_POLICY = "default"
 
 
-def build_learner(config: TrainConfig, cache: JointCache, *, pretrained: bool) -> Learner:
+def build_learner(
+    config: TrainConfig, cache: JointCache, *, pretrained: bool, student: Student | None = None
+) -> Learner:
     """Return the student with its distiller and its mask loss.
 
     Args:
         config: of the run.
         cache: that it learns from.
         pretrained: whether pretrained weights are loaded; a checkpoint replaces every number anyway.
+        student: that was handed in, in place of the one that the config names; it stays as it is.
 
     Raises:
         SettingsError: unknown student, or an input size that it cannot take.
@@ -50,14 +55,21 @@ def build_learner(config: TrainConfig, cache: JointCache, *, pretrained: bool) -
             f"{', '.join(map(str, config.run.cache))} holds no teacher to learn from; add one with "
             "`difom-cache extract --teacher NAME`, or train with --recipe baseline"
         )
-    student = build_student(
-        options.name,
-        width=options.width or None,
-        weights=resolve_weights(options.name, options.weights) if pretrained else "random",
-        neck=config.distill.neck,
-        deep_supervision=options.deep_supervision,
-        seed=mix_counts(config.seed, _STUDENT) >> 1,
-    )
+    source = resolve_weights(options.name, options.weights) if pretrained else "random"
+    seed = mix_counts(config.seed, _STUDENT) >> 1
+    if student is None:
+        student = build_student(
+            options.name,
+            width=options.width or None,
+            weights=source,
+            neck=config.distill.neck,
+            deep_supervision=options.deep_supervision,
+            seed=seed,
+        )
+    else:
+        with seeded(seed):
+            student = build_outside(student, replace(student.settings, neck=config.distill.neck))
+        give_weights(student, source)
     check_sides(student, config.data.input_px, config.data.input_px)
     distiller = build_distiller(
         config.distill,

@@ -11,7 +11,7 @@ from difom_train.data.caches import JointCache
 from difom_train.data.feed import Selection
 from difom_train.distill.base import Distiller
 from difom_train.distill.matching import teacher_of
-from difom_train.students.catalogue import resolve_weights
+from difom_train.students.catalogue import NO_FILE, resolve_weights
 from difom_train.students.seen_masks import Seen, read_run_masks
 
 OUTSIDE = "taught by masks that it may not see"
@@ -33,7 +33,7 @@ def describe_masks(
         label: cache.seen_masks(label) for label in dict.fromkeys(map(teacher_of, distiller.taps))
     }
     start = resolve_weights(config.student.name, config.student.weights)
-    if start not in ("random", "imagenet"):
+    if start not in NO_FILE:
         sources[f"weights {Path(start).name}"] = read_run_masks(Path(start))
     known = [masks for masks in sources.values() if masks is not None]
     seen = None if len(known) < len(sources) else own.union(*known)

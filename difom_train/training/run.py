@@ -37,14 +37,15 @@ CALIBRATION_PICTURES = 256
 _SAME_ON_RESUME = ("manifest_digests", "cache_digests", "pictures_per_step", "steps_per_epoch")
 
 
-def train(config: TrainConfig | str | None = None, /, **options: Unpack[TrainKeywords]) -> list[Path]:
+def train(config: TrainConfig | str | Student | None = None, /, **options: Unpack[TrainKeywords]) -> list[Path]:
     """Train a student from a cache; return the run folder of each seed.
 
     `train("unet", cache="./feats", recipe="difom", epochs=30)` is short for `train(compose_keywords(...))`: the keywords are
     those of the command, listed in `TrainKeywords`; what is left out is as the recipe says.
 
     Args:
-        config: of the run, or the student's name.
+        config: of the run, the student's name, or a student, such as `wrap_student` makes of any module; each run trains a
+            copy of it.
         options: keywords, with a student's name or without one.
 
     Raises:
@@ -55,19 +56,29 @@ def train(config: TrainConfig | str | None = None, /, **options: Unpack[TrainKey
             raise SettingsError(f"give a config or keywords, not both: {', '.join(options)}")
         composed = compose(config) if isinstance(config, TrainOptions) else config
     else:
-        composed = compose_keywords(**options) if config is None else compose_keywords(**options | {"student": config})
+        composed = compose_keywords(**options | _name_student(config))
     out = composed.run.out or name_folder(composed, composed.distill.kind)
     seeds = composed.run.seeds or (composed.seed,)
     runs = []
     for seed in seeds:
         folder = Path(f"{out}-seed{seed}") if len(seeds) > 1 else out
-        train_run(composed.model_copy(update={"seed": seed}), folder)
+        train_run(composed.model_copy(update={"seed": seed}), folder, config if isinstance(config, Student) else None)
         runs.append(folder)
     return runs
 
 
-def train_run(config: TrainConfig, folder: Path) -> Progress:
-    """Train one student into `folder`; return how it went."""
+def _name_student(student: str | Student | None) -> TrainKeywords:
+    """Return the keywords that say what is trained."""
+    if student is None:
+        return {}
+    if isinstance(student, str):
+        return {"student": student}
+    settings = student.settings
+    return {"student": settings.name, "width": settings.width or 0, "deep_supervision": settings.deep_supervision}
+
+
+def train_run(config: TrainConfig, folder: Path, student: Student | None = None) -> Progress:
+    """Train one student into `folder`, a copy of the one that was handed in where there is one; return how it went."""
     device = resolve_device(config.machine.device)
     gone = [path for path in config.run.cache if not path.exists()]
     if config.run.resume and gone and (folder / SETTINGS_FILE).is_file():
@@ -75,8 +86,9 @@ def train_run(config: TrainConfig, folder: Path) -> Progress:
     with explain_wait(f"opening {', '.join(map(str, config.run.cache))}"):
         cache = JointCache([open_cache(path) for path in config.run.cache])
     fabric = open_fabric(device, config.machine.precision, logger=config.machine.logger, folder=folder)
+    begun = config.run.resume and (folder / CHECKPOINT).is_file()
     with explain_wait("building the student and the targets of its teachers"):
-        learner = build_learner(config, cache, pretrained=not (config.run.resume and (folder / CHECKPOINT).is_file()))
+        learner = build_learner(config, cache, pretrained=not begun, student=student)
     taps = learner.distiller.taps
     selection = choose_rows(config, cache, taps)
     going_on = _open_folder_once(config, fabric, folder)
@@ -114,7 +126,7 @@ def _start(trainer: Trainer, facts: dict[str, Any], *, going_on: bool) -> None:
     if going_on:
         refuse_differences(read_run(folder), facts, _SAME_ON_RESUME, folder)
         # The best so far: a run that cannot give it is not gone on with as if all were well.
-        _refuse_other_neck(load_student(folder), trainer.student, folder)
+        _refuse_other_neck(load_student(folder, student=trainer.student), trainer.student, folder)
         trainer.progress, states = read_checkpoint(folder)
         try:
             trainer.load_state_dict(states)

@@ -60,7 +60,8 @@ class Trainer:
         self.progress, self.log = Progress(), TrainLog(folder, speaks=fabric.is_global_zero)
         share = config.distill.gradient_share
         self.balance = GradientBalance(share) if share > 0 else None
-        pretrained = resolve_weights(config.student.name, config.student.weights) != "random"
+        source = resolve_weights(config.student.name, config.student.weights)
+        pretrained = self.student.pretrained or source not in ("random", "own")
         optimizer = build_optimizer(config.optimizer, self.student, self.distiller.parameters(), pretrained=pretrained)
         learner.to(fabric.device)
         if config.machine.channels_last:

@@ -9,10 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from difom_train.students import BOTTLENECK, Level, Student, StudentSettings, build_neck, decoder_input_channels
+from difom_train.students import (
+    BOTTLENECK,
+    EncoderDecoder,
+    Level,
+    StudentSettings,
+    build_neck,
+    decoder_input_channels,
+)
 
 
-class ShallowStudent(Student):
+class ShallowStudent(EncoderDecoder):
     """Two scales, one skip connection, one output."""
 
     def __init__(self, settings: StudentSettings) -> None:

@@ -1,0 +1,130 @@
+"""Students from outside this package: installed under an entry point, named as `package.module:Factory`, or handed in.
+
+What a run folder says is never imported: code comes from what is installed, or from whoever gives the command.
+"""
+
+import copy
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points, packages_distributions
+from pathlib import Path
+
+from torch import nn
+
+from difom_cache.errors import SettingsError, name_nearest
+from difom_train.config import names_code
+from difom_train.students.base import Student, StudentSettings
+from difom_train.students.wrapped import WrappedStudent, remove_readers
+
+ENTRY_POINTS = "difom.students"
+
+StudentFactory = Callable[[StudentSettings], nn.Module]
+StudentSource = str | nn.Module | StudentFactory
+"""`package.module:Factory`, the name of an installed student, a module, or what makes one of its settings."""
+StudentSources = StudentSource | Sequence[StudentSource] | None
+"""What was given for runs of students from outside; of several, a run takes the one of its name."""
+
+
+def list_installed() -> dict[str, EntryPoint]:
+    """Return the students that installed packages registered, by name."""
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+
+
+def find_factory(name: str, known: Sequence[str]) -> StudentFactory:
+    """Return what makes the student called `name`: an installed one, or `package.module:Factory`.
+
+    Args:
+        name: of the student, as the user gave it.
+        known: names of this package's own students, for the message.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    if names_code(name):
+        return _import_factory(name)
+    installed = list_installed()
+    if name not in installed:
+        unknown = name_nearest("student", name, [*known, *installed])
+        raise SettingsError(f"{unknown}; one of your own is given as package.module:Factory")
+    factory: StudentFactory = installed[name].load()
+    return factory
+
+
+def build_outside(given: nn.Module | StudentFactory, settings: StudentSettings) -> Student:
+    """Return a student of a module that was handed in, which stays as it is, or of what makes one.
+
+    Args:
+        given: a student, a module that `settings` say how to wrap, or what returns either of `settings`.
+        settings: its name, and the neck that it needs.
+
+    Raises:
+        SettingsError: no student comes of it, or one without the neck.
+    """
+    made = copy.deepcopy(given) if isinstance(given, nn.Module) else given(settings)
+    if not isinstance(made, nn.Module):
+        raise SettingsError(
+            f"{settings.name} made a {type(made).__name__}; expected a student, as wrap_student returns"
+        )
+    if not isinstance(made, Student):
+        if settings.wrap is None:
+            raise SettingsError(
+                f"{settings.name} is a plain {type(made).__name__}, of which nobody knows the levels; wrap it: "
+                'wrap_student(module, levels={"layer2": 8, ...})'
+            )
+        remove_readers(made)
+        made = WrappedStudent(made, replace(settings, neck=None))
+    if isinstance(made, WrappedStudent) and made.neck is None and settings.neck is not None:
+        made.add_neck(settings.neck)
+    if made.settings.neck != settings.neck:
+        raise SettingsError(
+            f"student {settings.name} was built with neck {made.settings.neck!r}, and {settings.neck!r} is needed; "
+            "build it with neck=settings.neck"
+        )
+    made.settings = replace(settings, wrap=made.settings.wrap)
+    return made
+
+
+def find_packages(name: str) -> tuple[str, ...]:
+    """Return the distributions that hold an outside student's code, as far as they are installed."""
+    if names_code(name):
+        return tuple(dict.fromkeys(packages_distributions().get(name.partition(":")[0].partition(".")[0], ())))
+    point = list_installed().get(name)
+    return () if point is None or point.dist is None else (point.dist.name,)
+
+
+def choose_given(given: StudentSources, name: str) -> StudentSource | None:
+    """Return that of several students which is called `name`, or the only one; None where none fits."""
+    if not isinstance(given, list | tuple):
+        return given  # type: ignore[return-value]
+    return given[0] if len(given) == 1 else next((each for each in given if _name_of(each) == name), None)
+
+
+def _name_of(given: StudentSource) -> str:
+    if isinstance(given, str):
+        return given
+    return given.name if isinstance(given, Student) else type(given).__name__
+
+
+def _import_factory(spec: str) -> StudentFactory:
+    """Return what lies at `package.module:Name`; modules in the current folder come after those that are installed."""
+    place, _, name = spec.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # to stay: the factory may import its neighbours when it is called
+    try:
+        found = import_module(place)
+    except ImportError as error:
+        raise SettingsError(
+            f"student {spec}: {place} cannot be imported ({' '.join(str(error).split())}); install its package, or start from "
+            f"the folder that holds it (this is {here})"
+        ) from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise SettingsError(f"student {spec}: {place} has no {name!r}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise SettingsError(f"student {spec}: {name} is a {type(found).__name__}; expected what makes a student")
+    factory: StudentFactory = found
+    return factory
