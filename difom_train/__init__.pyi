@@ -2,6 +2,8 @@ from .benchmarks.loader import bench_loader as bench_loader
 from .benchmarks.step import bench_step as bench_step
 from .config import TrainConfig as TrainConfig
 from .config import read_recipe as read_recipe
+from .data.cache_loader import CacheLoader as CacheLoader
+from .data.dataset import CacheDataset as CacheDataset
 from .evaluation.evaluate import evaluate as evaluate
 from .inference.export import export as export
 from .inference.predict import predict as predict
@@ -20,6 +22,9 @@ from .students.saved import save_student as save_student
 from .students.wrapped import wrap_student as wrap_student
 from .studies.study import study as study
 from .training.curves import curves as curves
+from .training.losses import segmentation_loss as segmentation_loss
+from .training.own_loop import LoopDistiller as LoopDistiller
+from .training.own_loop import build_distiller as build_distiller
 from .training.run import train as train
 
 __version__: str

@@ -1,6 +1,8 @@
+from .cache_loader import CacheLoader as CacheLoader
 from .caches import JointCache as JointCache
 from .caches import require_taps as require_taps
 from .counter_rng import keys_of as keys_of
+from .dataset import CacheDataset as CacheDataset
 from .epochs import Shape as Shape
 from .epochs import build_pool as build_pool
 from .epochs import choose_labelled as choose_labelled

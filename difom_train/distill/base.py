@@ -45,7 +45,9 @@ class Distiller(nn.Module):
         """Fit what needs the masks of training records (nothing, unless a kind says otherwise)."""
 
     def features(self, batch: Batch, tap: str) -> Tensor:
-        """Return the decoded features of one tap, (B, C, g, g) float32."""
+        """Return the decoded features of one tap, (B, C, g, g) float32; a batch may hold them, under its name."""
+        if tap in batch:
+            return torch.as_tensor(batch[tap]).float()
         return self._decode(tap, batch[f"{tap}/code"], batch.get(f"{tap}/scale")).float()
 
     def logits(self, batch: Batch, tap: str) -> Tensor:
