@@ -19,6 +19,7 @@ from .students.necks import build_neck as build_neck
 from .students.necks import decoder_input_channels as decoder_input_channels
 from .students.saved import load_student as load_student
 from .students.saved import save_student as save_student
+from .students.wrapped import WrappedStudent as WrappedStudent
 from .students.wrapped import wrap_student as wrap_student
 from .studies.study import study as study
 from .training.curves import curves as curves

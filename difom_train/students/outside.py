@@ -95,10 +95,17 @@ def find_packages(name: str) -> tuple[str, ...]:
 
 
 def choose_given(given: StudentSources, name: str) -> StudentSource | None:
-    """Return that of several students which is called `name`, or the only one; None where none fits."""
-    if not isinstance(given, list | tuple):
+    """Return the student to build a run of: the one given, of several that of the run's name, else an installed one.
+
+    Where one alone was given beside other runs, it is for those that nothing else is known of; None where nothing is.
+    """
+    if given is not None and not isinstance(given, list | tuple):
         return given  # type: ignore[return-value]
-    return given[0] if len(given) == 1 else next((each for each in given if _name_of(each) == name), None)
+    several = list(given or ())
+    named = next((each for each in several if _name_of(each) == name), None)
+    if named is None and not names_code(name) and name in list_installed():
+        return name
+    return several[0] if named is None and len(several) == 1 else named
 
 
 def _name_of(given: StudentSource) -> str:

@@ -101,7 +101,7 @@ def _build_own(folder: Path, settings: StudentSettings) -> Student:
 
 def _build_given(folder: Path, settings: StudentSettings, given: StudentSources) -> Student:
     chosen = choose_given(given, settings.name)
-    if chosen is None and is_outside(settings):
+    if chosen is None:
         option = settings.name if names_code(settings.name) else "package.module:Factory"
         raise RunError(
             f"the student of {folder} is {settings.name}, from outside this package, and a run folder names no code to import: "
@@ -109,9 +109,7 @@ def _build_given(folder: Path, settings: StudentSettings, given: StudentSources)
         )
     try:
         with seeded(0):
-            if chosen is None or isinstance(chosen, str):
-                chosen = find_factory(chosen or settings.name, [])
-            return build_outside(chosen, settings)
+            return build_outside(find_factory(chosen, []) if isinstance(chosen, str) else chosen, settings)
     except SettingsError as error:
         raise RunError(f"the student of {folder} cannot be built here: {error}") from error
 
