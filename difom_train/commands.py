@@ -42,8 +42,8 @@ class EvaluateConfig(CommandConfig):
     "Folder for a grey PNG of each frame's probability, for other evaluators; of several runs, a folder each in it."
     map_bits: Literal[8, 16] = 8
     "Of these PNGs."
-    student: str | None = None
-    "For a run of your own student: package.module:Factory."
+    student: Annotated[tuple[str, ...], Opt(whole=True)] = ()
+    "For runs of your own students: package.module:Factory; may repeat."
 
 
 class PredictConfig(CommandConfig):
