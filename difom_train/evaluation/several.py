@@ -10,6 +10,7 @@ from difom_cache.errors import SettingsError
 from difom_train.evaluation.evaluate import Evaluation, evaluate
 from difom_train.evaluation.files import file_name
 from difom_train.inference.segmenter import TEACHER_PREFIX
+from difom_train.students.outside import StudentSources
 from difom_train.training.run_folder import describe_unfinished
 
 
@@ -39,6 +40,7 @@ def evaluate_runs(
     out: Path | str | None = None,
     maps: Path | str | None = None,
     map_bits: Literal[8, 16] = 8,
+    student: StudentSources = None,
 ) -> Evaluations:
     """Score each of some networks as `evaluate` does; a run that is not finished is scored, and said to be none.
 
@@ -47,6 +49,7 @@ def evaluate_runs(
         data, limit, device, workers, batch_size, map_bits: as of `evaluate`.
         out: where the files go; of several networks, each to a folder of its name in it. None means RUN/eval.
         maps: where maps go; of several networks, a folder each.
+        student: for runs of your own students (see `load_student`).
 
     Raises:
         SettingsError: two networks would write to one folder.
@@ -72,6 +75,7 @@ def evaluate_runs(
                 out=own_out,
                 maps=own_maps,
                 map_bits=map_bits,
+                student=student,
             )
             for run, (own_out, own_maps) in zip(runs, places, strict=True)
         )

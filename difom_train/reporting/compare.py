@@ -69,7 +69,7 @@ def compare(
     folder = Path(out)
     check_out_folder(folder)
     if data is not None:
-        evaluate_missing(runs, Path(data), device)
+        evaluate_missing(runs, Path(data), device, student)
     entries = load_entries(runs)
     sets = frames_of(entries)
     with explain_wait("looking for frames that repeat another or show a training picture"):
@@ -96,7 +96,7 @@ def compare(
     return comparison
 
 
-def evaluate_missing(runs: Sequence[Path | str], data: Path, device: str) -> None:
+def evaluate_missing(runs: Sequence[Path | str], data: Path, device: str, student: StudentSources = None) -> None:
     """Score the runs that have no scores on the test records of `data`.
 
     Raises:
@@ -110,7 +110,7 @@ def evaluate_missing(runs: Sequence[Path | str], data: Path, device: str) -> Non
         )
     for run in missing:
         say(f"{run} has no scores yet: it is evaluated on {data}")
-        evaluate(run, data, device=device)
+        evaluate(run, data, device=device, student=student)
 
 
 def describe_runs(entries: Sequence[Entry]) -> list[str]:

@@ -93,7 +93,7 @@ class WrappedStudent(Student):
         self.network = network
         self.widen: nn.Module = nn.Identity()
         self._encoder, self._resizes = dry.encoder, dry.resizes
-        self._maps: dict[str, Tensor] = {}
+        self._maps: dict[str, Tensor] | None = None  # while a forward pass of the student runs
         self._shown: dict[str, Tensor] = {}
         for level, name in places.items():
             network.get_submodule(name).register_forward_hook(_Reader(self, level))
@@ -109,9 +109,13 @@ class WrappedStudent(Student):
         self.settings = StudentSettings(**{**vars(self.settings), "neck": name})
 
     def forward_train(self, pictures: Tensor) -> StudentOutput:
-        self._maps, self._shown = {}, {}
-        found = self.network(self.normalise(pictures))
-        levels, shown, self._maps, self._shown = self._maps, self._shown, {}, {}
+        self._maps = levels = {}
+        self._shown = {}
+        try:
+            found = self.network(self.normalise(pictures))
+            shown = self._shown
+        finally:  # nothing of the pass is held on to
+            self._maps, self._shown = None, {}
         absent = [name for name in self.levels if name not in levels]
         if absent:
             raise SettingsError(
@@ -124,7 +128,9 @@ class WrappedStudent(Student):
         return StudentOutput(logits=logits, levels={name: levels[name] for name in self.levels}, neck=shown)
 
     def keep(self, level: str, output: Tensor) -> Tensor | None:
-        """Take a level's map; return what goes on in its place, None for itself."""
+        """Take a level's map; return what goes on in its place, None for itself, as where the module is run by itself."""
+        if self._maps is None:
+            return None
         self._maps[level] = output
         if level != BOTTLENECK or self.neck is None:
             return None
