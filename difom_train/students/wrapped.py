@@ -109,8 +109,8 @@ class WrappedStudent(Student):
         self.settings = StudentSettings(**{**vars(self.settings), "neck": name})
 
     def forward_train(self, pictures: Tensor) -> StudentOutput:
-        self._maps = levels = {}
-        self._shown = {}
+        levels: dict[str, Tensor] = {}
+        self._maps, self._shown = levels, {}
         try:
             found = self.network(self.normalise(pictures))
             shown = self._shown
