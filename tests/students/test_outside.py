@@ -75,7 +75,7 @@ def test_a_wrapped_run_is_loaded_with_what_is_handed_in_which_stays_as_it_is(wra
     assert all(torch.equal(saved[name], value) for name, value in loaded.state_dict().items())
     if before:
         assert all(torch.equal(old, new) for old, new in zip(before, given.parameters(), strict=True))
-        assert not torch.equal(loaded(PICTURES), wrap_student(given, LEVELS).eval()(PICTURES))
+        assert not any(saved.get(name, value).equal(value) for name, value in given.state_dict().items() if "weight" in name)
 
 
 def test_a_run_folder_names_no_code(coded, wrapped, monkeypatch):
