@@ -4,6 +4,7 @@ What a run folder says is never imported: code comes from what is installed, or 
 """
 
 import copy
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -62,7 +63,7 @@ def build_outside(given: nn.Module | StudentFactory, settings: StudentSettings) 
     Raises:
         SettingsError: no student comes of it, or one without the neck.
     """
-    made = copy.deepcopy(given) if isinstance(given, nn.Module) else given(settings)
+    made = copy.deepcopy(given) if isinstance(given, nn.Module) else _call_factory(given, settings)
     if not isinstance(made, nn.Module):
         raise SettingsError(
             f"{settings.name} made a {type(made).__name__}; expected a student, as wrap_student returns"
@@ -84,6 +85,18 @@ def build_outside(given: nn.Module | StudentFactory, settings: StudentSettings) 
         )
     made.settings = replace(settings, wrap=made.settings.wrap)
     return made
+
+
+def _call_factory(factory: StudentFactory, settings: StudentSettings) -> object:
+    """Return what a factory makes; what goes wrong inside it is its author's to see whole."""
+    try:
+        inspect.signature(factory).bind(settings)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(
+            f"{settings.name} does not take a student's settings alone ({error}); write def build(settings), which returns "
+            "wrap_student(network, levels={...}, neck=settings.neck)"
+        ) from error
+    return factory(settings)
 
 
 def find_packages(name: str) -> tuple[str, ...]:

@@ -121,7 +121,11 @@ def test_runs_of_built_in_students_do_without(tmp_path):
         ("strange_students:bild", "strange_students has no 'bild'"),
         ("strange_students:NO_FACTORY", "NO_FACTORY is a int; expected what makes a student"),
         ("strange_students:build_network", "a plain Small, of which nobody knows the levels; wrap it"),
-        ("collections:Counter", "made a Counter; expected a student"),
+        ("builtins:repr", "made a str; expected a student"),
+        (
+            "torchvision.models.segmentation:lraspp_mobilenet_v3_large",
+            r"does not take a student's settings alone.*def build\(settings\)",
+        ),
     ],
 )
 def test_code_that_makes_no_student_is_one_line(name, message):
