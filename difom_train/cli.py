@@ -9,6 +9,7 @@ from difom_cache.errors import SettingsError
 
 if TYPE_CHECKING:  # at run time each command loads its own options when it is called
     from difom_train.commands import (
+        AllConfig,
         CommandConfig,
         CompareConfig,
         CostConfig,
@@ -129,6 +130,13 @@ def loader(config: "LoaderConfig") -> None:
     _answer(config, bench_loader(**config.arguments()))
 
 
+def bench_all(config: "AllConfig") -> None:
+    """Run every benchmark, part by part, into one JSON file and one table: what to type in a GPU's first hour."""
+    from difom_train.benchmarks.suite import bench_all as run
+
+    _answer(config, run(config))
+
+
 def demo(config: "DemoConfig") -> None:
     """Show everything once on painted pictures: a teacher, its cache, two students, one table."""
     from difom_train.demo import demo as run
@@ -158,6 +166,7 @@ for command, config in (
     add_command(app, f"difom_train.commands:{config}", command)
 add_command(bench_app, "difom_train.commands:StepConfig", step)
 add_command(bench_app, "difom_train.commands:LoaderConfig", loader)
+add_command(bench_app, "difom_train.commands:AllConfig", bench_all, "all")
 
 
 def _answer(config: "CommandConfig", result: Any) -> None:

@@ -246,3 +246,22 @@ class LoaderConfig(CommandConfig):
     "Rows in a batch, in random order."
     seconds: Above0 = 10.0
     "How long each way of reading is measured."
+
+
+class AllConfig(CommandConfig):
+    """Every benchmark."""
+
+    out: Path = Path("bench")
+    "Folder of bench.json, bench.md and all that is made for them; the same command goes on where it stopped."
+    size: Literal["auto", "full", "small"] = "auto"
+    "How much is run; auto = full on CUDA, and elsewhere small, which shows that everything runs."
+    data: Path | None = None
+    "Pictures to run on; by default some are painted."
+    device: str = "auto"
+    "auto, cpu, cuda or cuda:N."
+    part_s: Annotated[Above0, Field(le=3600)] = 600
+    "Seconds after which a part is ended."
+    only: tuple[str, ...] = ()
+    "Parts to run, such as reading,step,teacher/sam; by default all."
+    tests: Path = Path("tests")
+    "The project's tests, for those that need a GPU."

@@ -6,3 +6,11 @@ from .cost import measure_cost as measure_cost
 from .cost import time_passes as time_passes
 from .published_costs import PublishedCost as PublishedCost
 from .published_costs import read_published_costs as read_published_costs
+from .suite import Suite as Suite
+from .suite import bench_all as bench_all
+from .suite_parts import FULL as FULL
+from .suite_parts import SMALL as SMALL
+from .suite_parts import Part as Part
+from .suite_parts import count_tests as count_tests
+from .suite_parts import list_parts as list_parts
+from .suite_table import format_suite as format_suite

@@ -1,0 +1,151 @@
+"""TOP FILE of `difom-train bench all`: every benchmark, part by part, into one JSON file and one table.
+
+A part that has ended well under the same command, versions and hardware is kept, so that the same command goes on where it
+was stopped.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from difom_cache import check_out_folder, read_object, resolve_device, say, write_atomic
+from difom_cache.errors import RunError, SettingsError, name_nearest
+from difom_train.benchmarks.suite_parts import FULL, PROGRAMS, SMALL, Part, list_parts
+from difom_train.benchmarks.suite_table import format_suite
+from difom_train.commands import AllConfig
+from difom_train.training.run_folder import describe_hardware, describe_versions
+
+DONE, FAILED, TIMED_OUT, SKIPPED = "done", "failed", "timed out", "skipped"
+JSON_FILE, TABLE_FILE = "bench.json", "bench.md"
+_NOT_RUN: dict[str, Any] = {"command": [], "outcome": SKIPPED, "seconds": 0.0, "why": [], "answer": {}}
+_LINES_KEPT = 5  # of what a part that failed said last
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What became of every part, by name, and on which machine; both files lie in `out`."""
+
+    parts: dict[str, dict[str, Any]]
+    about: dict[str, Any]
+    out: Path
+
+    def render(self) -> str:
+        """Return the tables, and where they lie."""
+        return f"{format_suite(self.as_json())}\n{self.out / JSON_FILE} and {self.out / TABLE_FILE}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it for a program."""
+        return {"about": self.about, "parts": self.parts}
+
+
+def bench_all(options: AllConfig) -> Suite:
+    """Return what every benchmark found; written after each part, so that what is known survives whatever comes next.
+
+    Raises:
+        SettingsError: a part that does not exist, or a folder that cannot be written.
+    """
+    check_out_folder(options.out)
+    device = resolve_device(options.device)
+    small = options.size == "small" or (options.size == "auto" and device.type != "cuda")
+    out = options.out.absolute()
+    parts = list_parts(out, SMALL if small else FULL, data=options.data, device=device, tests=options.tests)
+    unknown = [name for name in options.only if name not in {part.name for part in parts}]
+    if unknown:
+        raise SettingsError(name_nearest("part", unknown[0], [part.name for part in parts]))
+    about = {
+        "size": "small" if small else "full",
+        "versions": describe_versions(),
+        "hardware": describe_hardware(device, 1),
+    }
+    suite = Suite(_read_parts(out / JSON_FILE, about), about, out)
+    for number, part in enumerate(parts, start=1):
+        if options.only and part.name not in options.only:
+            continue
+        kept = suite.parts.get(part.name, {})
+        if kept.get("outcome") == DONE and kept.get("command") == list(part.command):
+            say(f"{number}/{len(parts)} {part.name}: kept")
+            continue
+        suite.parts[part.name] = found = _run_part(part, suite, options.part_s)
+        why = f": {found['why'][-1]}" if found["why"] else ""
+        say(f"{number}/{len(parts)} {part.name}: {found['outcome']}, {found['seconds']:.0f} s{why}")
+        _write(suite)
+    _write(suite)
+    return suite
+
+
+def _read_parts(path: Path, about: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the parts of an earlier call; none where it ran at another size, on another machine or in other versions."""
+    if not path.exists():
+        return {}
+    before = read_object(path, RunError, "remove it, or choose another --out")
+    there = before.get("about")
+    same = isinstance(there, dict) and all(there.get(key) == about[key] for key in ("size", "versions", "hardware"))
+    if not same:
+        raise SettingsError(
+            f"{path} was measured at another size, with other versions or on another machine; choose another --out"
+        )
+    parts = before.get("parts")
+    if not isinstance(parts, dict) or not all(
+        isinstance(part, dict) and part.keys() == _NOT_RUN.keys() for part in parts.values()
+    ):
+        raise RunError(f"{path} is damaged: it has no list of parts; remove it, or choose another --out")
+    return parts
+
+
+def _run_part(part: Part, suite: Suite, limit_s: float) -> dict[str, Any]:
+    """Run one part to its end or its limit, and return what became of it, ready for JSON."""
+    found = _NOT_RUN | {"command": list(part.command)}
+    missing = [name for name in part.needs if suite.parts.get(name, {}).get("outcome") != DONE]
+    if part.skip or missing:
+        return found | {"why": [part.skip or f"needs {', '.join(missing)}"]}
+    started_s = time.perf_counter()
+    outcome, out, err = _call(part.command, limit_s)
+    found |= {"outcome": outcome, "seconds": time.perf_counter() - started_s}
+    if outcome == DONE:
+        try:
+            return found | {"answer": part.read(out)}
+        except (OSError, ValueError, SyntaxError) as error:  # of XML; what it printed is not what it should
+            return found | {"outcome": FAILED, "why": [f"its answer cannot be read: {error}"]}
+    said = [line for line in f"{out}\n{err}".splitlines() if line.strip()][-_LINES_KEPT:]
+    return found | {"why": [f"more than {limit_s:g} s"] if outcome == TIMED_OUT else said or ["it said nothing"]}
+
+
+def _call(command: tuple[str, ...], limit_s: float) -> tuple[str, str, str]:
+    """Return how a command ended and what it printed; its whole session ends with it."""
+    process = subprocess.Popen(
+        (*PROGRAMS[command[0]], *command[1:]),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    outcome = FAILED
+    try:
+        out, err = process.communicate(timeout=limit_s)
+        outcome = DONE if process.returncode == 0 else FAILED
+    except subprocess.TimeoutExpired:
+        _kill(process)
+        outcome, (out, err) = TIMED_OUT, process.communicate()
+    except BaseException:
+        _kill(process)
+        raise
+    return outcome, out, err
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _write(suite: Suite) -> None:
+    suite.out.mkdir(parents=True, exist_ok=True)
+    facts = suite.as_json()
+    write_atomic(suite.out / JSON_FILE, f"{json.dumps(facts, indent=1, default=str)}\n".encode())
+    write_atomic(suite.out / TABLE_FILE, format_suite(facts).encode())

@@ -1,0 +1,88 @@
+"""The answer of `bench all` as Markdown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from difom_cache import format_seconds
+
+_WAYS = ("notebook", "library", "difom")
+
+
+def format_suite(facts: dict[str, Any]) -> str:
+    """Return the tables of what `bench_all` found; a part that found nothing stands in the last one, with the reason."""
+    parts, hardware = facts["parts"], facts["about"]["hardware"]
+    answers = {name: part["answer"] for name, part in parts.items() if part["answer"]}
+    machine = hardware.get("gpu") or f"{hardware['cpu']}, {hardware['cpu_cores']} cores"
+    versions = ", ".join(f"{name} {facts['about']['versions'][name]}" for name in ("difom", "torch"))
+    lines = [f"# Benchmarks, {facts['about']['size']} size", "", f"{machine}; {versions}; random weights.", ""]
+    teachers = {name: answer for name, answer in answers.items() if name.startswith("teacher/")}
+    sections = (
+        ("Stage one, pictures a second", _list_teachers(teachers)),
+        ("Reading", _list_reading(answers.get("reading"))),
+        ("A training step", _list_steps(answers.get("step"))),
+        ("Epochs of a run", _list_epochs(answers.get("run"))),
+        ("Tests on the GPU", _list_tests(answers.get("gpu-tests"))),
+        ("Parts", _list_parts(parts)),
+    )
+    for title, rows in sections:
+        lines += [f"## {title}", "", *_as_markdown(rows), ""] if len(rows) > 1 else []
+    return "\n".join(lines)
+
+
+def _as_markdown(rows: Sequence[Sequence[str]]) -> list[str]:
+    escaped = [[word.replace("|", "\\|") for word in row] for row in rows]
+    head, *body = [f"| {' | '.join(row)} |" for row in escaped]
+    return [head, f"|{' --- |' * len(rows[0])}", *body]
+
+
+def _list_teachers(teachers: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """Return a row a teacher; share is that of the matrix products' ceiling that our network reaches."""
+    head = ["teacher", "precision", "batch", *_WAYS, "network alone", "GFLOP a picture", "ceiling, TFLOP/s"]
+    rows = [[*head, "share", "peak memory, GiB"]]
+    for answer in teachers.values():
+        ways, flops, ceiling = answer["ways"], answer["flops_per_image"], answer["matmul_flops_per_s"]
+        network, peak = ways["difom"]["network_images_per_s"], ways["difom"]["peak_bytes"]
+        figures = [f"{ways[way]['images_per_s']:.2f}" for way in _WAYS]
+        figures += [f"{network:.2f}", f"{flops / 1e9:.1f}", f"{ceiling / 1e12:.2f}", f"{flops * network / ceiling:.0%}"]
+        memory = f"{peak / 2**30:.2f}" if peak else "-"
+        rows.append([answer["teacher"], answer["precision"], str(answer["batch"]), *figures, memory])
+    return rows
+
+
+def _list_reading(answer: dict[str, Any] | None) -> list[list[str]]:
+    rows = [["way of reading", "samples/s", "GB/s", "gather is"]]
+    for name, speed in (answer or {"samples_per_s": {}})["samples_per_s"].items():
+        ratio = (answer or {})["ratios"].get(name)
+        rate = speed * (answer or {})["sample_bytes"] / 1e9
+        rows.append([name, f"{speed:.1f}", f"{rate:.2f}", f"{ratio:.2f} x" if ratio else ""])
+    return rows
+
+
+def _list_steps(answer: dict[str, Any] | None) -> list[list[str]]:
+    rows = [["lane", "seconds a step", "times plain", "waiting for data"]]
+    for lane, seconds in (answer or {"median_s": {}})["median_s"].items():
+        wait = (answer or {})["wait_frac"].get(lane)
+        ratio = f"{(answer or {})['ratios'][lane]:.2f}"
+        rows.append([lane, f"{seconds:.4f}", ratio, "" if wait is None else f"{wait:.1%}"])
+    return rows
+
+
+def _list_epochs(answer: dict[str, Any] | None) -> list[list[str]]:
+    rows = [["epoch", "seconds", "waiting for data", "loss", "validation Dice"]]
+    for line in (answer or {"epochs": []})["epochs"]:
+        figures = [f"{line['train_s']:.2f}", f"{line['data_wait_frac']:.1%}", f"{line['loss']:.3f}"]
+        dice = line.get("val_dice")
+        rows.append([str(line["epoch"] + 1), *figures, "-" if dice is None else f"{dice:.3f}"])
+    return rows
+
+
+def _list_tests(answer: dict[str, Any] | None) -> list[list[str]]:
+    return [list(answer), [str(number) for number in answer.values()]] if answer else [[]]
+
+
+def _list_parts(parts: dict[str, dict[str, Any]]) -> list[list[str]]:
+    rows = [["part", "outcome", "took", "why"]]
+    for name, part in parts.items():
+        why = " ".join(part["why"][-1:])
+        rows.append([name, part["outcome"], format_seconds(part["seconds"]), why])
+    return rows
