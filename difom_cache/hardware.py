@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from difom_cache.errors import DeviceError
 
@@ -48,6 +49,14 @@ def name_processor() -> str:
 def name_device(device: torch.device) -> str:
     """Return the name of what computes: the GPU's or the processor's."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else name_processor()
+
+
+def upload(values: Tensor, device: torch.device) -> Tensor:
+    """Return `values`, which lie in host memory, on `device`; the host waits for no earlier work of a GPU.
+
+    Only from pinned memory a copy is left to the GPU; from other memory the driver may wait until it has staged it.
+    """
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 @contextmanager

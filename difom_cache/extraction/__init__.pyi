@@ -1,4 +1,6 @@
 from .blocks import BlockJob as BlockJob
+from .blocks import Frame as Frame
+from .blocks import TeacherBlock as TeacherBlock
 from .blocks import ViewJob as ViewJob
 from .blocks import compute_block as compute_block
 from .blocks import compute_blocks as compute_blocks
@@ -38,4 +40,5 @@ from .teachers import choose_backend as choose_backend
 from .teachers import load_teacher as load_teacher
 from .teachers import own_teachers as own_teachers
 from .teachers import release_teachers as release_teachers
+from .timing import Stopwatch as Stopwatch
 from .weights import choose_weights as choose_weights

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from difom_cache.codecs.base import UncodableFeatureError
 from difom_cache.codecs.fidelity import Fidelity
@@ -27,7 +27,7 @@ from difom_cache.data.record import Record
 from difom_cache.errors import CodecError, DeviceError
 from difom_cache.extraction.teachers import TeacherOrderLine, assert_same_teacher, load_teacher, name_worker
 from difom_cache.extraction.timing import Stopwatch
-from difom_cache.hardware import torch_threads
+from difom_cache.hardware import torch_threads, upload
 from difom_cache.store.columns import open_codec, pictures_column, teacher_column
 from difom_cache.store.identity import Identity, read_identity
 from difom_cache.store.layout import NO_MASK, Column
@@ -38,6 +38,7 @@ from difom_cache.teachers.base import Teacher
 from difom_cache.teachers.pooling import area_pool
 from difom_cache.views.params import ViewParams
 from difom_cache.views.replay import replay_image, replay_mask, replay_valid
+from difom_cache.views.replay_many import replay_images
 
 VALID_FRAC = 0.5  # a cell counts in statistics where at least half of it shows the frame
 READ_AHEAD_BATCHES = 3
@@ -303,11 +304,15 @@ class TeacherBlock:
             pixels = render(views, frames, spec.input_px, encoder.batch, encoder.device)
         with watch.on_device("teacher"):
             native = encoder.teacher.features(pixels)
+        with watch.on_device("encode"):
+            train = upload(torch.tensor([view.train for view in views]), encoder.device)[:, None, None]
+            grids = {tap["grid"] for tap in encoder.identity["taps"]}
+            counts = {grid: valid_cells(views, grid, encoder.device) for grid in grids}
         for request, tap in zip(spec.taps, encoder.identity["taps"], strict=True):
             with watch.on_device("encode"), torch.no_grad():
                 feature = area_pool(native[request.native], tap["grid"])[: len(views)]
                 code, scale = encoder.codecs[tap["name"]].encode(feature, check=False)
-                self._sum_up(tap, feature, code, scale, views)
+                self._sum_up(tap["name"], feature, code, scale, counts[tap["grid"]], train)
             with watch.on_device("copy"):
                 self._keep(f"{tap['name']}/code", code)
                 if scale is not None:
@@ -342,38 +347,45 @@ class TeacherBlock:
         place.copy_(values, non_blocking=True)
 
     def _sum_up(
-        self, tap: dict[str, Any], feature: Tensor, code: Tensor, scale: Tensor | None, views: Sequence[ViewJob]
+        self, name: str, feature: Tensor, code: Tensor, scale: Tensor | None, counts: Tensor, train: Tensor
     ) -> None:
-        name, grid = tap["name"], tap["grid"]
+        """Add what a batch of a tap adds to its moments and its fidelity.
+
+        Args:
+            name: of the tap.
+            feature: (B, C, h, w), live.
+            code, scale: as they are stored.
+            counts: (B, h, w) bool, the cells that show the frame.
+            train: (B, 1, 1) bool, the views of training records.
+        """
         target = self._encoder.codecs[name].decode(code, scale)
-        counts = valid_cells(views, grid, feature.device)
         fidelity = measure_fidelity(feature, target, counts)
         self._fidelity[name] = self._fidelity[name] + fidelity if name in self._fidelity else fidelity
-        train = torch.tensor([view.train for view in views], device=feature.device)
-        sums = sum_cells(target, counts & train[:, None, None])
+        sums = sum_cells(target, counts & train)
         before = self._sums.get(name)
         self._sums[name] = sums if before is None else (before[0] + sums[0], before[1] + sums[1], before[2] + sums[2])
 
 
 def render(views: Sequence[ViewJob], frames: Sequence[Frame], size_px: int, batch: int, device: torch.device) -> Tensor:
     """Return a full batch of teacher input: float32 (batch, 3, size_px, size_px) in [0, 1], black behind the last view."""
-    pixels = torch.zeros((batch, 3, size_px, size_px), device=device)
     placed: dict[int, Tensor] = {}
-    for row, (view, frame) in enumerate(zip(views, frames, strict=True)):
+    for frame in frames:  # each of them once, however many of its views are here
         if id(frame) not in placed:
-            placed = {id(frame): frame.image.to(device, non_blocking=True)}
-        pixels[row] = replay_image(placed[id(frame)], view.params, size_px)
-    return pixels
+            placed[id(frame)] = upload(frame.image, device)
+    shown = replay_images([placed[id(frame)] for frame in frames], [view.params for view in views], size_px)
+    return functional.pad(shown, (0, 0, 0, 0, 0, 0, 0, batch - len(views))) if len(views) < batch else shown
 
 
 def valid_cells(views: Sequence[ViewJob], grid: int, device: torch.device) -> Tensor:
     """Return which cells show the frame: bool (B, grid, grid)."""
+    if all(view.params.wholly_valid for view in views):
+        return torch.ones((len(views), grid, grid), dtype=torch.bool, device=device)
     cells = torch.ones((len(views), grid, grid), dtype=torch.bool)
     for row, view in enumerate(views):
         if not view.params.wholly_valid:
             area = replay_valid(view.params, 8 * grid).float()[None, None]
             cells[row] = area_pool(area, grid)[0, 0] >= VALID_FRAC
-    return cells.to(device)
+    return upload(cells, device)
 
 
 _BAND = 128  # channels; narrower bands save more products, but run slower

@@ -68,6 +68,7 @@ class NetworkTeacher:
         self.spec = spec
         self.network = network.eval().requires_grad_(False)
         self.device = torch.device("cpu")
+        self._mean, self._std = torch.tensor(spec.mean), torch.tensor(spec.std)
         self.packs = False
         "Whether linear layers are packed once features are asked for."
 
@@ -79,6 +80,7 @@ class NetworkTeacher:
         """
         self.device = resolve_device(device)
         self.network.to(self.device)
+        self._mean, self._std = self._mean.to(self.device), self._std.to(self.device)
         return self
 
     @torch.no_grad()
@@ -90,7 +92,7 @@ class NetworkTeacher:
             self.packs = False
         bfloat16 = self.spec.precision == "bfloat16"
         with compute_in(self.spec.precision), torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
-            maps = self.network(normalise(pixels, self.spec.mean, self.spec.std))
+            maps = self.network(normalise(pixels, self._mean, self._std))
         return {name: maps[name].float() for name in dict.fromkeys(tap.native for tap in self.spec.taps)}
 
 

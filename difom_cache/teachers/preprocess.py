@@ -20,15 +20,16 @@ HALF_MEAN: Triple = (0.5, 0.5, 0.5)
 HALF_STD: Triple = (0.5, 0.5, 0.5)
 
 
-def normalise(pixels: Tensor, mean: Triple, std: Triple) -> Tensor:
+def normalise(pixels: Tensor, mean: Triple | Tensor, std: Triple | Tensor) -> Tensor:
     """Return `pixels` with each channel's `mean` taken off, divided by its `std`.
 
     Args:
         pixels: float (B, 3, S, S) in [0, 1].
-        mean: per channel.
-        std: per channel, > 0.
+        mean: per channel; (3,) on the pixels' device, or numbers, which are copied there in each call.
+        std: per channel, > 0; likewise.
     """
-    return (pixels - pixels.new_tensor(mean)[:, None, None]) / pixels.new_tensor(std)[:, None, None]
+    means, stds = (each if isinstance(each, Tensor) else pixels.new_tensor(each) for each in (mean, std))
+    return (pixels - means.to(pixels.dtype)[:, None, None]) / stds.to(pixels.dtype)[:, None, None]
 
 
 def check_pixels(pixels: Tensor, input_px: int) -> None:

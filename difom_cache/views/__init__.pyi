@@ -7,3 +7,5 @@ from .draw import draw_table as draw_table
 from .draw import policy_named as policy_named
 from .params import COLUMNS as COLUMNS
 from .plan import ViewPlan as ViewPlan
+from .replay_many import replay_images as replay_images
+from .replay_many import replay_together as replay_together

@@ -18,19 +18,25 @@ from difom_cache.errors import DataError
 from difom_cache.views.params import ViewParams
 
 
-def _radians(params: ViewParams) -> float:
+def to_radians(params: ViewParams) -> float:
+    """Return the angle of the rotation, counterclockwise."""
     return math.radians(params.angle_mdeg / 1000)
 
 
-def _spread(params: ViewParams) -> float:
+def spread_of(params: ViewParams) -> float:
     """Return the side of the upright square that holds the rotated view, in sides of the view."""
     if params.pad:
         return 1.0
-    angle = _radians(params)
+    angle = to_radians(params)
     return math.cos(angle) + abs(math.sin(angle))
 
 
-def _resize_crop(source: Tensor, params: ViewParams, side_px: int) -> Tensor:
+def upright_px(params: ViewParams, size_px: int) -> int:
+    """Return the side to which the crop of a view of side `size_px` is resized before it is rotated."""
+    return math.ceil(size_px * spread_of(params)) if params.angle_mdeg else size_px
+
+
+def resize_crop(source: Tensor, params: ViewParams, side_px: int) -> Tensor:
     """Return the crop at `side_px` x `side_px`: (C, H, W) uint8 -> (C, side_px, side_px) float32, whole grey levels."""
     height, width = source.shape[-2:]
     bottom, right = params.top + params.height, params.left + params.width
@@ -46,7 +52,7 @@ def _resize_crop(source: Tensor, params: ViewParams, side_px: int) -> Tensor:
     return resized[0].float().round_()
 
 
-def _flip_and_turn(x: Tensor, params: ViewParams) -> Tensor:
+def flip_and_turn(x: Tensor, params: ViewParams) -> Tensor:
     """Return `x` (C, S, S) mirrored and turned, without resampling."""
     dims = [-1] * params.flip_h + [-2] * params.flip_v
     x = x.flip(dims) if dims else x
@@ -56,8 +62,8 @@ def _flip_and_turn(x: Tensor, params: ViewParams) -> Tensor:
 def _rotate(x: Tensor, params: ViewParams, size_px: int) -> Tensor:
     """Return the rotated view, (C, S', S') float32 -> (C, size_px, size_px), border values beyond the border."""
     side_px = x.shape[-1]
-    scale = size_px * _spread(params) / side_px
-    cos, sin = scale * math.cos(_radians(params)), scale * math.sin(_radians(params))
+    scale = size_px * spread_of(params) / side_px
+    cos, sin = scale * math.cos(to_radians(params)), scale * math.sin(to_radians(params))
     old, new = (side_px - 1) / 2, (size_px - 1) / 2  # the centres, where pixel centres have whole coordinates
     matrix = [[cos, sin, new - (cos + sin) * old], [-sin, cos, new - (cos - sin) * old]]
     forward = torch.tensor([matrix], dtype=torch.float32, device=x.device)
@@ -68,13 +74,13 @@ def _rotate(x: Tensor, params: ViewParams, size_px: int) -> Tensor:
 def _replay(source: Tensor, params: ViewParams, size_px: int) -> Tensor:
     """Return the geometry of the view applied, (C, H, W) uint8 -> (C, size_px, size_px) float32 in [0, 255]."""
     if not params.angle_mdeg:
-        return _flip_and_turn(_resize_crop(source, params, size_px), params)
-    side_px = math.ceil(size_px * _spread(params))
-    view = _rotate(_flip_and_turn(_resize_crop(source, params, side_px), params), params, size_px)
+        return flip_and_turn(resize_crop(source, params, size_px), params)
+    side_px = upright_px(params, size_px)
+    view = _rotate(flip_and_turn(resize_crop(source, params, side_px), params), params, size_px)
     return view if params.wholly_valid else view * replay_valid(params, size_px, device=source.device)
 
 
-def _recolour(image: Tensor, params: ViewParams) -> Tensor:
+def recolour(image: Tensor, params: ViewParams) -> Tensor:
     """Return `image` (3, S, S) in [0, 1] with the recorded colours."""
     image = enhance.adjust_brightness_accumulative(image, 1 + params.brightness_permille / 1000)
     image = enhance.adjust_contrast_with_mean_subtraction(image, 1 + params.contrast_permille / 1000)
@@ -99,7 +105,7 @@ def replay_image(image: Tensor, params: ViewParams, size_px: int) -> Tensor:
     view = _replay(image, params, size_px) / 255
     if not params.has_colour:
         return view
-    view = _recolour(view, params)
+    view = recolour(view, params)
     return view if params.wholly_valid else view * replay_valid(params, size_px, device=image.device)
 
 
@@ -124,7 +130,7 @@ def replay_valid(params: ViewParams, size_px: int, *, device: torch.device | str
     """Return 1 where the centre of a view's pixel shows a part of the crop, else 0: (size_px, size_px) uint8."""
     if params.wholly_valid:
         return torch.ones((size_px, size_px), dtype=torch.uint8, device=device)
-    cos, sin = math.cos(_radians(params)), math.sin(_radians(params))
+    cos, sin = math.cos(to_radians(params)), math.sin(to_radians(params))
     centre = (torch.arange(size_px, dtype=torch.float64, device=device) + 0.5) / size_px - 0.5
     x, y = centre[None, :], centre[:, None]  # fractions of the view's side, y downwards
     inside = ((x * cos - y * sin).abs() <= 0.5) & ((x * sin + y * cos).abs() <= 0.5)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from difom_cache import ViewParams, replay_image, replay_mask, replay_valid
 from difom_cache.errors import DataError
+from difom_cache.views import replay_images, replay_together
 
 
 @pytest.mark.parametrize("place", PLACES, ids=str)
@@ -177,3 +178,30 @@ def test_the_gpu_shows_the_same_view_within_a_grey_level(view):
     there = replay_image(frame.cuda(), VIEWS[view], 352)
     assert there.is_cuda
     assert float((there.cpu() - replay_image(frame, VIEWS[view], 352)).abs().max()) <= 1.01 / 255
+
+
+COLOURED = replace(VIEWS["rotate_padded"], brightness_permille=150, contrast_permille=-200, hue_permille=-20)
+
+
+@pytest.mark.parametrize("size_px", [64, 101])
+def test_views_that_are_replayed_together_are_the_views(size_px):
+    params = [*VIEWS.values(), COLOURED]
+    frames = [paint_smooth_frame(seed) for seed in range(len(params))]
+    one_by_one = torch.stack([replay_image(*pair, size_px) for pair in zip(frames, params, strict=True)])
+    assert torch.equal(replay_images(frames, params, size_px), one_by_one)
+    together = replay_together(frames, params, size_px)
+    assert float((together - one_by_one).abs().max()) < 0.02 / 255
+    still = [row for row, each in enumerate(params) if not each.angle_mdeg]
+    assert torch.equal(together[still], one_by_one[still])
+    black = torch.stack([replay_valid(each, size_px) == 0 for each in params])
+    assert black.any() and (together.sum(1)[black] == 0).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_gpu_replays_a_batch_within_a_grey_level():
+    params = list(VIEWS.values())
+    frames = [paint_smooth_frame(seed) for seed in range(len(params))]
+    there = replay_images([frame.cuda() for frame in frames], params, 352)
+    assert there.is_cuda
+    assert float((there.cpu() - replay_images(frames, params, 352)).abs().max()) <= 1.01 / 255

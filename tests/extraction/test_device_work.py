@@ -1,0 +1,116 @@
+"""What a batch asks of a GPU while it is rendered, normalised and encoded: few kernels, and nothing that the host waits for."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from device_work import count_device_work
+from landmarks import VIEWS
+
+from difom_cache import ViewParams
+from difom_cache.codecs import build_codec
+from difom_cache.extraction import Frame, Stopwatch, TeacherBlock, ViewJob, render
+from difom_cache.teachers import normalise
+
+CUDA = torch.device("cuda")
+BATCH = 8
+TAPS = {"block5": 22, "block11": 22}
+
+
+def render_views(*params: ViewParams) -> Any:
+    """Return what rendering a batch of these views takes, each of a frame of its own."""
+    with count_device_work() as work:
+        frames = [Frame(torch.zeros((3, 310, 400), dtype=torch.uint8), None, 0.0) for _ in params]
+        jobs = [ViewJob(None, each, True, 0) for each in params]
+        assert render(jobs, frames, 224, len(params), CUDA).shape == (len(params), 3, 224, 224)
+    return work
+
+
+def test_the_counter_counts() -> None:
+    with count_device_work() as work:
+        host = torch.zeros(4)
+        there = host.to(CUDA)  # waits
+        host.to(CUDA, non_blocking=True)  # waits too: not pinned
+        host.pin_memory().to(CUDA, non_blocking=True)
+        (there + 1).view(2, 2).mul_(2)
+        torch.empty(4, pin_memory=True).copy_(there, non_blocking=True)
+        torch.empty(4).copy_(there, non_blocking=True)
+        there.new_tensor((1.0, 2.0))
+        there[0] = 3.0
+    assert work.kernels == ["add", "mul_", "fill_"]
+    assert work.copies == ["_to_copy", "copy_"]
+    assert work.waits == ["_to_copy", "_to_copy", "copy_", "_to_copy"]
+
+
+@pytest.mark.parametrize(
+    ("view", "each", "together"),
+    [("plain", 4, 3), ("flip_then_turn", 6, 3), ("everything", 6, 26), ("rotate_padded", 4, 50)],
+)
+def test_a_batch_is_rendered_in_few_kernels_and_without_waiting(view: str, each: int, together: int) -> None:
+    """Before, a batch took 5 kernels and one wait a plain view, 51 to 58 kernels and two waits a rotated one."""
+    work = render_views(*[VIEWS[view]] * BATCH)
+    assert len(work.kernels) <= each * BATCH + together, work.kernels
+    assert work.waits == []
+    assert len(work.copies) <= BATCH + 2  # a frame each, and twice the numbers of all rotations
+
+
+def test_a_frame_goes_to_the_device_once_for_all_of_its_views() -> None:
+    frame = Frame(torch.zeros((3, 310, 400), dtype=torch.uint8), None, 0.0)
+    with count_device_work() as work:
+        frame = replace(frame, image=torch.zeros((3, 310, 400), dtype=torch.uint8))
+        jobs = [ViewJob(None, VIEWS["flip_h"], True, number) for number in range(3)]
+        render(jobs, [frame] * 3, 224, 4, CUDA)
+    assert len(work.copies) == 1 and work.waits == []
+
+
+def test_constants_of_a_teacher_stay_on_the_device() -> None:
+    with count_device_work() as work:
+        mean, std = torch.zeros(3, device=CUDA), torch.ones(3, device=CUDA)
+        pixels = torch.zeros((2, 3, 8, 8), device=CUDA)
+        work.kernels.clear()
+        normalise(pixels, mean, std)
+    assert work.kernels == ["sub", "div"] and work.copies == work.waits == []
+
+
+def encode(params: ViewParams) -> Any:
+    """Return what encoding a batch of two taps takes, without the teacher's own work."""
+    taps = [{"name": name, "grid": grid} for name, grid in TAPS.items()]
+    requests = tuple(SimpleNamespace(native=name) for name in TAPS)
+    with count_device_work() as work:
+        maps = {name: torch.zeros((BATCH, 384, grid, grid), device=CUDA) for name, grid in TAPS.items()}
+        spec = SimpleNamespace(input_px=224, taps=requests)
+        codecs = {name: build_codec("int8", 384) for name in TAPS}
+        arrays = [
+            SimpleNamespace(path=f"{name}/{part}", row_shape=shape, dtype=dtype)
+            for name, grid in TAPS.items()
+            for part, shape, dtype in (("code", (384, grid, grid), "int8"), ("scale", (384,), "float32"))
+        ]
+        encoder = SimpleNamespace(
+            teacher=SimpleNamespace(spec=spec, features=lambda _: maps),
+            identity={"taps": taps},
+            codecs=codecs,
+            device=CUDA,
+            batch=BATCH,
+            column=SimpleNamespace(arrays=arrays),
+        )
+        jobs = tuple(ViewJob(None, params, True, 0) for _ in range(BATCH))
+        frames = [Frame(torch.zeros((3, 310, 400), dtype=torch.uint8), None, 0.0)] * BATCH
+        block = TeacherBlock(encoder, SimpleNamespace(views=jobs * 2))
+        block.add(jobs, frames, Stopwatch(torch.device("cpu")), None)
+        first = len(work.kernels), len(work.copies)
+        block.add(jobs, frames, Stopwatch(torch.device("cpu")), None)
+        work.kernels, work.copies = work.kernels[first[0] :], work.copies[first[1] :]
+    return work
+
+
+@pytest.mark.parametrize(("view", "uploads"), [("plain", 2), ("rotate_padded", 5)])
+def test_a_batch_is_encoded_without_waiting(view: str, uploads: int) -> None:
+    """Before, a batch waited for two uploads a tap."""
+    work = encode(VIEWS[view])
+    assert work.waits == []
+    assert len(work.copies) == uploads + 2 * len(
+        TAPS
+    )  # frame, splits, rotations, valid cells; code and scale of each tap
+    assert len(work.kernels) <= 75 * len(TAPS) + 4 * BATCH + 60, len(work.kernels)
