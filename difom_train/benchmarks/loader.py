@@ -1,10 +1,11 @@
-"""How fast a cache is read: against copies of memory and of a mapped file, Zarr's readers, and a file for each feature."""
+"""How fast a cache is read: against copies of memory and of a mapped file, other formats, and a file for each feature."""
 
 import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from difom_cache import Cache, write_random_cache
+from difom_train.benchmarks.peers import name_absent, open_peers
 from difom_train.data.caches import JointCache
 from difom_train.data.loader import Loader
 from difom_train.data.stage import PICTURES, choose_stage
@@ -55,9 +57,9 @@ class LoaderSpeeds:
         for name, speed in self.samples_per_s.items():
             times = f"{self.ratios[name]:.2f} x" if name in self.ratios else ""
             lines.append(f"{name:34}{speed:>11.1f}{speed * self.sample_bytes / 1e9:>8.2f}{times:>12}")
-        return "\n".join(
-            [*lines, f"zarr-python {zarr.__version__}, {self.about['views']} views of {self.sample_bytes} bytes"]
-        )
+        lines.append(f"zarr-python {zarr.__version__}, {self.about['views']} views of {self.sample_bytes} bytes")
+        absent = self.about["not_installed"]
+        return "\n".join([*lines, *([f"not measured, as not installed: {', '.join(absent)}"] if absent else [])])
 
     def as_json(self) -> dict[str, Any]:
         """Return the same for a program."""
@@ -70,7 +72,8 @@ def bench_loader(
     """Return how fast random batches are read in each way, from a warm page cache, and once from a cold one.
 
     Args:
-        folder: the measured cache and the notebook's files are made there, unless they are there already.
+        folder: the measured cache, the notebook's files and those of every peer that is installed are made there, unless they
+            are there already.
         size_gb: of the cache; the plain buffer is as large.
         batch_size: rows in a batch.
         seconds: that each way is measured in all.
@@ -82,10 +85,11 @@ def bench_loader(
         folder / "feats", views=views, taps=TAPS, channels=CHANNELS, grid=GRID, picture_px=PICTURE_PX
     )
     notebook = _write_notebook(folder / "notebook")
+    mapped = _map_flat(folder / "flat.bin", views, sample_bytes)
     cold = _time_cold(cache, folder / "feats", batch_size)
     ways = {
         "memcpy": _copy_memory(views, sample_bytes, batch_size),
-        "NumPy's take from one mapped file": _take_mapped(folder / "flat.bin", views, sample_bytes, batch_size),
+        "NumPy's take from one mapped file": _take_mapped(mapped, batch_size),
         "gather": _gather(cache, batch_size),
         "difom_train's loader": _load(cache, batch_size),
         "zarr-python, row by row": _read_zarr(folder / "feats", cache, batch_size, by_row=True),
@@ -94,10 +98,14 @@ def bench_loader(
     }
     if find_spec("tensorstore"):
         ways["tensorstore"] = _read_tensorstore(folder / "feats", cache)
+    ways |= {
+        name: partial(_count, take) for name, take in open_peers(folder / f"peers-{views}", mapped, batch_size).items()
+    }
     speeds = _measure(ways, views, batch_size, seconds) | {"gather, cold": cold}
     about = {
         "views": views,
         "batch_size": batch_size,
+        "not_installed": name_absent() + ([] if "tensorstore" in ways else ["tensorstore"]),
         "versions": describe_versions() | {"zarr": zarr.__version__},
         "hardware": describe_hardware(torch.device("cpu"), 1),
     }
@@ -132,21 +140,28 @@ def _copy_memory(views: int, sample_bytes: int, batch: int) -> Callable[[Rows], 
     return read
 
 
-def _take_mapped(path: Path, views: int, sample_bytes: int, batch: int) -> Callable[[Rows], int]:
-    """Return the ten lines that everybody can write: all of a view in one row of one flat file."""
+def _map_flat(path: Path, views: int, sample_bytes: int) -> NDArray[np.uint8]:
+    """Return a map of one flat file that holds all of a view in one row, (views, sample_bytes), as anybody would make it."""
     if not path.exists() or path.stat().st_size != views * sample_bytes:
         rng = np.random.default_rng(0)
         with path.open("wb") as file:
             for _ in range(views):
                 file.write(rng.integers(0, 256, sample_bytes, np.uint8).data)
-    mapped = np.memmap(path, np.uint8, "r", shape=(views, sample_bytes))
-    out = np.empty((batch, sample_bytes), np.uint8)
+    return np.memmap(path, np.uint8, "r", shape=(views, sample_bytes))
+
+
+def _take_mapped(mapped: NDArray[np.uint8], batch: int) -> Callable[[Rows], int]:
+    out = np.empty((batch, mapped.shape[1]), np.uint8)
 
     def read(rows: Rows) -> int:
         np.take(mapped, rows, axis=0, out=out, mode="clip")
         return len(rows)
 
     return read
+
+
+def _count(take: Callable[[Rows], NDArray[np.uint8]], rows: Rows) -> int:
+    return len(take(rows))
 
 
 def _load(cache: Cache, batch: int) -> Callable[[Rows], int]:

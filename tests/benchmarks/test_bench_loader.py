@@ -3,9 +3,11 @@
 import json
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 
 from difom_train import bench_loader
+from difom_train.benchmarks import PEERS
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +16,8 @@ def speeds(tmp_path_factory):
 
 
 def test_every_way_is_measured(speeds):
-    peers = {"tensorstore"} if find_spec("tensorstore") else set()
+    peers = {peer.name for peer in PEERS if peer.is_here} | ({"tensorstore"} if find_spec("tensorstore") else set())
+    assert peers <= speeds.samples_per_s.keys()
     assert speeds.samples_per_s.keys() - peers == {
         "memcpy",
         "NumPy's take from one mapped file",
@@ -40,3 +43,22 @@ def test_sample_has_three_taps_their_scales_picture_and_mask(speeds):
 def test_answer_reads_for_people_and_programs(speeds):
     assert "zarr-python 3" in speeds.render()
     assert json.loads(json.dumps(speeds.as_json()))["about"]["views"] == speeds.about["views"]
+
+
+def test_a_peer_that_is_not_installed_is_said(speeds):
+    absent = [peer.package for peer in PEERS if not peer.is_here]
+    assert speeds.about["not_installed"] == absent + ([] if find_spec("tensorstore") else ["tensorstore"])
+    if absent:
+        assert f"not measured, as not installed: {absent[0]}" in speeds.render()
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
+def test_a_peer_holds_every_sample_and_is_filled_once(peer, tmp_path):
+    if not peer.is_here:
+        pytest.skip(f"{peer.package} is not installed")
+    samples = np.random.default_rng(0).integers(0, 256, (70, 5000), np.uint8)
+    read = peer.open(tmp_path / "peer", samples, 4)
+    for rows in (np.array([0, 69, 3, 3]), np.array([64, 63, 1, 2])):
+        assert read(rows).tolist() == samples[rows].tolist()
+    again = peer.open(tmp_path / "peer", samples * 0, 4)
+    assert again(np.array([5, 6, 7, 8])).tolist() == samples[5:9].tolist()
