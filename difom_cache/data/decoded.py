@@ -2,11 +2,16 @@
 
 A truncated picture that is found while views are rendered cannot be replaced any more: another file has another digest,
 and the begun cache refuses it. What is remembered are digests, sizes and areas, never names, and never beside the data.
+
+A file's digest is remembered too, by its place on the disk, its size and when it was changed, hashed into one key; only of a
+file that has been left alone for a while. Extraction compares what it reads with the digest all the same.
 """
 
 import os
 import re
+import stat
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +28,8 @@ from difom_cache.errors import DataError, DifomWarning
 from difom_cache.files import explain, read_plain
 
 _LINE = re.compile(r"([im] [0-9a-f]{64}(?: [^ \n]{1,200})?)\t([0-9]+) ([0-9]+) ([0-9.]{1,8})\n?")
+_FILE_LINE = re.compile(r"f ([0-9a-f]{64})\t([0-9a-f]{64})\n?")
+_REST_NS = 2_000_000_000  # a file that was changed less than this ago may change again and keep its times
 _INVERTED_FRAC, _INVERTED_SHARE = 0.8, 0.5  # of a frame, in more than this share of the masks; not tuned
 
 
@@ -41,6 +48,7 @@ class Memory:
     def __init__(self, folder: Path | None = None) -> None:
         self._file = (folder or user_cache_folder()) / "decoded-1.txt"
         self._known: dict[str, Decoded] = {}
+        self._digests: dict[str, str] = {}
         self._new: list[str] = []
         try:
             text = self._file.read_text(encoding="ascii", errors="replace")
@@ -49,6 +57,8 @@ class Memory:
         for line in text.splitlines():
             if match := _LINE.fullmatch(line):
                 self._known[match[1]] = Decoded(int(match[2]), int(match[3]), float(match[4]))
+            elif match := _FILE_LINE.fullmatch(line):
+                self._digests[match[1]] = match[2]
 
     def find(self, key: str) -> Decoded | None:
         """Return what is known of a file, or None."""
@@ -58,6 +68,15 @@ class Memory:
         """Remember a file; kept by `save`."""
         self._known[key] = decoded
         self._new.append(f"{key}\t{decoded.width} {decoded.height} {decoded.covered:.4f}\n")
+
+    def find_digest(self, state: str) -> str | None:
+        """Return the SHA-256 of the file in this state (`state_of`), or None."""
+        return self._digests.get(state)
+
+    def add_digest(self, state: str, digest: str) -> None:
+        """Remember the SHA-256 of the file in this state; kept by `save`."""
+        self._digests[state] = digest
+        self._new.append(f"f {state}\t{digest}\n")
 
     def save(self) -> None:
         """Keep what was added, behind what other processes have added meanwhile."""
@@ -74,6 +93,23 @@ class Memory:
         except OSError:
             return
         self._new.clear()
+
+
+def state_of(path: Path) -> str | None:
+    """Return what changes whenever the plain file at `path` does, as 64 letters; None where that cannot be told.
+
+    That is the case where there is no plain file, or where it was changed just now: another change could then leave the
+    same times behind.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    newest_ns = max(found.st_mtime_ns, found.st_ctime_ns)
+    if not stat.S_ISREG(found.st_mode) or time.time_ns() - newest_ns < _REST_NS:
+        return None
+    facts = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return sha256(repr(facts).encode()).hexdigest()
 
 
 def user_cache_folder() -> Path:
@@ -97,9 +133,9 @@ def examine_image(path: Path, memory: Memory) -> tuple[str, Decoded]:
         DataError, ImageError: it cannot be read.
     """
     if parse_address(path) is None:
-        data = read_file(path)
-        digest = sha256(data).hexdigest()
-        return digest, decode_image(data, digest, path, memory)
+        data, digest = digest_file(path, memory)
+        known = memory.find(f"i {digest}")
+        return digest, known or decode_image(data or read_file(path), digest, path, memory)
     image = read_image(path)
     return digest_pixels(image), Decoded(image.shape[1], image.shape[0])
 
@@ -111,11 +147,28 @@ def examine_mask(path: Path, memory: Memory, levels: MaskLevels | None) -> tuple
         DataError, ImageError: it cannot be read, or does not say which of its levels are polyp.
     """
     if parse_address(path) is None:
-        data = read_file(path)
-        digest = sha256(data).hexdigest()
-        return digest, decode_mask(data, digest, path, memory, levels)
+        data, digest = digest_file(path, memory)
+        known = memory.find(mask_key(digest, levels))
+        return digest, known or decode_mask(data or read_file(path), digest, path, memory, levels)
     mask = read_mask(path, levels)
     return digest_pixels(mask), Decoded(mask.shape[1], mask.shape[0], round(float(mask.mean()), 4))
+
+
+def digest_file(path: Path, memory: Memory) -> tuple[bytes | None, str]:
+    """Return a file's bytes, or None where they need not be read, and its SHA-256.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    state = state_of(path)
+    known = memory.find_digest(state) if state else None
+    if known:
+        return None, known
+    data = read_file(path)
+    digest = sha256(data).hexdigest()
+    if state and state == state_of(path):  # it did not change while it was read
+        memory.add_digest(state, digest)
+    return data, digest
 
 
 def digest_of(path: Path, *, mask: bool) -> str:

@@ -70,6 +70,51 @@ def test_what_was_decoded_is_remembered_by_digest_in_the_users_cache_folder(
     assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before
 
 
+def rest(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all files of a folder have been left alone for long enough to be remembered."""
+    monkeypatch.setattr(decoded, "_REST_NS", 0)
+
+
+def test_a_folder_is_read_once(tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch):
+    data = paint(tmp_path / "data")
+    rest(data, monkeypatch)
+    first = load_records(data)
+    assert "images" not in memory.read_text() and str(tmp_path) not in memory.read_text()
+    with monkeypatch.context() as patched:
+        patched.setattr(decoded, "read_plain", lambda path, **_: pytest.fail(f"{path} is read again"))
+        assert load_records(data) == first
+
+
+@pytest.mark.parametrize("change", ["other bytes", "same size and time", "another file in its place"])
+def test_a_file_that_changed_is_read_again(tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch, change: str):
+    data = paint(tmp_path / "data")
+    rest(data, monkeypatch)
+    first = load_records(data)
+    path = data / "masks" / "2.png"
+    before, whole = path.stat(), path.read_bytes()
+    other = data.parent / "other.png"
+    Image.fromarray(np.zeros((40, 40), np.uint8)).save(other)
+    if change == "other bytes":
+        path.write_bytes(other.read_bytes())
+    elif change == "same size and time":
+        path.write_bytes(other.read_bytes() + bytes(len(whole)))
+        os.truncate(path, len(whole))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    else:
+        other.rename(path)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    again = {record.id: record for record in load_records(data)}
+    changed = [record.id for record in first if again[record.id] != record]
+    assert [name.rpartition("/")[2] for name in changed] == ["2"]
+
+
+def test_a_file_that_was_changed_just_now_is_not_believed(tmp_path: Path, memory: Path):
+    data = paint(tmp_path / "data")
+    load_records(data)
+    assert not [line for line in memory.read_text().splitlines() if line.startswith("f ")]
+
+
 def test_a_garbled_memory_is_no_harm(tmp_path: Path, memory: Path):
     data = paint(tmp_path / "data")
     first = load_records(data)
