@@ -1,3 +1,4 @@
+from .benchmarks.blank_cache import write_blank_cache as write_blank_cache
 from .benchmarks.extraction import bench_teacher as bench_teacher
 from .benchmarks.random_cache import write_random_cache as write_random_cache
 from .data.budget import draw_budget as draw_budget

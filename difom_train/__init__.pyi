@@ -1,3 +1,4 @@
+from .benchmarks.growth import bench_growth as bench_growth
 from .benchmarks.loader import bench_loader as bench_loader
 from .benchmarks.step import bench_step as bench_step
 from .config import TrainConfig as TrainConfig

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # at run time each command loads its own options when it is c
         DemoConfig,
         EvaluateConfig,
         ExportConfig,
+        GrowthConfig,
         LoaderConfig,
         PredictConfig,
         RecipesConfig,
@@ -130,6 +131,13 @@ def loader(config: "LoaderConfig") -> None:
     _answer(config, bench_loader(**config.arguments()))
 
 
+def growth(config: "GrowthConfig") -> None:
+    """CPU seconds of a start of extract with nothing left to do, of opening a cache and of info, by number of records."""
+    from difom_train.benchmarks.growth import bench_growth
+
+    _answer(config, bench_growth(**config.arguments()))
+
+
 def bench_all(config: "AllConfig") -> None:
     """Run every benchmark, part by part, into one JSON file and one table: what to type in a GPU's first hour."""
     from difom_train.benchmarks.suite import bench_all as run
@@ -166,6 +174,7 @@ for command, config in (
     add_command(app, f"difom_train.commands:{config}", command)
 add_command(bench_app, "difom_train.commands:StepConfig", step)
 add_command(bench_app, "difom_train.commands:LoaderConfig", loader)
+add_command(bench_app, "difom_train.commands:GrowthConfig", growth)
 add_command(bench_app, "difom_train.commands:AllConfig", bench_all, "all")
 
 

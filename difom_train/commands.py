@@ -248,6 +248,15 @@ class LoaderConfig(CommandConfig):
     "How long each way of reading is measured."
 
 
+class GrowthConfig(CommandConfig):
+    """What grows with the records."""
+
+    folder: Path = Path("bench-growth")
+    "Where pictures, manifests and caches are made, unless they are there already."
+    records: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1_000, 10_000, 100_000)
+    "How many, rising."
+
+
 class AllConfig(CommandConfig):
     """Every benchmark."""
 

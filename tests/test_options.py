@@ -32,7 +32,7 @@ from difom_cache.options import (
     read_toml,
     validate,
 )
-from difom_train import bench_loader, compare, curves, export, predict, study
+from difom_train import bench_growth, bench_loader, compare, curves, export, predict, study
 from difom_train.benchmarks import compare_costs
 from difom_train.demo import demo
 from difom_train.evaluation import evaluate_runs
@@ -289,6 +289,7 @@ def test_no_two_options_of_a_command_have_one_name(place: str):
         ("ExportConfig", export),
         ("CostConfig", compare_costs),
         ("LoaderConfig", bench_loader),
+        ("GrowthConfig", bench_growth),
     ],
 )
 def test_a_commands_options_and_defaults_are_those_of_its_function(config: str, function: Callable[..., object]):

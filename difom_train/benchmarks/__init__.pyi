@@ -4,6 +4,8 @@ from .cost import compare_costs as compare_costs
 from .cost import count_flops as count_flops
 from .cost import measure_cost as measure_cost
 from .cost import time_passes as time_passes
+from .growth import Growth as Growth
+from .growth import bench_growth as bench_growth
 from .peers import PEERS as PEERS
 from .peers import Peer as Peer
 from .published_costs import PublishedCost as PublishedCost

@@ -67,10 +67,14 @@ class Scale:
     steps: int
     reading_gb: float
     reading_s: float
+    records: str
+    "Numbers of records, joined by commas."
 
 
-FULL = Scale(1450, 512, "{}", 64, 3, 352, ("--student", "unet"), 16, 20, 2.0, 5.0)  # 1450 frames of 352 px: the paper's
-SMALL = Scale(24, 96, "{}:tiny", 2, 1, 64, ("--student", "unet", "--width", "4"), 8, 2, 0.01, 0.1)
+_UNET = ("--student", "unet")
+# 1450 frames of 352 px: the paper's.
+FULL = Scale(1450, 512, "{}", 64, 3, 352, _UNET, 16, 20, 2.0, 5.0, "1000,10000,100000")
+SMALL = Scale(24, 96, "{}:tiny", 2, 1, 64, (*_UNET, "--width", "4"), 8, 2, 0.01, 0.1, "10,100")
 
 
 def list_parts(out: Path, scale: Scale, *, data: Path | None, device: torch.device, tests: Path) -> list[Part]:
@@ -93,6 +97,8 @@ def list_parts(out: Path, scale: Scale, *, data: Path | None, device: torch.devi
     reading = ("--folder", str(out / "reading"), "--size-gb", str(scale.reading_gb), "--seconds", str(scale.reading_s))
     parts.append(Part("reading", ("difom-train", "bench", "loader", *reading, "--json"), json.loads))
     parts += [_extract_part(name, out, scale, pictures, device, painted) for name in PAPER_TEACHERS]
+    growth = ("--folder", str(out / "growth"), "--records", scale.records, "--json")
+    parts.append(Part("growth", ("difom-train", "bench", "growth", *growth), json.loads))
     extracted = tuple(f"extract/{name}" for name in PAPER_TEACHERS)
     return [*parts, _step_part(out, scale, device, extracted), _run_part(out, scale, device, extracted)]
 

@@ -19,6 +19,7 @@ def format_suite(facts: dict[str, Any]) -> str:
     sections = (
         ("Stage one, pictures a second", _list_teachers(teachers)),
         ("Reading", _list_reading(answers.get("reading"))),
+        ("Bookkeeping, CPU seconds by records", _list_growth(answers.get("growth"))),
         ("A training step", _list_steps(answers.get("step"))),
         ("Epochs of a run", _list_epochs(answers.get("run"))),
         ("Tests on the GPU", _list_tests(answers.get("gpu-tests"))),
@@ -55,6 +56,17 @@ def _list_reading(answer: dict[str, Any] | None) -> list[list[str]]:
         ratio = (answer or {})["ratios"].get(name)
         rate = speed * (answer or {})["sample_bytes"] / 1e9
         rows.append([name, f"{speed:.1f}", f"{rate:.2f}", f"{ratio:.2f} x" if ratio else ""])
+    return rows
+
+
+def _list_growth(answer: dict[str, Any] | None) -> list[list[str]]:
+    if answer is None:
+        return [[]]
+    rows = [["step", *(f"{each:,}" for each in answer["records"]), "exponent"]]
+    for step, seconds in answer["cpu_s"].items():
+        exponent = answer["exponents"].get(step)
+        cells = [f"{each:.3f}" for each in seconds] + [""] * (len(answer["records"]) - len(seconds))
+        rows.append([step, *cells, "" if exponent is None else f"{exponent:.2f}"])
     return rows
 
 
