@@ -20,6 +20,7 @@ from .extraction.options import ExtractConfig as ExtractConfig
 from .extraction.run import extract as extract
 from .files import read_object as read_object
 from .files import read_plain as read_plain
+from .hardware import explain_bfloat16 as explain_bfloat16
 from .hardware import name_device as name_device
 from .hardware import name_processor as name_processor
 from .hardware import resolve_device as resolve_device

@@ -11,6 +11,7 @@ from torch import Tensor
 from difom_cache.errors import DeviceError
 
 _CPUINFO = Path("/proc/cpuinfo")
+_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}  # x86's instructions, and ARM's, as Linux calls them
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -57,6 +58,20 @@ def upload(values: Tensor, device: torch.device) -> Tensor:
     Only from pinned memory a copy is left to the GPU; from other memory the driver may wait until it has staged it.
     """
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
+def explain_bfloat16(device: torch.device) -> str:
+    """Return one line where a processor emulates bfloat16, which is then slower than float32; else, or where unknown, nothing."""
+    if device.type != "cpu" or not _CPUINFO.is_file():
+        return ""
+    lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    if not flags or _BFLOAT16 & set(flags):
+        return ""
+    return (
+        f"NOTE: {name_processor()} has no instructions for bfloat16 (avx512_bf16 or amx_bf16) and emulates it, which is slower "
+        "than --precision float32"
+    )
 
 
 @contextmanager

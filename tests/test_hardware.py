@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from difom_cache import name_device, name_processor, resolve_device, torch_threads
+from difom_cache import explain_bfloat16, hardware, name_device, name_processor, resolve_device, torch_threads
 from difom_cache.errors import DeviceError
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -42,6 +42,26 @@ def test_the_processor_has_the_name_that_the_system_says() -> None:
     if names:
         assert name_processor() in names
     assert name_device(torch.device("cpu")) == name_processor() != ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "emulates"),
+    [
+        ("flags\t\t: fpu sse2 avx2 avx512f avx512_bf16", False),
+        ("flags\t\t: fpu avx2 amx_bf16 amx_tile", False),
+        ("Features\t: fp asimd bf16 i8mm", False),
+        ("flags\t\t: fpu sse2 avx2 avx512f", True),
+        ("bogomips\t: 4400.00", False),
+    ],
+)
+def test_bfloat16_is_said_to_be_slow_where_the_processor_emulates_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: str, emulates: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"model name\t: Old 5000\n{flags}\n")
+    monkeypatch.setattr(hardware, "_CPUINFO", tmp_path / "cpuinfo")
+    line = explain_bfloat16(torch.device("cpu"))
+    assert ("Old 5000 has no instructions for bfloat16" in line) == emulates == bool(line)
+    assert explain_bfloat16(torch.device("cuda")) == ""
 
 
 def test_threads_are_as_before_after_the_block_even_if_it_fails() -> None:

@@ -32,7 +32,7 @@ from difom_cache.extraction.teachers import (
 )
 from difom_cache.extraction.timing import STAGES
 from difom_cache.extraction.weights import choose_weights
-from difom_cache.hardware import resolve_device
+from difom_cache.hardware import explain_bfloat16, resolve_device
 from difom_cache.keywords import ExtractKeywords
 from difom_cache.options import build
 from difom_cache.progress import ProgressBar, explain_wait
@@ -106,6 +106,9 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
     }
     if line := describe_fallback(config.codec, features):
         say(line)
+    emulated = explain_bfloat16(torch.device(device)) if config.precision == "bfloat16" else ""
+    if emulated:
+        say(emulated)
     for work in works:
         if "backend" in work.identity:
             say("{}: OpenVINO {} runs the network".format(work.column.folder, work.identity["backend"]["version"]))

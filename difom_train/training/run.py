@@ -9,7 +9,7 @@ from typing import Any, Unpack
 import torch
 from lightning_fabric import Fabric
 
-from difom_cache import explain_wait, format_random_warning, open_cache, resolve_device, say
+from difom_cache import explain_bfloat16, explain_wait, format_random_warning, open_cache, resolve_device, say
 from difom_cache.errors import DeviceError, DifomError, RunError, SettingsError
 from difom_train.config import (
     SETTINGS_FILE,
@@ -145,7 +145,9 @@ def _start(trainer: Trainer, facts: dict[str, Any], *, going_on: bool) -> None:
         write_run_masks(
             folder, describe_masks(trainer.config, trainer.feed.cache, trainer.feed.selection, distiller)[1]
         )
-        trainer.log.say(*_describe_start(folder, facts, trainer.progress), *_describe_views(trainer))
+        trainer.log.say(
+            *_describe_start(folder, facts, trainer.progress), *_describe_views(trainer), *_describe_precision(trainer)
+        )
 
 
 def _refuse_other_neck(saved: Student, student: Student, folder: Path) -> None:
@@ -185,6 +187,12 @@ def _describe_views(trainer: Trainer) -> list[str]:
         if wanted > held
         else []
     )
+
+
+def _describe_precision(trainer: Trainer) -> list[str]:
+    """Return one line where the processor is asked for a precision that it can only emulate."""
+    asked = trainer.config.machine.precision == "bfloat16"
+    return [line for line in [explain_bfloat16(trainer.fabric.device)] if asked and line]
 
 
 def _leaking(sources: dict[str, dict[str, int | None]]) -> list[str]:

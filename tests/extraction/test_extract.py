@@ -12,7 +12,7 @@ from painted_folder import paint_folder
 from PIL import Image
 from small_cache import SmallCache, teacher_identity, write_small_block, write_small_cache
 
-from difom_cache import ExtractConfig, describe_teachers, extract, load_records, open_cache, write_manifest
+from difom_cache import ExtractConfig, describe_teachers, extract, hardware, load_records, open_cache, write_manifest
 from difom_cache.errors import (
     CacheFormatError,
     CacheIdentityError,
@@ -401,3 +401,19 @@ def test_a_dry_run_reads_no_weights_and_leaves_nothing_behind(
 def test_a_dry_run_refuses_what_the_teacher_cannot_take(data: Path, tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match="multiples of 16 px, not 100"):
         extract(teacher="sam@100", data=data, cache=tmp_path / "feats", dry_run=True, quiet=True)
+
+
+@pytest.mark.parametrize(("precision", "said"), [("bfloat16", 1), (None, 0)])
+def test_a_precision_that_the_processor_emulates_is_one_line(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    precision: str | None,
+    said: int,
+) -> None:
+    (tmp_path / "cpuinfo").write_text("model name\t: Old 5000\nflags\t: avx2\n")
+    monkeypatch.setattr(hardware, "_CPUINFO", tmp_path / "cpuinfo")
+    options = SMALL | {"quiet": False, "dry_run": True, "device": "cpu", "precision": precision}
+    extract(data=data, cache=tmp_path / "feats", **options)
+    assert capsys.readouterr().out.count("NOTE: Old 5000 has no instructions for bfloat16") == said

@@ -11,7 +11,7 @@ import tomli_w
 import torch
 from safetensors.torch import save_file
 
-from difom_cache import TapSpec
+from difom_cache import TapSpec, hardware
 from difom_cache.errors import CacheIncompleteError, DifomError, RunError, SettingsError
 from difom_train import load_student
 from difom_train.config import read_recipe
@@ -373,6 +373,14 @@ def test_early_stopping_ends_the_run(train):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("precision", "said"), [("bfloat16", 1), ("auto", 0)])
+def test_a_precision_that_the_processor_emulates_is_one_line(train, capsys, monkeypatch, tmp_path, precision, said):
+    (tmp_path / "cpuinfo").write_text("model name\t: Old 5000\nflags\t: avx2\n")
+    monkeypatch.setattr(hardware, "_CPUINFO", tmp_path / "cpuinfo")
+    train(recipe="baseline", epochs=1, precision=precision)
+    assert capsys.readouterr().err.count("NOTE: Old 5000 has no instructions for bfloat16") == said
+
+
 def test_published_losses_collapse_and_mark_the_run(train, capsys):
     changes = ["optimizer.lr=0.03", "phases.0.until_frac=0.0", "phases.1.until_frac=1.0", "phases.1.segmentation=0.0"]
     folder = train(recipe="difom-published", epochs=12, changes=changes)
