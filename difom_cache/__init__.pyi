@@ -55,12 +55,12 @@ from .store.reader import open_cache as open_cache
 from .teachers.base import NativeTap as NativeTap
 from .teachers.base import TapRequest as TapRequest
 from .teachers.base import Teacher as Teacher
-from .teachers.base import TeacherOrder as TeacherOrder
+from .teachers.base import TeacherRequest as TeacherRequest
 from .teachers.base import TeacherSpec as TeacherSpec
 from .teachers.catalogue import build_teacher as build_teacher
+from .teachers.catalogue import describe_teachers as describe_teachers
+from .teachers.catalogue import fetch_weights as fetch_weights
 from .teachers.catalogue import split_code as split_code
-from .teachers.describe import describe_teachers as describe_teachers
-from .teachers.fetch import fetch_weights as fetch_weights
 from .teachers.network import NetworkFacts as NetworkFacts
 from .teachers.network import TapNetwork as TapNetwork
 from .teachers.network import assemble as assemble

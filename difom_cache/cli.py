@@ -275,7 +275,7 @@ def import_file(
 @app.command()
 def teachers(as_json: Json = False) -> None:
     """List teachers and variants: parameters, input, taps, bytes a view, licence, weights on this machine."""
-    from difom_cache.teachers.describe import describe_teachers, format_teachers
+    from difom_cache.teachers.catalogue import describe_teachers, format_teachers
 
     if as_json:
         print_json(describe_teachers())
@@ -299,7 +299,7 @@ def fetch(
     revision: Annotated[str, typer.Option(help="Branch, tag or commit of the hub model.")] = "main",
 ) -> None:
     """Fetch a teacher's weights on a machine with network; point DIFOM_WEIGHTS to the folder on the others."""
-    from difom_cache.teachers.fetch import fetch_weights
+    from difom_cache.teachers.catalogue import fetch_weights
 
     print(fetch_weights(name, to, revision))
 

@@ -1,13 +1,14 @@
 """A teacher as a user would write it with the library alone: what `bench` compares with."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 from torch import Tensor, nn
 
-from difom_cache.teachers.base import Teacher, TeacherOrder, choose_variant
-from difom_cache.teachers.catalogue import find_builder, parse_teacher
+from difom_cache.teachers.base import Teacher, choose_variant, parse_teacher
+from difom_cache.teachers.catalogue import build_requested
 
 PlainForward = Callable[[Any, Tensor], list[Tensor]]
 
@@ -22,10 +23,10 @@ def build_plain(teacher: str, weights: str) -> tuple[nn.Module, PlainForward]:
         teacher: "NAME[:VARIANT][@PX]".
         weights: "hub", "random" or a path.
     """
-    name, variant, input_px = parse_teacher(teacher)
-    if name in PLAIN:
-        return PLAIN[name](name, variant, weights)
-    own = find_builder(name)(TeacherOrder(variant=variant, input_px=input_px, weights=weights))
+    request = replace(parse_teacher(teacher), weights=weights)
+    if request.name in PLAIN:
+        return PLAIN[request.name](request.name, request.variant, weights)
+    own = build_requested(request)
     return TeacherModule(own), lambda network, pixels: network(pixels)
 
 

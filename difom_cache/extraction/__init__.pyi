@@ -34,7 +34,6 @@ from .scaling import Workload as Workload
 from .scaling import format_prediction as format_prediction
 from .scaling import most_useful_workers as most_useful_workers
 from .scaling import predict as predict
-from .teachers import TeacherOrderLine as TeacherOrderLine
 from .teachers import assert_same_teacher as assert_same_teacher
 from .teachers import choose_backend as choose_backend
 from .teachers import load_teacher as load_teacher

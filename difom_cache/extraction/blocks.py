@@ -25,7 +25,7 @@ from difom_cache.data.images import read_image, read_mask
 from difom_cache.data.manifest import check_unchanged
 from difom_cache.data.record import Record
 from difom_cache.errors import CodecError, DeviceError
-from difom_cache.extraction.teachers import TeacherOrderLine, assert_same_teacher, load_teacher, name_worker
+from difom_cache.extraction.teachers import TeacherRequest, assert_same_teacher, load_teacher, name_worker
 from difom_cache.extraction.timing import Stopwatch
 from difom_cache.hardware import torch_threads, upload
 from difom_cache.store.columns import open_codec, pictures_column, teacher_column
@@ -58,7 +58,7 @@ class ViewJob:
 class BlockJob:
     """One block to compute; it can be sent to another process or machine that sees the cache and the data.
 
-    `order` is None for the pictures; `rows` is the number of rows of the cache.
+    `request` is None for the pictures; `rows` is the number of rows of the cache.
     """
 
     cache: Path
@@ -66,7 +66,7 @@ class BlockJob:
     block: int
     rows: int
     views: tuple[ViewJob, ...]
-    order: TeacherOrderLine | None
+    request: TeacherRequest | None
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,12 @@ def compute_blocks(jobs: Sequence[BlockJob]) -> Iterator[BlockReport]:
     """
     if not jobs:
         return
-    identity = read_identity(jobs[0].cache / jobs[0].folder, "teacher" if jobs[0].order else "pictures")
+    identity = read_identity(jobs[0].cache / jobs[0].folder, "teacher" if jobs[0].request else "pictures")
     encoder: PicturePass | TeacherPass
-    if jobs[0].order is None:
+    if jobs[0].request is None:
         encoder = PicturePass(identity, jobs[0].rows)
     else:
-        encoder = TeacherPass(jobs[0], identity, load_teacher(jobs[0].order))
+        encoder = TeacherPass(jobs[0], identity, load_teacher(jobs[0].request))
     pool = ThreadPoolExecutor(os.cpu_count() or 1, "decode")
     writer = ThreadPoolExecutor(1, "write")
     try:
@@ -178,7 +178,7 @@ class _Batch:
 def _read_ahead(
     encoder: "PicturePass | TeacherPass", jobs: Iterable[BlockJob], pool: ThreadPoolExecutor
 ) -> Iterator[_Batch]:
-    """Yield the batches of all jobs in order, with the pictures of the next few being decoded meanwhile."""
+    """Yield the batches of all jobs in request, with the pictures of the next few being decoded meanwhile."""
     queue: deque[_Batch] = deque()
     for job in jobs:
         if is_done(
@@ -279,7 +279,7 @@ class TeacherPass:
         self.column = teacher_column(identity, self.label, job.rows)
         self.batch: int = identity["batch"]
         self.threads: int = identity["threads"]
-        self.device = torch.device(job.order.device if job.order else "cpu")
+        self.device = torch.device(job.request.device if job.request else "cpu")
         self.codecs = {tap["name"]: open_codec(job.cache, self.label, tap) for tap in identity["taps"]}
 
     def start(self, job: BlockJob) -> "TeacherBlock":
@@ -308,9 +308,9 @@ class TeacherBlock:
             train = upload(torch.tensor([view.train for view in views]), encoder.device)[:, None, None]
             grids = {tap["grid"] for tap in encoder.identity["taps"]}
             counts = {grid: valid_cells(views, grid, encoder.device) for grid in grids}
-        for request, tap in zip(spec.taps, encoder.identity["taps"], strict=True):
+        for kept, tap in zip(spec.taps, encoder.identity["taps"], strict=True):
             with watch.on_device("encode"), torch.no_grad():
-                feature = area_pool(native[request.native], tap["grid"])[: len(views)]
+                feature = area_pool(native[kept.native], tap["grid"])[: len(views)]
                 code, scale = encoder.codecs[tap["name"]].encode(feature, check=False)
                 self._sum_up(tap["name"], feature, code, scale, counts[tap["grid"]], train)
             with watch.on_device("copy"):

@@ -15,12 +15,10 @@ from difom_cache.errors import DataError
 from difom_cache.extraction.blocks import ViewJob, read_frame, render
 from difom_cache.extraction.teachers import (
     OPENVINO,
-    TeacherOrderLine,
     choose_backend,
     describe_source,
     identify_teacher,
     load_teacher,
-    outline,
 )
 from difom_cache.store.columns import describe_tap, pictures_column, read_basis, teacher_column, write_basis
 from difom_cache.store.identity import Identity, offer_identity, read_identity
@@ -37,7 +35,8 @@ from difom_cache.store.ledger import read_markers
 from difom_cache.store.seen_masks import write_seen_masks
 from difom_cache.store.source import write_source
 from difom_cache.store.writer import create_column
-from difom_cache.teachers.base import RANDOM, Teacher, TeacherSpec
+from difom_cache.teachers.base import RANDOM, Teacher, TeacherRequest, TeacherSpec
+from difom_cache.teachers.catalogue import outline_teacher
 from difom_cache.teachers.openvino_teacher import describe_openvino
 from difom_cache.teachers.pooling import area_pool
 
@@ -53,7 +52,7 @@ class ColumnWork:
 
     column: Column
     identity: Identity
-    order: TeacherOrderLine | None
+    request: TeacherRequest | None
 
 
 @dataclass(frozen=True)
@@ -91,13 +90,13 @@ def prepare_pictures(
 
 
 def prepare_teacher(
-    cache: Path, order: TeacherOrderLine, choices: ColumnChoices, views: Sequence[ViewJob], *, dry: bool
+    cache: Path, request: TeacherRequest, choices: ColumnChoices, views: Sequence[ViewJob], *, dry: bool
 ) -> ColumnWork:
     """Return the column of one teacher, with its identity written unless `dry`.
 
     Args:
         cache: the cache's folder.
-        order: how the teacher is built.
+        request: how the teacher is built.
         choices: the user's.
         views: every row of the cache.
         dry: write nothing and fit nothing; the bases of compact codecs are then placeholders of the right size.
@@ -105,15 +104,17 @@ def prepare_teacher(
     Raises:
         CacheIdentityError: the cache holds this teacher with another identity.
     """
-    spec = outline(order) if dry else load_teacher(order).spec
+    spec = outline_teacher(request) if dry else load_teacher(request).spec
     label = choose_label(cache, spec)
     folder = cache / teacher_folder(label)
     held = _held_identity(folder, "teacher")
-    batch = choices.batch or (held["batch"] if held else (1 if dry else probe_batch(load_teacher(order), order.device)))
+    batch = choices.batch or (
+        held["batch"] if held else (1 if dry else probe_batch(load_teacher(request), request.device))
+    )
     if not dry:
-        order = choose_backend(order, held, batch)
-    specs = describe_taps(spec, label, order.picture_px, choices.codec)
-    bases = _placeholder_bases(specs) if dry else _fix_bases(folder, held, order, specs, views, batch)
+        request = choose_backend(request, held, batch)
+    specs = describe_taps(spec, label, request.picture_px, choices.codec)
+    bases = _placeholder_bases(specs) if dry else _fix_bases(folder, held, request, specs, views, batch)
     codecs = {s.name: build_codec(s.codec, s.channels, basis=bases.get(s.name)) for s in specs}
     widest = max(_row_bytes(s, codecs[s.name]) for s in specs)
     identity = {
@@ -122,8 +123,8 @@ def prepare_teacher(
         "taps": [describe_tap(s, codecs[s.name]) for s in specs],
         "block_rows": held["block_rows"] if held else choose_block_rows(len(views), widest, batch),
         "compression": choices.compression,
-        "device": torch.device(order.device).type,
-        **({"backend": describe_openvino()} if order.backend == OPENVINO else {}),
+        "device": torch.device(request.device).type,
+        **({"backend": describe_openvino()} if request.backend == OPENVINO else {}),
         "batch": batch,
         "threads": held["threads"] if held else torch.get_num_threads(),
         "libraries": _render_libraries(),
@@ -135,10 +136,10 @@ def prepare_teacher(
     column = teacher_column(identity, label, len(views))
     if not dry:
         identity = create_column(cache, column, identity)
-        write_source(folder, describe_source(order, spec))
+        write_source(folder, describe_source(request, spec))
         if spec.seen_masks is not None:
             write_seen_masks(folder, spec.seen_masks)
-    return ColumnWork(column, identity, order)
+    return ColumnWork(column, identity, request)
 
 
 def choose_label(cache: Path, spec: TeacherSpec) -> str:
@@ -160,11 +161,11 @@ def choose_label(cache: Path, spec: TeacherSpec) -> str:
 def describe_taps(spec: TeacherSpec, label: str, picture_px: int, codec: str) -> list[TapSpec]:
     """Return what a cache keeps of a teacher: logits always as float16, features in `codec`."""
     specs = []
-    for request in spec.taps:
-        native = spec.native[request.native]
-        name = f"{label}/{request.name}"
+    for tap in spec.taps:
+        native = spec.native[tap.native]
+        name = f"{label}/{tap.name}"
         chosen = "float16" if native.kind == "logits" else resolve_codec(codec, native.channels)
-        specs.append(TapSpec(name, native.kind, native.channels, request.grid(picture_px), request.stride, chosen))
+        specs.append(TapSpec(name, native.kind, native.channels, tap.grid(picture_px), tap.stride, chosen))
     return specs
 
 
@@ -213,7 +214,7 @@ def _placeholder_bases(specs: Sequence[TapSpec]) -> dict[str, CompactBasis]:
 def _fix_bases(
     folder: Path,
     held: Identity | None,
-    order: TeacherOrderLine,
+    request: TeacherRequest,
     specs: Sequence[TapSpec],
     views: Sequence[ViewJob],
     batch: int,
@@ -225,17 +226,17 @@ def _fix_bases(
     places = {name: folder / name.partition("/")[2] for name in compact}
     if held is not None and all((place / "basis").exists() for place in places.values()):
         return {name: read_basis(place) for name, place in places.items()}
-    teacher = load_teacher(order)
-    requests = {request.name: request.native for request in teacher.spec.taps}
+    teacher = load_teacher(request)
+    kept = {tap.name: tap.native for tap in teacher.spec.taps}
     features: dict[str, list[torch.Tensor]] = {name: [] for name in compact}
     chosen = choose_fit_views(views)
     for start in range(0, len(chosen), batch):
         part = chosen[start : start + batch]
         frames = [read_frame(view.record, masks=False) for view in part]
-        native = teacher.features(render(part, frames, teacher.spec.input_px, batch, torch.device(order.device)))
+        native = teacher.features(render(part, frames, teacher.spec.input_px, batch, torch.device(request.device)))
         for name, spec in compact.items():
             tap = name.partition("/")[2]
-            features[name].append(area_pool(native[requests[tap]], spec.grid)[: len(part)].cpu())
+            features[name].append(area_pool(native[kept[tap]], spec.grid)[: len(part)].cpu())
     return {name: write_basis(places[name], fit_compact(features[name])) for name in compact}
 
 

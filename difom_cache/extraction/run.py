@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, as_completed
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
@@ -24,9 +25,7 @@ from difom_cache.extraction.report import ExtractReport, format_rates
 from difom_cache.extraction.rows import ViewList, start_cache
 from difom_cache.extraction.teachers import (
     AUTO,
-    TeacherOrderLine,
     load_teacher,
-    outline,
     own_teachers,
     release_teachers,
 )
@@ -38,6 +37,8 @@ from difom_cache.options import build
 from difom_cache.progress import ProgressBar, explain_wait
 from difom_cache.progress import say as write_above
 from difom_cache.store.identity import format_random_warning, list_random
+from difom_cache.teachers.base import TeacherRequest, parse_teacher
+from difom_cache.teachers.catalogue import outline_teacher
 from difom_cache.text import format_seconds
 from difom_cache.views.plan import draw_plan
 
@@ -74,17 +75,17 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
         plan = draw_plan(records, views=config.views, seed=config.seed, policy=config.plan)
     rows = ViewList(records, plan)
     refuse_unwritable(config.cache)
-    orders = order_teachers(config, device)
-    for order in orders:  # a name or file that does not exist must leave no cache behind
-        with explain_wait(f"loading {order.spec}"):
+    requests = request_teachers(config, device)
+    for request in requests:  # a name or file that does not exist must leave no cache behind
+        with explain_wait(f"loading {request.spec}"):
             if config.dry_run:
-                outline(order)
+                outline_teacher(request)
             else:
-                load_teacher(order)
+                load_teacher(request)
     if not config.dry_run:
         start_cache(config.cache, records, plan, views=config.views, picture_px=config.input_size)
     with explain_wait("making the columns ready, and looking at what is there"):
-        works = prepare_columns(config, orders, rows, pads=not plan.wholly_valid)
+        works = prepare_columns(config, requests, rows, pads=not plan.wholly_valid)
     missing = {w.column.folder: find_missing(config.cache, w, part, repair=not config.dry_run) for w in works}
     report = ExtractReport(config.cache, estimate_columns(config, works, missing))
     say(
@@ -95,7 +96,7 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
         say(line)
     say(report.estimate.format())
     say(format_passes(report.estimate.passes_saved, views=config.views, epochs=config.epochs, runs=config.runs))
-    random = list_random({Path(work.column.folder).name: work.identity for work in works if work.order is not None})
+    random = list_random({Path(work.column.folder).name: work.identity for work in works if work.request is not None})
     if random:
         say(format_random_warning(random))
     features = {
@@ -132,11 +133,11 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
     return report
 
 
-def order_teachers(config: ExtractConfig, device: str) -> list[TeacherOrderLine]:
+def request_teachers(config: ExtractConfig, device: str) -> list[TeacherRequest]:
     """Return how each teacher of a run is built."""
     return [
-        TeacherOrderLine(
-            spec=spec,
+        replace(
+            parse_teacher(spec),
             weights=weights,
             taps=config.taps,
             strides=config.strides,
@@ -151,7 +152,7 @@ def order_teachers(config: ExtractConfig, device: str) -> list[TeacherOrderLine]
 
 
 def prepare_columns(
-    config: ExtractConfig, orders: Sequence[TeacherOrderLine], rows: Sequence[ViewJob], *, pads: bool
+    config: ExtractConfig, requests: Sequence[TeacherRequest], rows: Sequence[ViewJob], *, pads: bool
 ) -> list[ColumnWork]:
     """Return every column of a run: the pictures first, where they are wanted, then each teacher's."""
     works = []
@@ -167,7 +168,7 @@ def prepare_columns(
             )
         )
     choices = ColumnChoices(codec=config.codec, batch=config.batch_size)
-    return works + [prepare_teacher(config.cache, order, choices, rows, dry=config.dry_run) for order in orders]
+    return works + [prepare_teacher(config.cache, request, choices, rows, dry=config.dry_run) for request in requests]
 
 
 def estimate_columns(config: ExtractConfig, works: Sequence[ColumnWork], missing: dict[str, list[int]]) -> Estimate:
@@ -202,7 +203,12 @@ def compute_column(
     column = work.column
     jobs = [
         BlockJob(
-            cache.resolve(), column.folder, block, column.rows, tuple(rows[slice(*column.range_of(block))]), work.order
+            cache.resolve(),
+            column.folder,
+            block,
+            column.rows,
+            tuple(rows[slice(*column.range_of(block))]),
+            work.request,
         )
         for block in missing
     ]

@@ -5,7 +5,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,64 +15,48 @@ from difom_cache.errors import EngineError, SettingsError, TeacherError
 from difom_cache.extraction.weights import HUB
 from difom_cache.store.identity import Identity, name_differences
 from difom_cache.store.source import TeacherSource
-from difom_cache.teachers.base import RANDOM, Teacher, TeacherSpec
-from difom_cache.teachers.catalogue import OWN_WEIGHTS, build_teacher, outline_teacher, parse_teacher, split_code
+from difom_cache.teachers.base import RANDOM, Teacher, TeacherRequest, TeacherSpec
+from difom_cache.teachers.catalogue import OWN_WEIGHTS, build_requested, split_code
 from difom_cache.teachers.openvino_teacher import OpenVinoTeacher, has_openvino
 
 AUTO, TORCH, OPENVINO = BACKENDS = ("auto", "torch", "openvino")
 MOST_HELD = 4  # teachers of a run are few; more would only take memory
 
 
-@dataclass(frozen=True)
-class TeacherOrderLine:
-    """What a worker needs to build a teacher: the arguments of `build_teacher`, and what runs its network."""
-
-    spec: str
-    weights: str
-    taps: tuple[str, ...] | None
-    strides: tuple[int, ...] | None
-    device: str
-    precision: str | None
-    picture_px: int
-    compile: bool = False
-    backend: str = TORCH
+_held: dict[TeacherRequest, Teacher] = {}  # of this process; where they stand is decided here alone
+_parked: set[TeacherRequest] = set()
 
 
-_held: dict[TeacherOrderLine, Teacher] = {}  # of this process; where they stand is decided here alone
-_parked: set[TeacherOrderLine] = set()
-
-
-def load_teacher(order: TeacherOrderLine) -> Teacher:
-    """Return the teacher that `order` describes, built once, with every other one moved off its GPU.
+def load_teacher(request: TeacherRequest) -> Teacher:
+    """Return the teacher that `request` describes, built once, with every other one moved off its GPU.
 
     A teacher's batch is found by filling the GPU: what else lies there would make it smaller.
     """
-    order = order if order.backend == OPENVINO else replace(order, backend=TORCH)
-    for other in _held.keys() - _parked - {order}:
+    request = request if request.backend == OPENVINO else replace(request, backend=TORCH)
+    for other in _held.keys() - _parked - {request}:
         if torch.device(other.device).type != "cpu":
             _held[other].to("cpu")
             _parked.add(other)
             _free_memory()
-    if order in _parked:
-        _held[order].to(order.device)
-        _parked.discard(order)
-    if order not in _held:
+    if request in _parked:
+        _held[request].to(request.device)
+        _parked.discard(request)
+    if request not in _held:
         while len(_held) >= MOST_HELD:
             _drop(next(iter(_held)))
-        _held[order] = _build(order)
-    return _held[order]
+        _held[request] = _build(request)
+    return _held[request]
 
 
-def _build(order: TeacherOrderLine) -> Teacher:
-    if order.backend == OPENVINO:
-        plain = replace(order, backend=TORCH)
+def _build(request: TeacherRequest) -> Teacher:
+    if request.backend == OPENVINO:
+        plain = replace(request, backend=TORCH)
         return OpenVinoTeacher(_held.pop(plain) if plain in _held else _build(plain))
-    arguments = {name: value for name, value in vars(order).items() if name not in ("spec", "backend")}
-    return build_teacher(order.spec, **arguments)
+    return build_requested(request)
 
 
-def choose_backend(order: TeacherOrderLine, held: Identity | None, batch: int) -> TeacherOrderLine:
-    """Return `order` with the backend that its column is computed by.
+def choose_backend(request: TeacherRequest, held: Identity | None, batch: int) -> TeacherRequest:
+    """Return `request` with the backend that its column is computed by.
 
     "auto" takes what a begun column holds; for a new one on a CPU it takes OpenVINO, where that is installed and gives this
     teacher's features, else PyTorch.
@@ -81,21 +65,21 @@ def choose_backend(order: TeacherOrderLine, held: Identity | None, batch: int) -
         SettingsError: the backend is not known, or not installed.
         TeacherError: OpenVINO was asked for, and cannot take this teacher or gives other features.
     """
-    if order.backend not in BACKENDS:
-        raise SettingsError(f"--backend: expected {', '.join(BACKENDS)}, found {order.backend!r}")
+    if request.backend not in BACKENDS:
+        raise SettingsError(f"--backend: expected {', '.join(BACKENDS)}, found {request.backend!r}")
     if held is not None:
-        return replace(order, backend=backend_of(held)) if order.backend == AUTO else order
-    fits = has_openvino() and torch.device(order.device).type == "cpu" and not order.compile
-    if order.backend == TORCH or (order.backend == AUTO and not fits):
-        return replace(order, backend=TORCH)
-    chosen = replace(order, backend=OPENVINO)
+        return replace(request, backend=backend_of(held)) if request.backend == AUTO else request
+    fits = has_openvino() and torch.device(request.device).type == "cpu" and not request.compile
+    if request.backend == TORCH or (request.backend == AUTO and not fits):
+        return replace(request, backend=TORCH)
+    chosen = replace(request, backend=OPENVINO)
     try:
         load_teacher(chosen).check(batch)  # type: ignore[attr-defined]
     except (SettingsError, TeacherError) as error:
-        if order.backend == OPENVINO:
+        if request.backend == OPENVINO:
             raise
         print(f"PyTorch runs this teacher: {error}", file=sys.stderr)
-        return replace(order, backend=TORCH)
+        return replace(request, backend=TORCH)
     return chosen
 
 
@@ -105,23 +89,15 @@ def backend_of(identity: Identity) -> str:
     return name
 
 
-def outline(order: TeacherOrderLine) -> TeacherSpec:
-    """Return the specification of the teacher that `order` describes, without its weights and without its digest."""
-    arguments = {
-        name: value for name, value in vars(order).items() if name not in ("spec", "device", "compile", "backend")
-    }
-    return outline_teacher(order.spec, **arguments)
-
-
-def describe_source(order: TeacherOrderLine, spec: TeacherSpec) -> TeacherSource:
-    """Return how to build the teacher of `order` again from another folder: what is a path is whole."""
-    name, asked, _ = parse_teacher(order.spec)
+def describe_source(request: TeacherRequest, spec: TeacherSpec) -> TeacherSource:
+    """Return how to build the teacher of `request` again from another folder: what is a path is whole."""
+    name, asked = request.name, request.variant
     variant = asked if name == "hf" else spec.variant
     if name in OWN_WEIGHTS or (name == "hf" and Path(asked).is_dir()):
         place = split_code(asked)[0] if name == "student" else asked
         variant = str(Path(place).resolve())
-    is_path = order.weights not in (HUB, RANDOM) and Path(order.weights).exists()
-    weights = str(Path(order.weights).resolve()) if is_path else order.weights
+    is_path = request.weights not in (HUB, RANDOM) and Path(request.weights).exists()
+    weights = str(Path(request.weights).resolve()) if is_path else request.weights
     return TeacherSource(f"{name}:{variant}@{spec.input_px}", weights, spec.weights_source)
 
 
@@ -139,8 +115,8 @@ def release_teachers() -> None:
 
     A process that only hands out work does so at once, and a run at its end: files may change before the next.
     """
-    for order in list(_held):
-        _drop(order)
+    for request in list(_held):
+        _drop(request)
 
 
 def identify_teacher(spec: TeacherSpec, held: Identity | None) -> dict[str, Any]:
@@ -178,9 +154,9 @@ def name_worker() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def _drop(order: TeacherOrderLine) -> None:
-    del _held[order]
-    _parked.discard(order)
+def _drop(request: TeacherRequest) -> None:
+    del _held[request]
+    _parked.discard(request)
     _free_memory()
 
 

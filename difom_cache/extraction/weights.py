@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from difom_cache.errors import SettingsError
-from difom_cache.teachers.catalogue import OWN_WEIGHTS, parse_teacher
+from difom_cache.teachers.base import parse_teacher
+from difom_cache.teachers.catalogue import OWN_WEIGHTS
 
 HUB = "hub"
 _NAMED = re.compile(r"(?P<teacher>[\w.-]+(:[^=]+)?)=(?P<weights>.+)")
@@ -28,14 +29,15 @@ def choose_weights(given: str | Sequence[str], teachers: Sequence[str]) -> list[
     chosen = []
     for teacher in teachers:
         own = next((named[key] for key in keys_of(teacher) if key in named), None)
-        bare = HUB if parse_teacher(teacher)[0] in OWN_WEIGHTS else rest or HUB
+        bare = HUB if parse_teacher(teacher).name in OWN_WEIGHTS else rest or HUB
         chosen.append(own or bare)
     return chosen
 
 
 def keys_of(teacher: str) -> list[str]:
     """Return what a teacher may be called in `--weights`, the narrowest first: "sam:vit_h", "sam-vit_h", "sam"."""
-    name, variant, _ = parse_teacher(teacher)
+    asked = parse_teacher(teacher)
+    name, variant = asked.name, asked.variant
     narrow = [f"{name}:{variant}", f"{name}-{Path(variant).stem}"] if variant else []
     return [*narrow, name]
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from difom_cache.data.record import Record
 from difom_cache.errors import CacheFormatError, CacheIdentityError, RunError, WeightsError
 from difom_cache.extraction.blocks import ViewJob, read_frame, render
-from difom_cache.extraction.teachers import TeacherOrderLine, assert_same_teacher, backend_of, load_teacher
+from difom_cache.extraction.teachers import assert_same_teacher, backend_of, load_teacher
 from difom_cache.extraction.weights import HUB, split_weights
 from difom_cache.hardware import torch_threads
 from difom_cache.maintenance.verify_report import VerifyReport
@@ -20,17 +20,17 @@ from difom_cache.store.identity import Identity
 from difom_cache.store.layout import teacher_folder
 from difom_cache.store.reader import Cache
 from difom_cache.store.source import read_source
-from difom_cache.teachers.base import RANDOM
-from difom_cache.teachers.catalogue import OWN_WEIGHTS, parse_teacher, split_code
+from difom_cache.teachers.base import RANDOM, TeacherRequest, parse_teacher
+from difom_cache.teachers.catalogue import OWN_WEIGHTS, split_code
 from difom_cache.teachers.pooling import area_pool
 from difom_cache.views.params import ViewParams
 
 PLACES = {"onnx": "FILE", "student": "RUN", "hf": "MODEL"}  # teachers whose variant is where they lie
 
 
-def orders_of(
+def requests_of(
     cache: Cache, specs: Sequence[str], weights: str | Sequence[str], device: str
-) -> dict[str, TeacherOrderLine]:
+) -> dict[str, TeacherRequest]:
     """Return how to build the teachers of a cache again, by label; probes are no teachers that see pictures.
 
     Args:
@@ -47,27 +47,30 @@ def orders_of(
     held = {label: identity["teacher"] for label, identity in cache.teachers.items() if "probe" not in identity}
     known = [key for label, t in held.items() for key in (label, f"{t['name']}:{t['variant']}", t["name"])]
     named, rest = split_weights(weights, known)
-    orders, lost = {}, []
+    requests, lost = {}, []
     for label, teacher in held.items():
         name, variant = teacher["name"], teacher["variant"]
-        asked = [parts for parts in map(parse_teacher, specs) if _is_meant(parts, name, variant)]
-        if specs and not asked:
+        meant = [asked for asked in map(parse_teacher, specs) if _is_meant(asked, name, variant)]
+        if specs and not meant:
             continue
+        asked = meant[0] if meant else TeacherRequest()
         source = read_source(cache.path / teacher_folder(label))
         own = next((named[key] for key in (label, f"{name}:{variant}", name) if key in named), None)
-        before = parse_teacher(source.teacher)[1] if source else None
+        before = parse_teacher(source.teacher).variant if source else None
         if name in PLACES:
             noted = split_code(before)[0] if name == "student" and before else before  # a note names no code to import
-            place, own = (asked[0][1] if asked else "") or own or noted, None
+            place, own = asked.variant or own or noted, None
         else:
-            place = (asked[0][1] if asked else "") or variant
+            place = asked.variant or variant
         if not place:
             lost.append(_where(label, name))
             continue
         as_before = RANDOM if teacher.get("weights") == RANDOM else source.weights if source else HUB
         chosen = own or (as_before if as_before == RANDOM or rest is None else rest)
-        orders[label] = TeacherOrderLine(
-            spec=f"{name}:{place}@{(asked[0][2] if asked else None) or teacher['input_px']}",
+        requests[label] = TeacherRequest(
+            name=name,
+            variant=place,
+            input_px=asked.input_px or teacher["input_px"],
             weights=HUB if name in OWN_WEIGHTS and chosen != RANDOM else chosen,
             taps=_taps_of(teacher),
             strides=None,
@@ -79,15 +82,15 @@ def orders_of(
         )
     if lost:
         raise WeightsError(f"{cache.path} does not say where these teachers lie: {'; '.join(lost)}")
-    if not orders and not cache.teachers.keys() & set(specs) and specs:
+    if not requests and not cache.teachers.keys() & set(specs) and specs:
         raise CacheFormatError(
             f"{cache.path} holds none of the teachers {', '.join(specs)}; it has {', '.join(cache.teachers)}"
         )
-    return orders
+    return requests
 
 
-def _is_meant(asked: tuple[str, str, int | None], name: str, variant: str) -> bool:
-    return asked[0] == name and (name in PLACES or asked[1] in ("", variant))
+def _is_meant(asked: TeacherRequest, name: str, variant: str) -> bool:
+    return asked.name == name and (name in PLACES or asked.variant in ("", variant))
 
 
 def _taps_of(teacher: Identity) -> tuple[str, ...]:
@@ -101,18 +104,18 @@ def _where(label: str, name: str) -> str:
     return f"{label} (give --weights {label}={PLACES.get(name, 'PATH')})"
 
 
-def load_all(orders: Mapping[str, TeacherOrderLine]) -> None:
+def load_all(requests: Mapping[str, TeacherRequest]) -> None:
     """Build every teacher once, so that what is missing is known before hours are spent.
 
     Raises:
         WeightsError: names all that cannot be found, each with the option that says where it is.
     """
     lost = []
-    for label, order in orders.items():
+    for label, request in requests.items():
         try:
-            load_teacher(order)
+            load_teacher(request)
         except (WeightsError, RunError) as error:
-            lost.append(f"{_where(label, parse_teacher(order.spec)[0])}: {error}")
+            lost.append(f"{_where(label, request.name)}: {error}")
     if lost:
         raise WeightsError(f"these teachers cannot be built again: {'; '.join(lost)}")
 
@@ -120,7 +123,7 @@ def load_all(orders: Mapping[str, TeacherOrderLine]) -> None:
 def compare_live(
     cache: Cache,
     label: str,
-    order: TeacherOrderLine,
+    request: TeacherRequest,
     records: dict[str, Record],
     report: VerifyReport,
     *,
@@ -129,15 +132,15 @@ def compare_live(
     mirror: bool,
 ) -> None:
     """Encode random views again and compare them with their targets; the figures go into `report`, by tap."""
-    teacher, identity = load_teacher(order), cache.teachers[label]
+    teacher, identity = load_teacher(request), cache.teachers[label]
     spec, held = teacher.spec, identity["teacher"]
     if spec.name in PLACES:  # a file may have another name by now; the digest tells whether it is the same
         spec = replace(spec, variant=held["variant"])
     assert_same_teacher(identity, spec, cache.path / teacher_folder(label))
-    requests = {request.name: request for request in teacher.spec.taps}
+    kept = {tap.name: tap for tap in teacher.spec.taps}
     rows = np.random.default_rng(seed).permutation(len(cache))[:views]
     jobs = [view_of(cache, int(row), records) for row in rows]
-    batch, device = identity["batch"], torch.device(order.device)
+    batch, device = identity["batch"], torch.device(request.device)
     cosines: dict[str, list[Tensor]] = {}
     errors: dict[str, list[float]] = {}
     mirrored: dict[str, list[Tensor]] = {}
@@ -152,13 +155,13 @@ def compare_live(
                 rows[start : start + batch], [f"{label}/{tap['name']}" for tap in identity["taps"]], pictures=False
             )
             for tap in identity["taps"]:  # fewer than the teacher has, in a copy
-                name, request = f"{label}/{tap['name']}", requests[tap["name"]]
+                name, native = f"{label}/{tap['name']}", kept[tap["name"]].native
                 target = torch.from_numpy(cache.decode(name, stored[f"{name}/code"], stored.get(f"{name}/scale")))
-                feature = area_pool(live[request.native], tap["grid"])[: len(part)].cpu()
+                feature = area_pool(live[native], tap["grid"])[: len(part)].cpu()
                 cosines.setdefault(name, []).append(mean_removed_cosine(feature, target))
                 errors.setdefault(name, []).append(float((feature - target).abs().max()))
                 if mirror:
-                    other = area_pool(flipped[request.native], tap["grid"])[: len(part)].cpu()
+                    other = area_pool(flipped[native], tap["grid"])[: len(part)].cpu()
                     mirrored.setdefault(name, []).append(mean_removed_cosine(other, target.flip(-1)))
     for name, parts in cosines.items():
         cosine = torch.cat(parts)

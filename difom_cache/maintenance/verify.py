@@ -15,7 +15,7 @@ from difom_cache.errors import (
 from difom_cache.extraction.teachers import own_teachers
 from difom_cache.files import explain
 from difom_cache.maintenance.equivariance import VIEWS, compare_warped
-from difom_cache.maintenance.recompute import compare_live, load_all, orders_of
+from difom_cache.maintenance.recompute import compare_live, load_all, requests_of
 from difom_cache.maintenance.rows import MEND, check_rows, restore_rows
 from difom_cache.maintenance.verify_report import VerifyReport
 from difom_cache.probing.heads import read_heads
@@ -100,12 +100,12 @@ def verify(
                 compare_probe(opened, label, report, views=recompute, seed=seed)
         if equivariance:
             report.warped = compare_warped(opened, views=recompute or VIEWS, seed=seed)
-        orders = orders_of(opened, teacher, weights, device) if recompute else {}
-        records = {r.id: r for r in load_records(Path(data), unlabelled=unlabelled)} if orders else {}
+        requests = requests_of(opened, teacher, weights, device) if recompute else {}
+        records = {r.id: r for r in load_records(Path(data), unlabelled=unlabelled)} if requests else {}
         with own_teachers():
-            load_all(orders)
-            for label, order in orders.items():
-                compare_live(opened, label, order, records, report, views=recompute, seed=seed, mirror=equivariance)
+            load_all(requests)
+            for label, request in requests.items():
+                compare_live(opened, label, request, records, report, views=recompute, seed=seed, mirror=equivariance)
     return report
 
 

@@ -1,11 +1,11 @@
 from .base import Precision as Precision
 from .base import choose_taps as choose_taps
 from .base import choose_variant as choose_variant
+from .base import parse_teacher as parse_teacher
 from .catalogue import MODULES as MODULES
 from .catalogue import find_builder as find_builder
+from .catalogue import format_teachers as format_teachers
 from .catalogue import outline_teacher as outline_teacher
-from .catalogue import parse_teacher as parse_teacher
-from .describe import format_teachers as format_teachers
 from .hub import find_published as find_published
 from .hub import is_here as is_here
 from .hub import locate as locate

@@ -4,6 +4,7 @@ A teacher takes a square picture and gives maps at native taps, named places in 
 native tap is a tap: its name with the stride, counted in pixels of the stored picture, that it is pooled to.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
@@ -83,10 +84,11 @@ def _nearest_divisor(picture_px: int, stride: float) -> int:
 
 
 @dataclass(frozen=True)
-class TeacherOrder:
-    """What a user asks of a teacher; every builder in the catalogue takes one.
+class TeacherRequest:
+    """What is asked of a teacher: what a user typed, a worker is sent and every builder in the catalogue takes.
 
     Attributes:
+        name: in the catalogue; a builder knows its own.
         variant: what follows the colon of the teacher's name: a size, a file, a run, a hub model; "" for the default.
         input_px: side of the teacher's input, None for the teacher's own.
         weights: "hub", "hub@REVISION", "random" or a path.
@@ -96,8 +98,10 @@ class TeacherOrder:
         device: where the teacher shall stand.
         precision: None for bfloat16 on CUDA and float32 elsewhere.
         compile: True to run the network through torch.compile.
+        backend: what runs the network: "torch", "openvino", or "auto" where that is not decided yet.
     """
 
+    name: str = ""
     variant: str = ""
     input_px: int | None = None
     weights: str = "hub"
@@ -107,15 +111,33 @@ class TeacherOrder:
     device: str = "cpu"
     precision: Precision | None = None
     compile: bool = False
+    backend: str = "torch"
 
     def __post_init__(self) -> None:
         if self.precision is not None:
             check_precision(self.precision)
 
     @property
+    def spec(self) -> str:
+        """What `parse_teacher` reads: NAME[:VARIANT][@PX]."""
+        return self.name + (f":{self.variant}" if self.variant else "") + (f"@{self.input_px}" if self.input_px else "")
+
+    @property
     def chosen_precision(self) -> Precision:
         """Return the precision asked for, or the device's own."""
         return self.precision or ("bfloat16" if self.device.startswith("cuda") else "float32")
+
+
+def parse_teacher(spec: str) -> TeacherRequest:
+    """Return the request for `NAME[:VARIANT][@PX]`; a variant may be a path.
+
+    Raises:
+        SettingsError: there is no name.
+    """
+    found = re.fullmatch(r"(?P<name>[^:@]+)(?::(?P<variant>.*?))?(?:@(?P<px>\d+))?", spec)
+    if found is None:
+        raise SettingsError(f"expected a teacher as NAME[:VARIANT][@PX], found {spec!r}")
+    return TeacherRequest(found["name"], found["variant"] or "", int(found["px"]) if found["px"] else None)
 
 
 @dataclass(frozen=True)
@@ -254,61 +276,61 @@ def label_variant(teacher: str, variant: str, default: str) -> str:
     return teacher if variant == default else f"{teacher}-{variant}"
 
 
-TeacherBuilder = Callable[[TeacherOrder], Teacher]
+TeacherBuilder = Callable[[TeacherRequest], Teacher]
 
 
 def choose_taps(
-    order: TeacherOrder, native: dict[str, NativeTap], defaults: Sequence[TapRequest], input_px: int
+    request: TeacherRequest, native: dict[str, NativeTap], defaults: Sequence[TapRequest], input_px: int
 ) -> tuple[TapRequest, ...]:
-    """Return the taps that `order` asks for, each checked against the teacher's own grid.
+    """Return the taps that `request` asks for, each checked against the teacher's own grid.
 
-    Without `order.taps` these are `defaults`; with `order.strides` every default tap at each of the strides that its
-    own grid is fine enough for. A tap without a stride is kept at `order.strides`, else at its default stride, else
+    Without `request.taps` these are `defaults`; with `request.strides` every default tap at each of the strides that its
+    own grid is fine enough for. A tap without a stride is kept at `request.strides`, else at its default stride, else
     at 16 or the finest it reaches.
 
     Raises:
         TeacherError: a tap or stride that this teacher does not have, naming what it has.
     """
-    if order.taps is None and order.strides is None:
+    if request.taps is None and request.strides is None:
         chosen = list(defaults)
-    elif order.taps is None:
-        chosen = _default_taps_at(order, native, defaults, input_px)
+    elif request.taps is None:
+        chosen = _default_taps_at(request, native, defaults, input_px)
     else:
-        chosen = [tap for text in order.taps for tap in _read_tap(text, order, native, defaults, input_px)]
+        chosen = [tap for text in request.taps for tap in _read_tap(text, request, native, defaults, input_px)]
     for tap in chosen:
-        _check_grid(tap, native, input_px, order.picture_px)
+        _check_grid(tap, native, input_px, request.picture_px)
     return tuple(dict.fromkeys(chosen))
 
 
 def _default_taps_at(
-    order: TeacherOrder, native: dict[str, NativeTap], defaults: Sequence[TapRequest], input_px: int
+    request: TeacherRequest, native: dict[str, NativeTap], defaults: Sequence[TapRequest], input_px: int
 ) -> list[TapRequest]:
     chosen = []
-    for stride in order.strides or ():
+    for stride in request.strides or ():
         taps = [TapRequest(name, stride) for name in dict.fromkeys(tap.native for tap in defaults)]
-        fine = [tap for tap in taps if tap.grid(order.picture_px) <= native[tap.native].grid(input_px)]
+        fine = [tap for tap in taps if tap.grid(request.picture_px) <= native[tap.native].grid(input_px)]
         if not fine:
-            _check_grid(max(taps, key=lambda t: native[t.native].grid(input_px)), native, input_px, order.picture_px)
+            _check_grid(max(taps, key=lambda t: native[t.native].grid(input_px)), native, input_px, request.picture_px)
         chosen += fine
     return chosen
 
 
 def _read_tap(
-    text: str, order: TeacherOrder, native: dict[str, NativeTap], defaults: Sequence[TapRequest], input_px: int
+    text: str, request: TeacherRequest, native: dict[str, NativeTap], defaults: Sequence[TapRequest], input_px: int
 ) -> list[TapRequest]:
     name, _, stride = text.partition("@")
     name = name.partition("=")[0]
     if name not in native:
         raise TeacherError(f"there is no tap {name!r} in this teacher; it has {', '.join(native)}")
-    own = order.picture_px / native[name].grid(input_px)
+    own = request.picture_px / native[name].grid(input_px)
     if stride == "native":
         return [TapRequest(name, own)]
     if stride:
         if not stride.replace(".", "", 1).isdecimal() or float(stride) <= 0:
             raise TeacherError(f"tap {text!r}: expected a stride in picture px after the @, found {stride!r}")
-        return [TapRequest(name, _whole_cells(float(stride), order.picture_px))]
-    if order.strides:
-        return [TapRequest(name, stride_px) for stride_px in order.strides]
+        return [TapRequest(name, _whole_cells(float(stride), request.picture_px))]
+    if request.strides:
+        return [TapRequest(name, stride_px) for stride_px in request.strides]
     for tap in defaults:
         if tap.native == name:
             return [tap]

@@ -1,15 +1,28 @@
-"""Every teacher by name, built late, so that naming one loads no library of another."""
+"""Every teacher by name, built late, so that naming one loads no library of another; as a table; and its weights fetched."""
 
-import re
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from difom_cache.errors import SettingsError, name_nearest
-from difom_cache.teachers.base import Precision, Teacher, TeacherBuilder, TeacherOrder, TeacherSpec
+from difom_cache.teachers.base import (
+    Description,
+    Precision,
+    Teacher,
+    TeacherBuilder,
+    TeacherRequest,
+    TeacherSpec,
+    choose_variant,
+    parse_teacher,
+)
+from difom_cache.teachers.weights import folder_name
+from difom_cache.text import format_table
 
 ENTRY_POINTS = "difom.teachers"
 MODULES = {
@@ -48,7 +61,7 @@ def build_teacher(
         spec: `NAME[:VARIANT][@PX]`, such as "sam", "dinov2:large@518", "onnx:FILE", "student:RUN", or
             "student:RUN#package.module:Factory" for a run of your own student.
         weights: "hub", "random" or the path of a file or folder.
-        taps: see `TeacherOrder`.
+        taps: see `TeacherRequest`.
         device: "cpu", "cuda" or "cuda:N".
         precision: None for bfloat16 autocast on CUDA and float32 elsewhere.
         picture_px: side of the stored pictures, which strides refer to.
@@ -61,10 +74,8 @@ def build_teacher(
         WeightsError: weights that are missing, damaged or another network's.
         DeviceError: the device is absent.
     """
-    name, variant, input_px = parse_teacher(spec)
-    order = TeacherOrder(
-        variant=variant,
-        input_px=input_px,
+    request = replace(
+        parse_teacher(spec),
         weights=weights,
         taps=None if taps is None else tuple(taps),
         strides=None if strides is None else tuple(strides),
@@ -73,48 +84,29 @@ def build_teacher(
         precision=precision,
         compile=compile,
     )
-    return find_builder(name)(order)
+    return build_requested(request)
 
 
-def outline_teacher(
-    spec: str,
-    *,
-    weights: str = "hub",
-    taps: Sequence[str] | None = None,
-    precision: Precision | None = None,
-    picture_px: int = 352,
-    strides: Sequence[int] | None = None,
-) -> TeacherSpec:
+def build_requested(request: TeacherRequest) -> Teacher:
+    """Return the teacher of a request, its weights loaded; errors as `build_teacher`."""
+    return find_builder(request.name)(request)
+
+
+def outline_teacher(request: TeacherRequest) -> TeacherSpec:
     """Return a teacher's specification without its weights: the same label, taps and native places, and no digest.
 
     The network is made by the same builder, on a device that holds no numbers. A teacher that another package
     registered, and one that lies in a file of its own, are built as they are.
 
-    Args, errors: as `build_teacher`; `weights` only tells whether they are random.
-    """
-    outlined = parse_teacher(spec)[0] in MODULES.keys() - set(OWN_WEIGHTS)
-    with torch.device("meta") if outlined else nullcontext():
-        return build_teacher(
-            spec,
-            weights=weights,
-            taps=taps,
-            precision=precision,
-            picture_px=picture_px,
-            strides=strides,
-        ).spec
-
-
-def parse_teacher(spec: str) -> tuple[str, str, int | None]:
-    """Return (name, variant, input px or None) of `NAME[:VARIANT][@PX]`; a variant may be a path.
+    Args:
+        request: its weights only tell whether they are random; its device is not touched.
 
     Raises:
-        SettingsError: there is no name.
+        DifomError: as `build_teacher`.
     """
-    found = re.fullmatch(r"(?P<name>[^:@]+)(?::(?P<variant>.*?))?(?:@(?P<px>\d+))?", spec)
-    if found is None:
-        raise SettingsError(f"expected a teacher as NAME[:VARIANT][@PX], found {spec!r}")
-    px = found["px"]
-    return found["name"], found["variant"] or "", int(px) if px else None
+    outlined = request.name in MODULES.keys() - set(OWN_WEIGHTS)
+    with torch.device("meta") if outlined else nullcontext():
+        return build_requested(replace(request, device="cpu", compile=False)).spec
 
 
 def split_code(variant: str) -> tuple[str, str | None]:
@@ -136,3 +128,103 @@ def find_builder(name: str) -> TeacherBuilder:
         registered_builder: TeacherBuilder = registered[name].load()
         return registered_builder
     raise SettingsError(name_nearest("teacher", name, [*MODULES, *registered]))
+
+
+def describe_teachers(picture_px: int = 352) -> list[dict[str, Any]]:
+    """Return one entry, ready for JSON, for every teacher and variant; no weights are loaded.
+
+    Args:
+        picture_px: side of the stored pictures, which strides refer to.
+
+    Returns:
+        Entries with `teacher` ("sam:vit_b"), `default` (its name alone means this variant), `parameters`, `input_px`,
+        `taps` (`name`, `channels`, `stride_native`, `grid`), `default_taps`, `view_bytes` (default taps under int8),
+        `weights` (hub model), `licence` and `here` (the weights are on this machine). None where only a file can tell.
+    """
+    own = [entry for module in MODULES.values() for entry in import_module(module).describe()]
+    registered = [point.name for point in entry_points(group=ENTRY_POINTS)]
+    others = [Description(name, "...", False, None, None, {}, (), "", "") for name in registered]
+    return [_as_entry(description, picture_px) for description in [*own, *others]]
+
+
+def _as_entry(description: Description, picture_px: int) -> dict[str, Any]:
+    from difom_cache.teachers.hub import is_here
+
+    input_px = description.input_px
+    teacher = f"{description.name}:{description.variant}"
+    native = description.native.values()
+    return {
+        "teacher": teacher,
+        "default": description.is_default,
+        "parameters": description.parameters,
+        "input_px": input_px,
+        "taps": [
+            {"name": t.name, "channels": t.channels, "stride_native": t.stride_native, "grid": t.grid(input_px or 0)}
+            for t in native
+        ],
+        "default_taps": [tap.name for tap in description.default_taps],
+        "view_bytes": _view_bytes(description, picture_px) if description.default_taps else None,
+        "weights": description.repository or None,
+        "licence": description.licence,
+        "here": is_here(teacher, description.repository) if description.repository else None,
+    }
+
+
+def _view_bytes(description: Description, picture_px: int) -> int:
+    """Return the bytes that the default taps of one view take: a byte a value, and a float32 scale a channel."""
+    return sum(
+        description.native[tap.native].channels * (tap.grid(picture_px) ** 2 + 4) for tap in description.default_taps
+    )
+
+
+def format_teachers(entries: list[dict[str, Any]]) -> str:
+    """Return what `describe_teachers` gave as a table, the default variant of each name marked with a star."""
+    head = ("teacher", "parameters", "input", "kept by default", "bytes a view", "weights", "here", "licence")
+    table = format_table([head, *(_as_line(entry) for entry in entries)], left=None)
+    return f"{table}\n\n* what the name alone means; --json lists every tap with channels and stride"
+
+
+def _as_line(entry: dict[str, Any]) -> tuple[str, ...]:
+    here = {True: "yes", False: "no", None: "-"}[entry["here"]]
+    return (
+        entry["teacher"] + ("*" if entry["default"] else ""),
+        f"{entry['parameters'] / 1e6:.1f} M" if entry["parameters"] else "-",
+        f"{entry['input_px']} px" if entry["input_px"] else "-",
+        " ".join(entry["default_taps"]) or "-",
+        f"{entry['view_bytes']:,}" if entry["view_bytes"] else "-",
+        entry["weights"] or "-",
+        here,
+        entry["licence"] or "-",
+    )
+
+
+def fetch_weights(teacher: str, to: Path, revision: str = "main") -> Path:
+    """Download a teacher's published weights below `to`, and return the folder they are in.
+
+    Args:
+        teacher: "NAME[:VARIANT]", or "hf:MODEL".
+        revision: branch, tag or commit of the hub model.
+        to: set DIFOM_WEIGHTS to it where there is no network, or pass the returned folder as weights.
+
+    Raises:
+        SettingsError: an unknown teacher or variant, or one without published weights.
+        WeightsError: the hub cannot be reached, has no such model, or wants a token for it.
+    """
+    from difom_cache.teachers.download import download
+    from difom_cache.teachers.hub_cache import Repository
+
+    asked = parse_teacher(teacher)
+    name, variant = asked.name, asked.variant
+    if name == "hf":
+        full, repository = f"hf:{variant}", variant
+    elif name in MODULES and name != "onnx":
+        entries = {entry.variant: entry for entry in import_module(MODULES[name]).describe()}
+        default = next((entry.variant for entry in entries.values() if entry.is_default), "")
+        chosen = choose_variant(name, variant or default, entries)
+        full, repository = f"{name}:{chosen}", entries[chosen].repository
+    else:
+        find_builder(name)
+        full, repository = teacher, ""
+    if not repository:
+        raise SettingsError(f"{full} has no published weights to fetch")
+    return download(full, Repository(repository, revision), to / folder_name(full))

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from difom_cache.teachers.base import Description, TeacherOrder
+from difom_cache.teachers.base import Description, TeacherRequest
 from difom_cache.teachers.network import NetworkTeacher
 from difom_cache.teachers.preprocess import CLIP_MEAN, CLIP_STD
 from difom_cache.teachers.tokens import TokenFamily, TokenTaps, build_tokens, describe_tokens
@@ -75,9 +75,9 @@ FAMILY = TokenFamily(
 )
 
 
-def build(order: TeacherOrder) -> NetworkTeacher:
-    """Return the CLIP that `order` asks for; inputs are multiples of the patch, 16 or 14 px."""
-    return build_tokens(FAMILY, order)
+def build(request: TeacherRequest) -> NetworkTeacher:
+    """Return the CLIP that `request` asks for; inputs are multiples of the patch, 16 or 14 px."""
+    return build_tokens(FAMILY, request)
 
 
 def describe() -> list[Description]:

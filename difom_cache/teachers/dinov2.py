@@ -10,7 +10,7 @@ from functools import partial
 
 from transformers import Dinov2Config, Dinov2Model
 
-from difom_cache.teachers.base import Description, TeacherOrder
+from difom_cache.teachers.base import Description, TeacherRequest
 from difom_cache.teachers.network import NetworkTeacher
 from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from difom_cache.teachers.tokens import TokenFamily, TokenTaps, build_tokens, describe_tokens
@@ -69,9 +69,9 @@ FAMILY = TokenFamily(
 )
 
 
-def build(order: TeacherOrder) -> NetworkTeacher:
-    """Return the DINOv2 that `order` asks for; inputs are multiples of 14 px."""
-    return build_tokens(FAMILY, order)
+def build(request: TeacherRequest) -> NetworkTeacher:
+    """Return the DINOv2 that `request` asks for; inputs are multiples of 14 px."""
+    return build_tokens(FAMILY, request)
 
 
 def describe() -> list[Description]:

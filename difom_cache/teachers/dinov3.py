@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
-from difom_cache.teachers.base import Description, TeacherOrder
+from difom_cache.teachers.base import Description, TeacherRequest
 from difom_cache.teachers.network import NetworkTeacher
 from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from difom_cache.teachers.tokens import TokenFamily, TokenTaps, build_tokens, describe_tokens
@@ -81,9 +81,9 @@ FAMILY = TokenFamily(
 )
 
 
-def build(order: TeacherOrder) -> NetworkTeacher:
-    """Return the DINOv3 that `order` asks for; inputs are multiples of 16 px."""
-    return build_tokens(FAMILY, order)
+def build(request: TeacherRequest) -> NetworkTeacher:
+    """Return the DINOv3 that `request` asks for; inputs are multiples of 16 px."""
+    return build_tokens(FAMILY, request)
 
 
 def describe() -> list[Description]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import MODEL_MAPPING
 
 from difom_cache.errors import DifomError, SettingsError, TeacherError, WeightsError
-from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherOrder
+from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherRequest
 from difom_cache.teachers.download import PROCESSOR
 from difom_cache.teachers.hub import find_published
 from difom_cache.teachers.hub_cache import CONFIG, Repository
@@ -66,11 +66,11 @@ def _as_map(state: Tensor) -> Tensor | None:
     return patches.transpose(1, 2).unflatten(2, (side, side))  # (B, C, h, w)
 
 
-def build(order: TeacherOrder) -> NetworkTeacher:
-    """Return the transformers model that `order` asks for; `order.variant` is its hub id or folder."""
-    if not order.variant:
+def build(request: TeacherRequest) -> NetworkTeacher:
+    """Return the transformers model that `request` asks for; `request.variant` is its hub id or folder."""
+    if not request.variant:
         raise SettingsError("hf: needs a model: --teacher hf:MODEL, MODEL a hub id or a local folder")
-    folder, recorded = find_folder(order.variant, order.weights)
+    folder, recorded = find_folder(request.variant, request.weights)
     whole = read_config(folder)
     if whole.model_type in OWN_TEACHERS:
         raise WeightsError(
@@ -81,25 +81,25 @@ def build(order: TeacherOrder) -> NetworkTeacher:
     if type(config) not in MODEL_MAPPING:
         raise WeightsError(f"{folder}: transformers has no model for a configuration of type {config.model_type}")
     mean, std = read_mean_std(folder)
-    from_hub = read_revision(order.weights) is not None
-    network, found = _load(order.variant, config, str(folder) if from_hub else order.weights)
-    input_px = order.input_px or _image_px(config)
-    native = probe_taps(network, input_px, order.variant)
+    from_hub = read_revision(request.weights) is not None
+    network, found = _load(request.variant, config, str(folder) if from_hub else request.weights)
+    input_px = request.input_px or _image_px(config)
+    native = probe_taps(network, input_px, request.variant)
     facts = NetworkFacts(
-        label=f"hf-{folder_name(Path(order.variant).name)}",
+        label=f"hf-{folder_name(Path(request.variant).name)}",
         name="hf",
-        variant=Path(order.variant).name,
+        variant=Path(request.variant).name,
         input_px=input_px,
         mean=mean,
         std=std,
         native=native,
-        default_taps=_default_taps(native, input_px, order.picture_px),
+        default_taps=_default_taps(native, input_px, request.picture_px),
         packages=("transformers",),
         licence="the model's own",
         weights=replace(found, source=recorded) if from_hub else found,
         options={},
     )
-    return assemble(order, facts, network)
+    return assemble(request, facts, network)
 
 
 def find_folder(model: str, weights: str) -> tuple[Path, str]:

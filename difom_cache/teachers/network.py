@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from difom_cache.hardware import resolve_device
-from difom_cache.teachers.base import RANDOM, NativeTap, TapRequest, TeacherOrder, TeacherSpec, choose_taps
+from difom_cache.teachers.base import RANDOM, NativeTap, TapRequest, TeacherRequest, TeacherSpec, choose_taps
 from difom_cache.teachers.packed_linear import can_pack, pack_linears
 from difom_cache.teachers.precision import compute_in
 from difom_cache.teachers.preprocess import Triple, check_pixels, normalise
@@ -18,7 +18,7 @@ from difom_cache.teachers.weights import Weights, is_outline
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """What a teacher's file says about its network; `assemble` adds what the order says.
+    """What a teacher's file says about its network; `assemble` adds what the request says.
 
     Attributes:
         label: the teacher's folder in a cache; `assemble` adds "-random" for random weights.
@@ -96,10 +96,10 @@ class NetworkTeacher:
         return {name: maps[name].float() for name in dict.fromkeys(tap.native for tap in self.spec.taps)}
 
 
-def assemble(order: TeacherOrder, facts: NetworkFacts, network: TapNetwork) -> NetworkTeacher:
-    """Return the teacher that `order` asks for."""
-    device = resolve_device(order.device)
-    taps = choose_taps(order, dict(facts.native), facts.default_taps, facts.input_px)
+def assemble(request: TeacherRequest, facts: NetworkFacts, network: TapNetwork) -> NetworkTeacher:
+    """Return the teacher that `request` asks for."""
+    device = resolve_device(request.device)
+    taps = choose_taps(request, dict(facts.native), facts.default_taps, facts.input_px)
     network.keep(tuple(dict.fromkeys(tap.native for tap in taps)))
     spec = TeacherSpec(
         label=f"{facts.label}-{RANDOM}" if facts.weights.source == RANDOM else facts.label,
@@ -115,14 +115,14 @@ def assemble(order: TeacherOrder, facts: NetworkFacts, network: TapNetwork) -> N
         native=dict(facts.native),
         libraries={name: version(name) for name in ("torch", *facts.packages)},
         licence=facts.licence,
-        precision=order.chosen_precision,
+        precision=request.chosen_precision,
         seen_masks=facts.seen_masks,
-        options={**facts.options, **({"compile": True} if order.compile else {})},
+        options={**facts.options, **({"compile": True} if request.compile else {})},
     )
     if is_outline():
         return NetworkTeacher(spec, network)
     teacher = NetworkTeacher(spec, network).to(device)
-    if order.compile:
+    if request.compile:
         network.compile(dynamic=False)
     else:
         teacher.packs = device.type == "cpu" and spec.precision == "float32" and can_pack()

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import OneFormerConfig, OneFormerForUniversalSegmentation
 
-from difom_cache.teachers.base import Description, TeacherOrder
+from difom_cache.teachers.base import Description, TeacherRequest
 from difom_cache.teachers.network import NetworkTeacher
 from difom_cache.teachers.pixel_level import (
     COMPUTED,
@@ -72,9 +72,9 @@ FAMILY = Family(
 )
 
 
-def build(order: TeacherOrder) -> NetworkTeacher:
-    """Return the OneFormer that `order` asks for."""
-    return build_pixel_level(order, FAMILY, DEFAULT_VARIANT, LICENCE)
+def build(request: TeacherRequest) -> NetworkTeacher:
+    """Return the OneFormer that `request` asks for."""
+    return build_pixel_level(request, FAMILY, DEFAULT_VARIANT, LICENCE)
 
 
 def describe() -> list[Description]:

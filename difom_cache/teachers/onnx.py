@@ -21,7 +21,7 @@ from torch import Tensor
 
 from difom_cache.errors import DeviceError, SettingsError, TeacherError, WeightsError, name_nearest
 from difom_cache.hardware import resolve_device
-from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherOrder, TeacherSpec, choose_taps
+from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherRequest, TeacherSpec, choose_taps
 from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, Triple, check_pixels, normalise
 from difom_cache.teachers.weights import read_json
 
@@ -100,26 +100,26 @@ class OnnxTeacher:
         return {tap: torch.from_numpy(maps[tensor]).to(pixels.device).float() for tap, tensor in self.tensors.items()}
 
 
-def build(order: TeacherOrder) -> OnnxTeacher:
-    """Return the ONNX network that `order` asks for; `order.variant` is the file."""
-    path = Path(order.variant)
+def build(request: TeacherRequest) -> OnnxTeacher:
+    """Return the ONNX network that `request` asks for; `request.variant` is the file."""
+    path = Path(request.variant)
     model = read_model(path)
-    if order.weights != "hub":
-        raise WeightsError(f"onnx:{path} holds its own weights; leave out --weights {order.weights}")
+    if request.weights != "hub":
+        raise WeightsError(f"onnx:{path} holds its own weights; leave out --weights {request.weights}")
     prepared = read_preprocessing(path)
     if order.precision == "bfloat16":
         raise SettingsError(
             f"onnx:{path} computes in the precision of its graph; leave out --precision bfloat16, or extract it by itself"
         )
     channels_first, graph_px, batch = _input_shape(model, path)
-    input_px = _choose_input_px(order.input_px, prepared.size, graph_px, path)
+    input_px = _choose_input_px(request.input_px, prepared.size, graph_px, path)
     shapes = probe_shapes(model, channels_first, input_px, batch or 1, path)
-    places = default_places(model, shapes, prepared, order.strides or INNER_STRIDES, order.picture_px)
-    named = _named_places(order.taps or (), shapes, path)
+    places = default_places(model, shapes, prepared, request.strides or INNER_STRIDES, request.picture_px)
+    named = _named_places(request.taps or (), shapes, path)
     places |= {alias: p for alias, p in named.items() if alias not in places or places[alias].tensor != p.tensor}
-    spec = _specify(order, path, input_px, prepared, places)
+    spec = _specify(request, path, input_px, prepared, places)
     teacher = OnnxTeacher(spec, model, {name: place.tensor for name, place in places.items()}, batch)
-    return teacher.to(order.device)
+    return teacher.to(request.device)
 
 
 def read_model(path: Path) -> Any:
@@ -265,19 +265,21 @@ def _tap_name(name: str) -> str:
 
 
 def _specify(
-    order: TeacherOrder, path: Path, input_px: int, prepared: Preprocessing, places: Mapping[str, Place]
+    request: TeacherRequest, path: Path, input_px: int, prepared: Preprocessing, places: Mapping[str, Place]
 ) -> TeacherSpec:
-    if order.taps is None:  # the inner taps were chosen for the strides already
-        order = replace(order, strides=None)
+    if request.taps is None:  # the inner taps were chosen for the strides already
+        request = replace(request, strides=None)
     native = {
         name: NativeTap(name, p.channels, input_px / p.grid, "logits" if p.is_logits else "feature")
         for name, p in places.items()
     }
     defaults = [
-        TapRequest(name, int(name.removeprefix("inner")) if name.startswith("inner") else _stride(p, order.picture_px))
+        TapRequest(
+            name, int(name.removeprefix("inner")) if name.startswith("inner") else _stride(p, request.picture_px)
+        )
         for name, p in places.items()
     ]
-    taps = choose_taps(order, native, defaults, input_px)
+    taps = choose_taps(request, native, defaults, input_px)
     return TeacherSpec(
         label=f"onnx-{_tap_name(path.stem)}",
         name="onnx",

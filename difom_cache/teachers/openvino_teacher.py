@@ -26,7 +26,7 @@ def has_openvino() -> bool:
 
 
 class _Taps(nn.Module):
-    """Pixels in [0, 1] in, the maps of some taps out, in order: what a graph can be made of."""
+    """Pixels in [0, 1] in, the maps of some taps out, in request: what a graph can be made of."""
 
     def __init__(self, network: nn.Module, spec: TeacherSpec) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, SwinConfig
 
 from difom_cache.teachers import buffers
-from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherOrder, choose_variant, label_variant
+from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherRequest, choose_variant, label_variant
 from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
 from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_input_px
 from difom_cache.teachers.transformers_weights import Family, count_parameters, load_part
@@ -125,19 +125,19 @@ def describe_pixel_level(family: Family, default_variant: str, licence: str) -> 
     ]
 
 
-def build_pixel_level(order: TeacherOrder, family: Family, default_variant: str, licence: str) -> NetworkTeacher:
-    """Return the pixel-level module that `order` asks for as a teacher.
+def build_pixel_level(request: TeacherRequest, family: Family, default_variant: str, licence: str) -> NetworkTeacher:
+    """Return the pixel-level module that `request` asks for as a teacher.
 
     Args:
-        order: what the user asks for.
+        request: what the user asks for.
         family: the teacher's sizes.
-        default_variant: where the order names none.
+        default_variant: where the request names none.
         licence: of the weights.
     """
-    variant = choose_variant(family.name, order.variant or default_variant, family.configs)
-    input_px = order.input_px or (TINY_INPUT_PX if variant == "tiny" else INPUT_PX)
+    variant = choose_variant(family.name, request.variant or default_variant, family.configs)
+    input_px = request.input_px or (TINY_INPUT_PX if variant == "tiny" else INPUT_PX)
     check_input_px(input_px, MULTIPLE_PX, f"{family.name}:{variant}")
-    module, _, weights = load_part(family, variant, order.weights)
+    module, _, weights = load_part(family, variant, request.weights)
     facts = NetworkFacts(
         label=label_variant(family.name, variant, default_variant),
         name=family.name,
@@ -152,4 +152,4 @@ def build_pixel_level(order: TeacherOrder, family: Family, default_variant: str,
         weights=weights,
         options={},
     )
-    return assemble(order, facts, PixelLevelTaps(module))
+    return assemble(request, facts, PixelLevelTaps(module))

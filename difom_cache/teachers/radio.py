@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 from transformers import RadioConfig, RadioModel
 
-from difom_cache.teachers.base import Description, TeacherOrder
+from difom_cache.teachers.base import Description, TeacherRequest
 from difom_cache.teachers.network import NetworkTeacher
 from difom_cache.teachers.tokens import TokenFamily, TokenTaps, build_tokens, describe_tokens
 from difom_cache.teachers.transformers_weights import Family
@@ -49,9 +49,9 @@ FAMILY = TokenFamily(
 )
 
 
-def build(order: TeacherOrder) -> NetworkTeacher:
-    """Return the C-RADIO that `order` asks for; inputs are multiples of 16 px."""
-    return build_tokens(FAMILY, order)
+def build(request: TeacherRequest) -> NetworkTeacher:
+    """Return the C-RADIO that `request` asks for; inputs are multiples of 16 px."""
+    return build_tokens(FAMILY, request)
 
 
 def describe() -> list[Description]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from difom_cache.errors import WeightsError
 from difom_cache.teachers import buffers
-from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherOrder, choose_variant, label_variant
+from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherRequest, choose_variant, label_variant
 from difom_cache.teachers.block_taps import KEYS, block_number, block_taps, is_keys
 from difom_cache.teachers.hub import locate
 from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
@@ -113,20 +113,20 @@ def _key_projection(qkv: nn.Linear) -> nn.Linear:
     return keys
 
 
-def build(order: TeacherOrder) -> NetworkTeacher:
-    """Return the encoder that `order` asks for, with fused attention.
+def build(request: TeacherRequest) -> NetworkTeacher:
+    """Return the encoder that `request` asks for, with fused attention.
 
     Inputs of another size than 1024 px are taken too, in multiples of 16 px: absolute positions are resampled
     (bicubic) and relative ones interpolated as the library does it; the specification's options say so.
     """
-    name = choose_variant("sam", order.variant or DEFAULT_VARIANT, VARIANTS)
+    name = choose_variant("sam", request.variant or DEFAULT_VARIANT, VARIANTS)
     variant = VARIANTS[name]
-    input_px = order.input_px or variant.input_px
+    input_px = request.input_px or variant.input_px
     check_input_px(input_px, PATCH_PX, f"sam:{name}")
     encoder = plain_encoder(variant)
-    weights = load_weights(encoder, order.weights, name)
+    weights = load_weights(encoder, request.weights, name)
     _resample_positions(encoder, input_px // PATCH_PX)
-    return assemble(order, _facts(name, input_px, weights), SamTaps(fuse_attention(encoder)))
+    return assemble(request, _facts(name, input_px, weights), SamTaps(fuse_attention(encoder)))
 
 
 def plain_encoder(variant: Variant) -> ImageEncoderViT:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Sam2HieraDetConfig, Sam2VisionConfig, Sam2VisionModel
 
-from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherOrder, choose_variant, label_variant
+from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherRequest, choose_variant, label_variant
 from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
 from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_input_px
 from difom_cache.teachers.transformers_weights import Family, count_parameters, load_part
@@ -133,12 +133,12 @@ def native_taps(config: Any) -> dict[str, NativeTap]:
     return {tap.name: tap for tap in taps}
 
 
-def build(order: TeacherOrder) -> NetworkTeacher:
-    """Return the encoder that `order` asks for."""
-    variant = choose_variant(FAMILY.name, order.variant or DEFAULT_VARIANT, FAMILY.configs)
-    input_px = order.input_px or _input_px(variant)
+def build(request: TeacherRequest) -> NetworkTeacher:
+    """Return the encoder that `request` asks for."""
+    variant = choose_variant(FAMILY.name, request.variant or DEFAULT_VARIANT, FAMILY.configs)
+    input_px = request.input_px or _input_px(variant)
     check_input_px(input_px, MULTIPLE_PX, f"{FAMILY.name}:{variant}")
-    model, config, weights = load_part(FAMILY, variant, order.weights)
+    model, config, weights = load_part(FAMILY, variant, request.weights)
     facts = NetworkFacts(
         label=label_variant(FAMILY.name, variant, DEFAULT_VARIANT),
         name=FAMILY.name,
@@ -153,7 +153,7 @@ def build(order: TeacherOrder) -> NetworkTeacher:
         weights=weights,
         options={},
     )
-    return assemble(order, facts, Sam2Taps(model))
+    return assemble(request, facts, Sam2Taps(model))
 
 
 def _input_px(variant: str) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import Sam3VisionConfig, Sam3VisionModel, Sam3ViTConfig
 
-from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherOrder, choose_variant, label_variant
+from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherRequest, choose_variant, label_variant
 from difom_cache.teachers.block_taps import block_number, block_taps
 from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
 from difom_cache.teachers.preprocess import HALF_MEAN, HALF_STD, check_input_px
@@ -113,12 +113,12 @@ def default_taps(config: Any) -> tuple[TapRequest, ...]:
     return TapRequest("neck", 16), TapRequest(f"block{vit.global_attn_indexes[-2]}", 32)
 
 
-def build(order: TeacherOrder) -> NetworkTeacher:
-    """Return the encoder that `order` asks for."""
-    variant = choose_variant(FAMILY.name, order.variant or DEFAULT_VARIANT, FAMILY.configs)
-    input_px = order.input_px or _input_px(FAMILY.configs[variant]())
+def build(request: TeacherRequest) -> NetworkTeacher:
+    """Return the encoder that `request` asks for."""
+    variant = choose_variant(FAMILY.name, request.variant or DEFAULT_VARIANT, FAMILY.configs)
+    input_px = request.input_px or _input_px(FAMILY.configs[variant]())
     check_input_px(input_px, PATCH_PX, f"{FAMILY.name}:{variant}")
-    model, config, weights = load_part(FAMILY, variant, order.weights)
+    model, config, weights = load_part(FAMILY, variant, request.weights)
     facts = NetworkFacts(
         label=label_variant(FAMILY.name, variant, DEFAULT_VARIANT),
         name=FAMILY.name,
@@ -133,7 +133,7 @@ def build(order: TeacherOrder) -> NetworkTeacher:
         weights=weights,
         options={},
     )
-    return assemble(order, facts, Sam3Taps(model, input_px))
+    return assemble(request, facts, Sam3Taps(model, input_px))
 
 
 def _input_px(config: Any) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from difom_cache.teachers.base import Description, TapRequest, TeacherOrder, choose_variant, label_variant
+from difom_cache.teachers.base import Description, TapRequest, TeacherRequest, choose_variant, label_variant
 from difom_cache.teachers.block_taps import block_number, block_taps, is_keys
 from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
 from difom_cache.teachers.preprocess import Triple, check_input_px
@@ -100,13 +100,13 @@ class TokenFamily:
     read: Callable[[Any], TokenTaps]
 
 
-def build_tokens(tokens: TokenFamily, order: TeacherOrder) -> NetworkTeacher:
-    """Return the vision transformer that `order` asks for as a teacher; inputs are multiples of its patch."""
+def build_tokens(tokens: TokenFamily, request: TeacherRequest) -> NetworkTeacher:
+    """Return the vision transformer that `request` asks for as a teacher; inputs are multiples of its patch."""
     family = tokens.family
-    variant = choose_variant(family.name, order.variant or tokens.default_variant, family.configs)
-    input_px = order.input_px or tokens.input_px.get(variant, tokens.usual_input_px)
+    variant = choose_variant(family.name, request.variant or tokens.default_variant, family.configs)
+    input_px = request.input_px or tokens.input_px.get(variant, tokens.usual_input_px)
     check_input_px(input_px, family.configs[variant]().patch_size, f"{family.name}:{variant}")
-    model, config, weights = load_part(family, variant, order.weights)
+    model, config, weights = load_part(family, variant, request.weights)
     facts = NetworkFacts(
         label=label_variant(family.name, variant, tokens.default_variant),
         name=family.name,
@@ -121,7 +121,7 @@ def build_tokens(tokens: TokenFamily, order: TeacherOrder) -> NetworkTeacher:
         weights=weights,
         options={},
     )
-    return assemble(order, facts, tokens.read(model))
+    return assemble(request, facts, tokens.read(model))
 
 
 def describe_tokens(tokens: TokenFamily) -> list[Description]:

@@ -10,7 +10,7 @@ from difom_cache import (
     TapNetwork,
     TapRequest,
     Teacher,
-    TeacherOrder,
+    TeacherRequest,
     Weights,
     assemble,
     digest_tensors,
@@ -47,22 +47,22 @@ class StudentTaps(TapNetwork):
         return {name: maps[name] for name in self.taps}
 
 
-def build(order: TeacherOrder) -> Teacher:
-    """Return the student of the run folder `order.variant` as a teacher; of your own student, "RUN#package.module:Factory".
+def build(request: TeacherRequest) -> Teacher:
+    """Return the student of the run folder `request.variant` as a teacher; of your own student, "RUN#package.module:Factory".
 
-    Its input is the size that it was trained at, unless the order names another.
+    Its input is the size that it was trained at, unless the request names another.
 
     Raises:
-        TeacherError: the order names no run folder, or no code for a student of your own.
+        TeacherError: the request names no run folder, or no code for a student of your own.
         RunError: the folder holds no trained student.
         SettingsError: the input size does not divide by the student's largest stride.
     """
-    if not order.variant:
+    if not request.variant:
         raise TeacherError("the teacher `student` needs a run folder: --teacher student:RUN")
-    place, code = split_code(order.variant)
+    place, code = split_code(request.variant)
     run = Path(place)
-    student = _load(run, order.weights, code)
-    input_px = order.input_px or int(student.meta.get("input_px", DEFAULT_INPUT_PX))
+    student = _load(run, request.weights, code)
+    input_px = request.input_px or int(student.meta.get("input_px", DEFAULT_INPUT_PX))
     check_sides(student, input_px, input_px)
     native = {name: NativeTap(name, level.channels, level.stride) for name, level in student.levels.items()}
     native[LOGITS] = NativeTap(LOGITS, 1, 1, kind="logits")
@@ -74,14 +74,14 @@ def build(order: TeacherOrder) -> Teacher:
         mean=NO_CHANGE_MEAN,
         std=NO_CHANGE_STD,
         native=native,
-        default_taps=_default_taps(student, input_px, order.picture_px),
+        default_taps=_default_taps(student, input_px, request.picture_px),
         packages=_packages(student.name),
         licence=str(student.meta.get("licence", "as the data and weights that the run was trained from")),
-        weights=Weights(_name_source(run, student, order.weights), digest_tensors(student.state_dict())),
+        weights=Weights(_name_source(run, student, request.weights), digest_tensors(student.state_dict())),
         options={},
-        seen_masks=_read_masks(run, order.weights),
+        seen_masks=_read_masks(run, request.weights),
     )
-    teacher: Teacher = assemble(order, facts, StudentTaps(student))
+    teacher: Teacher = assemble(request, facts, StudentTaps(student))
     return teacher
 
 

@@ -13,7 +13,7 @@ from difom_cache import (
     NetworkFacts,
     TapNetwork,
     TapRequest,
-    TeacherOrder,
+    TeacherRequest,
     Weights,
     assemble,
     digest_tensors,
@@ -36,17 +36,17 @@ class EdgeTaps(TapNetwork):
         return {tap: maps[tap] for tap in self.taps}
 
 
-def build(order: TeacherOrder) -> NetworkTeacher:
-    """Return the teacher that `order` asks for."""
-    input_px = order.input_px or 352
+def build(request: TeacherRequest) -> NetworkTeacher:
+    """Return the teacher that `request` asks for."""
+    input_px = request.input_px or 352
     check_input_px(input_px, 16, "edges")
     with torch.random.fork_rng(devices=[]):  # PyTorch's own draw below must not move the user's generator
         network = EdgeTaps()
-    fill_random(network, "edges")  # a real teacher reads order.weights here
+    fill_random(network, "edges")  # a real teacher reads request.weights here
     facts = NetworkFacts(
         label="edges",
         name="edges",
-        variant=order.variant,
+        variant=request.variant,
         input_px=input_px,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
@@ -57,4 +57,4 @@ def build(order: TeacherOrder) -> NetworkTeacher:
         weights=Weights("random", digest_tensors(network.state_dict())),
         options={},
     )
-    return assemble(order, facts, network)
+    return assemble(request, facts, network)

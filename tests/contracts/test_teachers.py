@@ -15,7 +15,7 @@ import torch
 from small_networks import save_onnx, save_vit
 from torch import Tensor
 
-from difom_cache import Teacher, TeacherOrder, build_teacher
+from difom_cache import Teacher, TeacherRequest
 from difom_cache.errors import DeviceError, TeacherError
 from difom_cache.teachers import MODULES, fill_random, find_builder, outline_teacher, parse_teacher
 from difom_train import build_student
@@ -54,11 +54,11 @@ OWN_WEIGHTS = {"onnx", "student"}  # the file or run brings them
 
 
 @pytest.fixture(scope="module", params=CASES)
-def order(request, tmp_path_factory) -> tuple[Callable[[TeacherOrder], Teacher], TeacherOrder]:
-    name, variant, input_px = parse_teacher(CASES[request.param](tmp_path_factory.mktemp(request.param)))
-    builder = teacher_template.build if name == "template" else find_builder(name)
-    weights = "hub" if name in OWN_WEIGHTS else "random"
-    return builder, TeacherOrder(variant=variant, input_px=input_px, weights=weights, picture_px=PICTURE_PX)
+def order(request, tmp_path_factory) -> tuple[Callable[[TeacherRequest], Teacher], TeacherRequest]:
+    asked = parse_teacher(CASES[request.param](tmp_path_factory.mktemp(request.param)))
+    builder = teacher_template.build if asked.name == "template" else find_builder(asked.name)
+    weights = "hub" if asked.name in OWN_WEIGHTS else "random"
+    return builder, dataclasses.replace(asked, weights=weights, picture_px=PICTURE_PX)
 
 
 @pytest.fixture(scope="module")
@@ -110,14 +110,12 @@ def test_a_tap_asked_for_alone_equals_itself_among_others(order, teacher):
 
 
 def test_the_outline_without_weights_says_the_same_of_every_tap(order, teacher):
-    _, asked = order
+    builder, asked = order
     name = teacher.spec.name
     if name not in MODULES or name in OWN_WEIGHTS:
         pytest.skip("it is built as it is: from its own file, or by another package")
-    spec = f"{name}:{asked.variant}@{asked.input_px}"
-    taps = [f"{tap}@native" for tap in teacher.spec.native]
-    outline = outline_teacher(spec, weights="random", taps=taps, picture_px=PICTURE_PX)
-    built = build_teacher(spec, weights="random", taps=taps, picture_px=PICTURE_PX).spec
+    every = dataclasses.replace(asked, taps=tuple(f"{tap}@native" for tap in teacher.spec.native))
+    outline, built = outline_teacher(every), builder(every).spec
     assert (outline.label, outline.taps, outline.native) == (built.label, built.taps, built.native)
     assert outline.label == (teacher.spec.label if name == "hf" else f"{name}-{asked.variant}-random")
 

@@ -11,13 +11,21 @@ import torch
 from painted_folder import paint_folder
 from PIL import Image
 
-from difom_cache import Record, ViewParams, draw_plan, load_records, open_cache, replay_image, replay_mask
+from difom_cache import (
+    Record,
+    TeacherRequest,
+    ViewParams,
+    draw_plan,
+    load_records,
+    open_cache,
+    replay_image,
+    replay_mask,
+)
 from difom_cache.errors import EngineError, ManifestError
 from difom_cache.extraction import (
     BlockJob,
     ColumnChoices,
     ColumnWork,
-    TeacherOrderLine,
     ViewJob,
     ViewList,
     assert_same_teacher,
@@ -38,9 +46,7 @@ from difom_cache.extraction import (
 from difom_cache.store import digest_file, read_markers, shard_path
 
 CPU = torch.device("cpu")
-ORDER = TeacherOrderLine(
-    spec="dinov2:tiny@56", weights="random", taps=None, strides=None, device="cpu", precision=None, picture_px=64
-)
+REQUEST = TeacherRequest("dinov2", "tiny", 56, weights="random", picture_px=64)
 
 
 @pytest.fixture(scope="module")
@@ -52,19 +58,19 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
 
 
 def prepare(
-    cache: Path, records: list[Record], order: TeacherOrderLine | None, *, policy: str = "default", batch: int = 4
+    cache: Path, records: list[Record], asked: TeacherRequest | None, *, policy: str = "default", batch: int = 4
 ) -> tuple[ColumnWork, list[BlockJob]]:
     """Return a column of three views a record, and a job for each of its blocks."""
     plan = draw_plan(records, views=3, seed=0, policy=policy)
     views = ViewList(records, plan)
     start_cache(cache, records, plan, views=3, picture_px=64)
-    if order is None:
+    if asked is None:
         work = prepare_pictures(cache, picture_px=64, pads=policy == "pad", rows=len(views), dry=False)
     else:
-        work = prepare_teacher(cache, order, ColumnChoices(batch=batch), views, dry=False)
+        work = prepare_teacher(cache, asked, ColumnChoices(batch=batch), views, dry=False)
     column = work.column
     parts = [tuple(views[slice(*column.range_of(block))]) for block in range(column.blocks)]
-    jobs = [BlockJob(cache, column.folder, n, column.rows, part, order) for n, part in enumerate(parts)]
+    jobs = [BlockJob(cache, column.folder, n, column.rows, part, asked) for n, part in enumerate(parts)]
     return work, jobs
 
 
@@ -77,8 +83,8 @@ def view(**numbers: int) -> ViewParams:
 
 
 def test_a_block_alone_has_the_bytes_it_has_among_others(records: list[Record], tmp_path: Path) -> None:
-    together, jobs = prepare(tmp_path / "together", records, ORDER)
-    alone, single = prepare(tmp_path / "alone", records, ORDER)
+    together, jobs = prepare(tmp_path / "together", records, REQUEST)
+    alone, single = prepare(tmp_path / "alone", records, REQUEST)
     assert len(jobs) > 1
     list(compute_blocks(jobs))
     for job in reversed(single):
@@ -87,7 +93,7 @@ def test_a_block_alone_has_the_bytes_it_has_among_others(records: list[Record], 
 
 
 def test_padding_a_batch_changes_no_view_in_it(records: list[Record]) -> None:
-    teacher = load_teacher(ORDER)
+    teacher = load_teacher(REQUEST)
     plan = draw_plan(records, views=3, seed=0)
     views = ViewList(records, plan)[:4]
     frames = [read_frame(job.record, masks=False) for job in views]
@@ -140,7 +146,7 @@ def test_a_block_that_another_writer_finished_is_skipped(records: list[Record], 
 
 
 def test_a_report_counts_views_and_seconds_of_every_stage(records: list[Record], tmp_path: Path) -> None:
-    _, jobs = prepare(tmp_path, records, ORDER)
+    _, jobs = prepare(tmp_path, records, REQUEST)
     report = compute_block(jobs[0])
     assert (report.folder, report.block, report.views) == ("teachers/dinov2-tiny-random", 0, len(jobs[0].views))
     assert report.seconds["teacher"] > 0 and report.seconds["decode"] > 0 and report.seconds["write"] > 0
@@ -156,10 +162,10 @@ def test_a_picture_that_changed_since_the_plan_was_drawn_is_refused(records: lis
 
 
 def test_a_worker_with_another_teacher_refuses_to_write(records: list[Record], tmp_path: Path) -> None:
-    work, jobs = prepare(tmp_path, records, ORDER)
+    work, jobs = prepare(tmp_path, records, REQUEST)
     held = work.identity | {"teacher": work.identity["teacher"] | {"weights_digest": "0" * 64}}
     with pytest.raises(EngineError, match=r"would write other features.*weights_digest: held \"0000"):
-        assert_same_teacher(held, load_teacher(ORDER).spec, jobs[0].cache / jobs[0].folder)
+        assert_same_teacher(held, load_teacher(REQUEST).spec, jobs[0].cache / jobs[0].folder)
 
 
 def test_the_thread_count_of_the_identity_holds_while_blocks_are_computed(
@@ -175,7 +181,7 @@ def test_the_thread_count_of_the_identity_holds_while_blocks_are_computed(
     monkeypatch.setattr(blocks, "render", watch)
     before = torch.get_num_threads()
     monkeypatch.setattr("difom_cache.extraction.prepare.torch.get_num_threads", lambda: 1)
-    _, jobs = prepare(tmp_path, records, ORDER)
+    _, jobs = prepare(tmp_path, records, REQUEST)
     monkeypatch.undo()
     monkeypatch.setattr(blocks, "render", watch)
     try:
@@ -188,8 +194,8 @@ def test_the_thread_count_of_the_identity_holds_while_blocks_are_computed(
 
 
 def test_on_the_cpu_batches_are_small_powers_of_two() -> None:
-    assert probe_batch(load_teacher(ORDER), "cpu") == 8
-    assert probe_batch(load_teacher(replace(ORDER, spec="dinov2:tiny@616")), "cpu") == 2  # 4 x 512^2 / 616^2 = 2.8
+    assert probe_batch(load_teacher(REQUEST), "cpu") == 8
+    assert probe_batch(load_teacher(replace(REQUEST, spec="dinov2:tiny@616")), "cpu") == 2  # 4 x 512^2 / 616^2 = 2.8
 
 
 def test_cells_of_a_view_without_corners_count_where_half_of_them_shows_the_frame(records: list[Record]) -> None:
@@ -215,7 +221,7 @@ def test_sums_leave_cells_out_that_do_not_count() -> None:
 def test_statistics_are_those_of_valid_cells_of_training_views(
     records: list[Record], tmp_path: Path, policy: str
 ) -> None:
-    _, jobs = prepare(tmp_path, records, ORDER, policy=policy)
+    _, jobs = prepare(tmp_path, records, REQUEST, policy=policy)
     list(compute_blocks(jobs))
     cache = open_cache(tmp_path)
     plan = draw_plan(records, views=3, seed=0, policy=policy)
@@ -249,7 +255,7 @@ def test_a_plan_that_pads_stores_its_valid_area(records: list[Record], tmp_path:
 
 
 def test_a_marker_promises_the_files_that_lie_there(records: list[Record], tmp_path: Path) -> None:
-    work, jobs = prepare(tmp_path, records, ORDER)
+    work, jobs = prepare(tmp_path, records, REQUEST)
     compute_block(jobs[0])
     (marker,) = read_markers(tmp_path, work.column).values()
     for array in work.column.arrays:

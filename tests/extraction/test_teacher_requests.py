@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from painted_folder import paint_folder
 
-from difom_cache import TapNetwork, extract, open_cache, verify
-from difom_cache.extraction import TeacherOrderLine, load_teacher, release_teachers, teachers
+from difom_cache import TapNetwork, TeacherRequest, extract, open_cache, verify
+from difom_cache.extraction import load_teacher, release_teachers, teachers
 
-ORDER = TeacherOrderLine("one", "hub", None, None, "cuda", None, 64)
+REQUEST = TeacherRequest("one", device="cuda", picture_px=64)
 
 
 class Moved:
@@ -31,27 +31,27 @@ def stand(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """Where each teacher stands; building one checks that no other is on the GPU."""
     where: dict[str, str] = {}
 
-    def build(spec: str, **options: Any) -> Moved:
-        assert "cuda" not in where.values(), f"{spec} is built beside {where}"
-        return Moved(spec, where)
+    def build(request: TeacherRequest) -> Moved:
+        assert "cuda" not in where.values(), f"{request.name} is built beside {where}"
+        return Moved(request.name, where)
 
-    monkeypatch.setattr(teachers, "build_teacher", build)
+    monkeypatch.setattr(teachers, "build_requested", build)
     yield where
     release_teachers()
 
 
 def test_a_teacher_has_the_gpu_for_itself(stand: dict[str, str]) -> None:
-    first = load_teacher(ORDER)
-    load_teacher(replace(ORDER, spec="two"))
+    first = load_teacher(REQUEST)
+    load_teacher(replace(REQUEST, name="two"))
     assert stand == {"one": "cpu", "two": "cuda"}
-    assert load_teacher(ORDER) is first
+    assert load_teacher(REQUEST) is first
     assert stand == {"one": "cuda", "two": "cpu"}
 
 
 def test_teachers_on_the_cpu_stay_where_they_are(stand: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teachers, "build_teacher", lambda spec, **options: Moved(spec, {}))
-    first = load_teacher(replace(ORDER, device="cpu"))
-    load_teacher(replace(ORDER, spec="two", device="cpu"))
+    monkeypatch.setattr(teachers, "build_requested", lambda request: Moved(request.name, {}))
+    first = load_teacher(replace(REQUEST, device="cpu"))
+    load_teacher(replace(REQUEST, name="two", device="cpu"))
     assert first.stand == {"one": "cuda"}  # type: ignore[attr-defined]  # nobody has moved it
 
 

@@ -13,29 +13,23 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from difom_cache import extract, open_cache
-from difom_cache.extraction import TeacherOrderLine, blocks, load_teacher, prepare
+from difom_cache.extraction import blocks, load_teacher, prepare
+from difom_cache.teachers import parse_teacher
 
 Settings = dict[str, Any]
 
 
 def load(settings: Settings) -> None:
     """Build the teacher here, so that every child inherits it."""
-    order = TeacherOrderLine(
-        spec=settings["teacher"],
-        weights="random",
-        taps=None,
-        strides=None,
-        device="cpu",
-        precision=None,
-        picture_px=settings["input_size"],
-    )
-    load_teacher(order)
+    request = replace(parse_teacher(settings["teacher"]), weights="random", picture_px=settings["input_size"])
+    load_teacher(request)
 
 
 def fork(work: Callable[[], None]) -> int:

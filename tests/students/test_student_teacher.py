@@ -2,7 +2,7 @@ import pytest
 import torch
 from painted_folder import paint_folder
 
-from difom_cache import TeacherOrder, build_teacher, extract, open_cache
+from difom_cache import TeacherRequest, build_teacher, extract, open_cache
 from difom_cache.errors import RunError, SettingsError, TeacherError
 from difom_train import build_student, load_student
 from difom_train.students import build, save_student, write_run_masks
@@ -31,7 +31,7 @@ def test_a_run_teaches_under_its_own_name_through_the_catalogue(run):
 
 def test_its_maps_are_the_students_own(run):
     pixels = torch.rand(2, 3, 64, 64)
-    maps = build(TeacherOrder(variant=str(run), picture_px=64)).features(pixels)
+    maps = build(TeacherRequest(variant=str(run), picture_px=64)).features(pixels)
     output = load_student(run).forward_train(pixels)
     torch.testing.assert_close(maps["bottleneck"], output.levels["bottleneck"])
     torch.testing.assert_close(maps["logits"], output.logits[0])
@@ -40,22 +40,22 @@ def test_its_maps_are_the_students_own(run):
 
 def test_a_small_input_keeps_its_own_grid_where_the_pictures_would_ask_for_a_finer_one(run):
     """A 64 px run on 352 px pictures: its bottleneck has 4 cells a side, which are 88 picture px each."""
-    assert tap_names(build(TeacherOrder(variant=str(run)))) == ["encoder4@44", "bottleneck@88", "logits@5.5"]
+    assert tap_names(build(TeacherRequest(variant=str(run)))) == ["encoder4@44", "bottleneck@88", "logits@5.5"]
 
 
 def test_pranet_gives_one_level_for_each_stride(tmp_path):
-    teacher = build(TeacherOrder(variant=str(save_run(tmp_path / "p", "pranet")), picture_px=64))
+    teacher = build(TeacherRequest(variant=str(save_run(tmp_path / "p", "pranet")), picture_px=64))
     assert tap_names(teacher) == ["encoder3@8", "encoder4@16", "bottleneck@32", "logits@2"]
 
 
 def test_any_level_can_be_named(run):
-    teacher = build(TeacherOrder(variant=str(run), picture_px=64, taps=("decoder1@8", "bottleneck@32")))
+    teacher = build(TeacherRequest(variant=str(run), picture_px=64, taps=("decoder1@8", "bottleneck@32")))
     assert tap_names(teacher) == ["decoder1@8", "bottleneck@32"]
 
 
 def test_random_weights_make_another_teacher_of_the_same_shape(run):
-    trained, control = (build(TeacherOrder(variant=str(run), weights=weights)) for weights in ("hub", "random"))
-    again = build(TeacherOrder(variant=str(run), weights="random"))
+    trained, control = (build(TeacherRequest(variant=str(run), weights=weights)) for weights in ("hub", "random"))
+    again = build(TeacherRequest(variant=str(run), weights="random"))
     assert trained.spec.weights_digest != control.spec.weights_digest == again.spec.weights_digest
     assert tap_names(trained) == tap_names(control)
 
@@ -70,7 +70,7 @@ def test_a_student_of_random_teachers_teaches_as_random(tmp_path):
 
 
 def test_the_identity_holds_no_path(run):
-    assert str(run.parent) not in str(build(TeacherOrder(variant=str(run))).spec.identity())
+    assert str(run.parent) not in str(build(TeacherRequest(variant=str(run))).spec.identity())
 
 
 def test_its_column_says_which_masks_the_run_has_learnt_from(run, tmp_path):
@@ -82,13 +82,13 @@ def test_its_column_says_which_masks_the_run_has_learnt_from(run, tmp_path):
     write_run_masks(run, None)
     extract(teacher=f"student:{run}", cache=tmp_path / "unknown", **settings)
     assert open_cache(tmp_path / "unknown").seen_masks("student-wide") is None
-    assert build(TeacherOrder(variant=str(run), weights="random")).spec.seen_masks == frozenset()
+    assert build(TeacherRequest(variant=str(run), weights="random")).spec.seen_masks == frozenset()
 
 
 def test_what_cannot_teach_is_refused(run, tmp_path):
     with pytest.raises(TeacherError, match="student:RUN"):
-        build(TeacherOrder())
+        build(TeacherRequest())
     with pytest.raises(RunError, match="holds no trained student"):
-        build(TeacherOrder(variant=str(tmp_path)))
+        build(TeacherRequest(variant=str(tmp_path)))
     with pytest.raises(SettingsError, match="divide by 16, found 100 px; the nearest is 96 px"):
-        build(TeacherOrder(variant=str(run), input_px=100))
+        build(TeacherRequest(variant=str(run), input_px=100))

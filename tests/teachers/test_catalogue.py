@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from difom_cache import build_teacher, describe_teachers, fetch_weights
+from difom_cache import TeacherRequest, build_teacher, describe_teachers, fetch_weights
 from difom_cache.errors import SettingsError, WeightsError
 from difom_cache.teachers import MODULES, format_teachers, parse_teacher
 
@@ -19,7 +19,8 @@ from difom_cache.teachers import MODULES, format_teachers, parse_teacher
     ],
 )
 def test_a_teacher_is_read_as_name_variant_and_size(spec, parts):
-    assert parse_teacher(spec) == parts
+    assert parse_teacher(spec) == TeacherRequest(*parts)
+    assert parse_teacher(spec).spec == spec
 
 
 @pytest.mark.parametrize("spec", ["", "@224", ":base"])
@@ -131,7 +132,7 @@ def test_fetching_downloads_what_the_teacher_will_look_for(monkeypatch, tmp_path
         asked.append((teacher, repository.name, repository.revision))
         return to
 
-    monkeypatch.setattr("difom_cache.teachers.fetch.download", download)
+    monkeypatch.setattr("difom_cache.teachers.download.download", download)
     assert fetch_weights("dinov2", tmp_path) == tmp_path / "dinov2-base"
     assert fetch_weights("hf:google/vit-base", tmp_path, "v1") == tmp_path / "hf-google-vit-base"
     assert asked == [

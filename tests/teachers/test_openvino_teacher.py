@@ -8,9 +8,9 @@ import pytest
 import torch
 from painted_folder import paint_folder
 
-from difom_cache import build_teacher, extract, open_cache, verify
+from difom_cache import TeacherRequest, build_teacher, extract, open_cache, verify
 from difom_cache.errors import CacheIdentityError, DeviceError, SettingsError, TeacherError
-from difom_cache.extraction import TeacherOrderLine, choose_backend, own_teachers
+from difom_cache.extraction import choose_backend, own_teachers
 from difom_cache.store import withdraw_block
 from difom_cache.teachers import OpenVinoTeacher, openvino_teacher
 
@@ -131,13 +131,11 @@ def test_auto_falls_to_pytorch_and_says_why(
         raise TeacherError("other features")
 
     monkeypatch.setattr(OpenVinoTeacher, "check", refuse)
-    order = TeacherOrderLine(
-        "sam:tiny", "random", None, (32,), device="cpu", precision=None, picture_px=64, backend="auto"
-    )
+    request = TeacherRequest("sam", "tiny", weights="random", strides=(32,), picture_px=64, backend="auto")
     with own_teachers():
-        assert choose_backend(order, None, 2).backend == "torch"
+        assert choose_backend(request, None, 2).backend == "torch"
         assert "PyTorch runs this teacher: other features" in capsys.readouterr().err
         with pytest.raises(TeacherError, match="other features"):
-            choose_backend(replace(order, backend="openvino"), None, 2)
+            choose_backend(replace(request, backend="openvino"), None, 2)
         with pytest.raises(SettingsError, match="expected auto, torch, openvino, found 'tvm'"):
-            choose_backend(replace(order, backend="tvm"), None, 2)
+            choose_backend(replace(request, backend="tvm"), None, 2)
