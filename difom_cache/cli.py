@@ -344,7 +344,7 @@ def scale(
     price: Annotated[float, typer.Option(help="Of a worker's hour.")] = 0.0,
 ) -> None:
     """Say how long a pass takes on many workers, what it costs, and where the file system becomes the limit."""
-    from difom_cache.extraction.scaling import Cluster, Workload, format_prediction, most_useful_workers, predict
+    from difom_cache.extraction.estimate import Cluster, Workload, format_prediction, most_useful_workers, predict
 
     load = Workload(frames, views, view_bytes, frame_bytes)
     for number in read_numbers("--workers", workers) or ():

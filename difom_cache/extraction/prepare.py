@@ -12,7 +12,9 @@ from difom_cache.codecs.base import Codec
 from difom_cache.codecs.catalogue import build_codec, resolve_codec
 from difom_cache.codecs.compact import CompactBasis, fit_compact, kept_directions
 from difom_cache.errors import DataError
-from difom_cache.extraction.blocks import ViewJob, read_frame, render
+from difom_cache.extraction.frames import read_frame
+from difom_cache.extraction.jobs import ViewJob
+from difom_cache.extraction.teacher_blocks import render
 from difom_cache.extraction.teachers import (
     OPENVINO,
     choose_backend,

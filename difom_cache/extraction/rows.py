@@ -8,7 +8,7 @@ from typing import overload
 import numpy as np
 
 from difom_cache.data.record import Record
-from difom_cache.extraction.blocks import ViewJob
+from difom_cache.extraction.jobs import ViewJob
 from difom_cache.store.identity import Identity
 from difom_cache.store.layout import FORMAT_VERSION, SPLITS
 from difom_cache.store.writer import RowTable, create_cache, format_records

@@ -15,9 +15,10 @@ from difom_cache.codecs.catalogue import describe_fallback
 from difom_cache.data.groups import describe_unknown
 from difom_cache.data.manifest import load_records
 from difom_cache.errors import CacheSpaceError, SettingsError
-from difom_cache.extraction.blocks import BlockJob, BlockReport, ViewJob, compute_block, compute_blocks
+from difom_cache.extraction.blocks import compute_block, compute_blocks
 from difom_cache.extraction.engines import EngineOptions, count_local, open_executor
 from difom_cache.extraction.estimate import Estimate, estimate_run, format_passes, refuse_full_disk
+from difom_cache.extraction.jobs import BlockJob, BlockReport, ViewJob
 from difom_cache.extraction.missing import find_missing, finish_columns, parse_part
 from difom_cache.extraction.options import ExtractConfig
 from difom_cache.extraction.prepare import ColumnChoices, ColumnWork, prepare_pictures, prepare_teacher

@@ -15,7 +15,7 @@ from difom_cache.codecs.catalogue import build_codec, describe_fallback, resolve
 from difom_cache.codecs.compact import choose_basis
 from difom_cache.codecs.measure import measure_fidelity
 from difom_cache.errors import CacheIncompleteError, CacheSpaceError, SettingsError
-from difom_cache.extraction.blocks import VALID_FRAC, sum_cells, to_moments
+from difom_cache.extraction.cells import VALID_FRAC, sum_cells, to_moments
 from difom_cache.progress import say, track
 from difom_cache.store.atomic import remove_stale, write_once
 from difom_cache.store.columns import describe_tap, pictures_column, tap_specs, teacher_column, write_basis

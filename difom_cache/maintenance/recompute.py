@@ -10,7 +10,9 @@ from torch.nn import functional
 
 from difom_cache.data.record import Record
 from difom_cache.errors import CacheFormatError, CacheIdentityError, RunError, WeightsError
-from difom_cache.extraction.blocks import ViewJob, read_frame, render
+from difom_cache.extraction.frames import read_frame
+from difom_cache.extraction.jobs import ViewJob
+from difom_cache.extraction.teacher_blocks import render
 from difom_cache.extraction.teachers import assert_same_teacher, backend_of, load_teacher
 from difom_cache.extraction.weights import HUB, split_weights
 from difom_cache.hardware import torch_threads

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from difom_cache.extraction.blocks import VALID_FRAC
+from difom_cache.extraction.cells import VALID_FRAC
 from difom_cache.store.reader import Cache
 from difom_cache.teachers.pooling import area_pool
 from difom_cache.views.params import ViewParams

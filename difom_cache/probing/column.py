@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from difom_cache.codecs.catalogue import build_codec
 from difom_cache.codecs.measure import measure_fidelity
 from difom_cache.errors import CacheIncompleteError, CodecError
-from difom_cache.extraction.blocks import sum_cells, to_moments
+from difom_cache.extraction.cells import sum_cells, to_moments
 from difom_cache.probing.cells import READ_ROWS, FeatureReader, chunks, valid_cells
 from difom_cache.probing.heads import KINDS, Heads
 from difom_cache.probing.plan import NAME, ProbePlan

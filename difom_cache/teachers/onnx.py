@@ -107,7 +107,7 @@ def build(request: TeacherRequest) -> OnnxTeacher:
     if request.weights != "hub":
         raise WeightsError(f"onnx:{path} holds its own weights; leave out --weights {request.weights}")
     prepared = read_preprocessing(path)
-    if order.precision == "bfloat16":
+    if request.precision == "bfloat16":
         raise SettingsError(
             f"onnx:{path} computes in the precision of its graph; leave out --precision bfloat16, or extract it by itself"
         )

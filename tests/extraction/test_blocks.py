@@ -29,7 +29,6 @@ from difom_cache.extraction import (
     ViewJob,
     ViewList,
     assert_same_teacher,
-    blocks,
     compute_block,
     compute_blocks,
     load_teacher,
@@ -40,6 +39,7 @@ from difom_cache.extraction import (
     render,
     start_cache,
     sum_cells,
+    teacher_blocks,
     to_moments,
     valid_cells,
 )
@@ -172,18 +172,18 @@ def test_the_thread_count_of_the_identity_holds_while_blocks_are_computed(
     records: list[Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    whole_render = blocks.render
+    whole_render = teacher_blocks.render
 
     def watch(*arguments: Any) -> torch.Tensor:
         seen.append(torch.get_num_threads())
         return whole_render(*arguments)
 
-    monkeypatch.setattr(blocks, "render", watch)
+    monkeypatch.setattr(teacher_blocks, "render", watch)
     before = torch.get_num_threads()
     monkeypatch.setattr("difom_cache.extraction.prepare.torch.get_num_threads", lambda: 1)
     _, jobs = prepare(tmp_path, records, REQUEST)
     monkeypatch.undo()
-    monkeypatch.setattr(blocks, "render", watch)
+    monkeypatch.setattr(teacher_blocks, "render", watch)
     try:
         torch.set_num_threads(2)
         compute_block(jobs[0])

@@ -1,0 +1,147 @@
+"""Blocks of one teacher's codes: rendered, seen by the teacher, encoded, copied."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from difom_cache.codecs.base import UncodableFeatureError
+from difom_cache.codecs.fidelity import Fidelity
+from difom_cache.codecs.measure import measure_fidelity
+from difom_cache.errors import CodecError
+from difom_cache.extraction.cells import sum_cells, to_moments, valid_cells
+from difom_cache.extraction.frames import Frame
+from difom_cache.extraction.jobs import BlockJob, ViewJob
+from difom_cache.extraction.teachers import assert_same_teacher
+from difom_cache.extraction.timing import Stopwatch
+from difom_cache.hardware import upload
+from difom_cache.store.columns import open_codec, teacher_column
+from difom_cache.store.identity import Identity
+from difom_cache.store.layout import Column
+from difom_cache.store.writer import write_block
+from difom_cache.teachers.base import Teacher
+from difom_cache.teachers.pooling import area_pool
+from difom_cache.views.replay_many import replay_images
+
+
+class TeacherPass:
+    """A teacher with the codecs of its taps, set up as its identity says.
+
+    Raises:
+        EngineError: this process' teacher differs from the one that the cache was begun with.
+    """
+
+    needs_masks = False
+
+    def __init__(self, job: BlockJob, identity: Identity, teacher: Teacher) -> None:
+        assert_same_teacher(identity, teacher.spec, job.cache / job.folder)
+        self.identity, self.teacher = identity, teacher
+        self.label = Path(job.folder).name
+        self.column = teacher_column(identity, self.label, job.rows)
+        self.batch: int = identity["batch"]
+        self.threads: int = identity["threads"]
+        self.device = torch.device(job.request.device if job.request else "cpu")
+        self.codecs = {tap["name"]: open_codec(job.cache, self.label, tap) for tap in identity["taps"]}
+
+    def start(self, job: BlockJob) -> "TeacherBlock":
+        return TeacherBlock(self, job)
+
+
+class TeacherBlock:
+    """One block of codes while it grows."""
+
+    def __init__(self, encoder: TeacherPass, job: BlockJob) -> None:
+        self.job, self._encoder = job, encoder
+        self._arrays = _empty_tensors(encoder.column, len(job.views), pinned=encoder.device.type == "cuda")
+        self._sums: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+        self._fidelity: dict[str, Fidelity] = {}
+        self._filled = 0
+
+    def add(
+        self, views: Sequence[ViewJob], frames: Sequence[Frame], watch: Stopwatch, pool: ThreadPoolExecutor
+    ) -> None:
+        encoder, spec = self._encoder, self._encoder.teacher.spec
+        with watch.on_device("render"):
+            pixels = render(views, frames, spec.input_px, encoder.batch, encoder.device)
+        with watch.on_device("teacher"):
+            native = encoder.teacher.features(pixels)
+        with watch.on_device("encode"):
+            train = upload(torch.tensor([view.train for view in views]), encoder.device)[:, None, None]
+            grids = {tap["grid"] for tap in encoder.identity["taps"]}
+            counts = {grid: valid_cells(views, grid, encoder.device) for grid in grids}
+        for kept, tap in zip(spec.taps, encoder.identity["taps"], strict=True):
+            with watch.on_device("encode"), torch.no_grad():
+                feature = area_pool(native[kept.native], tap["grid"])[: len(views)]
+                code, scale = encoder.codecs[tap["name"]].encode(feature, check=False)
+                self._sum_up(tap["name"], feature, code, scale, counts[tap["grid"]], train)
+            with watch.on_device("copy"):
+                self._keep(f"{tap['name']}/code", code)
+                if scale is not None:
+                    self._keep(f"{tap['name']}/scale", scale)
+        self._filled += len(views)
+
+    def publish(self) -> None:
+        """Refuse what could not be coded, then write the block."""
+        if self._encoder.device.type == "cuda":
+            torch.cuda.synchronize(self._encoder.device)
+        arrays = {name: tensor.numpy() for name, tensor in self._arrays.items()}
+        for name, codec in self._encoder.codecs.items():
+            try:
+                codec.check_code(arrays[f"{name}/code"], arrays.get(f"{name}/scale"))
+            except UncodableFeatureError as error:
+                view = self.job.views[error.row]
+                raise CodecError(
+                    f"{self._encoder.label}/{name}, record {view.record.id}, view {view.view}, "
+                    f"channel {error.channel}: {error.problem}"
+                ) from None
+        write_block(
+            self.job.cache,
+            self._encoder.column,
+            self.job.block,
+            arrays,
+            {tap: to_moments(sums) for tap, sums in self._sums.items()},
+            {tap: fidelity.as_dict() for tap, fidelity in self._fidelity.items()},
+        )
+
+    def _keep(self, name: str, values: Tensor) -> None:
+        place = self._arrays[name][self._filled : self._filled + len(values)]
+        place.copy_(values, non_blocking=True)
+
+    def _sum_up(
+        self, name: str, feature: Tensor, code: Tensor, scale: Tensor | None, counts: Tensor, train: Tensor
+    ) -> None:
+        """Add what a batch of a tap adds to its moments and its fidelity.
+
+        Args:
+            name: of the tap.
+            feature: (B, C, h, w), live.
+            code, scale: as they are stored.
+            counts: (B, h, w) bool, the cells that show the frame.
+            train: (B, 1, 1) bool, the views of training records.
+        """
+        target = self._encoder.codecs[name].decode(code, scale)
+        fidelity = measure_fidelity(feature, target, counts)
+        self._fidelity[name] = self._fidelity[name] + fidelity if name in self._fidelity else fidelity
+        sums = sum_cells(target, counts & train)
+        before = self._sums.get(name)
+        self._sums[name] = sums if before is None else (before[0] + sums[0], before[1] + sums[1], before[2] + sums[2])
+
+
+def _empty_tensors(column: Column, rows: int, *, pinned: bool) -> dict[str, Tensor]:
+    return {
+        array.path: torch.empty((rows, *array.row_shape), dtype=getattr(torch, array.dtype), pin_memory=pinned)
+        for array in column.arrays
+    }
+
+
+def render(views: Sequence[ViewJob], frames: Sequence[Frame], size_px: int, batch: int, device: torch.device) -> Tensor:
+    """Return a full batch of teacher input: float32 (batch, 3, size_px, size_px) in [0, 1], black behind the last view."""
+    placed: dict[int, Tensor] = {}
+    for frame in frames:  # each of them once, however many of its views are here
+        if id(frame) not in placed:
+            placed[id(frame)] = upload(frame.image, device)
+    shown = replay_images([placed[id(frame)] for frame in frames], [view.params for view in views], size_px)
+    return functional.pad(shown, (0, 0, 0, 0, 0, 0, 0, batch - len(views))) if len(views) < batch else shown
