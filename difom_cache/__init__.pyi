@@ -26,8 +26,8 @@ from .hardware import name_processor as name_processor
 from .hardware import resolve_device as resolve_device
 from .hardware import torch_threads as torch_threads
 from .maintenance.copy import copy as copy
-from .maintenance.copy import drop as drop
-from .maintenance.copy import finish as finish
+from .maintenance.finish import drop as drop
+from .maintenance.finish import finish as finish
 from .maintenance.hdf5 import export_hdf5 as export_hdf5
 from .maintenance.hdf5 import import_hdf5 as import_hdf5
 from .maintenance.info import info as info

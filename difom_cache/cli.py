@@ -216,7 +216,7 @@ def verify(
 @app.command()
 def finish(cache: CachePath = Path("feats"), as_json: Json = False) -> None:
     """Remove what dead writers left and say what is missing. Exits with 1 where something is."""
-    from difom_cache.maintenance.copy import finish as run
+    from difom_cache.maintenance.finish import finish as run
 
     missing = run(cache)
     if as_json:
@@ -233,7 +233,7 @@ def drop(
     teacher: Annotated[str, typer.Option(help="Label of the teacher, as `difom-cache info` shows it.")],
 ) -> None:
     """Remove one teacher's features from a cache."""
-    from difom_cache.maintenance.copy import drop as run
+    from difom_cache.maintenance.finish import drop as run
     from difom_cache.text import format_bytes
 
     print(f"{cache}: dropped {teacher}, {format_bytes(run(cache, teacher))} freed")

@@ -1,8 +1,6 @@
-"""Care of a cache: finish what writers left, drop a teacher, copy a part in another codec."""
+"""A cache, or some of its taps in another codec, into another folder."""
 
-import secrets
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,73 +12,19 @@ from difom_cache.codecs.base import Codec
 from difom_cache.codecs.catalogue import build_codec, describe_fallback, resolve_codec
 from difom_cache.codecs.compact import choose_basis
 from difom_cache.codecs.measure import measure_fidelity
-from difom_cache.errors import CacheIncompleteError, CacheSpaceError, SettingsError
-from difom_cache.extraction.cells import VALID_FRAC, sum_cells, to_moments
-from difom_cache.progress import say, track
-from difom_cache.store.atomic import remove_stale, write_once
+from difom_cache.errors import CacheIncompleteError, SettingsError
+from difom_cache.extraction.cells import sum_cells, to_moments
+from difom_cache.maintenance.decoded import blocks_of, decode_rows
+from difom_cache.progress import say
+from difom_cache.store.atomic import write_once
 from difom_cache.store.columns import describe_tap, pictures_column, tap_specs, teacher_column, write_basis
 from difom_cache.store.consolidated import consolidate
 from difom_cache.store.identity import Identity, digest_identity, read_identity
 from difom_cache.store.layout import BESIDE_IDENTITY, PICTURES, RECORDS, Column, teacher_folder, totals_path
-from difom_cache.store.reader import Cache, open_cache, require_teacher
+from difom_cache.store.reader import Cache, open_cache
 from difom_cache.store.source import read_source, write_source
-from difom_cache.store.stats import Moments, fold_statistics, read_moments, write_totals
+from difom_cache.store.stats import fold_statistics, read_moments, write_totals
 from difom_cache.store.writer import create_cache, create_column, write_block
-from difom_cache.teachers.pooling import area_pool
-
-
-def finish(cache: str | Path) -> dict[str, list[int]]:
-    """Remove what dead writers left, sum up statistics, and return the missing blocks of each column by its folder."""
-    opened = open_cache(cache)
-    for leftover in opened.path.glob("teachers/.dropped-*"):
-        shutil.rmtree(leftover)
-    remove_stale(opened.path)
-    missing = {}
-    for column in opened.columns():
-        markers = opened.markers(column)
-        missing[column.folder] = sorted(set(range(column.blocks)) - markers.keys())
-        if (
-            column.folder != PICTURES
-            and not fold_statistics(opened.path, column, markers)
-            and not missing[column.folder]
-        ):
-            rebuild_statistics(opened, column)
-    consolidate(opened.path)
-    return missing
-
-
-def rebuild_statistics(cache: Cache, column: Column) -> None:
-    """Sum up a complete column's statistics from its codes, where the sums of its blocks were lost."""
-    label = column.folder.partition("/")[2]
-    sums: dict[str, Moments] = {}
-    for block in track(range(column.blocks), f"statistics of {label}", "block"):
-        rows = np.arange(*column.range_of(block))
-        for name, target, counts in decode_rows(cache, label, rows):
-            moments = to_moments(sum_cells(target, counts))
-            sums[name] = sums[name] + moments if name in sums else moments
-    write_totals(totals_path(cache.path, column.folder), sums)
-
-
-def drop(cache: str | Path, teacher: str) -> int:
-    """Make `cache` hold no features of `teacher`; everything else stays. Return how many bytes that were.
-
-    Raises:
-        CacheFormatError: the cache has no such teacher.
-        CacheSpaceError: the cache cannot be written.
-    """
-    opened = open_cache(cache)
-    require_teacher(opened, teacher)
-    folder = opened.path / teacher_folder(teacher)
-    away = folder.with_name(f".dropped-{secrets.token_hex(4)}")
-    held_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    try:
-        consolidate(opened.path, leave_out=teacher_folder(teacher))
-        folder.rename(away)
-        shutil.rmtree(away)
-    except OSError as error:
-        hint = f"run `difom-cache finish {cache}` when it can be written"
-        raise CacheSpaceError(f"cannot drop {folder}: {error.strerror}; {hint}") from None
-    return held_bytes
 
 
 def copy(
@@ -216,32 +160,3 @@ def write_recoded(
         for name, feature, counts in decode_rows(source, label, rows, [tap]):
             moments[name] = to_moments(sum_cells(feature, counts))
     write_block(target, column, block, arrays, moments or None, fidelity)
-
-
-def decode_rows(
-    cache: Cache, label: str, rows: NDArray[np.int64], taps: Sequence[str] | None = None
-) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-    """Yield (tap name without its teacher, target (B, C, h, w), which cells count in statistics (B, h, w)).
-
-    Raises:
-        CacheIncompleteError: rows are missing; or the plan pads and the valid areas are not stored.
-    """
-    names = [tap for tap in cache.taps if tap.partition("/")[0] == label] if taps is None else list(taps)
-    if not names:
-        return
-    pads = cache.has_pictures and read_identity(cache.path / PICTURES, "pictures")["pads"]
-    batch = cache.gather(rows, names, pictures=pads)
-    train = torch.from_numpy(cache.table.split[rows] == 0)
-    for tap in names:
-        target = torch.from_numpy(cache.decode(tap, batch[f"{tap}/code"], batch.get(f"{tap}/scale")))
-        counts = torch.ones((len(rows), *target.shape[-2:]), dtype=torch.bool)
-        if pads:
-            area = torch.from_numpy(batch["valid"]).float()[:, None]
-            counts = area_pool(area, target.shape[-1])[:, 0] >= VALID_FRAC
-        yield tap.partition("/")[2], target, counts & train[:, None, None]
-
-
-def blocks_of(column: Column, title: str) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Yield every block of a column with its rows, under a bar."""
-    for block in track(range(column.blocks), title, "block"):
-        yield block, np.arange(*column.range_of(block))

@@ -13,7 +13,7 @@ from difom_cache.codecs.compact import CompactBasis
 from difom_cache.errors import CacheFormatError, CacheIncompleteError, CacheSpaceError
 from difom_cache.files import refuse_special
 from difom_cache.maintenance.book import EXPORT_AGAIN, Book
-from difom_cache.maintenance.copy import finish
+from difom_cache.maintenance.finish import finish
 from difom_cache.maintenance.verify import verify
 from difom_cache.progress import track
 from difom_cache.store.atomic import build_folder, draft_of, write_once
