@@ -53,9 +53,9 @@ def _plain_sam(name: str, variant: str, weights: str) -> tuple[nn.Module, PlainF
 def _plain_tokens(name: str, variant: str, weights: str) -> tuple[nn.Module, PlainForward]:
     from difom_cache.teachers.transformers_weights import load_part
 
-    tokens = import_module(f"difom_cache.teachers.{name}").FAMILY
-    chosen = choose_variant(name, variant or tokens.default_variant, tokens.family.configs)
-    model, _, _ = load_part(tokens.family, chosen, weights)
+    own = import_module(f"difom_cache.teachers.{name}").FAMILY
+    chosen = choose_variant(name, variant or own.default_variant, own.family.configs)
+    model, _, _ = load_part(own.family, chosen, weights)
     return model, _last_tokens
 
 
@@ -80,7 +80,7 @@ def _decoder_levels(network: Any, pixels: Tensor) -> list[Tensor]:
 
 
 def _plain_encoder(name: str, variant: str, weights: str) -> tuple[nn.Module, PlainForward]:
-    network, _ = _plain_pixel_level(name, variant, weights)
+    network, _ = _plain_tokens(name, variant, weights)
     return network, _encoder_maps
 
 

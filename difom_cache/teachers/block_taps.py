@@ -5,7 +5,9 @@ any relative or rotary position. Amir et al. 2021 (arXiv:2112.05814) found that 
 apart better than what leaves the block.
 """
 
-from difom_cache.teachers.base import NativeTap
+from typing import Any
+
+from difom_cache.teachers.base import NativeTap, TapRequest
 
 KEYS = ".keys"
 
@@ -24,3 +26,14 @@ def block_taps(depth: int, channels: int, patch_px: int) -> dict[str, NativeTap]
     """Return the native taps of a transformer of `depth` blocks: all blocks, then the keys of all."""
     names = [f"block{i}{what}" for what in ("", KEYS) for i in range(depth)]
     return {name: NativeTap(name, channels, patch_px) for name in names}
+
+
+def token_taps(config: Any) -> dict[str, NativeTap]:
+    """Return the native taps of a plain transformer of transformers."""
+    return block_taps(config.num_hidden_layers, config.hidden_size, config.patch_size)
+
+
+def default_token_taps(config: Any) -> tuple[TapRequest, ...]:
+    """Return the last block at stride 16 and the middle one at stride 32."""
+    depth = config.num_hidden_layers
+    return TapRequest(f"block{depth - 1}", 16), TapRequest(f"block{depth // 2 - 1}", 32)

@@ -13,9 +13,10 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from difom_cache.teachers.base import Description, TeacherRequest
+from difom_cache.teachers.library import LibraryTeacher, build_library, describe_library
 from difom_cache.teachers.network import NetworkTeacher
 from difom_cache.teachers.preprocess import CLIP_MEAN, CLIP_STD
-from difom_cache.teachers.tokens import TokenFamily, TokenTaps, build_tokens, describe_tokens
+from difom_cache.teachers.tokens import TokenTaps
 from difom_cache.teachers.transformers_weights import Family
 
 
@@ -35,7 +36,7 @@ def _blocks_only(model: Any) -> Any:
     return model
 
 
-FAMILY = TokenFamily(
+FAMILY = LibraryTeacher(
     family=Family(
         name="clip",
         model_class=CLIPVisionModel,
@@ -64,7 +65,7 @@ FAMILY = TokenFamily(
     mean=CLIP_MEAN,
     std=CLIP_STD,
     licence="MIT",
-    read=lambda model: TokenTaps(
+    read=lambda model, _: TokenTaps(
         model,
         model.encoder.layers,
         nn.Identity(),
@@ -77,9 +78,9 @@ FAMILY = TokenFamily(
 
 def build(request: TeacherRequest) -> NetworkTeacher:
     """Return the CLIP that `request` asks for; inputs are multiples of the patch, 16 or 14 px."""
-    return build_tokens(FAMILY, request)
+    return build_library(FAMILY, request)
 
 
 def describe() -> list[Description]:
     """Return every variant."""
-    return describe_tokens(FAMILY)
+    return describe_library(FAMILY)

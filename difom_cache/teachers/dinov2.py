@@ -11,9 +11,10 @@ from functools import partial
 from transformers import Dinov2Config, Dinov2Model
 
 from difom_cache.teachers.base import Description, TeacherRequest
+from difom_cache.teachers.library import LibraryTeacher, build_library, describe_library
 from difom_cache.teachers.network import NetworkTeacher
 from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from difom_cache.teachers.tokens import TokenFamily, TokenTaps, build_tokens, describe_tokens
+from difom_cache.teachers.tokens import TokenTaps
 from difom_cache.teachers.transformers_weights import Family
 
 PATCH_PX = 14
@@ -30,7 +31,7 @@ def _config(width: int, depth: int, heads: int, *, swiglu: bool = False, image_p
     )
 
 
-FAMILY = TokenFamily(
+FAMILY = LibraryTeacher(
     family=Family(
         name="dinov2",
         model_class=Dinov2Model,
@@ -59,7 +60,7 @@ FAMILY = TokenFamily(
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,
     licence="Apache-2.0",
-    read=lambda model: TokenTaps(
+    read=lambda model, _: TokenTaps(
         model,
         model.encoder.layer,
         model.layernorm,
@@ -71,9 +72,9 @@ FAMILY = TokenFamily(
 
 def build(request: TeacherRequest) -> NetworkTeacher:
     """Return the DINOv2 that `request` asks for; inputs are multiples of 14 px."""
-    return build_tokens(FAMILY, request)
+    return build_library(FAMILY, request)
 
 
 def describe() -> list[Description]:
     """Return every variant."""
-    return describe_tokens(FAMILY)
+    return describe_library(FAMILY)

@@ -11,9 +11,10 @@ from typing import Any
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from difom_cache.teachers.base import Description, TeacherRequest
+from difom_cache.teachers.library import LibraryTeacher, build_library, describe_library
 from difom_cache.teachers.network import NetworkTeacher
 from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from difom_cache.teachers.tokens import TokenFamily, TokenTaps, build_tokens, describe_tokens
+from difom_cache.teachers.tokens import TokenTaps
 from difom_cache.teachers.transformers_weights import Family
 
 PATCH_PX = 16
@@ -33,7 +34,7 @@ def _config(width: int, depth: int, heads: int, mlp: int, **further: Any) -> DIN
     )
 
 
-FAMILY = TokenFamily(
+FAMILY = LibraryTeacher(
     family=Family(
         name="dinov3",
         model_class=DINOv3ViTModel,
@@ -71,7 +72,7 @@ FAMILY = TokenFamily(
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,
     licence="DINOv3 License (accept on the hub)",
-    read=lambda model: TokenTaps(
+    read=lambda model, _: TokenTaps(
         model,
         model.model.layer,
         model.norm,
@@ -83,9 +84,9 @@ FAMILY = TokenFamily(
 
 def build(request: TeacherRequest) -> NetworkTeacher:
     """Return the DINOv3 that `request` asks for; inputs are multiples of 16 px."""
-    return build_tokens(FAMILY, request)
+    return build_library(FAMILY, request)
 
 
 def describe() -> list[Description]:
     """Return every variant."""
-    return describe_tokens(FAMILY)
+    return describe_library(FAMILY)

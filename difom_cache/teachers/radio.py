@@ -13,8 +13,9 @@ from torch import nn
 from transformers import RadioConfig, RadioModel
 
 from difom_cache.teachers.base import Description, TeacherRequest
+from difom_cache.teachers.library import LibraryTeacher, build_library, describe_library
 from difom_cache.teachers.network import NetworkTeacher
-from difom_cache.teachers.tokens import TokenFamily, TokenTaps, build_tokens, describe_tokens
+from difom_cache.teachers.tokens import TokenTaps
 from difom_cache.teachers.transformers_weights import Family
 
 
@@ -22,7 +23,7 @@ def _config(width: int, depth: int, heads: int, **further: Any) -> RadioConfig:
     return RadioConfig(hidden_size=width, num_hidden_layers=depth, num_attention_heads=heads, **further)
 
 
-FAMILY = TokenFamily(
+FAMILY = LibraryTeacher(
     family=Family(
         name="radio",
         model_class=RadioModel,
@@ -39,7 +40,7 @@ FAMILY = TokenFamily(
     mean=(0.0, 0.0, 0.0),
     std=(1.0, 1.0, 1.0),
     licence="NVIDIA Open Model License",
-    read=lambda model: TokenTaps(
+    read=lambda model, _: TokenTaps(
         model,
         model.encoder.layer,
         nn.Identity(),
@@ -51,9 +52,9 @@ FAMILY = TokenFamily(
 
 def build(request: TeacherRequest) -> NetworkTeacher:
     """Return the C-RADIO that `request` asks for; inputs are multiples of 16 px."""
-    return build_tokens(FAMILY, request)
+    return build_library(FAMILY, request)
 
 
 def describe() -> list[Description]:
     """Return every variant."""
-    return describe_tokens(FAMILY)
+    return describe_library(FAMILY)

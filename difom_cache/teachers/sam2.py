@@ -12,19 +12,14 @@ import torch
 from torch import Tensor, nn
 from transformers import Sam2HieraDetConfig, Sam2VisionConfig, Sam2VisionModel
 
-from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherRequest, choose_variant, label_variant
-from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
-from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_input_px
-from difom_cache.teachers.transformers_weights import Family, count_parameters, load_part
+from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherRequest
+from difom_cache.teachers.library import LibraryTeacher, build_library, describe_library
+from difom_cache.teachers.network import NetworkTeacher, TapNetwork
+from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from difom_cache.teachers.transformers_weights import Family
 
-MULTIPLE_PX = 32
-INPUT_PX = 1024
-TINY_INPUT_PX = 352
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 NECK = ("neck4", "neck8", "neck16")
-DEFAULT_VARIANT = "hiera_b_plus"
-DEFAULT_TAPS = (TapRequest("neck16", 16), TapRequest("stage4", 32))
-LICENCE = "Apache-2.0"
 
 
 def _config(
@@ -52,43 +47,6 @@ def _config(
     )
     channels = [width * 2**i for i in range(3, -1, -1)]
     return Sam2VisionConfig(backbone_config=hiera, backbone_channel_list=channels, **further)
-
-
-FAMILY = Family(
-    name="sam2",
-    model_class=Sam2VisionModel,
-    part=lambda model: model,
-    prefix="",
-    configs={
-        "hiera_t": partial(_config, 96, 1, (1, 2, 7, 2), (5, 7, 9)),
-        "hiera_s": partial(_config, 96, 1, (1, 2, 11, 2), (7, 10, 13)),
-        "hiera_b_plus": partial(_config, 112, 2, (2, 3, 16, 3), (12, 16, 20), cells=14),
-        "hiera_l": partial(_config, 144, 2, (2, 6, 36, 4), (23, 33, 43), window=16),
-        "tiny": partial(_config, 16, 1, (1, 1, 2, 1), (3,), fpn_hidden_size=32),
-    },
-    repositories={
-        "hiera_t": "facebook/sam2.1-hiera-tiny",
-        "hiera_s": "facebook/sam2.1-hiera-small",
-        "hiera_b_plus": "facebook/sam2.1-hiera-base-plus",
-        "hiera_l": "facebook/sam2.1-hiera-large",
-        "tiny": "",
-    },
-    geometry=lambda config: (config.backbone_config.hidden_size, tuple(config.backbone_config.blocks_per_stage)),
-    adapt=lambda config: getattr(config, "vision_config", config),
-    inside=("vision_encoder.",),
-    others=(
-        "mask_decoder.",
-        "mask_downsample.",
-        "memory_",
-        "no_memory_",
-        "no_object_pointer",
-        "object_pointer_proj.",
-        "occlusion_spatial_embedding_parameter",
-        "prompt_encoder.",
-        "shared_image_embedding.",
-        "temporal_positional_encoding_projection_layer.",
-    ),
-)
 
 
 class NoPositions(nn.Module):
@@ -133,46 +91,60 @@ def native_taps(config: Any) -> dict[str, NativeTap]:
     return {tap.name: tap for tap in taps}
 
 
+FAMILY = LibraryTeacher(
+    family=Family(
+        name="sam2",
+        model_class=Sam2VisionModel,
+        part=lambda model: model,
+        prefix="",
+        configs={
+            "hiera_t": partial(_config, 96, 1, (1, 2, 7, 2), (5, 7, 9)),
+            "hiera_s": partial(_config, 96, 1, (1, 2, 11, 2), (7, 10, 13)),
+            "hiera_b_plus": partial(_config, 112, 2, (2, 3, 16, 3), (12, 16, 20), cells=14),
+            "hiera_l": partial(_config, 144, 2, (2, 6, 36, 4), (23, 33, 43), window=16),
+            "tiny": partial(_config, 16, 1, (1, 1, 2, 1), (3,), fpn_hidden_size=32),
+        },
+        repositories={
+            "hiera_t": "facebook/sam2.1-hiera-tiny",
+            "hiera_s": "facebook/sam2.1-hiera-small",
+            "hiera_b_plus": "facebook/sam2.1-hiera-base-plus",
+            "hiera_l": "facebook/sam2.1-hiera-large",
+            "tiny": "",
+        },
+        geometry=lambda config: (config.backbone_config.hidden_size, tuple(config.backbone_config.blocks_per_stage)),
+        adapt=lambda config: getattr(config, "vision_config", config),
+        inside=("vision_encoder.",),
+        others=(
+            "mask_decoder.",
+            "mask_downsample.",
+            "memory_",
+            "no_memory_",
+            "no_object_pointer",
+            "object_pointer_proj.",
+            "occlusion_spatial_embedding_parameter",
+            "prompt_encoder.",
+            "shared_image_embedding.",
+            "temporal_positional_encoding_projection_layer.",
+        ),
+    ),
+    default_variant="hiera_b_plus",
+    input_px={"tiny": 352},
+    usual_input_px=1024,
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+    licence="Apache-2.0",
+    read=lambda model, _: Sam2Taps(model),
+    multiple_px=lambda config: 32,
+    native=native_taps,
+    default_taps=lambda config: (TapRequest("neck16", 16), TapRequest("stage4", 32)),
+)
+
+
 def build(request: TeacherRequest) -> NetworkTeacher:
     """Return the encoder that `request` asks for."""
-    variant = choose_variant(FAMILY.name, request.variant or DEFAULT_VARIANT, FAMILY.configs)
-    input_px = request.input_px or _input_px(variant)
-    check_input_px(input_px, MULTIPLE_PX, f"{FAMILY.name}:{variant}")
-    model, config, weights = load_part(FAMILY, variant, request.weights)
-    facts = NetworkFacts(
-        label=label_variant(FAMILY.name, variant, DEFAULT_VARIANT),
-        name=FAMILY.name,
-        variant=variant,
-        input_px=input_px,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        native=native_taps(config),
-        default_taps=DEFAULT_TAPS,
-        packages=("transformers",),
-        licence=LICENCE,
-        weights=weights,
-        options={},
-    )
-    return assemble(request, facts, Sam2Taps(model))
-
-
-def _input_px(variant: str) -> int:
-    return TINY_INPUT_PX if variant == "tiny" else INPUT_PX
+    return build_library(FAMILY, request)
 
 
 def describe() -> list[Description]:
     """Return every variant."""
-    return [
-        Description(
-            name=FAMILY.name,
-            variant=variant,
-            is_default=variant == DEFAULT_VARIANT,
-            parameters=count_parameters(FAMILY, variant),
-            input_px=_input_px(variant),
-            native=native_taps(make()),
-            default_taps=DEFAULT_TAPS,
-            repository=FAMILY.repositories[variant],
-            licence=LICENCE,
-        )
-        for variant, make in FAMILY.configs.items()
-    ]
+    return describe_library(FAMILY)

@@ -13,11 +13,12 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import Sam3VisionConfig, Sam3VisionModel, Sam3ViTConfig
 
-from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherRequest, choose_variant, label_variant
+from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherRequest
 from difom_cache.teachers.block_taps import block_number, block_taps
-from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
-from difom_cache.teachers.preprocess import HALF_MEAN, HALF_STD, check_input_px
-from difom_cache.teachers.transformers_weights import Family, count_parameters, load_part
+from difom_cache.teachers.library import LibraryTeacher, build_library, describe_library
+from difom_cache.teachers.network import NetworkTeacher, TapNetwork
+from difom_cache.teachers.preprocess import HALF_MEAN, HALF_STD
+from difom_cache.teachers.transformers_weights import Family
 
 PATCH_PX = 14
 NECK = {
@@ -25,8 +26,6 @@ NECK = {
     "neck_x2": 2.0,
     "neck": 1.0,
 }  # the library makes one of half the resolution too; nothing reads it
-DEFAULT_VARIANT = "large"
-LICENCE = "SAM License (accept on the hub)"
 
 
 def _config(width: int, depth: int, heads: int, mlp: int, neck: int = 256, **further: Any) -> Sam3VisionConfig:
@@ -38,22 +37,6 @@ def _config(width: int, depth: int, heads: int, mlp: int, neck: int = 256, **fur
 
 TINY = {"global_attn_indexes": [1, 3], "window_size": 4, "image_size": 308, "pretrain_image_size": 112}
 DETECTOR = ("text_encoder.", "text_projection.", "geometry_encoder.", "detr_", "mask_decoder.", "dot_product_scoring.")
-
-FAMILY = Family(
-    name="sam3",
-    model_class=Sam3VisionModel,
-    part=lambda model: model,
-    prefix="",
-    configs={
-        "large": partial(_config, 1024, 32, 16, 4736),
-        "tiny": partial(_config, 32, 4, 2, 64, 32, **TINY),
-    },
-    repositories={"large": "facebook/sam3", "tiny": ""},
-    geometry=lambda config: (config.backbone_config.hidden_size, config.backbone_config.num_hidden_layers),
-    adapt=lambda config: _vision_config(config),
-    inside=("detector_model.vision_encoder.", "vision_encoder."),
-    others=("tracker_model.", "tracker_neck.", *DETECTOR, *(f"detector_model.{part}" for part in DETECTOR)),
-)
 
 
 def _vision_config(config: Any) -> Any:
@@ -113,46 +96,40 @@ def default_taps(config: Any) -> tuple[TapRequest, ...]:
     return TapRequest("neck", 16), TapRequest(f"block{vit.global_attn_indexes[-2]}", 32)
 
 
+FAMILY = LibraryTeacher(
+    family=Family(
+        name="sam3",
+        model_class=Sam3VisionModel,
+        part=lambda model: model,
+        prefix="",
+        configs={
+            "large": partial(_config, 1024, 32, 16, 4736),
+            "tiny": partial(_config, 32, 4, 2, 64, 32, **TINY),
+        },
+        repositories={"large": "facebook/sam3", "tiny": ""},
+        geometry=lambda config: (config.backbone_config.hidden_size, config.backbone_config.num_hidden_layers),
+        adapt=lambda config: _vision_config(config),
+        inside=("detector_model.vision_encoder.", "vision_encoder."),
+        others=("tracker_model.", "tracker_neck.", *DETECTOR, *(f"detector_model.{part}" for part in DETECTOR)),
+    ),
+    default_variant="large",
+    input_px={"tiny": 308},
+    usual_input_px=1008,
+    mean=HALF_MEAN,
+    std=HALF_STD,
+    licence="SAM License (accept on the hub)",
+    read=Sam3Taps,
+    multiple_px=lambda config: PATCH_PX,
+    native=native_taps,
+    default_taps=default_taps,
+)
+
+
 def build(request: TeacherRequest) -> NetworkTeacher:
     """Return the encoder that `request` asks for."""
-    variant = choose_variant(FAMILY.name, request.variant or DEFAULT_VARIANT, FAMILY.configs)
-    input_px = request.input_px or _input_px(FAMILY.configs[variant]())
-    check_input_px(input_px, PATCH_PX, f"{FAMILY.name}:{variant}")
-    model, config, weights = load_part(FAMILY, variant, request.weights)
-    facts = NetworkFacts(
-        label=label_variant(FAMILY.name, variant, DEFAULT_VARIANT),
-        name=FAMILY.name,
-        variant=variant,
-        input_px=input_px,
-        mean=HALF_MEAN,
-        std=HALF_STD,
-        native=native_taps(config),
-        default_taps=default_taps(config),
-        packages=("transformers",),
-        licence=LICENCE,
-        weights=weights,
-        options={},
-    )
-    return assemble(request, facts, Sam3Taps(model, input_px))
-
-
-def _input_px(config: Any) -> int:
-    return int(config.backbone_config.image_size)
+    return build_library(FAMILY, request)
 
 
 def describe() -> list[Description]:
     """Return every variant."""
-    return [
-        Description(
-            name=FAMILY.name,
-            variant=variant,
-            is_default=variant == DEFAULT_VARIANT,
-            parameters=count_parameters(FAMILY, variant),
-            input_px=_input_px(make()),
-            native=native_taps(make()),
-            default_taps=default_taps(make()),
-            repository=FAMILY.repositories[variant],
-            licence=LICENCE,
-        )
-        for variant, make in FAMILY.configs.items()
-    ]
+    return describe_library(FAMILY)

@@ -2,18 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from math import isqrt
 from typing import Any
 
 from torch import Tensor, nn
 
-from difom_cache.teachers.base import Description, TapRequest, TeacherRequest, choose_variant, label_variant
-from difom_cache.teachers.block_taps import block_number, block_taps, is_keys
-from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
-from difom_cache.teachers.preprocess import Triple, check_input_px
-from difom_cache.teachers.transformers_weights import Family, count_parameters, load_part
+from difom_cache.teachers.block_taps import block_number, is_keys
+from difom_cache.teachers.network import TapNetwork
 
 
 class TokenTaps(TapNetwork):
@@ -73,78 +69,3 @@ def _hold(
 ) -> None:
     """Put a module's output down under `tap` (a hook; some releases of transformers give a tuple)."""
     tokens[tap] = output[0] if isinstance(output, tuple) else output
-
-
-@dataclass(frozen=True)
-class TokenFamily:
-    """A teacher whose sizes are all plain vision transformers.
-
-    Attributes:
-        family: its sizes and where their weights come from.
-        default_variant: where the user names none.
-        input_px: variant to default input, where it is not the usual one.
-        usual_input_px: default input of the others.
-        mean: per channel.
-        std: per channel.
-        licence: of the weights.
-        read: gives the network with taps of the library's model.
-    """
-
-    family: Family
-    default_variant: str
-    input_px: Mapping[str, int]
-    usual_input_px: int
-    mean: Triple
-    std: Triple
-    licence: str
-    read: Callable[[Any], TokenTaps]
-
-
-def build_tokens(tokens: TokenFamily, request: TeacherRequest) -> NetworkTeacher:
-    """Return the vision transformer that `request` asks for as a teacher; inputs are multiples of its patch."""
-    family = tokens.family
-    variant = choose_variant(family.name, request.variant or tokens.default_variant, family.configs)
-    input_px = request.input_px or tokens.input_px.get(variant, tokens.usual_input_px)
-    check_input_px(input_px, family.configs[variant]().patch_size, f"{family.name}:{variant}")
-    model, config, weights = load_part(family, variant, request.weights)
-    facts = NetworkFacts(
-        label=label_variant(family.name, variant, tokens.default_variant),
-        name=family.name,
-        variant=variant,
-        input_px=input_px,
-        mean=tokens.mean,
-        std=tokens.std,
-        native=block_taps(config.num_hidden_layers, config.hidden_size, config.patch_size),
-        default_taps=default_token_taps(config.num_hidden_layers),
-        packages=("transformers",),
-        licence=tokens.licence,
-        weights=weights,
-        options={},
-    )
-    return assemble(request, facts, tokens.read(model))
-
-
-def describe_tokens(tokens: TokenFamily) -> list[Description]:
-    """Return what every variant of the family is, without loading any weights."""
-    found = []
-    for variant, make in tokens.family.configs.items():
-        config = make()
-        found.append(
-            Description(
-                name=tokens.family.name,
-                variant=variant,
-                is_default=variant == tokens.default_variant,
-                parameters=count_parameters(tokens.family, variant),
-                input_px=tokens.input_px.get(variant, tokens.usual_input_px),
-                native=block_taps(config.num_hidden_layers, config.hidden_size, config.patch_size),
-                default_taps=default_token_taps(config.num_hidden_layers),
-                repository=tokens.family.repositories[variant],
-                licence=tokens.licence,
-            )
-        )
-    return found
-
-
-def default_token_taps(depth: int) -> tuple[TapRequest, ...]:
-    """Return the last block at stride 16 and the middle one at stride 32."""
-    return TapRequest(f"block{depth - 1}", 16), TapRequest(f"block{depth // 2 - 1}", 32)
