@@ -195,7 +195,7 @@ def test_the_thread_count_of_the_identity_holds_while_blocks_are_computed(
 
 def test_on_the_cpu_batches_are_small_powers_of_two() -> None:
     assert probe_batch(load_teacher(REQUEST), "cpu") == 8
-    assert probe_batch(load_teacher(replace(REQUEST, spec="dinov2:tiny@616")), "cpu") == 2  # 4 x 512^2 / 616^2 = 2.8
+    assert probe_batch(load_teacher(replace(REQUEST, input_px=616)), "cpu") == 2  # 4 x 512^2 / 616^2 = 2.8
 
 
 def test_cells_of_a_view_without_corners_count_where_half_of_them_shows_the_frame(records: list[Record]) -> None:
