@@ -114,7 +114,7 @@ def bench_teacher(
     if unknown or not ways or views < 1 or repeats < 1:
         raise SettingsError(f"expected ways of {', '.join(WAYS)}, views and repeats of at least 1; found {list(ways)}")
     chosen = str(resolve_device(device))
-    weights = weights or ("hub" if parse_teacher(teacher)[0] in OWN_WEIGHTS else "random")
+    weights = weights or ("hub" if parse_teacher(teacher).name in OWN_WEIGHTS else "random")
     records = choose_pictures(Path(data), views)
     ours = build_teacher(teacher, weights=weights, device=chosen, precision=precision, compile=compile)
     with tempfile.TemporaryDirectory(prefix="difom-bench-", dir=scratch) as folder:

@@ -66,7 +66,7 @@ def test_a_student_of_random_teachers_teaches_as_random(tmp_path):
     spec = build_teacher(f"student:{run}", picture_px=64).spec
     assert spec.is_random and spec.label == "student-lost-random" and spec.identity()["weights"] == "random"
     other = save_run(tmp_path / "found", width=2)
-    assert not build(TeacherOrder(variant=str(run), weights=str(other / "student.safetensors"))).spec.is_random
+    assert not build(TeacherRequest(variant=str(run), weights=str(other / "student.safetensors"))).spec.is_random
 
 
 def test_the_identity_holds_no_path(run):

@@ -25,11 +25,11 @@ from difom_cache.teachers import (
     hub_cache,
     is_here,
     locate,
+    outline_teacher,
     read_revision,
     receive,
     weight_files,
 )
-from difom_cache.teachers.catalogue import outline_teacher
 
 NAME = "owner/small"
 TEACHER = "dinov2:small"
