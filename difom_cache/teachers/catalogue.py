@@ -1,5 +1,6 @@
 """Every teacher by name, built late, so that naming one loads no library of another; as a table; and its weights fetched."""
 
+import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
