@@ -5,6 +5,7 @@
 # make lint       style, types and walls alone
 # make keywords   the signatures of functions with options by keyword, from the configs
 # make docs       the documentation as pages, in build/site
+# make gains      the chart of measured gains, from STUDY=study/study.csv into docs/drawings
 #
 # Each sets up .venv by itself with any Python >= 3.11 and nothing else, and reuses it until pyproject.toml or
 # constraints.txt changes. PYTHON=/path/to/python3 picks the interpreter.
@@ -17,7 +18,7 @@ NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(firstword $(foreach py,python3 python3.11 python3.12 python3.13 python,\
 	$(if $(filter yes,$(shell $(py) -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo yes)),$(py))))
 
-.PHONY: demo test attack test-slow lint docs keywords clean
+.PHONY: demo test attack test-slow lint docs gains keywords clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml constraints.txt
@@ -54,6 +55,10 @@ demo: $(STAMP)
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "open build/site/index.html"
+
+STUDY ?= study/study.csv
+gains: $(STAMP)
+	$(BIN)/python docs/draw_gains.py $(STUDY) docs/drawings/gains.svg
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

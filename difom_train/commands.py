@@ -173,6 +173,8 @@ class ExportConfig(CommandConfig):
     "onnx, or torch for a torch.export file."
     dynamic_size: bool = False
     "Leave height and width free."
+    output_size: Literal["input", "frame"] = "input"
+    "frame: take whole frames of any size, resize inside, answer at their size."
     int8: bool = False
     "Quantise weights and activations (ONNX)."
     calibration: Path | None = None

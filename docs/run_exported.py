@@ -29,9 +29,15 @@ def main(model: str, source: str, target: str) -> None:
             continue
         with Image.open(path) as file:
             picture = ImageOps.exif_transpose(file).convert("RGB")
-        pixels = np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))
-        prob = session.run(["prob"], {"pictures": pixels[None]})[0][0]  # (side, side)
-        whole = np.asarray(Image.fromarray(prob).resize(picture.size, Image.Resampling.BILINEAR))
+        if facts.get("output_size") == "frame":
+            whole = session.run(["prob"], {"pictures": np.asarray(picture)[None]})[0][0]  # (height, width)
+        else:
+            pixels = np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))
+            prob = session.run(["prob"], {"pictures": pixels[None]})[0][0]  # (side, side)
+            logits = np.log(prob / (1 - prob).clip(1e-7)).clip(-30, 30)
+            whole = 1 / (
+                1 + np.exp(-np.asarray(Image.fromarray(logits).resize(picture.size, Image.Resampling.BILINEAR)))
+            )
         mask = whole >= threshold
         Image.fromarray(mask).save(Path(target) / f"{path.stem}.png")
         print(f"{path.name}: polyp on {mask.mean():.1%} of the frame")

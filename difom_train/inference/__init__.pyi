@@ -1,4 +1,5 @@
-from .export import Deployed as Deployed
+from .deployed import Deployed as Deployed
+from .deployed import FrameDeployed as FrameDeployed
 from .export import Exported as Exported
 from .export import load_exported as load_exported
 from .folded import fold_for_cpu as fold_for_cpu

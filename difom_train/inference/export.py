@@ -2,31 +2,34 @@
 
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from difom_cache import (
-    Record,
     __version__,
     check_out_file,
     draft_of,
     explain_wait,
     load_records,
-    read_image,
-    replay_mask,
 )
 from difom_cache.errors import RunError, SettingsError, name_nearest
-from difom_train.inference.frames import FIXED_THRESHOLD, choose_records, dice, read_truth
-from difom_train.inference.segmenter import StudentSegmenter, identify, load_segmenter, render_picture, whole_frame
+from difom_train.inference.deployed import Deployed, FrameDeployed, Sizes
+from difom_train.inference.frames import FIXED_THRESHOLD
+from difom_train.inference.parity import Parity, compare_frames, compare_with_student, render_frame, spread
+from difom_train.inference.segmenter import (
+    StudentSegmenter,
+    identify,
+    load_segmenter,
+)
 from difom_train.students.base import count_parameters
 from difom_train.students.outside import StudentSources
 
@@ -34,54 +37,12 @@ FORMATS = ("onnx", "torch")
 TORCHSCRIPT = ("torchscript", "script", "jit")
 OPSET = 18  # the oldest with antialiased resize; runtimes of 2023 and later read it
 PARITY_PROB = 1e-4  # largest difference in probability between a float file and its student
-LARGEST_SIDE_STRIDES = 256  # bound of the dynamic sides, in strides of the student
+PARITY_FRAME_PROB = 0.05  # the same where the file resizes: single pixels are rounded to the next grey level
+TO_FRAME_SIZE = "log(prob / (1 - prob)), bilinear resize with half-pixel centres to the frame, then 1 / (1 + exp(-x))"
 RESEARCH_NOTICE = (
     "For research only. Not a medical device: not cleared or approved for diagnosis or for use on patients. The data it "
     "was trained on may restrict commercial use."
 )
-
-
-class Deployed(nn.Module):
-    """A student with everything around it that a device would get wrong: layout, scaling, normalisation, sigmoid."""
-
-    def __init__(self, student: nn.Module) -> None:
-        super().__init__()
-        self.student = student
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Return the probability (B, H, W) of pictures (B, H, W, 3) uint8 RGB."""
-        pixels = pictures.permute(0, 3, 1, 2).float() / 255  # (B, H, W, 3) -> (B, 3, H, W)
-        return torch.sigmoid(self.student(pixels))[:, 0]
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How close an exported file is to its student, at input size.
-
-    Attributes:
-        frames: how many were compared.
-        real: False where they were made of noise, for want of data.
-        prob_difference: the largest, over all pixels.
-        agreement_frac: share of pixels that both call polyp or both do not.
-        student_dice: mean Dice of the student against the masks, None without masks.
-        file_dice: the same of the file.
-    """
-
-    frames: int
-    real: bool
-    prob_difference: float
-    agreement_frac: float
-    student_dice: float | None
-    file_dice: float | None
-
-    def render(self) -> str:
-        """Return the comparison as one line."""
-        kind = "real frames" if self.real else "frames of noise (pass --check DATA for real ones)"
-        dice = f"; Dice {self.student_dice:.4f} -> {self.file_dice:.4f}" if self.file_dice is not None else ""
-        return (
-            f"parity over {self.frames} {kind}: probabilities within {self.prob_difference:.1e}, "
-            f"{self.agreement_frac:.3%} of pixels alike{dice}"
-        )
 
 
 @dataclass(frozen=True)
@@ -109,6 +70,7 @@ def export(
     format: str = "onnx",
     out: Path | str,
     dynamic_size: bool = False,
+    output_size: Literal["input", "frame"] = "input",
     int8: bool = False,
     calibration: Path | str | None = None,
     check: Path | str | None = None,
@@ -128,6 +90,8 @@ def export(
         format: "onnx", or "torch" for a torch.export file (.pt2).
         out: the file.
         dynamic_size: leave height and width free.
+        output_size: "frame" for a file that takes whole frames of any size, resizes them itself, and answers at their size;
+            masks are then those of `predict`, up to single pixels that fall on the next grey level.
         int8: quantise weights and activations (onnx only); needs `calibration`.
         calibration: data whose train frames set the ranges of int8.
         check: data whose frames, masks if there are any, the file is compared on.
@@ -143,46 +107,52 @@ def export(
     path = Path(out)
     check_out_file(path, force=force)
     _check_options(format, int8=int8, calibration=calibration, dynamic_size=dynamic_size, frames=frames)
+    whole = output_size == "frame"
+    if whole and dynamic_size:
+        raise SettingsError("--output-size frame takes frames of any size as it is; leave out --dynamic-size")
     segmenter = load_segmenter(run, device="cpu", student=student)
     if not isinstance(segmenter, StudentSegmenter):
         raise SettingsError(f"{run} is not a student's run folder; only students are exported")
-    deployed = Deployed(segmenter.student).eval()
+    sizes = Sizes(segmenter.input_px, segmenter.student.largest_stride, dynamic=dynamic_size, whole=whole)
+    plain = FrameDeployed(segmenter.student, segmenter.input_px) if whole else Deployed(segmenter.student)
+    deployed = plain.eval()
     name = None if anonymous else Path(run).resolve().name
-    metadata = describe(segmenter, Path(run), name, dynamic_size=dynamic_size, int8=int8)
+    metadata = describe(segmenter, Path(run), name, sizes, int8=int8)
     with draft_of(path) as draft:
         with explain_wait("writing the network as one graph"):
             if format == "torch":
-                _write_torch(deployed, draft, metadata, segmenter, dynamic_size=dynamic_size)
+                _write_torch(deployed, draft, metadata, sizes)
             else:
-                _write_onnx(deployed, draft, segmenter, dynamic_size=dynamic_size)
+                _write_onnx(deployed, draft, sizes)
                 if int8:
                     records = load_records(Path(calibration or ""), unlabelled=True)
-                    _quantise(draft, [render_frame(each, segmenter.input_px) for each in _spread(records, frames)])
+                    _quantise(draft, [render_frame(each, segmenter.input_px) for each in spread(records, frames)])
                 _write_metadata(draft, metadata)
         with explain_wait(f"comparing the file with its student on {frames} frames"):
-            parity = compare_with_student(
-                deployed, load_exported(draft), segmenter.input_px, check=check, frames=frames
-            )
-        if not int8 and parity.prob_difference > PARITY_PROB:
+            exported = load_exported(draft)
+            if whole:
+                parity = compare_frames(segmenter, exported, check=check, frames=frames)
+            else:
+                parity = compare_with_student(deployed, exported, segmenter.input_px, check=check, frames=frames)
+        if not int8 and parity.prob_difference > (allowed := PARITY_FRAME_PROB if whole else PARITY_PROB):
             raise RunError(
                 f"{path}: the exported file differs from its student by {parity.prob_difference:.1e} in probability, more "
-                f"than {PARITY_PROB:.0e}, so it was not kept; try the other format"
+                f"than {allowed:.0e}, so it was not kept; try the other format"
             )
     return Exported(path=path, size_bytes=path.stat().st_size, parity=parity, metadata=metadata)
 
 
-def describe(
-    segmenter: StudentSegmenter, run: Path, name: str | None, *, dynamic_size: bool, int8: bool
-) -> dict[str, Any]:
+def describe(segmenter: StudentSegmenter, run: Path, name: str | None, sizes: Sizes, *, int8: bool) -> dict[str, Any]:
     """Return what a user of the file must know, ready for JSON; `name` is what the run is called, None leaves it out."""
     student, side = segmenter.student, segmenter.input_px
-    sides = f"sides are multiples of {student.largest_stride}" if dynamic_size else f"{side} x {side}"
+    size = "the frame's size" if sizes.whole else "input size"
     return {
         "notice": RESEARCH_NOTICE,
         "classes": ["background", "polyp"],
-        "input": f"pictures: uint8 RGB (B, H, W, 3), {sides}, antialiased bilinear resize of the whole frame",
-        "output": "prob: float32 (B, H, W), probability of polyp, at input size",
-        "to_frame_size": "log(prob / (1 - prob)), bilinear resize with half-pixel centres to the frame, then 1 / (1 + exp(-x))",
+        "input": f"pictures: uint8 RGB (B, H, W, 3), {sizes.describe()}",
+        "output": f"prob: float32 (B, H, W), probability of polyp, at {size}",
+        "output_size": "frame" if sizes.whole else "input",
+        "to_frame_size": "is done inside" if sizes.whole else TO_FRAME_SIZE,
         "threshold": FIXED_THRESHOLD,
         "input_px": side,
         "student": student.name,
@@ -204,37 +174,6 @@ def load_exported(path: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.float3
         return lambda pictures: session.run(["prob"], {"pictures": pictures})[0]
     module = torch.export.load(str(path)).module()
     return lambda pictures: module(torch.from_numpy(pictures)).detach().numpy()
-
-
-def compare_with_student(
-    deployed: Deployed,
-    exported: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
-    input_px: int,
-    *,
-    check: Path | str | None,
-    frames: int,
-) -> Parity:
-    """Return how close an exported file is to its student over some frames, one at a time."""
-    worst, alike, dices = 0.0, [], []
-    count = 0
-    for picture, truth in _check_frames(check, input_px, frames):
-        with torch.inference_mode():
-            wanted = deployed(torch.from_numpy(picture[None]))[0].numpy()
-        found = exported(picture[None])[0]
-        worst = max(worst, float(np.abs(wanted - found).max()))
-        masks = [prob >= FIXED_THRESHOLD for prob in (wanted, found)]
-        alike.append(float((masks[0] == masks[1]).mean()))
-        if truth is not None:
-            dices.append([dice((mask & truth).sum(), mask.sum() + truth.sum()) for mask in masks])
-        count += 1
-    student_dice, file_dice = np.mean(dices, axis=0).tolist() if dices else (None, None)
-    return Parity(count, check is not None, worst, float(np.mean(alike)), student_dice, file_dice)
-
-
-def render_frame(record: Record, input_px: int) -> NDArray[np.uint8]:
-    """Return a record's frame as an exported file takes it, (input_px, input_px, 3) uint8."""
-    pixels = render_picture(read_image(record.image), input_px)
-    return (pixels * 255).round().byte().permute(1, 2, 0).contiguous().numpy()  # (3, S, S) -> (S, S, 3)
 
 
 def _check_options(format: str, *, int8: bool, calibration: Any, dynamic_size: bool, frames: int) -> None:
@@ -261,42 +200,8 @@ def _check_options(format: str, *, int8: bool, calibration: Any, dynamic_size: b
         _import_onnxruntime()
 
 
-def _check_frames(
-    check: Path | str | None, input_px: int, frames: int
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.bool_] | None]]:
-    if check is None:
-        noise = np.random.default_rng(0)
-        for _ in range(frames):
-            yield noise.integers(0, 256, (input_px, input_px, 3), dtype=np.uint8), None
-        return
-    for record in _spread(choose_records(Path(check)), frames):
-        truth = torch.from_numpy(read_truth(record).astype(np.uint8))
-        mask = replay_mask(truth, whole_frame(record.width, record.height), input_px)
-        yield render_frame(record, input_px), mask.numpy().astype(bool)
-
-
-def _spread(records: Sequence[Record], count: int) -> list[Record]:
-    """Return `count` records, evenly spread over the list."""
-    picks = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
-    return [records[pick] for pick in picks]
-
-
-def _example(segmenter: StudentSegmenter, *, dynamic_size: bool) -> tuple[Tensor, dict[str, Any]]:
-    """Return an example input and which of its sides are free."""
-    stride, side = segmenter.student.largest_stride, segmenter.input_px
-    free: dict[int, Any] = {0: torch.export.Dim("batch", min=1)}
-    if not dynamic_size:
-        return torch.zeros(2, side, side, 3, dtype=torch.uint8), {"pictures": free}
-    free[1] = stride * torch.export.Dim("rows", min=1, max=LARGEST_SIDE_STRIDES)
-    free[2] = stride * torch.export.Dim("columns", min=1, max=LARGEST_SIDE_STRIDES)
-    # Unequal sides, so that no exporter takes height and width for one number.
-    return torch.zeros(2, side, side + 2 * stride, 3, dtype=torch.uint8), {"pictures": free}
-
-
-def _write_torch(
-    deployed: Deployed, path: Path, metadata: dict[str, Any], segmenter: StudentSegmenter, *, dynamic_size: bool
-) -> None:
-    pictures, shapes = _example(segmenter, dynamic_size=dynamic_size)
+def _write_torch(deployed: nn.Module, path: Path, metadata: dict[str, Any], sizes: Sizes) -> None:
+    pictures, shapes = sizes.example()
     program = torch.export.export(deployed, (pictures,), dynamic_shapes=shapes)
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
@@ -305,8 +210,8 @@ def _write_torch(
         torch.export.save(program, file, extra_files={"difom.json": json.dumps(metadata)})
 
 
-def _write_onnx(deployed: Deployed, path: Path, segmenter: StudentSegmenter, *, dynamic_size: bool) -> None:
-    pictures, shapes = _example(segmenter, dynamic_size=dynamic_size)
+def _write_onnx(deployed: nn.Module, path: Path, sizes: Sizes) -> None:
+    pictures, shapes = sizes.example()
     with redirect_stdout(io.StringIO()):  # the exporter reports each of its steps
         program = torch.onnx.export(
             deployed,

@@ -14,12 +14,21 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from painted_frames import paint_benchmark, save_small_student
+from PIL import Image
 
 import difom_train
 from difom_cache import read_image, read_mask
 from difom_cache.errors import DifomError, RunError, SettingsError
 from difom_train import build_student, export, load_student
-from difom_train.inference import Deployed, Exported, load_exported
+from difom_train.inference import (
+    Deployed,
+    Exported,
+    FrameDeployed,
+    load_exported,
+    load_segmenter,
+    prob_at_size,
+    segment,
+)
 from difom_train.students import save_student
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install 'difom[onnx]'), so nothing is exported")
@@ -113,6 +122,53 @@ def test_torch_file_gives_the_students_probabilities_and_holds_its_facts(run: Pa
     torch.export.load(str(exported.path), extra_files=facts)
     assert json.loads(facts["difom.json"])["student"] == "unet"
     assert "frames of noise (pass --check DATA" in exported.render()
+
+
+@pytest.fixture(scope="module")
+def frame_file(run: Path, benchmark: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    out = tmp_path_factory.mktemp("frame") / "student.onnx"
+    return export(run, out=out, output_size="frame", check=benchmark, frames=3)
+
+
+@pytest.mark.parametrize("shape", [(1, 48, 70), (2, 130, 97), (1, 32, 32), (1, 20, 300)])
+def test_a_file_for_whole_frames_answers_at_their_size_as_predict_does(
+    run: Path, frame_file: Exported, shape: tuple[int, int, int]
+) -> None:
+    pictures = noise(*shape)
+    prob = load_exported(frame_file.path)(pictures)  # by onnxruntime
+    assert prob.shape == shape and prob.dtype == np.float32
+    segmenter = load_segmenter(run, device="cpu")
+    wanted = np.stack([prob_at_size(segment(segmenter, [each])[0], *each.shape[:2]) for each in pictures])
+    np.testing.assert_allclose(prob, wanted, atol=5e-3)  # single pixels fall on the next grey level
+
+
+def test_a_file_for_whole_frames_resizes_as_pillow_does(run: Path) -> None:
+    picture = noise(75, 130)
+    student = load_student(run)
+    seen = []
+    student.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    with torch.inference_mode():
+        FrameDeployed(student, 32)(torch.from_numpy(picture[None]))
+    pillow = np.asarray(Image.fromarray(picture).resize((32, 32), Image.Resampling.BILINEAR)).astype(int)
+    off = np.abs((seen[0][0] * 255).permute(1, 2, 0).numpy() - pillow)
+    assert off.max() < 1.01 and (off > 0.5).mean() < 0.02
+
+
+def test_a_file_for_whole_frames_says_so(frame_file: Exported) -> None:
+    facts = {each.key: each.value for each in onnx.load(str(frame_file.path)).metadata_props}
+    assert facts["output_size"] == "frame" and facts["to_frame_size"] == "is done inside"
+    assert "whole frames, sides of 16 to 8192 px" in facts["input"] and "at the frame's size" in facts["output"]
+    assert "real frames" in frame_file.parity.render()
+
+
+def test_a_torch_file_takes_whole_frames_too(run: Path, tmp_path: Path) -> None:
+    exported = export(run, format="torch", out=tmp_path / "student.pt2", output_size="frame", frames=1)
+    assert load_exported(exported.path)(noise(1, 50, 41)).shape == (1, 50, 41)
+
+
+def test_whole_frames_and_free_sides_are_two_things(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="takes frames of any size as it is; leave out --dynamic-size"):
+        export(run, out=tmp_path / "student.onnx", output_size="frame", dynamic_size=True)
 
 
 @pytest.mark.journey
