@@ -18,6 +18,7 @@ from difom_train.reporting.figures import DASHES, Interval, Line, draw_intervals
 from difom_train.reporting.gallery import KINDS, Colour, gather_cases
 from difom_train.reporting.overlap import Twins
 from difom_train.reporting.tables import metrics_of
+from difom_train.training.curves import DICE, LOSSES, STYLES, VARIANCES, list_panels
 from difom_train.training.run_folder import read_log
 
 TRUTH_COLOUR: Colour = (250, 250, 245)
@@ -30,13 +31,6 @@ COLOURS: tuple[tuple[Colour, Colour], ...] = (
     ((40, 100, 200), (90, 170, 255)),
     ((200, 110, 20), (255, 200, 70)),
     ((90, 100, 110), (214, 222, 230)),
-)
-PANELS = (
-    ("Training loss", ("loss", "segmentation"), False),
-    ("Validation Dice at 0.5", ("val_dice",), False),
-    ("Cosine between targets and projections", ("distill/cosine/",), False),
-    ("Share of target variance explained", ("distill/explained/",), False),
-    ("Variance of targets and projections", ("distill/target_var/", "distill/student_var/"), True),
 )
 RESEARCH_NOTICE = "For research only: not a medical device."
 
@@ -149,29 +143,43 @@ def _summary(comparison: Comparison, own: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _curves(entries: Sequence[Entry], own: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return the charts of every log, with legends: loss, validation, and how alive the distillation is."""
-    logs = [(entry, run, read_log(run)) for entry in entries for run in entry.runs]
+    """Return the charts of the logs, with legends: loss and validation of all runs, then what each entry's first run learnt.
+
+    Loss and validation have the colour of the entry; what is learnt has one for each teacher and a style for each of its
+    taps, as in curves.png.
+    """
+    logs = [(entry, run, log) for entry in entries for run in entry.runs if (log := read_log(run))]
+    panels = {run: list_panels(log) for _, run, log in logs}
     charts = []
-    for title, starts, logarithmic in PANELS:
+    for panel, title in ((LOSSES, "Training loss"), (DICE, "Validation Dice at 0.5")):
         lines = []
         for entry, run, log in logs:
-            for style, key in enumerate(_keys_of(log, starts)):
-                points = [(line["epoch"] + 1, line[key]) for line in log if line.get(key) is not None]
-                name = f"{run.resolve().name}: {key.removeprefix('distill/')}"
-                lines.append(Line(name, points, own[entry.name], style))
-        if source := draw_lines(lines, logarithmic=logarithmic):
-            legend = [
-                {"name": line.name, "colour": line.colour, "dash": DASHES[line.style % len(DASHES)]} for line in lines
-            ]
-            charts.append({"title": title, "source": source, "legend": legend})
+            for style, curve in enumerate(panels[run].get(panel, ())):
+                name = run.resolve().name if panel == DICE else f"{run.resolve().name}, {curve.label}"
+                lines.append(Line(name, _points_of(log, curve.key), own[entry.name], style))
+        charts += _chart(title, lines)
+    for entry in entries:
+        for run, log in [(run, log) for each, run, log in logs if each is entry][:1]:
+            for panel, curves in panels[run].items():
+                if panel not in (LOSSES, DICE):
+                    lines = [
+                        Line(each.label, _points_of(log, each.key), each.colour, STYLES.index(each.style))
+                        for each in curves
+                    ]
+                    title = f"{run.resolve().name}: {panel}"
+                    charts += _chart(title, lines, logarithmic=panel == VARIANCES)
     return charts
 
 
-def _keys_of(log: Sequence[Mapping[str, Any]], starts: Sequence[str]) -> list[str]:
-    found = dict.fromkeys(key for line in log for key, value in line.items() if isinstance(value, int | float))
-    return [
-        key for key in found if any(key == start or (start.endswith("/") and key.startswith(start)) for start in starts)
-    ]
+def _points_of(log: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    return [(line["epoch"] + 1, line[key]) for line in log if line.get(key) is not None]
+
+
+def _chart(title: str, lines: Sequence[Line], *, logarithmic: bool = False) -> list[dict[str, Any]]:
+    """Return one chart with its legend; none where no value can be shown."""
+    source = draw_lines(lines, logarithmic=logarithmic)
+    legend = [{"name": line.name, "colour": line.colour, "dash": DASHES[line.style % len(DASHES)]} for line in lines]
+    return [{"title": title, "source": source, "legend": legend}] if source else []
 
 
 def _costs(comparison: Comparison) -> dict[str, Any]:

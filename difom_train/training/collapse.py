@@ -9,6 +9,7 @@ UNEXPLAINED_FRAC = 0.01  # of the target's variance
 VARIANCES = ("distill/target_var/", "distill/student_var/")
 EXPLAINED, COSINE = "distill/explained/", "distill/cosine/"
 ALIGNED_COSINE = 0.1  # targets are centred, so a map that says nothing of its target has a cosine of about 0
+RISING_COSINE = 0.02  # a cosine that has come so far is on its way, however low it began
 LOGITS = "/logits@"
 _YOUNG_EPOCHS, _YOUNG_FRAC = 3, 0.1  # epochs, share of the run: before that an explained fraction of zero is just young
 
@@ -55,18 +56,27 @@ def find_unexplained(history: Sequence[Mapping[str, float]]) -> list[str]:
 
     A teacher's logits are left out: the student answers them with its own mask, which the labels shape as well, so a
     squared error above the target's variance says that the two differ in confidence, not that nothing is learnt. So is a
-    target whose direction the student has found: losses here ask for the cosine first, and the scale comes late.
+    target whose direction the student has found, or comes nearer to: losses here ask for the cosine first, and the scale
+    comes late.
     """
     keys = dict.fromkeys(key for epoch in history for key in epoch if key.startswith(EXPLAINED) and LOGITS not in key)
     return [
         f"{key} has stayed at zero (best {best:.3f}): the student learns nothing of this target"
         for key in keys
-        if (best := _best(history, key)) < UNEXPLAINED_FRAC and _best(history, _cosine_key(key)) < ALIGNED_COSINE
+        if (best := _best(history, key)) < UNEXPLAINED_FRAC
+        and _best(history, _cosine_key(key)) < ALIGNED_COSINE
+        and _rise(history, _cosine_key(key)) < RISING_COSINE
     ]
 
 
 def _best(history: Sequence[Mapping[str, float]], key: str) -> float:
     return max((epoch[key] for epoch in history if key in epoch), default=-1.0)
+
+
+def _rise(history: Sequence[Mapping[str, float]], key: str) -> float:
+    """Return how much a figure has risen from its first epoch to its last."""
+    values = [epoch[key] for epoch in history if key in epoch]
+    return values[-1] - values[0] if values else 0.0
 
 
 def _cosine_key(explained: str) -> str:

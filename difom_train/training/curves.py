@@ -24,7 +24,7 @@ LEARNT = {  # what was learnt of each tap; runs of earlier versions logged no co
 TARGET_VAR, STUDENT_VAR = "distill/target_var/", "distill/student_var/"
 _TEACHER_COLOURS = ("#00798c", "#d1495b", "#5a7d2a", "#7b4fa3", "#c77700", "#3b6fb6", "#8d6e63")
 _OWN_COLOURS = ("#263238", "#78909c", "#b0a000")  # what belongs to no teacher: loss, mask loss, Dice
-_STYLES = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3)))
+STYLES = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3)))
 _PANEL_IN, _PLOT_IN, _LEGEND_LINE_IN = 4.6, 3.0, 0.22
 
 
@@ -115,7 +115,7 @@ def list_panels(log: Sequence[dict[str, Any]]) -> dict[str, list[Curve]]:
         VARIANCES: [
             *(Curve(f"target: {format_tap(tap)}", f"{TARGET_VAR}{tap}", *looks[tap]) for tap in taps),
             *(
-                Curve(f"student: {key.removeprefix(STUDENT_VAR)}", key, "#90a4ae", _STYLES[number % len(_STYLES)])
+                Curve(f"student: {key.removeprefix(STUDENT_VAR)}", key, "#90a4ae", STYLES[number % len(STYLES)])
                 for number, key in enumerate(key for key in keys if key.startswith(STUDENT_VAR))
             ),
         ],
@@ -139,7 +139,7 @@ def _look_of(taps: Sequence[str]) -> Iterator[tuple[str, tuple[str, Any]]]:
         teacher = tap.rpartition("/")[0]
         place = [each for each in taps if each.rpartition("/")[0] == teacher].index(tap)
         colour = _TEACHER_COLOURS[teachers.index(teacher) % len(_TEACHER_COLOURS)]
-        yield tap, (colour, _STYLES[place % len(_STYLES)])
+        yield tap, (colour, STYLES[place % len(STYLES)])
 
 
 def _draw_panel(axes: Axes, log: Sequence[dict[str, Any]], found: Sequence[Curve], name: str) -> None:

@@ -28,7 +28,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, name in enumerate(("first-seed0", "second-seed0", HOSTILE)):
         runs.append(save_small_student(folder / name, seed=seed))
         evaluate(runs[-1], data, workers=0)
-        keys = ("loss", "val_dice", "distill/explained/sam/neck@16", "distill/target_var/sam/neck@16")
+        taps = ("sam/neck@16", "sam/block@8", "dino/neck@16")
+        keys = ("loss", "val_dice", *(f"distill/{what}/{tap}" for what in ("explained", "target_var") for tap in taps))
         log = [{"epoch": epoch, **dict.fromkeys(keys, (epoch + 1) / 9)} for epoch in range(3)]
         (runs[-1] / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
     compare(runs, out=folder / "out", resamples=100, gallery_per_set=4, device="cpu")
@@ -57,6 +58,18 @@ def test_page_has_both_protocols_published_rows_and_the_research_notice(report: 
     text = report.read_text(encoding="utf-8")
     for words in ("256 thresholds", "one threshold, 0.5", "PraNet †", "For research only", "paired bootstrap"):
         assert words in text, words
+
+
+def test_curves_of_several_teachers_have_a_colour_for_each_and_a_style_for_each_tap(report: Path) -> None:
+    page = report.read_text(encoding="utf-8")
+    section = page.partition('<section id="curves"')[2].partition("</section>")[0]
+    assert "first-seed0: variance explained of each tap" in section
+    found = re.findall(r'stroke="(#\w+)" stroke-width="3" stroke-dasharray="([^"]*)"/></svg>([^<]*)</li>', section)
+    looks = {name: (colour, dash) for colour, dash, name in found}
+    sam, deep, dino = (
+        looks[f"{name}"] for name in ("sam, neck at stride 16", "sam, block at stride 8", "dino, neck at stride 16")
+    )
+    assert sam[0] == deep[0] != dino[0] and sam[1] == dino[1] != deep[1]
 
 
 def svg_of(source: str) -> ElementTree.Element:

@@ -60,6 +60,13 @@ def test_a_target_whose_direction_is_found_is_alive_though_its_scale_is_not():
     assert len(find_unexplained([history[0] | {"distill/cosine/a/x@16": 0.05}])) == 2
 
 
+def test_a_target_whose_cosine_rises_is_not_dead_however_low_it_began():
+    key = "distill/explained/sam/block7@8"
+    rising = [{key: -0.01, "distill/cosine/sam/block7@8": cosine} for cosine in (-0.204, -0.18, -0.108)]
+    assert find_unexplained(rising) == []
+    assert [line.split()[0] for line in find_unexplained([rising[0], *rising[::-1]])] == [key]
+
+
 def test_a_teachers_logits_are_not_called_unexplained():
     history = [{"distill/explained/onnx/logits@2": -2.0, "distill/explained/onnx/block@16": -0.1}] * 3
     assert [line.split()[0] for line in find_unexplained(history)] == ["distill/explained/onnx/block@16"]
