@@ -14,7 +14,7 @@ from importlib import import_module
 from inspect import isclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -75,6 +75,16 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, defer_build=True
     )
+
+    if not TYPE_CHECKING:  # a checker knows every field from the model
+
+        def __init__(self, **given: Any) -> None:
+            try:
+                super().__init__(**given)
+            except ValidationError as error:
+                raise SettingsError(_explain_all(type(self), error, _name_key)) from error
+
+        __init__.__pydantic_base_init__ = True  # a table, and a section inside it, are checked as a whole
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -235,12 +245,20 @@ def validate(
         text = json.dumps(table, default=str) if strict else ""
         return model.model_validate_json(text, strict=True) if strict else model.model_validate(table)
     except ValidationError as error:
-        say = subject or (lambda path, value: f"{'.'.join(path)} is {value!r}; it")
-        found = error.errors(include_url=False)
-        inside = {each["loc"][:-1] for each in found}  # a list is too short because its items are wrong
-        told = [each for each in found if each["type"] != "too_short" or each["loc"] not in inside]
-        lines = dict.fromkeys(_explain(model, each, say) for each in told)
-        raise SettingsError(f"{f'{where}: ' if where else ''}{'; '.join(lines)}") from error
+        lines = _explain_all(model, error, subject or _name_key)
+        raise SettingsError(f"{where}: {lines}" if where else lines) from error
+
+
+def _name_key(path: tuple[str, ...], value: Any) -> str:
+    return f"{'.'.join(path)} is {value!r}; it"
+
+
+def _explain_all(model: type[Config], error: ValidationError, subject: Subject) -> str:
+    """Return one line for all that is wrong."""
+    found = error.errors(include_url=False)
+    inside = {each["loc"][:-1] for each in found}  # a list is too short because its items are wrong
+    told = [each for each in found if each["type"] != "too_short" or each["loc"] not in inside]
+    return "; ".join(dict.fromkeys(_explain(model, each, subject) for each in told))
 
 
 def read_toml(path: Path) -> dict[str, Any]:

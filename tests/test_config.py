@@ -8,6 +8,7 @@ import pytest
 from difom_cache.errors import SettingsError
 from difom_train.config import (
     RECIPES,
+    OptimizerConfig,
     Phase,
     TrainConfig,
     change_config,
@@ -164,3 +165,18 @@ def test_differences_are_named_one_by_one():
     there = read_recipe("difom")
     here = change_config(there, ["optimizer.lr=0.001", "machine.device=cpu"])
     assert find_differences(there, here, ignore=["machine.device"]) == ["optimizer.lr: 0.0005 there, 0.001 here"]
+
+
+@pytest.mark.parametrize(
+    ("build", "line"),
+    [
+        (lambda: OptimizerConfig(lr=-1), "lr is -1; it must be at least 0"),
+        (lambda: TrainConfig(optimizer={"lr": -1}), "optimizer.lr is -1; it must be at least 0"),
+        (lambda: TrainConfig(seed="x"), "seed is 'x'; it must be a whole number, in [0, 9223372036854775807]"),
+        (lambda: TrainConfig(sed=3), "there is no setting 'sed'; did you mean 'seed'? known: colour, data,"),
+    ],
+)
+def test_a_config_that_is_built_in_python_is_refused_in_one_line(build, line):
+    with pytest.raises(SettingsError) as refused:
+        build()
+    assert str(refused.value).startswith(line) and "\n" not in str(refused.value)

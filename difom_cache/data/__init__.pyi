@@ -17,5 +17,4 @@ from .montage import draw_montage as draw_montage
 from .pairing import PictureFolder as PictureFolder
 from .pairing import pair_files as pair_files
 from .record import belongs_to_val as belongs_to_val
-from .sample_video import sample_video as sample_video
 from .source import parse_every as parse_every
