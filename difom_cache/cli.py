@@ -59,16 +59,20 @@ add_command(app, "difom_cache.probing.options:ProbeConfig", probe)
 
 
 @app.command()
-def info(cache: CachePath = Path("feats"), as_json: Json = False) -> None:
-    """Say what a cache holds, how well its codes keep the features, and its content digest."""
+def info(
+    caches: Annotated[list[Path] | None, typer.Argument(help="Folders of caches; several side by side.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a cache holds, how well its codes keep the features, and its content digest; of several, side by side."""
     from difom_cache.maintenance.info import format_info
     from difom_cache.maintenance.info import info as read
+    from difom_cache.maintenance.side_by_side import format_side_by_side
 
-    facts = read(cache)
+    facts = [read(cache) for cache in caches or [Path("feats")]]
     if as_json:
-        print_json(facts)
+        print_json(facts if len(facts) > 1 else facts[0])
     else:
-        print(format_info(facts))
+        print(format_side_by_side(facts) if len(facts) > 1 else format_info(facts[0]))
 
 
 @app.command()

@@ -21,9 +21,11 @@ class ExtractKeywords(TypedDict, total=False):
     every: str | None
     "Between the frames taken of videos, such as 0.5s (the default) or 500ms."
     teacher: str | Sequence[str] | None
-    "NAME[:VARIANT][@PX]; may repeat. `difom-cache teachers` lists them. In Python () caches the views alone."
+    "NAME[:VARIANT][@PX]; may repeat. `difom-cache teachers` lists them. In Python () caches the views alone. [default: those of --like]"
     cache: str | Path | None
     "Folder to fill. [default: feats]"
+    like: str | Path | None
+    "A cache whose views, teachers, taps and codecs are taken, for new records; both can then be trained on together."
     weights: str | Sequence[str] | None
     "hub, hub@REVISION, random or a path, for all teachers; NAME=WEIGHTS for one; may repeat. [default: hub]"
     views: int | None

@@ -24,16 +24,18 @@ class ExtractConfig(DataOptions):
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "Data": ("data", "images", "masks", "group_by", "every", "unlabelled", "split", "limit"),
         "Views": ("views", "seed", "plan", "input_size", "pictures", "public"),
-        "Features": ("weights", "strides", "codec", "taps"),
+        "Features": ("like", "weights", "strides", "codec", "taps"),
         "Machine": ("device", "precision", "batch_size", "compile", "backend"),
         "Many workers": ("engine", "workers", "scheduler", "jobs", "part"),
         "Estimate": ("epochs", "runs", "dry_run", "force"),
     }
 
-    teacher: Annotated[tuple[str, ...], Opt(whole=True)]
+    teacher: Annotated[tuple[str, ...] | None, Opt(whole=True, default="those of --like")] = None
     "NAME[:VARIANT][@PX]; may repeat. `difom-cache teachers` lists them. In Python () caches the views alone."
     cache: Path = Path("feats")
     "Folder to fill."
+    like: Path | None = None
+    "A cache whose views, teachers, taps and codecs are taken, for new records; both can then be trained on together."
     weights: Annotated[tuple[str, ...], Opt(whole=True)] = ("hub",)
     "hub, hub@REVISION, random or a path, for all teachers; NAME=WEIGHTS for one; may repeat."
     views: Annotated[Positive, Field(le=MOST_VIEWS)] = 8

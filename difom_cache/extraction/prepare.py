@@ -1,7 +1,7 @@
 """Fixing, before the first block, everything that decides a column: its batch, its codecs' bases, its identity."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from difom_cache.codecs.compact import CompactBasis, fit_compact, kept_direction
 from difom_cache.errors import DataError
 from difom_cache.extraction.frames import read_frame
 from difom_cache.extraction.jobs import ViewJob
+from difom_cache.extraction.like import OldColumn, refuse_unlike
 from difom_cache.extraction.teacher_blocks import render
 from difom_cache.extraction.teachers import (
     OPENVINO,
@@ -62,8 +63,9 @@ class ColumnChoices:
     """What the user chose for a column; None leaves it to this file, or to the identity that is there already."""
 
     codec: str = "int8"
-    compression: str = "none"
     batch: int | None = None
+    old: OldColumn | None = None
+    "A column of another cache that this one shall be mixed with."
 
 
 def prepare_pictures(
@@ -110,13 +112,17 @@ def prepare_teacher(
     label = choose_label(cache, spec)
     folder = cache / teacher_folder(label)
     held = _held_identity(folder, "teacher")
+    old = choices.old
+    before = held or (old.identity if old else None)
     batch = choices.batch or (
-        held["batch"] if held else (1 if dry else probe_batch(load_teacher(request), request.device))
+        before["batch"] if before else (1 if dry else probe_batch(load_teacher(request), request.device))
     )
     if not dry:
         request = choose_backend(request, held, batch)
     specs = describe_taps(spec, label, request.picture_px, choices.codec)
-    bases = _placeholder_bases(specs) if dry else _fix_bases(folder, held, request, specs, views, batch)
+    if old is not None:
+        specs = _take_codecs(specs, old)
+    bases = _placeholder_bases(specs) if dry else _fix_bases(folder, held, request, specs, views, batch, old)
     codecs = {s.name: build_codec(s.codec, s.channels, basis=bases.get(s.name)) for s in specs}
     widest = max(_row_bytes(s, codecs[s.name]) for s in specs)
     identity = {
@@ -124,7 +130,7 @@ def prepare_teacher(
         "teacher": identify_teacher(spec, held),
         "taps": [describe_tap(s, codecs[s.name]) for s in specs],
         "block_rows": held["block_rows"] if held else choose_block_rows(len(views), widest, batch),
-        "compression": choices.compression,
+        "compression": old.identity["compression"] if old else "none",
         "device": torch.device(request.device).type,
         **({"backend": describe_openvino()} if request.backend == OPENVINO else {}),
         "batch": batch,
@@ -132,6 +138,8 @@ def prepare_teacher(
         "libraries": _render_libraries(),
     }
     if not dry:
+        if old is not None:
+            refuse_unlike(identity, old)
         probed = PROBED if choices.batch is None else ("threads",)
         there = offer_identity(folder, identity, "teacher")  # ours, or that of a job which began at the same time
         identity |= {name: there[name] for name in probed}
@@ -169,6 +177,12 @@ def describe_taps(spec: TeacherSpec, label: str, picture_px: int, codec: str) ->
         chosen = "float16" if native.kind == "logits" else resolve_codec(codec, native.channels)
         specs.append(TapSpec(name, native.kind, native.channels, tap.grid(picture_px), tap.stride, chosen))
     return specs
+
+
+def _take_codecs(specs: Sequence[TapSpec], old: OldColumn) -> list[TapSpec]:
+    """Return the taps with the codecs that they have in another cache; one that it lacks keeps its own."""
+    codecs = {tap["name"]: tap["codec"]["name"] for tap in old.identity["taps"]}
+    return [replace(spec, codec=codecs.get(spec.name.partition("/")[2], spec.codec)) for spec in specs]
 
 
 def probe_batch(teacher: Teacher, device: str) -> int:
@@ -220,14 +234,19 @@ def _fix_bases(
     specs: Sequence[TapSpec],
     views: Sequence[ViewJob],
     batch: int,
+    old: OldColumn | None,
 ) -> dict[str, CompactBasis]:
-    """Return the basis of each compact tap: the one that lies there, or a new one written before the identity."""
+    """Return the basis of each compact tap: the one that lies there, the other cache's, or a new one."""
     compact = {s.name: s for s in specs if s.codec == "compact"}
     if not compact:
         return {}
     places = {name: folder / name.partition("/")[2] for name in compact}
     if held is not None and all((place / "basis").exists() for place in places.values()):
         return {name: read_basis(place) for name, place in places.items()}
+    if old is not None:  # codes of two bases could not be mixed
+        return {
+            name: write_basis(place, read_basis(old.folder / name.partition("/")[2])) for name, place in places.items()
+        }
     teacher = load_teacher(request)
     kept = {tap.name: tap.native for tap in teacher.spec.taps}
     features: dict[str, list[torch.Tensor]] = {name: [] for name in compact}

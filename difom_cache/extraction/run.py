@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -19,6 +19,7 @@ from difom_cache.extraction.blocks import compute_block, compute_blocks
 from difom_cache.extraction.engines import EngineOptions, count_local, open_executor
 from difom_cache.extraction.estimate import Estimate, estimate_run, format_passes, refuse_full_disk
 from difom_cache.extraction.jobs import BlockJob, BlockReport, ViewJob
+from difom_cache.extraction.like import OldColumn, adopt_settings, request_like
 from difom_cache.extraction.missing import find_missing, finish_columns, parse_part
 from difom_cache.extraction.options import ExtractConfig
 from difom_cache.extraction.prepare import ColumnChoices, ColumnWork, prepare_pictures, prepare_teacher
@@ -60,7 +61,7 @@ def extract(
         DifomError: whatever the user can mend, in one line.
     """
     if config is None:
-        config = build(ExtractConfig, {"teacher": "sam"} | options)
+        config = build(ExtractConfig, (options if options.get("like") else {"teacher": "sam"} | options))
     elif options:
         raise SettingsError(f"give a config or keywords, not both: {', '.join(options)}")
     with own_teachers():
@@ -70,13 +71,17 @@ def extract(
 def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
     """Do what `extract` says."""
     say = (lambda text: None) if quiet else print
+    config = adopt_settings(config)
+    if config.teacher is None and config.like is None:
+        raise SettingsError("--teacher is missing: name one, or --like a cache that has some")
     part, device = parse_part(config.part), str(resolve_device(config.device))
     records = load_records(config.find_source(), splits=config.split, limit=config.limit)
     with explain_wait(f"drawing {config.views} views of {len(records)} records"):
         plan = draw_plan(records, views=config.views, seed=config.seed, policy=config.plan)
     rows = ViewList(records, plan)
     refuse_unwritable(config.cache)
-    requests = request_teachers(config, device)
+    olds = dict(request_like(config, device)) if config.like else {}
+    requests = list(olds) or request_teachers(config, device)
     for request in requests:  # a name or file that does not exist must leave no cache behind
         with explain_wait(f"loading {request.spec}"):
             if config.dry_run:
@@ -86,7 +91,7 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
     if not config.dry_run:
         start_cache(config.cache, records, plan, views=config.views, picture_px=config.input_size)
     with explain_wait("making the columns ready, and looking at what is there"):
-        works = prepare_columns(config, requests, rows, pads=not plan.wholly_valid)
+        works = prepare_columns(config, requests, olds, rows, pads=not plan.wholly_valid)
     missing = {w.column.folder: find_missing(config.cache, w, part, repair=not config.dry_run) for w in works}
     report = ExtractReport(config.cache, estimate_columns(config, works, missing))
     say(
@@ -148,12 +153,19 @@ def request_teachers(config: ExtractConfig, device: str) -> list[TeacherRequest]
             compile=config.compile,
             backend=config.backend or os.environ.get("DIFOM_BACKEND", AUTO),
         )
-        for spec, weights in zip(config.teacher, choose_weights(config.weights, config.teacher), strict=True)
+        for spec, weights in zip(
+            config.teacher or (), choose_weights(config.weights, config.teacher or ()), strict=True
+        )
     ]
 
 
 def prepare_columns(
-    config: ExtractConfig, requests: Sequence[TeacherRequest], rows: Sequence[ViewJob], *, pads: bool
+    config: ExtractConfig,
+    requests: Sequence[TeacherRequest],
+    olds: Mapping[TeacherRequest, OldColumn],
+    rows: Sequence[ViewJob],
+    *,
+    pads: bool,
 ) -> list[ColumnWork]:
     """Return every column of a run: the pictures first, where they are wanted, then each teacher's."""
     works = []
@@ -168,8 +180,10 @@ def prepare_columns(
                 public=config.public,
             )
         )
-    choices = ColumnChoices(codec=config.codec, batch=config.batch_size)
-    return works + [prepare_teacher(config.cache, request, choices, rows, dry=config.dry_run) for request in requests]
+    for request in requests:
+        choices = ColumnChoices(codec=config.codec, batch=config.batch_size, old=olds.get(request))
+        works.append(prepare_teacher(config.cache, request, choices, rows, dry=config.dry_run))
+    return works
 
 
 def estimate_columns(config: ExtractConfig, works: Sequence[ColumnWork], missing: dict[str, list[int]]) -> Estimate:

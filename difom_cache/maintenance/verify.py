@@ -12,10 +12,11 @@ from difom_cache.errors import (
     CacheSpaceError,
     DifomError,
 )
+from difom_cache.extraction.rebuild import load_all, requests_of
 from difom_cache.extraction.teachers import own_teachers
 from difom_cache.files import explain
 from difom_cache.maintenance.equivariance import VIEWS, compare_warped
-from difom_cache.maintenance.recompute import compare_live, load_all, requests_of
+from difom_cache.maintenance.recompute import compare_live
 from difom_cache.maintenance.rows import MEND, check_rows, restore_rows
 from difom_cache.maintenance.verify_report import VerifyReport
 from difom_cache.probing.heads import read_heads

@@ -1,0 +1,90 @@
+"""Several caches in one table: what they hold, and whether they can be trained on together."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from difom_cache.store.layout import PICTURES
+from difom_cache.text import format_bytes, format_table
+
+_MIXED = ("name", "variant", "input_px", "weights_digest", "precision")
+"""What must be equal for one teacher's features of two caches to be mixed, beside its taps."""
+_ABSENT = "-"
+
+
+def format_side_by_side(caches: Sequence[dict[str, Any]]) -> str:
+    """Return the facts of several caches, a column each, and what keeps them from being trained on together.
+
+    Args:
+        caches: as `info` gives them.
+    """
+    names = _name_columns([Path(facts["path"]) for facts in caches])
+    folders = list(dict.fromkeys(name for facts in caches for name in facts["columns"]))
+    rows = [["", *names]]
+    for split in ("train", "val", "test"):
+        rows.append([f"{split} views", *(str(facts["views"][split] or _ABSENT) for facts in caches)])
+    rows.append(["records", *(str(facts["records"]) for facts in caches)])
+    rows.append(["views without mask", *(str(facts["views_without_mask"] or _ABSENT) for facts in caches)])
+    rows.append(["views a train record", *(str(facts["plan"]["views"]) for facts in caches)])
+    rows.append(["plan, seed", *(f"{facts['plan']['policy']}, {facts['plan']['seed']}" for facts in caches)])
+    rows.append(
+        ["pictures, px", *(str(facts["picture_px"]) if PICTURES in facts["columns"] else "none" for facts in caches)]
+    )
+    for folder in folders:
+        held = [facts["columns"].get(folder) for facts in caches]
+        rows.append([Path(folder).name, *map(_describe_state, held)])
+        if any(column and "name" in column for column in held):
+            rows.append(["  weights", *(column["weights_digest"][:12] if column else _ABSENT for column in held)])
+            taps = list(dict.fromkeys(tap for column in held if column for tap in column["taps"]))
+            rows += [[f"  {tap.partition('/')[2]}", *(_describe_tap(column, tap) for column in held)] for tap in taps]
+    rows.append(["bytes", *(_sum_bytes(facts) for facts in caches)])
+    rows.append(["content digest", *(facts["content_digest"]["cache"][:12] for facts in caches)])
+    told = find_obstacles(caches)
+    return "\n".join([format_table(rows, left=None), "", *(told or ["these caches can be trained on together"])])
+
+
+def find_obstacles(caches: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a line for everything that keeps caches from being trained on together, or that they do not share.
+
+    Args:
+        caches: as `info` gives them.
+    """
+    names = _name_columns([Path(facts["path"]) for facts in caches])
+    lines = []
+    if len({facts["picture_px"] for facts in caches}) > 1:
+        lines.append("cannot be trained on together: their pictures have different sizes")
+    for folder in dict.fromkeys(name for facts in caches for name in facts["columns"] if name != PICTURES):
+        held = [facts["columns"].get(folder) for facts in caches]
+        label = Path(folder).name
+        lacking = [name for name, column in zip(names, held, strict=True) if column is None]
+        if lacking:
+            lines.append(f"{label}: not in {', '.join(lacking)}, so no run of all can use it")
+            continue
+        differing = [key for key in _MIXED if len({str(column.get(key)) for column in held if column}) > 1]
+        taps = [{tap: _describe_tap(column, tap) for tap in column["taps"]} for column in held if column]
+        differing += ["taps"] if any(each != taps[0] for each in taps) else []
+        if differing:
+            lines.append(f"{label}: cannot be trained on together, as they differ in {', '.join(differing)}")
+    return lines
+
+
+def _name_columns(paths: Sequence[Path]) -> list[str]:
+    """Return the folders' names, or their whole paths where two have one name."""
+    names = [path.name for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
+def _describe_state(column: dict[str, Any] | None) -> str:
+    if column is None:
+        return _ABSENT
+    done, blocks = column["finished_blocks"], column["blocks"]
+    return "complete" if done == blocks else f"{done} of {blocks} blocks"
+
+
+def _describe_tap(column: dict[str, Any] | None, name: str) -> str:
+    tap = column["taps"].get(name) if column else None
+    return _ABSENT if tap is None else f"{tap['channels']} x {tap['grid']}², {tap['codec']}"
+
+
+def _sum_bytes(facts: dict[str, Any]) -> str:
+    return format_bytes(sum(column["stored_bytes"] for column in facts["columns"].values()))
