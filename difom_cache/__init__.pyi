@@ -3,6 +3,7 @@ from .benchmarks.extraction import bench_teacher as bench_teacher
 from .benchmarks.random_cache import write_random_cache as write_random_cache
 from .data.budget import draw_budget as draw_budget
 from .data.check import check_records as check_records
+from .data.groups import describe_unknown as describe_unknown
 from .data.images import PICTURE_SUFFIXES as PICTURE_SUFFIXES
 from .data.images import read_image as read_image
 from .data.images import read_mask as read_mask

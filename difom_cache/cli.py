@@ -27,6 +27,11 @@ app.add_typer(weights_app, name="weights")
 
 CachePath = Annotated[Path, typer.Argument(help="Folder of the cache.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+Images = Annotated[Path | None, typer.Option(help="Folder of pictures, in place of other data.")]
+Masks = Annotated[Path | None, typer.Option(help="Folder of their masks, or a COCO file; with --images.")]
+Every = Annotated[
+    str | None, typer.Option(help="Between the frames taken of videos, such as 0.5s (the default) or 500ms.")
+]
 Unlabelled = Annotated[bool, typer.Option("--unlabelled", help="Pictures without a mask are meant.")]
 
 
@@ -112,15 +117,13 @@ def manifest(
     mask_levels: Annotated[
         str | None, typer.Option(help="Which levels of the masks are polyp: 100, 1,2, 129-255, #ff0000 or alpha.")
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of pictures, in place of DATA.")] = None,
-    masks: Annotated[Path | None, typer.Option(help="Folder of their masks, or a COCO file; with --images.")] = None,
+    images: Images = None,
+    masks: Masks = None,
     group_by: Annotated[
         str | None,
         typer.Option(help="What belongs together: a regular expression on file names, or FILE.csv:COLUMN."),
     ] = None,
-    every: Annotated[
-        str | None, typer.Option(help="Between the frames taken of videos, such as 0.5s (the default) or 500ms.")
-    ] = None,
+    every: Every = None,
     unlabelled: Unlabelled = False,
     as_json: Json = False,
 ) -> None:
@@ -176,7 +179,12 @@ def verify(
     equivariance: Annotated[
         bool, typer.Option("--equivariance", help="What warping cached maps to other views would cost.")
     ] = False,
-    data: Annotated[Path, typer.Option(help="Where the pictures are, for --recompute.")] = Path("data"),
+    data: Annotated[
+        Path | None, typer.Option(help="Where the pictures are, for --recompute. [default: data]", show_default=False)
+    ] = None,
+    images: Images = None,
+    masks: Masks = None,
+    every: Every = None,
     teacher: Annotated[
         list[str] | None, typer.Option(help="NAME[:VARIANT][@PX] of teachers to compare; all by default.")
     ] = None,
@@ -193,6 +201,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check every file against its marker; name what is damaged. Exits with 1 where something is."""
+    from difom_cache.data.source import DataSource
     from difom_cache.maintenance.verify import verify as check
     from difom_cache.maintenance.verify_report import as_json as format_json
     from difom_cache.maintenance.verify_report import format_report
@@ -201,12 +210,11 @@ def verify(
         cache,
         recompute=recompute,
         equivariance=equivariance,
-        data=data,
+        data=DataSource(data or (Path("data") if images is None else None), images, masks, unlabelled, every=every),
         teacher=teacher or (),
         weights=weights or (),
         device=device,
         seed=seed,
-        unlabelled=unlabelled,
         repair=repair,
     )
     if as_json:

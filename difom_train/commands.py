@@ -26,8 +26,14 @@ class EvaluateConfig(CommandConfig):
 
     runs: Annotated[tuple[str, ...], Opt(argument=True)]
     "Run folders, teacher:SPEC, or folders of saved maps."
-    data: Path
-    "Manifest, test sets, or any folder inside them."
+    data: Path | None = None
+    "Manifest, test sets or any folder inside them, or a COCO file."
+    images: Path | None = None
+    "Folder of pictures, in place of --data."
+    masks: Path | None = None
+    "Folder of their masks, or a COCO file; with --images."
+    group_by: str | None = None
+    "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
     limit: Positive | None = None
     "Score so many frames of each set."
     device: str = "auto"

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from difom_cache.data.manifest import load_records
+from difom_cache.data.source import DataSource
 from difom_cache.errors import (
     CacheDamagedError,
     CacheFormatError,
@@ -49,7 +50,7 @@ def verify(
     *,
     recompute: int = 0,
     equivariance: bool = False,
-    data: str | Path = "./data",
+    data: str | Path | DataSource = "./data",
     teacher: Sequence[str] = (),
     weights: str | Sequence[str] = (),
     device: str = "cpu",
@@ -101,8 +102,9 @@ def verify(
                 compare_probe(opened, label, report, views=recompute, seed=seed)
         if equivariance:
             report.warped = compare_warped(opened, views=recompute or VIEWS, seed=seed)
+        source = data if isinstance(data, DataSource) else Path(data)
         requests = requests_of(opened, teacher, weights, device) if recompute else {}
-        records = {r.id: r for r in load_records(Path(data), unlabelled=unlabelled)} if requests else {}
+        records = {r.id: r for r in load_records(source, unlabelled=unlabelled)} if requests else {}
         with own_teachers():
             load_all(requests)
             for label, request in requests.items():

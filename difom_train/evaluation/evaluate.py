@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from difom_cache import (
+    DataSource,
     Record,
     __version__,
     check_out_folder,
@@ -105,7 +106,7 @@ class Evaluation:
 
 def evaluate(
     run: Path | str,
-    data: Path | str,
+    data: Path | str | DataSource,
     *,
     limit: int | None = None,
     device: str = "auto",
@@ -122,7 +123,8 @@ def evaluate(
     Args:
         run: a run folder; "teacher:SPEC" for a teacher that gives polyp logits; or a folder of saved grey maps,
             `<set>/<stem>.png`, as result archives of published methods come.
-        data: a manifest or folder. Its test records are scored, or all records if it knows no splits.
+        data: a manifest, a folder in a known layout, or a COCO file. Its test records are scored, or all if it knows no
+            splits.
         limit: score so many frames of each set, those whose ids hash lowest; None scores all.
         device: "auto", "cpu" or "cuda".
         workers: scoring processes; 0 scores in this process; None takes the cores if there are frames enough.
@@ -142,7 +144,8 @@ def evaluate(
     check_out_folder(folder)
     if maps is not None:
         check_out_folder(Path(maps), "--maps")
-    records = choose_records(Path(data), limit)
+    source = data if isinstance(data, DataSource) else DataSource(Path(data))
+    records = choose_records(source, limit)
     random_teachers: tuple[str, ...] = ()
     if _is_folder_of_maps(run):
         identity: dict[str, Any] = {"source": "maps", "maps_version": MAPS_VERSION}
@@ -164,7 +167,13 @@ def evaluate(
     sets = _gather(list(bar))
     for scores in sets.values():
         write_set(scores, folder)
-    notes = {"name": name, "difom": __version__, "data": str(data), "limit": limit, "random_teachers": random_teachers}
+    notes = {
+        "name": name,
+        "difom": __version__,
+        "data": str(source.place),
+        "limit": limit,
+        "random_teachers": random_teachers,
+    }
     write_summary(folder, sets, identity, notes)
     return Evaluation(name=name, folder=folder, sets=sets, random_teachers=random_teachers)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from difom_cache import say
+from difom_cache import DataSource, say
 from difom_cache.errors import SettingsError
 from difom_train.evaluation.evaluate import Evaluation, evaluate
 from difom_train.evaluation.files import file_name
@@ -31,8 +31,11 @@ class Evaluations:
 
 def evaluate_runs(
     runs: Sequence[Path | str],
-    data: Path | str,
+    data: Path | str | None = None,
     *,
+    images: Path | str | None = None,
+    masks: Path | str | None = None,
+    group_by: str | None = None,
     limit: int | None = None,
     device: str = "auto",
     workers: int | None = None,
@@ -46,7 +49,10 @@ def evaluate_runs(
 
     Args:
         runs: run folders, "teacher:SPEC", or folders of saved maps.
-        data, limit, device, workers, batch_size, map_bits: as of `evaluate`.
+        data: a manifest, a folder in a known layout, or a COCO file; or None, with `images` and `masks` in its place.
+        images, masks: a folder of pictures, and of their masks (or their COCO file).
+        group_by: a regular expression on file names, or FILE.csv:COLUMN; frames of one group are drawn together by `compare`.
+        limit, device, workers, batch_size, map_bits: as of `evaluate`.
         out: where the files go; of several networks, each to a folder of its name in it. None means RUN/eval.
         maps: where maps go; of several networks, a folder each.
         student: for runs of your own students (see `load_student`).
@@ -55,6 +61,12 @@ def evaluate_runs(
         SettingsError: two networks would write to one folder.
         DifomError: what `evaluate` raises.
     """
+    source = DataSource(
+        None if data is None else Path(data),
+        None if images is None else Path(images),
+        None if masks is None else Path(masks),
+        group_by=group_by,
+    )
     names = [name_of(run) for run in runs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice and (out is not None or maps is not None):
@@ -67,7 +79,7 @@ def evaluate_runs(
         tuple(
             evaluate(
                 run,
-                data,
+                source,
                 limit=limit,
                 device=device,
                 workers=workers,

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from difom_cache import Record, load_records, name_some, read_mask, write_picture
+from difom_cache import DataSource, Record, load_records, name_some, read_mask, write_picture
 from difom_cache.errors import DataError, SettingsError
 
 FIXED_THRESHOLD = 0.5  # a pixel is polyp where its probability is at least this
 
 
-def choose_records(data: Path, limit: int | None = None) -> list[Record]:
+def choose_records(data: Path | DataSource, limit: int | None = None) -> list[Record]:
     """Return the labelled records to score: the test split, or all of them if the data has no test split.
 
     Raises:
@@ -27,8 +27,9 @@ def choose_records(data: Path, limit: int | None = None) -> list[Record]:
     records = [record for record in found if record.split == "test"] or found
     bare = [record.id for record in records if not record.labelled]
     if bare:
+        place = data.place if isinstance(data, DataSource) else data
         raise DataError(
-            f"{data}: {len(bare)} of {len(records)} records have no mask to score against: {name_some(bare)}"
+            f"{place}: {len(bare)} of {len(records)} records have no mask to score against: {name_some(bare)}"
         )
     if limit is None:
         return records

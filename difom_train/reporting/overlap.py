@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache import Record, check_records, load_records
+from difom_cache import Record, check_records, describe_unknown, load_records
 from difom_cache.errors import RunError
 from difom_train.evaluation.summary import LEFT_OUT, FrameInfo
 
@@ -22,6 +22,7 @@ class Twins:
         family: frame id to the group that it is drawn with: its video where known, else the frames that show the same.
         shared_videos: test frames whose video has training frames, by test set.
         trained_on: whether training pictures were looked at.
+        unknown_groups: a sentence for every test set whose videos or patients nobody knows.
     """
 
     leaked: frozenset[str]
@@ -29,6 +30,7 @@ class Twins:
     family: Mapping[str, str]
     shared_videos: Mapping[str, int]
     trained_on: bool
+    unknown_groups: tuple[str, ...] = ()
 
     def rows(self, frames: Sequence[FrameInfo]) -> NDArray[np.bool_]:
         """Return True for the frames that a clean table keeps, (N,)."""
@@ -45,6 +47,7 @@ class Twins:
             told = [
                 f"{len(self.repeated)} frames repeat another test frame. Training pictures were not looked at: pass --data."
             ]
+        told += [f"{line}." for line in self.unknown_groups]
         for dataset, count in self.shared_videos.items():
             told.append(
                 f"{count} frames of {dataset} come from videos that also have training frames; they stay in both tables."
@@ -91,6 +94,9 @@ def find_twins(sets: Mapping[str, Sequence[FrameInfo]], data: Path | None) -> Tw
         family=families,
         shared_videos={name: count for name, count in shared.items() if count},
         trained_on=data is not None,
+        unknown_groups=tuple(
+            describe_unknown([record.dataset for record in tests], [record.group for record in tests])
+        ),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from lightning_fabric import Fabric
 
-from difom_cache import PICTURES
+from difom_cache import PICTURES, describe_unknown
 from difom_cache.errors import CacheIncompleteError, SettingsError
 from difom_train.config import TrainConfig, to_table
 from difom_train.data.caches import JointCache, require_taps
@@ -145,6 +145,7 @@ def describe_run(config: TrainConfig, fabric: Fabric, learner: Learner, feed: Fe
             "labelled_records": len(feed.labelled),
             "unlabelled_records": len(feed.unlabelled),
         },
+        "groups_unknown": _find_unknown_groups(feed),
         "masks": masks,
         "steps_per_epoch": feed.steps,
         "pictures_per_step": feed.shape.step,
@@ -155,6 +156,14 @@ def describe_run(config: TrainConfig, fabric: Fabric, learner: Learner, feed: Fe
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "status": "running",
     }
+
+
+def _find_unknown_groups(feed: Feed) -> list[str]:
+    """Return a line for every data set of the run whose groups nobody knows."""
+    used = np.concatenate([feed.selection.train, feed.selection.val])
+    _, first = np.unique(feed.cache.record_key[used], return_index=True)
+    lines = feed.cache.records_of(used[np.sort(first)])
+    return describe_unknown([str(line["dataset"]) for line in lines], [str(line["group"]) for line in lines])
 
 
 def _digest_records(lines: Sequence[Mapping[str, Any]]) -> str:

@@ -173,6 +173,7 @@ def _describe_start(folder: Path, facts: dict[str, Any], progress: Progress) -> 
         lines.append(f"NOTE: {facts['masks']['mark']} ({', '.join(_leaking(facts['masks']['taught_by']))})")
     if facts["random_teachers"]:
         lines.append(format_random_warning(facts["random_teachers"]))
+    lines += facts["groups_unknown"]
     if not rows["val_records"]:
         lines.append("WARNING: no validation records, so the last epoch is kept rather than the best")
     return lines
