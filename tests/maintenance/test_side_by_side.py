@@ -1,0 +1,48 @@
+"""Several caches in one table, and whether they go together."""
+
+import json
+from pathlib import Path
+
+from small_cache import Shape, write_small_cache
+from typer.testing import CliRunner
+
+from difom_cache import info
+from difom_cache.cli import app
+
+
+def told(*caches: Path) -> str:
+    return CliRunner().invoke(app, ["info", *map(str, caches)]).output
+
+
+def row_of(text: str, head: str) -> list[str]:
+    return next(line.split() for line in text.splitlines() if line.strip().startswith(head))
+
+
+def test_two_caches_of_one_making_stand_side_by_side(tmp_path: Path) -> None:
+    old = write_small_cache(tmp_path / "old").path
+    new = write_small_cache(tmp_path / "new", Shape(records=9), leave_out=(1,)).path
+    text = told(old, new)
+    assert row_of(text, "train views") == ["train", "views", "12", "18"]
+    assert row_of(text, "records") == ["records", "8", "11"]
+    assert row_of(text, "one") == ["one", "complete", "4", "of", "5", "blocks"]
+    assert row_of(text, "block1@2")[1:] == ["3", "x", "4²,", "int8", "3", "x", "4²,", "int8"]
+    digests = [info(cache)["content_digest"]["cache"][:12] for cache in (old, new)]
+    assert row_of(text, "content digest")[2:] == digests
+    assert text.rstrip().endswith("these caches can be trained on together")
+
+
+def test_what_keeps_caches_apart_is_said(tmp_path: Path) -> None:
+    old = write_small_cache(tmp_path / "old").path
+    wide = write_small_cache(tmp_path / "wide", Shape(channels=5)).path
+    large = write_small_cache(tmp_path / "large", Shape(picture_px=16)).path
+    assert "one: cannot be trained on together, as they differ in taps" in told(old, wide)
+    assert "cannot be trained on together: their pictures have different sizes" in told(old, large)
+    (wide / "teachers" / "one").rename(wide / "gone")
+    assert "one: not in wide, so no run of all can use it" in told(old, wide)
+
+
+def test_programs_get_a_list_of_several_and_an_object_of_one(tmp_path: Path) -> None:
+    caches = [write_small_cache(tmp_path / name).path for name in ("a", "b")]
+    several = json.loads(CliRunner().invoke(app, ["info", *map(str, caches), "--json"]).output)
+    assert [facts["path"] for facts in several] == [str(cache) for cache in caches]
+    assert json.loads(CliRunner().invoke(app, ["info", str(caches[0]), "--json"]).output) == several[0]
