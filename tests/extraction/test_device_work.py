@@ -46,10 +46,10 @@ def test_the_counter_counts() -> None:
 
 @pytest.mark.parametrize(
     ("view", "each", "together"),
-    [("plain", 4, 3), ("flip_then_turn", 6, 3), ("everything", 6, 26), ("rotate_padded", 4, 50)],
+    [("plain", 4, 3), ("flip_then_turn", 6, 3), ("everything", 6, 22), ("rotate_padded", 4, 40)],
 )
 def test_a_batch_is_rendered_in_few_kernels_and_without_waiting(view: str, each: int, together: int) -> None:
-    """Before, a batch took 5 kernels and one wait a plain view, 51 to 58 kernels and two waits a rotated one."""
+    """View by view, such a batch took 41 and 57 kernels and 8 waits upright, 393 and 513 kernels and 16 waits rotated."""
     work = render_views(*[VIEWS[view]] * BATCH)
     assert len(work.kernels) <= each * BATCH + together, work.kernels
     assert work.waits == []
@@ -105,12 +105,12 @@ def encode(params: ViewParams) -> Any:
     return work
 
 
-@pytest.mark.parametrize(("view", "uploads"), [("plain", 2), ("rotate_padded", 5)])
-def test_a_batch_is_encoded_without_waiting(view: str, uploads: int) -> None:
-    """Before, a batch waited for two uploads a tap."""
+@pytest.mark.parametrize(("view", "uploads", "kernels"), [("plain", 2, 192), ("rotate_padded", 5, 228)])
+def test_a_batch_is_encoded_without_waiting(view: str, uploads: int, kernels: int) -> None:
+    """It waited for two uploads a tap while every tap had its own; most kernels are those that measure fidelity."""
     work = encode(VIEWS[view])
     assert work.waits == []
     assert len(work.copies) == uploads + 2 * len(
         TAPS
     )  # frame, splits, rotations, valid cells; code and scale of each tap
-    assert len(work.kernels) <= 75 * len(TAPS) + 4 * BATCH + 60, len(work.kernels)
+    assert len(work.kernels) <= kernels
