@@ -26,7 +26,7 @@ def test_every_step_is_timed_on_a_cache_that_extract_takes_for_complete(tmp_path
         quiet=True,
     )
     assert not any(report.views.values()) and not any(report.missing_blocks.values())
-    assert info(tmp_path / "24" / "feats")["rows"] == 24
+    assert info(tmp_path / "24" / "feats")["records"] == 24
     assert len(load_records(tmp_path / "24" / "pictures", unlabelled=True)) == 24
 
 
