@@ -8,11 +8,11 @@ pairs within 20 bits show the same scene, seen by eye.
 A second signal finds the same lesion seconds apart, whose hashes differ by more: the normalised cross-correlation of small
 grey pictures above ALIKE_CORRELATION.
 
-All pairs are compared, in blocks of a matrix product, so no pair within the bounds is missed.
+Neither compares all pairs, and neither misses one; near_pairs.py says how.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import imagehash
@@ -22,12 +22,13 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from difom_cache.data.near_pairs import find_close_bits, find_correlated
+
 HASH_SIDE = 16
 NEAR_BITS = 20  # of 256, in each of the two hashes
 _THUMB_PX = 256  # hashed instead of the picture: decoding dominates, eight hashes of a thumbnail are quick
 ALIKE_CORRELATION = 0.97  # of small grey pictures; two frames of one lesion seconds apart stay above it
 _SMALL_PX = 32
-_ROWS = 1024  # of the distance table at once
 
 _TURNS = {
     "": None,
@@ -121,27 +122,22 @@ def find_twins(fingerprints: Sequence[Fingerprint], *, near_bits: int = NEAR_BIT
     if not fingerprints:
         return []
     digests = [fingerprint.pixels_sha256 for fingerprint in fingerprints]
-    signs = np.stack([fingerprint.bits for fingerprint in fingerprints]).astype(np.float32) * 2 - 1  # (N, 4, 2, 256)
+    bits = np.stack([fingerprint.bits for fingerprint in fingerprints])  # (N, 4, 2, 256)
     small = np.stack([fingerprint.small for fingerprint in fingerprints])
     found: dict[tuple[int, int], Twins] = {}
 
     def add(first: int, second: int, kind: str, turn: str) -> None:
-        bits = _hash_bits(signs[first, 0], signs[second, list(_TURNS).index(turn)])
+        unlike = int((bits[first, 0] != bits[second, list(_TURNS).index(turn)]).sum(-1).max())
         correlation = round(float(small[first] @ small[second]), 4)
-        found.setdefault((first, second), Twins(first, second, kind, bits, turn, correlation))
+        found.setdefault((first, second), Twins(first, second, kind, unlike, turn, correlation))
 
     for number, turn in enumerate(_TURNS):
-        for first, second in _close_pairs(signs[:, 0], signs[:, number], near_bits):
+        for first, second in find_close_bits(bits[:, 0], bits[:, number], near_bits).tolist():
             kind = "mirrored" if turn else "exact" if digests[first] == digests[second] else "near"
             add(first, second, kind, turn)
-    for first, second in _alike_pairs(small):
+    for first, second in find_correlated(small, ALIKE_CORRELATION).tolist():
         add(first, second, "alike", "")
     return [found[key] for key in sorted(found)]
-
-
-def _hash_bits(one: NDArray[np.float32], other: NDArray[np.float32]) -> int:
-    """Return in how many places two pictures' signs (2, 256) differ, in the hash where they differ more."""
-    return int((one != other).sum(-1).max())
 
 
 def gather_families(twins: Sequence[Twins], count: int) -> list[list[int]]:
@@ -156,22 +152,3 @@ def gather_families(twins: Sequence[Twins], count: int) -> list[list[int]]:
     return sorted(
         (family for family in families.values() if len(family) > 1), key=lambda family: (-len(family), family)
     )
-
-
-def _close_pairs(here: NDArray[np.float32], there: NDArray[np.float32], near_bits: int) -> Iterator[tuple[int, int]]:
-    """Yield (first, second) for first < second whose hashes, signs (N, 2, 256), differ by few bits in both."""
-    length = here.shape[-1]
-    for top in range(0, len(here), _ROWS):
-        rows = here[top : top + _ROWS]
-        # Of two sign vectors, the dot product is equal places minus unequal ones.
-        bits = np.maximum(*((length - rows[:, part] @ there[top:, part].T) / 2 for part in range(2)))
-        for row, column in zip(*np.nonzero(np.triu(bits <= near_bits, k=1)), strict=True):
-            yield top + int(row), top + int(column)
-
-
-def _alike_pairs(small: NDArray[np.float32]) -> Iterator[tuple[int, int]]:
-    """Yield (first, second) for first < second whose small grey pictures (N, D), of length 1, correlate."""
-    for top in range(0, len(small), _ROWS):
-        correlation = small[top : top + _ROWS] @ small[top:].T
-        for row, column in zip(*np.nonzero(np.triu(correlation >= ALIKE_CORRELATION, k=1)), strict=True):
-            yield top + int(row), top + int(column)
