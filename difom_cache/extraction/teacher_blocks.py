@@ -104,6 +104,7 @@ class TeacherBlock:
             arrays,
             {tap: to_moments(sums) for tap, sums in self._sums.items()},
             {tap: fidelity.as_dict() for tap, fidelity in self._fidelity.items()},
+            identity=self._encoder.identity,
         )
 
     def _keep(self, name: str, values: Tensor) -> None:

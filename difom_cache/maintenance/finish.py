@@ -1,7 +1,7 @@
 """What writers left is finished, and a teacher dropped."""
 
 import secrets
-import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from difom_cache.errors import CacheSpaceError
 from difom_cache.extraction.cells import sum_cells, to_moments
 from difom_cache.maintenance.decoded import decode_rows
 from difom_cache.progress import track
-from difom_cache.store.atomic import remove_stale
+from difom_cache.store.atomic import remove_stale, remove_tree
 from difom_cache.store.consolidated import consolidate
 from difom_cache.store.layout import PICTURES, Column, teacher_folder, totals_path
 from difom_cache.store.reader import Cache, open_cache, require_teacher
@@ -21,7 +21,7 @@ def finish(cache: str | Path) -> dict[str, list[int]]:
     """Remove what dead writers left, sum up statistics, and return the missing blocks of each column by its folder."""
     opened = open_cache(cache)
     for leftover in opened.path.glob("teachers/.dropped-*"):
-        shutil.rmtree(leftover)
+        remove_tree(leftover)
     remove_stale(opened.path)
     missing = {}
     for column in opened.columns():
@@ -60,11 +60,14 @@ def drop(cache: str | Path, teacher: str) -> int:
     require_teacher(opened, teacher)
     folder = opened.path / teacher_folder(teacher)
     away = folder.with_name(f".dropped-{secrets.token_hex(4)}")
-    held_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    held_bytes = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # a writer at work takes its temporary files away
+            held_bytes += path.stat().st_size if path.is_file() else 0
     try:
         consolidate(opened.path, leave_out=teacher_folder(teacher))
         folder.rename(away)
-        shutil.rmtree(away)
+        remove_tree(away)
     except OSError as error:
         hint = f"run `difom-cache finish {cache}` when it can be written"
         raise CacheSpaceError(f"cannot drop {folder}: {error.strerror}; {hint}") from None

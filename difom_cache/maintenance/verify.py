@@ -1,6 +1,7 @@
 """Checking a cache against its own promises, and against the teacher that filled it."""
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,8 @@ from difom_cache.store.seen_masks import read_seen_masks
 from difom_cache.store.shard import read_index
 from difom_cache.store.stats import read_moments
 from difom_cache.store.writer import describe_column, describe_root, describe_rows
+
+LOOK_AGAIN_S = 0.5  # after which what an extraction was about to write has been written
 
 
 def verify(
@@ -91,7 +94,7 @@ def verify(
     for column in list_columns(path, identity["rows"], report):
         check_column(path, column, report)
         described |= describe_column(path, column)
-    report.problems += [f"{line}; {MEND}" for line in find_stale(described)]
+    report.problems += look_twice(lambda: [f"{line}; {MEND}" for line in find_stale(described)])
     keep_damaged(path, report)
     if (recompute or equivariance) and report.problems:
         raise CacheDamagedError(f"{report.problems[0]}; only a sound cache is compared with its teachers")
@@ -163,7 +166,7 @@ def list_columns(cache: Path, rows: int, report: VerifyReport) -> list[Column]:
         except CacheFormatError as error:
             if (folder / IDENTITY).exists():
                 report.problems.append(str(error))
-            else:
+            elif holds_files(folder):  # else it is being made
                 report.problems.append(
                     f"{folder / IDENTITY}: missing; `difom-cache extract` with the same arguments writes it anew, or "
                     "remove the folder"
@@ -171,12 +174,14 @@ def list_columns(cache: Path, rows: int, report: VerifyReport) -> list[Column]:
     return columns
 
 
+def holds_files(folder: Path) -> bool:
+    """Return whether anything but folders and files of writers at work lies below `folder`."""
+    return any(path.is_file() and not path.name.startswith(".tmp-") for path in folder.rglob("*"))
+
+
 def check_column(cache: Path, column: Column, report: VerifyReport) -> None:
     """Check every block of one column; its problems, damaged and missing blocks go into `report`."""
-    for path, wanted in describe_column(cache, column).items():
-        difference = find_difference(path, wanted)
-        if difference:
-            report.problems.append(f"{path}: {difference}; {MEND}")
+    report.problems += look_twice(lambda: check_metadata(cache, column))
     damaged, missing = [], []
     for block in track(range(column.blocks), f"verify {column.folder}", "block"):
         if not marker_path(cache, column, block).exists():
@@ -197,7 +202,24 @@ def check_column(cache: Path, column: Column, report: VerifyReport) -> None:
     if column.folder != PICTURES:
         report.problems += check_codecs(cache, column)
         report.problems += check_beside(cache, column)
-        report.problems += check_statistics(cache, column, complete=not missing)
+        report.problems += look_twice(lambda: check_statistics(cache, column, complete=not missing))
+
+
+def look_twice(check: Callable[[], Iterable[str]]) -> list[str]:
+    """Return what `check` says, if it still says so a moment later: an extraction at work writes one file after another."""
+    said = list(check())
+    if said:
+        time.sleep(LOOK_AGAIN_S)
+        said = [problem for problem in check() if problem in said]
+    return said
+
+
+def check_metadata(cache: Path, column: Column) -> Iterator[str]:
+    """Yield what is wrong with the metadata of a column's groups and arrays."""
+    for path, wanted in describe_column(cache, column).items():
+        difference = find_difference(path, wanted)
+        if difference:
+            yield f"{path}: {difference}; {MEND}"
 
 
 def check_codecs(cache: Path, column: Column) -> Iterator[str]:
@@ -235,6 +257,8 @@ def check_statistics(cache: Path, column: Column, complete: bool) -> Iterator[st
             held = {tap: len(sums.total) for tap, sums in read_moments(path).items()} if path.exists() else channels
             if held != channels:
                 yield f"{path}: holds sums of {held}, the identity's taps and channels are {channels}; remove it"
+        except FileNotFoundError:  # summed up a moment ago
+            continue
         except CacheDamagedError as error:
             yield str(error)
 
@@ -264,7 +288,7 @@ def check_block(cache: Path, column: Column, block: int, report: VerifyReport) -
     moments = moments_path(cache, column, block)
     if marker.moments is not None and moments.exists():
         difference = find_digest_difference(moments, marker.moments)
-        if difference:
+        if difference and moments.exists():  # else summed up a moment ago
             yield f"{moments}: {difference}"
 
 

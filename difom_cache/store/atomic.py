@@ -13,7 +13,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from difom_cache.files import open_plain, read_plain
 STALE_AFTER_S = 24 * 3600  # a temporary file of another host is taken for abandoned after a day
 _TEMP = re.compile(r"^\.tmp-(?P<host>[^~]*)~(?P<pid>\d+)~[0-9a-f]+~")
 _NAME_BYTES = 100
+_TRIES = 5
 _PRIVATE_MODE = 0o750
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
@@ -178,6 +179,27 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
         if path.parent.is_dir():
             _sync_folder(path.parent)
+
+
+def remove_empty(folder: Path) -> None:
+    """Make `folder` hold no folder without a file in it, and go itself where it holds nothing."""
+    for path in (*sorted(folder.rglob("*"), reverse=True), folder):
+        if path.is_dir() and not path.is_symlink():
+            with suppress(OSError):  # it holds something
+                path.rmdir()
+
+
+def remove_tree(folder: Path) -> None:
+    """Make `folder` not exist, also where others take files out of it or put some in meanwhile.
+
+    Raises:
+        OSError: something in it stays.
+    """
+    for _ in range(_TRIES):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+    shutil.rmtree(folder)
 
 
 def digest_file(path: Path) -> FileDigest:

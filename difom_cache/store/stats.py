@@ -13,8 +13,8 @@ from safetensors.numpy import save
 
 from difom_cache.errors import CacheDamagedError, CacheIncompleteError
 from difom_cache.files import refuse_special
-from difom_cache.store.atomic import remove, write_once
-from difom_cache.store.layout import Column, moments_path, totals_path
+from difom_cache.store.atomic import remove, remove_empty, write_once
+from difom_cache.store.layout import IDENTITY, Column, moments_path, totals_path
 from difom_cache.store.ledger import DoneMarker
 
 
@@ -107,6 +107,10 @@ def fold_statistics(cache: Path, column: Column, markers: dict[int, DoneMarker])
             return False
         if sums is not None:
             write_totals(totals, sums)
+            if not (totals.parent / IDENTITY).exists():  # the column was dropped meanwhile
+                remove(totals)
+                remove_empty(totals.parent)
+                return False
     for block in range(column.blocks):
         path = moments_path(cache, column, block)
         if path.exists():

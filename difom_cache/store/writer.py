@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.errors import CacheDamagedError, EngineError
+from difom_cache.errors import (
+    CacheDamagedError,
+    CacheFormatError,
+    CacheIdentityError,
+    CacheSpaceError,
+    EngineError,
+)
 from difom_cache.store.atomic import (
     FileDigest,
     digest_file,
@@ -20,10 +26,12 @@ from difom_cache.store.atomic import (
     make_private_folder,
     publish_once,
     remove,
+    remove_empty,
     write_once,
 )
-from difom_cache.store.identity import Identity, fix_identity
+from difom_cache.store.identity import Identity, fix_identity, read_identity
 from difom_cache.store.layout import (
+    IDENTITY,
     PICTURES,
     RECORDS,
     SPLITS,
@@ -192,6 +200,8 @@ def write_block(
     arrays: Mapping[str, NDArray[np.generic]],
     moments: dict[str, Moments] | None = None,
     fidelity: dict[str, Any] | None = None,
+    *,
+    identity: Identity | None = None,
 ) -> DoneMarker:
     """Publish the shards of one block, then its marker.
 
@@ -206,23 +216,63 @@ def write_block(
         arrays: rows of the block for every array of the column, by the array's path.
         moments: sums over the block's training views by tap; None for pictures.
         fidelity: mergeable sums of what the codec lost, by tap.
+        identity: what the block was computed under, and the column must hold still when it is marked; None: nobody drops it.
 
     Returns:
         The marker that lies there: of this writer, or of one that had finished the block before.
 
     Raises:
+        CacheIdentityError: the column was dropped meanwhile, and perhaps begun anew; nothing of the block is left in it.
         EngineError: another writer of other bytes was met again and again.
     """
-    for attempt in range(_MEETINGS):
-        marker = _publish_block(cache, column, block, arrays, moments, fidelity) or _find_finished(cache, column, block)
-        if marker is not None:
-            return marker
-        withdraw_block(cache, column, block)
-        time.sleep(random.uniform(0, 0.1 * (attempt + 1)))  # two writers that meet part at different times
+    marked = False
+    try:
+        for attempt in range(_MEETINGS):
+            refuse_dropped(cache, column, identity)
+            try:
+                marker = _publish_block(cache, column, block, arrays, moments, fidelity)
+            except CacheSpaceError:
+                refuse_dropped(cache, column, identity)  # then its folder went, and the disk is well
+                raise
+            marker = marker or _find_finished(cache, column, block)
+            if marker is not None:
+                marked = True
+                refuse_dropped(cache, column, identity)
+                return marker
+            withdraw_block(cache, column, block)
+            time.sleep(random.uniform(0, 0.1 * (attempt + 1)))  # two writers that meet part at different times
+    except CacheIdentityError:
+        if marked or not (cache / column.folder / IDENTITY).exists():
+            withdraw_block(cache, column, block)
+            remove_empty(cache / column.folder)
+        raise
     raise EngineError(
         f"{cache / column.folder}: another writer put other bytes into block {block} {_MEETINGS} times; "
         "let one run at a time write this column"
     )
+
+
+def refuse_dropped(cache: Path, column: Column, identity: Identity | None) -> None:
+    """Raise unless a column holds what it held when this run came to it.
+
+    Args:
+        cache: the cache's folder.
+        column: one teacher.
+        identity: what it held; None asks nothing.
+
+    Raises:
+        CacheIdentityError: says whether it was dropped or begun anew.
+    """
+    if identity is None:
+        return
+    folder = cache / column.folder
+    try:
+        held = read_identity(folder, "teacher")
+    except CacheFormatError:
+        held = None
+    if held != identity:
+        how = "dropped and begun anew" if held else "dropped"
+        raise CacheIdentityError(f"{folder} was {how} while this run wrote into it; run the same command again")
 
 
 def _publish_block(

@@ -1,9 +1,10 @@
 """A process that forks extractions after its imports, so that a kill meets work and not the loading of libraries.
 
 It runs no network itself and keeps torch to one thread, so that its children may be forked safely. As a script it reads
-one question a line, {"task": "kill", "together" or "at_once", ...}, and answers each with one line of JSON.
+one question a line, {"task": "kill", "together", "at_once" or "beside", ...}, and answers each with one line of JSON.
 """
 
+import hashlib
 import json
 import os
 import random
@@ -14,14 +15,18 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from difom_cache import extract, open_cache
-from difom_cache.extraction import blocks, load_teacher, prepare
+from difom_cache import drop, extract, info, open_cache, verify
+from difom_cache import finish as finish_cache
+from difom_cache.errors import DifomError
+from difom_cache.extraction import blocks, load_teacher, missing, prepare
 from difom_cache.teachers import parse_teacher
+from difom_train import train
 
 Settings = dict[str, Any]
 
@@ -224,15 +229,76 @@ def together(root: Path, several: list[Settings]) -> dict[str, Any]:
     return {"failed": len(failed), "digests": digests, "in_turn": calm["digests"], "left": leftovers(root / "together")}
 
 
+def beside(root: Path, cache: str, works: list[dict[str, Any]]) -> dict[str, Any]:
+    """Do several things with one cache at once, each in a child of its own that begins `after_s` seconds late.
+
+    Args:
+        root: for what is written beside the cache.
+        cache: its folder.
+        works: each `{"do": a name in WORKS, "after_s": seconds, ...}`, the rest what it takes.
+
+    Returns:
+        For each work `{"said": what it returned}` or `{"error": class, "line": message}`; and what is left over.
+    """
+
+    def work(number: int, do: str, after_s: float = 0, **options: Any) -> None:
+        time.sleep(after_s)
+        try:
+            said = {"said": WORKS[do](Path(cache), **options)}
+        except DifomError as error:
+            said = {"error": type(error).__name__, "line": str(error)}
+        (root / f"work{number}.json").write_text(json.dumps(said))
+
+    children = [fork(partial(work, number, **each)) for number, each in enumerate(works)]
+    for child in children:
+        os.waitpid(child, 0)
+    told = [root / f"work{number}.json" for number in range(len(works))]
+    said = [json.loads(path.read_text()) if path.exists() else {"error": "a traceback, on stderr"} for path in told]
+    for path in told:
+        path.unlink(missing_ok=True)
+    return {"works": said, "left": leftovers(Path(cache))}
+
+
+def work_extract(cache: Path, summed: bool = True, **settings: Any) -> bool:
+    """Extract and return whether all is there; without `summed`, as a run that ends before it sums up statistics."""
+    if not summed:
+        missing.fold_statistics = lambda *_: False
+    return extract(cache=cache, weights="random", quiet=True, **settings).complete
+
+
+def work_train(cache: Path, out: str, **options: Any) -> str:
+    """Train, and return the digest of the student's weights."""
+    train("unet", cache=cache, out=out, width=4, input_size=32, batch_size=4, device="cpu", logger="none", **options)
+    return hashlib.sha256(Path(out, "student.safetensors").read_bytes()).hexdigest()
+
+
+def work_info(cache: Path) -> dict[str, Any]:
+    """Return the finished blocks of each column, read again and again for a while."""
+    for _ in range(20):
+        facts = info(cache)
+        time.sleep(0.02)
+    return {folder: column["finished_blocks"] for folder, column in facts["columns"].items()}
+
+
+WORKS: dict[str, Callable[..., Any]] = {
+    "extract": work_extract,
+    "train": work_train,
+    "info": work_info,
+    "verify": lambda cache: verify(cache).problems,
+    "drop": lambda cache, teacher: drop(cache, teacher),
+    "finish": lambda cache: finish_cache(cache),
+}
+
+
 def main() -> None:
     """Answer every line of the standard input."""
     torch.set_num_threads(1)
     for line in sys.stdin:
         ask = json.loads(line)
         root = Path(ask.pop("root"))
-        for settings in ask.get("several", [ask.get("settings")]):
+        for settings in ask.pop("load") if "load" in ask else ask.get("several", [ask.get("settings")]):
             load(settings)
-        task = {"kill": kill, "together": together, "at_once": at_once}[ask.pop("task")]
+        task = {"kill": kill, "together": together, "at_once": at_once, "beside": beside}[ask.pop("task")]
         print(json.dumps(task(root, **ask)), flush=True)
 
 

@@ -1,7 +1,6 @@
 """Whatever kills an extraction, and whenever: the next one goes on, and the cache becomes the one it would have been."""
 
 import errno
-import json
 import os
 import random
 import shutil
@@ -11,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from subprocess import PIPE
 from typing import Any
 
 import numpy as np
@@ -29,27 +27,6 @@ TWO_BLOCKS = Shape(records=3, block_rows=4)
 Nursery = Callable[..., dict[str, Any]]
 CHANGES = ("open", "write", "fsync", "close", "link", "unlink", "mkdir", "replace", "rename")
 """Calls into the file system that store/atomic.py makes, itself or through pathlib."""
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    """Return what asks nursery.py, one process for all tests of this file."""
-    script = Path(__file__).with_name("nursery.py")
-    alone = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen([sys.executable, script], env=alone, stdin=PIPE, stdout=PIPE, text=True) as process:
-        assert process.stdin and process.stdout
-        questions, answers = process.stdin, process.stdout
-
-        def ask(**question: Any) -> dict[str, Any]:
-            questions.write(json.dumps(question) + "\n")
-            questions.flush()
-            line = answers.readline()
-            assert line, "the nursery ended; its words are on the standard error"
-            answer: dict[str, Any] = json.loads(line)
-            return answer
-
-        yield ask
-        questions.close()
 
 
 def assert_kills_lost_little(answer: dict[str, Any], blocks: int) -> None:

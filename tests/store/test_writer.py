@@ -31,6 +31,7 @@ from difom_cache.store import (
     create_column,
     digest_file,
     format_records,
+    read_identity,
     read_markers,
     shard_path,
     write_block,
@@ -204,6 +205,44 @@ def test_two_writers_of_other_bytes_at_once_leave_no_mixture(tmp_path: Path) -> 
         assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
         for block in range(column.blocks):
             assert len(written_by(path, column, block, [1, 2])) == 1
+
+
+def write_held_block(path: Path, column: Column, arrays: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Write block 0 of the teacher of a small cache, which was computed under `identity`."""
+    rows = slice(*column.range_of(0))
+    write_block(path, column, 0, {a.path: arrays[f"one/{a.path}"][rows] for a in column.arrays}, identity=identity)
+
+
+@pytest.mark.parametrize("moment", ["write_marker", "encode_shard"])
+def test_a_block_whose_column_is_dropped_while_it_is_written_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    column = start_small_cache(tmp_path)["teachers/one"]
+    identity = read_identity(tmp_path / "teachers/one", "teacher")
+    whole = getattr(writer, moment)
+
+    def drop_first(*arguments: Any) -> Any:
+        if (tmp_path / "teachers/one/identity.json").exists():
+            (tmp_path / "teachers/one").rename(tmp_path / "away")
+        return whole(*arguments)
+
+    monkeypatch.setattr(writer, moment, drop_first)
+    with pytest.raises(
+        CacheIdentityError, match=r"teachers/one was dropped while this run .* run the same command again"
+    ):
+        write_held_block(tmp_path, column, draw_arrays(), identity)
+    assert not (tmp_path / "teachers/one").exists()
+
+
+def test_a_block_of_a_column_that_was_begun_anew_is_refused_before_a_byte_is_written(tmp_path: Path) -> None:
+    column = start_small_cache(tmp_path)["teachers/one"]
+    identity = read_identity(tmp_path / "teachers/one", "teacher")
+    before = contents(tmp_path)
+    with pytest.raises(CacheIdentityError, match=r"teachers/one was dropped and begun anew while this run"):
+        write_held_block(tmp_path, column, draw_arrays(), identity | {"batch": 77})
+    assert contents(tmp_path) == before
+    write_held_block(tmp_path, column, draw_arrays(), identity)
+    assert list(read_markers(tmp_path, column)) == [0]
 
 
 @pytest.mark.parametrize(
