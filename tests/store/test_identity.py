@@ -49,9 +49,7 @@ def test_a_teacher_with_other_weights_is_refused_by_its_digests(tmp_path: Path) 
     columns = start_small_cache(tmp_path)
     other = teacher_identity(teacher={"name": "one", "weights_digest": "b" * 64})
     column = teacher_column(other, "one", columns["pictures"].rows)
-    with pytest.raises(
-        CacheIdentityError, match=r"weights_digest: held aaaa.*this run bbbb.*drop .* --teacher one"
-    ):
+    with pytest.raises(CacheIdentityError, match=r"weights_digest: held aaaa.*this run bbbb.*drop .* --teacher one"):
         create_column(tmp_path, column, other)
 
 
