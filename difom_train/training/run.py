@@ -9,8 +9,8 @@ from typing import Any, Unpack
 import torch
 from lightning_fabric import Fabric
 
-from difom_cache import explain_bfloat16, explain_wait, format_random_warning, open_cache, resolve_device, say
-from difom_cache.errors import DeviceError, DifomError, RunError, SettingsError
+from difom_cache import Cache, explain_bfloat16, explain_wait, format_random_warning, open_cache, resolve_device, say
+from difom_cache.errors import CacheFormatError, DeviceError, DifomError, RunError, SettingsError
 from difom_train.config import (
     SETTINGS_FILE,
     DataConfig,
@@ -80,11 +80,8 @@ def _name_student(student: str | Student | None) -> TrainKeywords:
 def train_run(config: TrainConfig, folder: Path, student: Student | None = None) -> Progress:
     """Train one student into `folder`, a copy of the one that was handed in where there is one; return how it went."""
     device = resolve_device(config.machine.device)
-    gone = [path for path in config.run.cache if not path.exists()]
-    if config.run.resume and gone and (folder / SETTINGS_FILE).is_file():
-        raise RunError(f"{folder} was trained from {gone[0]}, which is not there; say with --cache where it lies now")
     with explain_wait(f"opening {', '.join(map(str, config.run.cache))}"):
-        cache = JointCache([open_cache(path) for path in config.run.cache])
+        cache = JointCache([_open(path, config, folder) for path in config.run.cache])
     fabric = open_fabric(device, config.machine.precision, logger=config.machine.logger, folder=folder)
     begun = config.run.resume and (folder / CHECKPOINT).is_file()
     with explain_wait("building the student and the targets of its teachers"):
@@ -104,6 +101,17 @@ def train_run(config: TrainConfig, folder: Path, student: Student | None = None)
         progress = trainer.fit()
     _close(trainer, facts, before)
     return progress
+
+
+def _open(path: Path, config: TrainConfig, folder: Path) -> Cache:
+    """Return a cache of the run; a run that is gone on with says which option is missing where it was moved."""
+    try:
+        return open_cache(path)
+    except CacheFormatError as error:
+        if not config.run.resume or path.exists() or not (folder / SETTINGS_FILE).is_file():
+            raise
+        problem = f"{folder} was trained from {path}, which is not there; say with --cache where it lies now"
+        raise RunError(problem) from error
 
 
 def _open_folder_once(config: TrainConfig, fabric: Fabric, folder: Path) -> bool:

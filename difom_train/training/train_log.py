@@ -134,7 +134,7 @@ def describe_end(
         how += f"; stopped, as {config.optimizer.patience_epochs} epochs brought no better validation Dice"
     kept = f"best validation Dice {progress.best_dice:.4f} in epoch {progress.best_epoch + 1}"
     lines = [f"{folder}: {how}; {kept if validated else 'the last epoch is kept'}"]
-    lines.append(f"student: {folder / WEIGHTS_FILE}; every epoch: {folder / 'log.jsonl'} and {folder / 'curves.png'}")
+    lines.append(f"student: {folder / WEIGHTS_FILE}; beside it {TRAIN_LOG}, log.jsonl and curves.png")
     run = shlex.quote(os.fspath(folder))
     lines.append(f"next: difom-train evaluate {run} --data TEST_SETS, difom-train predict {run} PICTURES --out MASKS")
     return lines

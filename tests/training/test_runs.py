@@ -11,7 +11,7 @@ import tomli_w
 import torch
 from safetensors.torch import save_file
 
-from difom_cache import TapSpec, hardware
+from difom_cache import TapSpec, hardware, open_cache
 from difom_cache.errors import CacheIncompleteError, DifomError, RunError, SettingsError
 from difom_train import load_student
 from difom_train.config import read_recipe
@@ -143,8 +143,9 @@ def test_resume_needs_the_folder_alone(train, interrupt_after, older, tmp_path):
     assert_equal(load_student(whole).state_dict(), load_student(stopped).state_dict())
 
 
-def test_a_resume_that_finds_its_cache_gone_names_the_option_that_is_missing(train, tmp_path):
+def test_a_resume_that_finds_its_cache_gone_names_the_option_that_is_missing(train, monkeypatch):
     folder = train(recipe="baseline", epochs=1)
+    monkeypatch.setattr(train_module, "open_cache", open_cache)
     settings = folder / "settings.toml"
     settings.write_text(settings.read_text().replace(str(Path("memory").resolve()), "/moved/feats"))
     with pytest.raises(RunError, match=r"was trained from /moved/feats, which is not there; say with --cache where"):
