@@ -43,7 +43,13 @@ class MemoryCache:
         labelled = np.ones(self.records, np.uint8)
         labelled[: self.unlabelled] = 0
         lines = [
-            {"id": f"{self.name}/{i:03d}", "group": f"seq{i // 2}", "labelled": labelled[i], "mask_sha256": f"{i:064d}"}
+            {
+                "id": f"{self.name}/{i:03d}",
+                "dataset": self.name,
+                "group": f"seq{i // 2}",
+                "labelled": labelled[i],
+                "mask_sha256": f"{i:064d}",
+            }
             for i in range(self.records)
         ]
         self.table = SimpleNamespace(
