@@ -185,7 +185,7 @@ def test_resume_with_other_settings_names_each_difference(train):
 def test_resume_on_another_cache_is_refused(train, make_cache):
     train(recipe="baseline", epochs=1)
     train.cache = make_cache(records=20, views=2, picture_px=32, taps=TAPS, name="other")
-    with pytest.raises(RunError, match=r"holds other records \([0-9a-f]{12}\.\.\. there, [0-9a-f]{12}\.\.\. here\)"):
+    with pytest.raises(RunError, match=r"hold other records \([0-9a-f]{12}\.\.\. there, [0-9a-f]{12}\.\.\. here\)"):
         train(recipe="baseline", epochs=1, resume=True)
 
 
