@@ -27,6 +27,8 @@ class Distiller(nn.Module):
         weights: term name -> its weight beside the segmentation loss.
     """
 
+    literal = False
+    "Whether the terms weigh as they were published, also beside a mask loss that sums several outputs of the student."
     asks_average = False
     "Whether targets are made of the averaged student's logits, in place of taps."
 

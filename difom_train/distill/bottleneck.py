@@ -28,6 +28,7 @@ class BottleneckDistiller(Distiller):
     have fewer directions than the neck has channels, the neck's last channels are free.
     """
 
+    literal = True
     equalise = False
     "Whether every channel of the target has the same variance."
     low_cycles: int | None = None
@@ -109,6 +110,7 @@ class DifomDistiller(BottleneckDistiller):
     matched more loosely than coarse structure is FreeKD's split of the two (arXiv 2311.12079).
     """
 
+    literal = False
     equalise = True
 
     def __init__(

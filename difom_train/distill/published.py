@@ -24,6 +24,8 @@ NOTEBOOK_GRID = 64  # features are brought here, split, and shrunk to the studen
 class PublishedDistiller(Distiller):
     """Concatenated raw features -> trainable 1x1 -> bands by FFT; L1 and L2 on a branch beside the decoder."""
 
+    literal = True
+
     def __init__(
         self, options: DistillConfig, cache: TeachingCache, student: Student, teachers: Sequence[str], input_px: int
     ) -> None:

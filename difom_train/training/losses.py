@@ -152,7 +152,9 @@ class Learner(nn.Module):
             for name, term in self.distiller.terms(to_float(output), targets, valid).items():
                 distillation = distillation + self.distiller.weights[name] * term
                 parts[name] = term.mean().detach()
-        return for_mask * each.mean(), for_teachers * distillation.mean(), parts
+        # The mask loss is a sum over the student's outputs, of which PraNet has four: the terms must not be drowned by it.
+        outputs = 1 if self.distiller.literal else len(output.logits)
+        return for_mask * each.mean(), for_teachers * outputs * distillation.mean(), parts
 
 
 def to_float(output: StudentOutput) -> StudentOutput:
