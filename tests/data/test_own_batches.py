@@ -50,7 +50,7 @@ def test_an_item_is_what_the_row_holds(small):
         (item["image"] * 255).round().byte(), torch.from_numpy(small.arrays["image"][9].transpose(2, 0, 1))
     )
     for key in ("mask", "valid", f"{FEATURE}/code", f"{FEATURE}/scale", f"{LOGITS}/code"):
-        assert np.array_equal(item[key], small.arrays[key][5]), key
+        assert np.array_equal(item[key], small.arrays[key][9]), key
 
 
 def test_a_missing_mask_is_no_empty_one(small):
