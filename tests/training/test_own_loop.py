@@ -35,7 +35,7 @@ def pictures(batch):
     return batch["image"].permute(0, 3, 1, 2).float() / 255
 
 
-@pytest.mark.parametrize(("kind", "neck"), [("multiscale", None), ("difom", "difom")])
+@pytest.mark.parametrize(("kind", "neck"), [("multiscale", None), ("difom", "residual"), ("paper", "paper")])
 def test_terms_are_those_of_a_run_weighted_and_averaged(cache, batch, pictures, kind, neck):
     options = DistillConfig(kind=kind, feature_weight=0.5, low_weight=2.0)
     student = build_student("unet", width=2, neck=neck, seed=0)
@@ -80,7 +80,7 @@ def test_levels_by_name_and_decoded_features_give_the_same_terms(cache, batch, p
     [
         ("baseline", None, "'none' distils nothing"),
         ("mean-teacher", None, "'mean_teacher' learns from its own averaged weights"),
-        ("difom", None, "needs a student with neck 'difom', found None"),
+        ("difom", None, "needs a student with neck 'residual', found None"),
         ("multiscael", None, "no recipe 'multiscael'"),
     ],
 )
