@@ -25,7 +25,7 @@ def train(make_cache, monkeypatch, tmp_path):
     def run(student=None, name="run", *, changes=(), **options):
         tiny = {"input_size": 32, "batch_size": 8, "epochs": 2, "device": "cpu"} | options
         every = ["machine.logger=none", *changes]
-        (folder,) = train_module.train(student, **tiny, cache="memory", out=tmp_path / name, changes=every)
+        (folder,) = train_module.train(student, **tiny, cache=tmp_path, out=tmp_path / name, changes=every)
         return folder
 
     return run
