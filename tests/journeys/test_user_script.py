@@ -17,7 +17,26 @@ from pathlib import Path
 import torch
 
 from difom_cache import open_cache
-from difom_train import TrainConfig, compare, evaluate, load_student, read_recipe, train
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from difom_train import (
+    CacheDataset,
+    CacheLoader,
+    Student,
+    StudentOutput,
+    TrainConfig,
+    build_distiller,
+    compare,
+    evaluate,
+    export,
+    load_student,
+    read_recipe,
+    save_student,
+    segmentation_loss,
+    train,
+    wrap_student,
+)
 
 cache = open_cache("feats")
 shape: tuple[int, ...] = cache.gather([0, 1, 2])["image"].shape
@@ -31,10 +50,23 @@ dice: float = evaluate(runs[0], "data/TestDataset", limit=10).means()["Kvasir"][
 compare(runs, out="report")
 
 logits: torch.Tensor = load_student(runs[0])(torch.zeros(1, 3, 352, 352))
+
+network = nn.Conv2d(3, 1, 1)
+student: Student = wrap_student(network, levels={"layer2": 8, "layer4": 16}, neck=None)
+runs += train(student, cache=["feats"], epochs=3)
+evaluate(runs[-1], "data", student=network)
+export(runs[-1], out="mine.onnx", student="my_package.students:build")
+distiller = build_distiller(read_recipe("difom-multiscale"), cache, student)
+items: DataLoader[dict[str, Tensor]] = DataLoader(CacheDataset(cache, split="val", taps=distiller.taps), num_workers=2)
+for batch in CacheLoader("feats", taps=distiller.taps, batch_size=8):
+    levels: StudentOutput = student.forward_train(batch["image"])
+    masks: Tensor = segmentation_loss("dice_bce", levels.logits, batch["mask"])
+    terms: dict[str, Tensor] = distiller(levels, batch)
+save_student(student, "runs/mine", {"input_px": 352})
 """
 WRONG = """
 from difom_cache import open_cache
-from difom_train import evaluate, load_student, read_recipe, train
+from difom_train import CacheDataset, CacheLoader, build_distiller, evaluate, load_student, read_recipe, train, wrap_student
 
 open_cache(3)
 train("unet", epochs="three")
@@ -44,6 +76,12 @@ train(3)
 read_recipe("difom").optimizer.learning_rate
 evaluate("run", 3)
 load_student(3)
+load_student("run", student=3)
+wrap_student("unet", {"layer2": 8})
+wrap_student(load_student("run"), {"layer2": "8"})
+CacheDataset("feats", split=3)
+CacheLoader("feats", batch_size="8")
+build_distiller("difom", "feats", "unet")
 """
 
 
