@@ -42,7 +42,8 @@ def consolidate(cache: Path, *, leave_out: str = "") -> None:
             if path != group and path.is_relative_to(group)
         }
         whole = nodes[group] | {CONSOLIDATED: {"kind": "inline", "must_understand": False, "metadata": below}}
-        write_atomic(cache / group / "zarr.json", canonical(whole))
+        if _read(cache / group / "zarr.json") != whole:  # so that a finished cache may lie where nobody can write
+            write_atomic(cache / group / "zarr.json", canonical(whole))
 
 
 def list_finished(cache: Path, rows: int) -> list[Column]:

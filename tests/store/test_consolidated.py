@@ -73,6 +73,12 @@ def test_every_array_says_its_unit_and_its_meaning(small: SmallCache) -> None:
         assert attributes["long_name"] and attributes["units"], name
 
 
+def test_a_cache_that_is_finished_again_is_not_touched(small: SmallCache) -> None:
+    before = {path: path.stat().st_mtime_ns for path in small.path.rglob("zarr.json")}
+    finish(small.path)
+    assert {path: path.stat().st_mtime_ns for path in small.path.rglob("zarr.json")} == before
+
+
 def test_a_column_is_listed_once_it_is_finished(tmp_path: Path) -> None:
     part = write_small_cache(tmp_path / "part", leave_out=(0,))
     finish(part.path)
