@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from difom_cache.console import Group, add_command, print_json, run_app, split_list
-from difom_cache.errors import SettingsError
+from difom_cache.console import Group, add_command, print_json, run_app
 
 if TYPE_CHECKING:
+    from difom_cache.commands import BenchConfig, CopyConfig, SampleConfig, ScaleConfig, ShowConfig
     from difom_cache.extraction.options import ExtractConfig
     from difom_cache.probing.options import ProbeConfig
 
@@ -80,23 +80,19 @@ def info(
         print(format_side_by_side(facts) if len(facts) > 1 else format_info(facts[0]))
 
 
-@app.command()
-def show(
-    cache: CachePath = Path("feats"),
-    record: Annotated[str | None, typer.Option(help="Record id; by default the first.")] = None,
-    view: Annotated[int, typer.Option(help="View number.")] = 0,
-    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("view.png"),
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
-) -> None:
+def show(config: "ShowConfig") -> None:
     """Draw one view with its mask and every tap of every teacher as colours."""
     from difom_cache.maintenance.show import show as draw
     from difom_cache.store.identity import format_random_warning
     from difom_cache.store.reader import open_cache
 
-    print(draw(cache, record=record, view=view, out=out, force=force))
-    random = open_cache(cache).random_teachers
+    print(draw(**dict(config)))
+    random = open_cache(config.cache).random_teachers
     if random:
         print(format_random_warning(random), file=sys.stderr)
+
+
+add_command(app, "difom_cache.commands:ShowConfig", show)
 
 
 @app.command()
@@ -157,19 +153,14 @@ def manifest(
         print(line, file=sys.stderr if as_json else sys.stdout)
 
 
-@app.command()
-def sample(
-    out: Annotated[Path, typer.Argument(help="Folder to paint into.")] = Path("data"),
-    seed: Annotated[int, typer.Option(help="Of the paintings.")] = 0,
-    train: Annotated[int, typer.Option(help="Training pictures.")] = 240,
-    test: Annotated[int, typer.Option(help="Pictures of each of the five test sets.")] = 20,
-    side: Annotated[int, typer.Option(help="Of the pictures, px.")] = 256,
-    easy: Annotated[bool, typer.Option("--easy", help="Polyps stand out; training pictures in all styles.")] = False,
-) -> None:
+def sample(config: "SampleConfig") -> None:
     """Paint a small colonoscopy-like benchmark, to try everything without data."""
     from difom_cache.painting.sample import paint_sample
 
-    print(paint_sample(out, seed=seed, train=train, test=test, side=side, easy=easy))
+    print(paint_sample(**dict(config)))
+
+
+add_command(app, "difom_cache.commands:SampleConfig", sample)
 
 
 @app.command()
@@ -251,19 +242,14 @@ def drop(
     print(f"{cache}: dropped {teacher}, {format_bytes(run(cache, teacher))} freed")
 
 
-@app.command()
-def copy(
-    source: Annotated[Path, typer.Argument(help="A complete cache.")],
-    target: Annotated[Path, typer.Argument(help="Folder to fill.")],
-    taps: Annotated[str | None, typer.Option(help="Full names of taps; all by default.")] = None,
-    codec: Annotated[str | None, typer.Option(help="int8, float16 or compact; each tap's own by default.")] = None,
-    compress: Annotated[bool, typer.Option("--compress", help="zstd: smaller on disk, slower to read.")] = False,
-    pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Whether stored views go along.")] = True,
-) -> None:
+def copy(config: "CopyConfig") -> None:
     """Copy a cache, or some of its taps in another codec."""
     from difom_cache.maintenance.copy import copy as run
 
-    run(source, target, taps=split_list(taps), codec=codec, compress=compress, pictures=pictures)
+    run(**dict(config))
+
+
+add_command(app, "difom_cache.commands:CopyConfig", copy)
 
 
 @app.command(name="export")
@@ -316,66 +302,31 @@ def fetch(
     print(fetch_weights(name, to, revision))
 
 
-@app.command()
-def bench(
-    teacher: Annotated[str, typer.Option(help="NAME[:VARIANT][@PX].")],
-    data: Annotated[Path, typer.Option(help="Pictures to run on.")] = Path("data"),
-    weights: Annotated[
-        str | None, typer.Option(help="hub, random, or a path; by default random, or what an ONNX file or a run holds.")
-    ] = None,
-    views: Annotated[int, typer.Option(help="Pictures in each run.")] = 64,
-    repeats: Annotated[int, typer.Option(help="Runs of each way, alternating; medians are shown.")] = 5,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    ways: Annotated[str, typer.Option(help="Which to run, separated by commas.")] = "notebook,library,difom",
-    as_json: Json = False,
-) -> None:
+def bench(config: "BenchConfig") -> None:
     """Measure pictures a second from JPEG files to stored bytes: the published way, the library's best, ours."""
     from difom_cache.benchmarks.extraction import bench_teacher, format_bench
 
-    chosen = split_list(ways) or ()
-    result = bench_teacher(
-        teacher, data=data, weights=weights, views=views, repeats=repeats, device=device, ways=chosen
-    )
-    if as_json:
+    result = bench_teacher(**{name: value for name, value in config if name != "as_json"})
+    if config.as_json:
         print_json(result)
     else:
         print(format_bench(result))
 
 
-@app.command()
-def scale(
-    frames: Annotated[int, typer.Option(help="Frames to cache.")],
-    rate: Annotated[float, typer.Option(help="Views a second of one worker, as `extract` printed it.")],
-    views: Annotated[int, typer.Option(help="Views of each frame.")] = 8,
-    view_bytes: Annotated[float, typer.Option(help="Bytes of a view in the cache, as `extract` printed them.")] = 6e5,
-    frame_bytes: Annotated[float, typer.Option(help="Bytes of a picture file.")] = 1e5,
-    workers: Annotated[str, typer.Option(help="Numbers of workers to compare.")] = "1,2,4,8,16,32,64",
-    start_s: Annotated[float, typer.Option(help="Seconds until a worker is ready.")] = 30.0,
-    read_mb_s: Annotated[float, typer.Option(help="What the file system reads, MB/s, for all together.")] = 2000.0,
-    write_mb_s: Annotated[float, typer.Option(help="What it writes, MB/s, for all together.")] = 1000.0,
-    price: Annotated[float, typer.Option(help="Of a worker's hour.")] = 0.0,
-) -> None:
+add_command(app, "difom_cache.commands:BenchConfig", bench)
+
+
+def scale(config: "ScaleConfig") -> None:
     """Say how long a pass takes on many workers, what it costs, and where the file system becomes the limit."""
     from difom_cache.extraction.estimate import Cluster, Workload, format_prediction, most_useful_workers, predict
 
-    load = Workload(frames, views, view_bytes, frame_bytes)
-    for number in read_numbers("--workers", workers) or ():
-        cluster = Cluster(rate, number, start_s, read_mb_s * 1e6, write_mb_s * 1e6, price)
+    load = Workload(config.frames, config.views, config.view_bytes, config.frame_bytes)
+    for number in config.workers:
+        cluster = Cluster(
+            config.rate, number, config.start_s, config.read_mb_s * 1e6, config.write_mb_s * 1e6, config.price
+        )
         print(format_prediction(number, predict(load, cluster)))
     print(f"more than {most_useful_workers(load, cluster)} workers of this rate do not pay off on this file system")
 
 
-def read_numbers(option: str, text: str | None) -> tuple[int, ...] | None:
-    """Return the integers of "8,16,32".
-
-    Raises:
-        SettingsError: a part is no positive integer.
-    """
-    parts = split_list(text)
-    if parts is None:
-        return None
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise SettingsError(
-            f"{option}: expected positive integers with commas between, such as 8,16,32; found {text!r}"
-        )
-    return tuple(int(part) for part in parts)
+add_command(app, "difom_cache.commands:ScaleConfig", scale)

@@ -14,6 +14,7 @@ import pytest
 import typer
 from pydantic import Field
 
+from difom_cache import bench_teacher, copy, paint_sample, show
 from difom_cache.console import add_command, run_app
 from difom_cache.errors import SettingsError
 from difom_cache.options import (
@@ -281,20 +282,24 @@ def test_no_two_options_of_a_command_have_one_name(place: str):
     ("config", "function"),
     [
         ("EvaluateConfig", evaluate_runs),
-        ("PredictConfig", predict),
-        ("StudyConfig", study),
-        ("CompareConfig", compare),
-        ("CurvesConfig", curves),
-        ("DemoConfig", demo),
-        ("ExportConfig", export),
-        ("CostConfig", compare_costs),
-        ("LoaderConfig", bench_loader),
+        ("difom_train.commands:PredictConfig", predict),
+        ("difom_train.commands:StudyConfig", study),
+        ("difom_train.commands:CompareConfig", compare),
+        ("difom_train.commands:CurvesConfig", curves),
+        ("difom_train.commands:DemoConfig", demo),
+        ("difom_train.commands:ExportConfig", export),
+        ("difom_train.commands:CostConfig", compare_costs),
+        ("difom_train.commands:LoaderConfig", bench_loader),
+        ("difom_cache.commands:BenchConfig", bench_teacher),
+        ("difom_cache.commands:CopyConfig", copy),
+        ("difom_cache.commands:SampleConfig", paint_sample),
+        ("difom_cache.commands:ShowConfig", show),
         ("GrowthConfig", bench_growth),
     ],
 )
 def test_a_commands_options_and_defaults_are_those_of_its_function(config: str, function: Callable[..., object]):
     parameters = signature(function).parameters
-    for field, about in find_config(f"difom_train.commands:{config}").model_fields.items():
+    for field, about in find_config(config).model_fields.items():
         if field != "as_json" and parameters[field].default is not Parameter.empty:
             default = parameters[field].default
             expected = Path(default) if isinstance(about.default, Path) else default

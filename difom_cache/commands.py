@@ -1,0 +1,109 @@
+"""Options of the commands that need no more than a few; a command with many keeps its own in the room that does the work."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from difom_cache.options import Config, Count, Opt, Positive, Size
+
+Above0 = Annotated[float, Field(gt=0)]
+
+
+class ShowConfig(Config):
+    """One view as a picture."""
+
+    cache: Annotated[Path, Opt(argument=True)] = Path("feats")
+    "Folder of the cache."
+    record: str | None = None
+    "Record id; by default the first."
+    view: Count = 0
+    "View number."
+    out: Path = Path("view.png")
+    "PNG to write."
+    force: bool = False
+    "Replace a file that is there."
+
+
+class SampleConfig(Config):
+    """A painted benchmark."""
+
+    out: Annotated[Path, Opt(argument=True)] = Path("data")
+    "Folder to paint into."
+    seed: Count = 0
+    "Of the paintings."
+    train: Count = 240
+    "Training pictures."
+    test: Count = 20
+    "Pictures of each of the five test sets."
+    side: Positive = 256
+    "Of the pictures, px."
+    easy: bool = False
+    "Polyps stand out; training pictures in all styles."
+
+
+class CopyConfig(Config):
+    """A cache, or a part of it, once more."""
+
+    source: Annotated[Path, Opt(argument=True)]
+    "A complete cache."
+    target: Annotated[Path, Opt(argument=True)]
+    "Folder to fill."
+    taps: tuple[str, ...] | None = None
+    "Full names of taps; all by default."
+    codec: Literal["int8", "float16", "compact"] | None = None
+    "How features are stored; by default as each tap's are."
+    compress: bool = False
+    "zstd: smaller on disk, slower to read."
+    pictures: bool = True
+    "Whether stored views go along."
+
+
+class BenchConfig(Config):
+    """Pictures a second."""
+
+    teacher: str
+    "NAME[:VARIANT][@PX]."
+    data: Path = Path("data")
+    "Pictures to run on."
+    weights: str | None = None
+    "hub, random, or a path; by default random, or what an ONNX file or a run holds."
+    views: Positive = 64
+    "Pictures in each run."
+    repeats: Positive = 5
+    "Runs of each way, alternating; medians are shown."
+    device: str = "auto"
+    "auto, cpu, cuda or cuda:N."
+    ways: Annotated[tuple[Literal["notebook", "library", "difom"], ...], Field(min_length=1)] = (
+        "notebook",
+        "library",
+        "difom",
+    )
+    "Which to run."
+    as_json: Annotated[bool, Opt(flag="--json")] = False
+    "Print JSON for a program to read."
+
+
+class ScaleConfig(Config):
+    """A pass on many workers."""
+
+    frames: Positive
+    "Frames to cache."
+    rate: Above0
+    "Views a second of one worker, as `extract` printed it."
+    views: Positive = 8
+    "Views of each frame."
+    view_bytes: Above0 = 6e5
+    "Bytes of a view in the cache, as `extract` printed them."
+    frame_bytes: Above0 = 1e5
+    "Bytes of a picture file."
+    workers: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 2, 4, 8, 16, 32, 64)
+    "Numbers of workers to compare."
+    start_s: Size = 30.0
+    "Seconds until a worker is ready."
+    read_mb_s: Above0 = 2000.0
+    "What the file system reads, MB/s, for all together."
+    write_mb_s: Above0 = 1000.0
+    "What it writes, MB/s, for all together."
+    price: Size = 0.0
+    "Of a worker's hour."
