@@ -281,7 +281,7 @@ def test_no_two_options_of_a_command_have_one_name(place: str):
 @pytest.mark.parametrize(
     ("config", "function"),
     [
-        ("EvaluateConfig", evaluate_runs),
+        ("difom_train.commands:EvaluateConfig", evaluate_runs),
         ("difom_train.commands:PredictConfig", predict),
         ("difom_train.commands:StudyConfig", study),
         ("difom_train.commands:CompareConfig", compare),
@@ -294,7 +294,7 @@ def test_no_two_options_of_a_command_have_one_name(place: str):
         ("difom_cache.commands:CopyConfig", copy),
         ("difom_cache.commands:SampleConfig", paint_sample),
         ("difom_cache.commands:ShowConfig", show),
-        ("GrowthConfig", bench_growth),
+        ("difom_train.commands:GrowthConfig", bench_growth),
     ],
 )
 def test_a_commands_options_and_defaults_are_those_of_its_function(config: str, function: Callable[..., object]):
