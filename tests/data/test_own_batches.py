@@ -237,6 +237,7 @@ def test_an_order_is_the_trainers_own(small):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_batches_reach_a_gpu(small):
     for stage in ("disk", "gpu"):
         on_gpu = CacheLoader(small.path, split="val", batch_size=2, device="cuda", stage=stage, decode=True)
