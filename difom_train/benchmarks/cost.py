@@ -150,7 +150,7 @@ def compare_costs(
     *,
     device: str = "auto",
     passes: int = 30,
-    student: StudentSources = None,
+    student: StudentSources = (),
 ) -> CostTable:
     """Measure students and teachers one after the other.
 
@@ -172,7 +172,7 @@ def measure_cost(
     *,
     device: str = "auto",
     passes: int = 30,
-    student: StudentSources = None,
+    student: StudentSources = (),
 ) -> Cost:
     """Return what one network costs at its input size and batch 1.
 

@@ -43,7 +43,7 @@ def evaluate_runs(
     out: Path | str | None = None,
     maps: Path | str | None = None,
     map_bits: Literal[8, 16] = 8,
-    student: StudentSources = None,
+    student: StudentSources = (),
 ) -> Evaluations:
     """Score each of some networks as `evaluate` does; a run that is not finished is scored, and said to be none.
 

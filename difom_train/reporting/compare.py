@@ -41,7 +41,7 @@ def compare(
     resamples: int = 10_000,
     seed: int = 0,
     anonymous: bool = False,
-    student: StudentSources = None,
+    student: StudentSources = (),
 ) -> Comparison:
     """Compare evaluated runs; write table.md, table.tex, table.csv, table.json and report.html into `out`.
 
