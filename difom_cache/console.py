@@ -12,7 +12,6 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,6 +85,8 @@ def run_app(app: typer.Typer, *, interrupted: str) -> None:
 def describe_versions() -> str:
     """Return the versions of this package and of what it mostly stands on, for who reports a fault."""
     names = ("difom", "torch", "zarr", "numpy")
+    from importlib.metadata import version  # a tenth of what --help takes
+
     found = [f"{name} {version(name)}" for name in names if find_spec(name if name != "difom" else "difom_cache")]
     return f"{', '.join(found)}, Python {platform.python_version()}"
 

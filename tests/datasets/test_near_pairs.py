@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.fft import idctn
 
-from difom_cache.data.near_pairs import find_close_bits, find_correlated
+from difom_cache.data import find_close_bits, find_correlated
 
 
 def all_close_bits(here: NDArray[np.bool_], there: NDArray[np.bool_], most: int) -> list[tuple[int, int]]:
