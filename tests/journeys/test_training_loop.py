@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with ./data and ./feats, as a user's own."""
     home = tmp_path_factory.mktemp("home")
     data = paint_folder(home / "data", frames=30, width=80, height=72, unlabelled=4)
-    quiet = {"device": "cpu", "quiet": True}
+    quiet = {"device": "cpu", "quiet": True, "unlabelled": True}
     extract(
         teacher="dinov2:tiny@56", weights="random", data=data, cache=home / "feats", views=2, input_size=64, **quiet
     )
