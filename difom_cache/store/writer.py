@@ -157,8 +157,12 @@ def create_column(cache: Path, column: Column, identity: Identity, *, public: bo
         hint=f"Choose another --cache path, or drop what is there with `difom-cache drop {cache} --teacher {name}`",
         kind=PICTURES if column.folder == PICTURES else "teacher",
     )
-    for path, metadata in describe_column(cache, column).items():
-        keep_metadata(path, metadata)
+    try:
+        for path, metadata in describe_column(cache, column).items():
+            keep_metadata(path, metadata)
+    except CacheSpaceError:
+        refuse_dropped(cache, column, held if column.folder != PICTURES else None)  # then its folder went
+        raise
     return held
 
 
