@@ -130,7 +130,7 @@ def test_every_package_that_the_code_imports_is_declared() -> None:
     extras = project["optional-dependencies"]
     lines = [
         *project["dependencies"],
-        *(line for name in ("onnx", "openvino", "smp", "video", "cluster") for line in extras[name]),
+        *(line for name in ("onnx", "openvino", "smp", "video", "coco", "cluster") for line in extras[name]),
     ]
     declared = {canonicalize_name(Requirement(line).name) for line in lines}
     homes = packages_distributions()

@@ -121,7 +121,7 @@ def _find_in(root: Path) -> list[_Found]:
         raise DataError(f"{root}: this folder holds masks; pass the folder above it, so that their pictures are found")
     if is_nnunet(root):
         return [each for each in _nnunet(root.parent) if each.images == root]
-    if kind == "image" and _holds_pictures(root):
+    if kind == "image" and _holds_pictures(root) and not _holds_pair(root):
         beside = [*_pair_folders(root.parent), *_find_coco(root.parent)]
         masked = [each for each in beside if each.masks and root in (each.images, each.images.parent)]
         return masked or _unfold(root, None)
@@ -312,6 +312,11 @@ def _holds_files(found: _Found) -> bool:
     """Return whether there are pictures or masks to speak of; a COCO file knows its own."""
     masks = found.masks
     return bool(list_pictures(found.images)) or (masks is not None and (masks.is_file() or bool(list_pictures(masks))))
+
+
+def _holds_pair(folder: Path) -> bool:
+    """Return whether folders of pictures and of masks lie directly in a folder, whatever its own name is."""
+    return bool(_by_kind(folder, "image")) and bool(_by_kind(folder, "mask") or _by_kind(folder, "label"))
 
 
 def _holds_pictures(folder: Path) -> bool:

@@ -183,7 +183,7 @@ def test_weights_that_changed_since_are_refused_by_digest(
     identity = json.loads(path.read_text())
     ours = identity["teacher"]["weights_digest"]
     path.write_text(json.dumps(identity | {"teacher": identity["teacher"] | {"weights_digest": "f" * 64}}))
-    with pytest.raises(CacheIdentityError, match=f'weights_digest: held "ffff.*this run "{ours[:8]}'):
+    with pytest.raises(CacheIdentityError, match=rf"weights_digest: held ffff.*this run {ours[:8]}"):
         again(data, feats)
 
 

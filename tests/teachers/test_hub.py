@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 import huggingface_hub
 import old_layouts as old
@@ -26,6 +27,7 @@ from difom_cache.teachers import (
     is_here,
     locate,
     outline_teacher,
+    parse_teacher,
     read_revision,
     receive,
     weight_files,
@@ -337,12 +339,12 @@ def test_a_full_disk_is_named_with_the_file(hub, tmp_path):
 
 def test_what_only_outlines_a_teacher_asks_the_hub_for_nothing(hub):
     with pytest.raises(WeightsError, match=rf"hf:{NAME} is not on this machine.*weights fetch hf:{NAME} --to DIR"):
-        outline_teacher(f"hf:{NAME}@64", picture_px=64)
+        outline_teacher(replace(parse_teacher(f"hf:{NAME}@64"), picture_px=64))
     assert not hub.log
     find()
     asked = len(hub.log)
     with suppress(DifomError):  # whatever it holds, nothing more is asked for
-        outline_teacher(f"hf:{NAME}@64", picture_px=64)
+        outline_teacher(replace(parse_teacher(f"hf:{NAME}@64"), picture_px=64))
     assert len(hub.log) == asked
 
 
