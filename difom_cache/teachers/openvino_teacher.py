@@ -25,6 +25,13 @@ def has_openvino() -> bool:
     return find_spec("openvino") is not None
 
 
+def cpu_capabilities() -> list[str]:
+    """Return what OpenVINO says that this CPU computes in, such as FP32 and BF16."""
+    import openvino
+
+    return list(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
 class _Taps(nn.Module):
     """Pixels in [0, 1] in, the maps of some taps out, in request: what a graph can be made of."""
 
@@ -43,7 +50,7 @@ class OpenVinoTeacher:
 
     Raises:
         SettingsError: OpenVINO is not installed, the teacher brings its own runtime, or `torch.compile` was asked for.
-        DeviceError: the teacher stands on a GPU.
+        DeviceError: the teacher stands on a GPU, or computes in bfloat16, which this CPU has not.
     """
 
     def __init__(self, teacher: Teacher) -> None:
@@ -56,6 +63,11 @@ class OpenVinoTeacher:
             )
         if teacher.device.type != "cpu":
             raise DeviceError(f"--backend openvino runs on the CPU, not on {teacher.device}; add --device cpu")
+        if teacher.spec.precision == "bfloat16" and "BF16" not in cpu_capabilities():
+            raise DeviceError(
+                "--precision bfloat16: this CPU has none, and OpenVINO would compute float32 in its place; leave it out, or use "
+                "--backend torch"
+            )
         self.spec = teacher.spec
         self._taps = _Taps(teacher.network, teacher.spec)
         self._compiled: dict[int, Any] = {}

@@ -14,7 +14,7 @@ from difom_cache.extraction import choose_backend, own_teachers
 from difom_cache.store import withdraw_block
 from difom_cache.teachers import OpenVinoTeacher, openvino_teacher
 
-openvino = pytest.importorskip("openvino")
+pytest.importorskip("openvino")
 TINY = ("dinov2:tiny@308", "sam:tiny", "mask2former:tiny", "oneformer:tiny")
 SMALL = {"teacher": "sam:tiny", "weights": "random", "input_size": 64, "views": 2, "strides": (32,), "quiet": True}
 SMALL |= {"codec": "float16"}
@@ -44,15 +44,20 @@ def test_float32_gives_pytorchs_features(spec: str) -> None:
         torch.testing.assert_close(found[name], feature, rtol=0, atol=1e-5 * float(feature.abs().max()))
 
 
-@pytest.mark.skipif(
-    "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"), reason="this CPU has no bfloat16"
-)
+@pytest.mark.skipif("BF16" not in openvino_teacher.cpu_capabilities(), reason="this CPU has no bfloat16")
 def test_bfloat16_is_another_number_and_near() -> None:
     exact = build_teacher("sam:tiny", weights="random")
     rounded = OpenVinoTeacher(build_teacher("sam:tiny", weights="random", precision="bfloat16"))
     one, other = exact.features(pixels_of(exact)), rounded.features(pixels_of(exact))
     assert rounded.spec.identity()["precision"] == "bfloat16"
     assert all(0.999 < cosine < 0.9999999 for cosine in cosines(one, other))
+
+
+def test_bfloat16_is_refused_where_float32_would_be_computed_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_teacher, "cpu_capabilities", lambda: ["FP32", "INT8"])
+    with pytest.raises(DeviceError, match="--precision bfloat16: this CPU has none.*use --backend torch"):
+        OpenVinoTeacher(build_teacher("sam:tiny", weights="random", precision="bfloat16"))
+    OpenVinoTeacher(build_teacher("sam:tiny", weights="random"))
 
 
 def test_a_network_that_it_gets_wrong_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
