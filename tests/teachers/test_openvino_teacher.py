@@ -55,7 +55,7 @@ def test_bfloat16_is_another_number_and_near() -> None:
 
 def test_bfloat16_is_refused_where_float32_would_be_computed_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino_teacher, "cpu_capabilities", lambda: ["FP32", "INT8"])
-    with pytest.raises(DeviceError, match="--precision bfloat16: this CPU has none.*use --backend torch"):
+    with pytest.raises(DeviceError, match=r"--precision bfloat16: this CPU has none.*use --backend torch"):
         OpenVinoTeacher(build_teacher("sam:tiny", weights="random", precision="bfloat16"))
     OpenVinoTeacher(build_teacher("sam:tiny", weights="random"))
 
