@@ -60,6 +60,13 @@ def test_plain_folder_has_no_split_and_its_own_name(tmp_path: Path) -> None:
     assert described(root) == [("images", "masks", None, "Ward 7")]
 
 
+@pytest.mark.parametrize("name", ["frames", "images", "img_2024"])
+def test_a_folder_with_both_inside_may_be_called_as_pictures_are(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, f"{name}/images/1.jpg", f"{name}/masks/1.png")
+    (found,) = find_folders(tmp_path / name)
+    assert (found.images, found.masks) == (tmp_path / name / "images", tmp_path / name / "masks")
+
+
 def test_kvasir_seg_beside_its_drawn_boxes_is_one_folder(tmp_path: Path) -> None:
     root = tmp_path / "Kvasir-SEG"
     touch(root, "images/a.jpg", "masks/a.jpg", "annotated_images/a.jpg", "edges/a.png")
