@@ -1,12 +1,13 @@
 """Draw the gains of a study: python docs/draw_gains.py study/study.csv docs/drawings/gains.svg
 
 A bar for each row that the study compares with the first row of its share of the masks: the gain in points of Dice at 0.5,
-mean over test sets, and its 95 % interval over frames. Bars are hatched where teachers have learnt from masks that the student
-may not see.
+mean over test sets, and its 95 % interval over videos and seeds. Bars are hatched where teachers have learnt from masks that
+the student may not see.
 """
 
 import csv
 import io
+import re
 import sys
 from pathlib import Path
 
@@ -29,14 +30,17 @@ def read_gains(path: Path) -> list[dict[str, str]]:
 
 def name_of(line: dict[str, str]) -> str:
     """Return what a bar is called: recipe, teachers, student and share of the masks."""
-    taught = f" from {line['teachers'].replace(',', ', ')}" if line["teachers"] else ""
+    teachers = re.sub(
+        r"-\w*\{\w+\}", "", line["teachers"]
+    )  # what stands for each run's own share and seed of the masks
+    taught = f"\nfrom {teachers.replace(',', ' and ')}" if teachers else ""
     return f"{line['recipe']}{taught}\n{line['student']}, {100 * float(line['labels']):g} % of the masks, {line['runs']} seeds"
 
 
 def draw(lines: list[dict[str, str]]) -> bytes:
     """Return the chart as SVG, whose letters stay letters."""
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "difom"}):
-        figure = Figure(figsize=(7.2, 0.9 + 0.62 * len(lines)), layout="constrained")
+        figure = Figure(figsize=(7.2, 0.9 + 0.78 * len(lines)), layout="constrained")
         axes = figure.subplots()
         for place, line in enumerate(lines):
             gain, low, high = (100 * float(line[key]) for key in ("gain", "gain_low", "gain_high"))
@@ -51,12 +55,12 @@ def draw(lines: list[dict[str, str]]) -> bytes:
                 edgecolor="white",
             )
             axes.errorbar(gain, place, xerr=[[gain - low], [high - gain]], color=INK, capsize=3, linewidth=1.2)
-            axes.text(high, place, f"  {gain:+.1f}", va="center", fontsize=10, color=INK)
+            axes.text(high, place, f"   {gain:+.1f}", va="center", fontsize=10, color=INK)
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_yticks(range(len(lines)), [name_of(line) for line in lines], fontsize=9)
         axes.invert_yaxis()
         axes.margins(x=0.16)
-        axes.set_xlabel("points of Dice gained over the first row of that share of the masks")
+        axes.set_xlabel("points of Dice over the first row")
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
         content = io.BytesIO()

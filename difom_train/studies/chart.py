@@ -25,7 +25,7 @@ def draw_study(lines: Sequence[dict[str, Any]], path: Path) -> None:
     sets = [name for name in lines[0] if name not in _OTHER]
     shares = list(dict.fromkeys(line["labels"] for line in lines if line["labels"] is not None))
     width_in = 2.2 + 1.15 * (len(sets) + 1)
-    figure = Figure(figsize=(width_in, 3.4 * len(shares)), layout="constrained")
+    figure = Figure(figsize=(width_in, (3.4 + 0.2 * len(lines) / len(shares)) * len(shares)), layout="constrained")
     panels = figure.subplots(len(shares), 1, squeeze=False)[:, 0]
     for axes, share in zip(panels, shares, strict=True):
         shown = [line for line in lines if line["labels"] in (share, None)]
@@ -46,7 +46,8 @@ def draw_study(lines: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_ylabel("Dice at 0.5")
         axes.set_title(f"{100 * share:g} % of the masks", loc="left", fontsize=11)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="upper left", ncols=min(4, len(shown)), fontsize=8, frameon=False)
+        columns = 1 if any(line["teachers"] for line in shown) else min(4, len(shown))
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.08), ncols=columns, fontsize=8, frameon=False)
     content = BytesIO()
     figure.savefig(content, format=path.suffix[1:])
     write_atomic(path, content.getvalue())
