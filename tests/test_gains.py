@@ -25,7 +25,22 @@ HEAD = [
 ]
 ROWS = [
     ["unet", "baseline", "", 0.1, 3, 0.4, 0.4, 0.01, 0.5, "", "", "", "", ""],
-    ["unet", "difom-multiscale", "dinov2,sam", 0.1, 3, 0.5, 0.5, 0.01, 0.6, 0.1234, 0.05, 0.2, 0.001, ""],
+    [
+        "unet",
+        "difom-multiscale",
+        "dinov2,dinov2-probe-l{percent}-s{labels_seed}",
+        0.1,
+        3,
+        0.5,
+        0.5,
+        0.01,
+        0.6,
+        0.1234,
+        0.05,
+        0.2,
+        0.001,
+        "",
+    ],
     ["unet", "difom", "", 0.1, 3, 0.3, 0.3, 0.01, 0.5, -0.05, -0.1, 0.01, 0.2, "unknown masks"],
 ]
 
@@ -44,7 +59,13 @@ def test_every_compared_row_is_a_bar_with_its_gain(tmp_path: Path) -> None:
     done = draw(write(tmp_path / "study.csv", ROWS), tmp_path / "gains.svg")
     assert done.returncode == 0, done.stderr
     picture = (tmp_path / "gains.svg").read_text()
-    for words in ("difom-multiscale from dinov2, sam", "unet, 10 % of the masks, 3 seeds", "+12.3", "-5.0"):
+    for words in (
+        "difom-multiscale",
+        "from dinov2 and dinov2-probe",
+        "unet, 10 % of the masks, 3 seeds",
+        "+12.3",
+        "-5.0",
+    ):
         assert words in picture, words
     assert "baseline" not in picture
 
