@@ -115,4 +115,7 @@ def test_no_false_pair_among_500_random_others(tmp_path: Path) -> None:
         one_video = first.group and first.group == second.group
         stems = tuple(sorted((first.image.stem, second.image.stem)))
         assert one_video or stems in KVASIR_TWINS, (first.id, second.id, twin)
-        assert twin.kind == "alike" or (twin.kind == "near" and twin.bits <= NEAR_BITS)
+        if twin.kind == "alike":  # by correlation alone, of frames that the hashes put too far apart
+            assert one_video, (first.id, second.id, twin)
+        else:
+            assert twin.kind == "near" and twin.bits <= NEAR_BITS
