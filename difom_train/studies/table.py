@@ -66,11 +66,6 @@ class Row:
     difference: Difference | None
     masks: str
 
-    @property
-    def label(self) -> str:
-        """The recipe with its teachers, and the student where it is not the first one."""
-        return f"{self.key.recipe}{f' ({self.key.teachers})' if self.key.teachers else ''}"
-
     def as_json(self) -> dict[str, Any]:
         """Return the row for a program."""
         found = self.difference
