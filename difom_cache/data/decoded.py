@@ -66,8 +66,8 @@ class Memory:
 
     def add(self, key: str, decoded: Decoded) -> None:
         """Remember a file; kept by `save`."""
-        self._known[key] = decoded
-        self._new.append(f"{key}\t{decoded.width} {decoded.height} {decoded.covered:.4f}\n")
+        if self._known.setdefault(key, decoded) is decoded:  # else another thread has added the same file meanwhile
+            self._new.append(f"{key}\t{decoded.width} {decoded.height} {decoded.covered:.4f}\n")
 
     def find_digest(self, state: str) -> str | None:
         """Return the SHA-256 of the file in this state (`state_of`), or None."""

@@ -70,6 +70,14 @@ def test_what_was_decoded_is_remembered_by_digest_in_the_users_cache_folder(
     assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before
 
 
+def test_a_file_that_two_threads_decode_at_once_is_remembered_once(memory: Path):
+    kept = decoded.Memory()
+    for _ in range(2):  # each looked it up before the other had added it
+        kept.add(f"m {0:064x}", decoded.Decoded(40, 40, 0.25))
+    kept.save()
+    assert memory.read_text() == f"m {0:064x}\t40 40 0.2500\n"
+
+
 def rest(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let all files of a folder have been left alone for long enough to be remembered."""
     monkeypatch.setattr(decoded, "_REST_NS", 0)
