@@ -5,16 +5,74 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from difom_cache.options import Config, Count, Opt, Positive, Size
+from difom_cache.options import CommandConfig, Config, Count, Opt, Positive, Size
 
 Above0 = Annotated[float, Field(gt=0)]
 
 
-class ShowConfig(Config):
-    """One view as a picture."""
+class CacheOptions(Config):
+    """A cache that is there."""
 
     cache: Annotated[Path, Opt(argument=True)] = Path("feats")
     "Folder of the cache."
+
+
+class InfoConfig(CommandConfig):
+    """What caches hold."""
+
+    caches: Annotated[tuple[Path, ...], Opt(argument=True)] = (Path("feats"),)
+    "Folders of caches; several side by side."
+
+
+class FinishConfig(CommandConfig, CacheOptions):
+    """What writers left."""
+
+
+class DropConfig(Config):
+    """One teacher less."""
+
+    cache: Annotated[Path, Opt(argument=True)]
+    "Folder of the cache."
+    teacher: str
+    "Label of the teacher, as `difom-cache info` shows it."
+
+
+class ExportConfig(Config):
+    """A cache as one file."""
+
+    cache: Annotated[Path, Opt(argument=True)]
+    "Folder of the cache."
+    file: Annotated[Path, Opt(argument=True)]
+    "HDF5 file to write."
+
+
+class ImportConfig(Config):
+    """A file as a cache."""
+
+    file: Annotated[Path, Opt(argument=True)]
+    "HDF5 file of an exported cache."
+    cache: Annotated[Path, Opt(argument=True)]
+    "Folder to fill."
+
+
+class ListConfig(CommandConfig):
+    """What there is."""
+
+
+class FetchConfig(Config):
+    """Weights for machines without network."""
+
+    name: Annotated[str, Opt(argument=True)]
+    "NAME[:VARIANT] of a teacher."
+    to: Path
+    "Folder to put the weights into."
+    revision: str = "main"
+    "Branch, tag or commit of the hub model."
+
+
+class ShowConfig(CacheOptions):
+    """One view as a picture."""
+
     record: str | None = None
     "Record id; by default the first."
     view: Count = 0
@@ -32,14 +90,14 @@ class SampleConfig(Config):
     "Folder to paint into."
     seed: Count = 0
     "Of the paintings."
-    train: Count = 240
+    train: Positive = 240
     "Training pictures."
-    test: Count = 20
+    test: Positive = 20
     "Pictures of each of the five test sets."
-    side: Positive = 256
-    "Of the pictures, px."
+    side: Annotated[int, Field(ge=32)] = 256
+    "Of the square pictures, px."
     easy: bool = False
-    "Polyps stand out; training pictures in all styles."
+    "Polyps stand out; training pictures in the styles of all test sets."
 
 
 class CopyConfig(Config):
@@ -59,10 +117,10 @@ class CopyConfig(Config):
     "Whether stored views go along."
 
 
-class BenchConfig(Config):
+class BenchConfig(CommandConfig):
     """Pictures a second."""
 
-    teacher: str
+    teacher: Annotated[str, Opt(keyword=False)]
     "NAME[:VARIANT][@PX]."
     data: Path = Path("data")
     "Pictures to run on."
@@ -80,8 +138,6 @@ class BenchConfig(Config):
         "difom",
     )
     "Which to run."
-    as_json: Annotated[bool, Opt(flag="--json")] = False
-    "Print JSON for a program to read."
 
 
 class ScaleConfig(Config):

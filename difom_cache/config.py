@@ -3,5 +3,11 @@
 KEYWORDS = {
     "ExtractKeywords": "difom_cache.extraction.options:ExtractConfig",
     "ProbeKeywords": "difom_cache.probing.options:ProbeConfig",
+    "ManifestKeywords": "difom_cache.data.options:ManifestConfig",
+    "VerifyKeywords": "difom_cache.maintenance.options:VerifyConfig",
+    "ShowKeywords": "difom_cache.commands:ShowConfig",
+    "SampleKeywords": "difom_cache.commands:SampleConfig",
+    "CopyKeywords": "difom_cache.commands:CopyConfig",
+    "BenchKeywords": "difom_cache.commands:BenchConfig",
 }
 "Signatures to be made from configs (see `options.format_keywords`)."

@@ -8,26 +8,26 @@ from typing import Literal, TypedDict
 class ExtractKeywords(TypedDict, total=False):
     """Keywords of `ExtractConfig`."""
 
+    teacher: str | Sequence[str] | None
+    "NAME[:VARIANT][@PX]; may repeat. `difom-cache teachers` lists them. In Python () caches the views alone. [default: those of --like]"
+    cache: str | Path | None
+    "Folder to fill. [default: feats]"
     data: str | Path | None
     "Manifest, folder in a known layout or any folder inside it, COCO file, video or folder of videos. [default: data]"
     images: str | Path | None
     "Folder of pictures, in place of --data."
     masks: str | Path | None
     "Folder of their masks, or a COCO file; with --images."
-    unlabelled: bool | None
-    "Pictures without a mask are meant."
     group_by: str | None
     "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
     every: str | None
     "Between the frames taken of videos, such as 0.5s (the default) or 500ms."
-    teacher: str | Sequence[str] | None
-    "NAME[:VARIANT][@PX]; may repeat. `difom-cache teachers` lists them. In Python () caches the views alone. [default: those of --like]"
-    cache: str | Path | None
-    "Folder to fill. [default: feats]"
-    like: str | Path | None
-    "A cache whose views, teachers, taps and codecs are taken, for new records; both can then be trained on together."
-    weights: str | Sequence[str] | None
-    "hub, hub@REVISION, random or a path, for all teachers; NAME=WEIGHTS for one; may repeat. [default: hub]"
+    unlabelled: bool | None
+    "Pictures without a mask are meant."
+    split: Literal["train", "val", "test"] | Sequence[Literal["train", "val", "test"]] | None
+    "Splits to cache. [default: train,val]"
+    limit: int | None
+    "Records of each split; by default all. (at least 1)"
     views: int | None
     "Views of each training record; view 0 is the plain resize. (in [1, 10000]) [default: 8]"
     seed: int | None
@@ -36,18 +36,20 @@ class ExtractKeywords(TypedDict, total=False):
     "View policy; `difom-cache plans` lists them. [default: default]"
     input_size: int | None
     "Side of the stored pictures, px; strides refer to it. (at least 1) [default: 352]"
+    pictures: bool | None
+    "Store views and masks too. [default: on]"
+    public: bool | None
+    "Others may enter the folder of stored pictures, as far as the umask allows."
+    like: str | Path | None
+    "A cache whose views, teachers, taps and codecs are taken, for new records; both can then be trained on together."
+    weights: str | Sequence[str] | None
+    "hub, hub@REVISION, random or a path, for all teachers; NAME=WEIGHTS for one; may repeat. [default: hub]"
     strides: int | Sequence[int] | None
     "At which features are kept, picture px, such as 8,16,32; by default each teacher's own. (at least 1)"
     codec: Literal["int8", "float16", "compact"] | None
     "How features are stored. [default: int8]"
     taps: str | Sequence[str] | None
     "Taps to keep, such as block11@16,block5@32; by default each teacher's own."
-    split: Literal["train", "val", "test"] | Sequence[Literal["train", "val", "test"]] | None
-    "Splits to cache. [default: train,val]"
-    limit: int | None
-    "Records of each split; by default all. (at least 1)"
-    pictures: bool | None
-    "Store views and masks too. [default: on]"
     device: str | None
     "auto, cpu, cuda or cuda:N. [default: auto]"
     precision: Literal["float32", "bfloat16"] | None
@@ -76,15 +78,11 @@ class ExtractKeywords(TypedDict, total=False):
     "Stop after the estimate."
     force: bool | None
     "Go on where the disk looks too small."
-    public: bool | None
-    "Others may enter the folder of stored pictures, as far as the umask allows."
 
 
 class ProbeKeywords(TypedDict, total=False):
     """Keywords of `ProbeConfig`."""
 
-    cache: str | Path | None
-    "Folder of the cache; it holds pictures and masks. [default: feats]"
     teachers: str | Sequence[str] | None
     "Teachers in the cache, by label, or by name where there is one variant; all their taps are read."
     labels: float | None
@@ -99,3 +97,119 @@ class ProbeKeywords(TypedDict, total=False):
     "Of the logits, picture px; by default that of the finest tap. (more than 0)"
     name: str | None
     "Of the column; by default teachers, percent of masks and seed, as in dinov2-small-probe-l10-s0."
+
+
+class ManifestKeywords(TypedDict, total=False):
+    """Keywords of `ManifestConfig`."""
+
+    out: str | Path | None
+    "CSV to write."
+    check: bool | None
+    "Look for duplicates, leaks, empty masks, odd sizes; leaks exit with 1."
+    montage: str | Path | None
+    "PNG of the pairs that --check finds."
+    names: str | Path | None
+    "Folder for one CSV of names, split and group a data set."
+    force: bool | None
+    "Write over what lies at --out and --montage."
+    images: str | Path | None
+    "Folder of pictures, in place of --data."
+    masks: str | Path | None
+    "Folder of their masks, or a COCO file; with --images."
+    group_by: str | None
+    "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
+    every: str | None
+    "Between the frames taken of videos, such as 0.5s (the default) or 500ms."
+    unlabelled: bool | None
+    "Pictures without a mask are meant."
+    mask_levels: str | None
+    "Which levels of the masks are polyp: 100, 1,2, 129-255, #ff0000 or alpha."
+
+
+class VerifyKeywords(TypedDict, total=False):
+    """Keywords of `VerifyConfig`."""
+
+    recompute: int | None
+    "Random views to encode again and compare. (at least 0) [default: 0]"
+    equivariance: bool | None
+    "What warping cached maps to other views would cost."
+    teacher: str | Sequence[str] | None
+    "NAME[:VARIANT][@PX] of teachers to compare; all by default."
+    weights: str | Sequence[str] | None
+    "LABEL=WEIGHTS, or LABEL=FILE; may repeat. By default where `extract` found them."
+    device: str | None
+    "cpu, cuda or cuda:N. [default: cpu]"
+    seed: int | None
+    "Of the choice of views. (at least 0) [default: 0]"
+    repair: bool | None
+    "First write anew what follows from identities and records.csv."
+    data: str | Path | None
+    "Manifest, folder in a known layout or any folder inside it, COCO file, video or folder of videos. [default: data]"
+    images: str | Path | None
+    "Folder of pictures, in place of --data."
+    masks: str | Path | None
+    "Folder of their masks, or a COCO file; with --images."
+    group_by: str | None
+    "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
+    every: str | None
+    "Between the frames taken of videos, such as 0.5s (the default) or 500ms."
+    unlabelled: bool | None
+    "Pictures without a mask are meant."
+
+
+class ShowKeywords(TypedDict, total=False):
+    """Keywords of `ShowConfig`."""
+
+    record: str | None
+    "Record id; by default the first."
+    view: int | None
+    "View number. (at least 0) [default: 0]"
+    out: str | Path | None
+    "PNG to write. [default: view.png]"
+    force: bool | None
+    "Replace a file that is there."
+
+
+class SampleKeywords(TypedDict, total=False):
+    """Keywords of `SampleConfig`."""
+
+    seed: int | None
+    "Of the paintings. (at least 0) [default: 0]"
+    train: int | None
+    "Training pictures. (at least 1) [default: 240]"
+    test: int | None
+    "Pictures of each of the five test sets. (at least 1) [default: 20]"
+    side: int | None
+    "Of the square pictures, px. (at least 32) [default: 256]"
+    easy: bool | None
+    "Polyps stand out; training pictures in the styles of all test sets."
+
+
+class CopyKeywords(TypedDict, total=False):
+    """Keywords of `CopyConfig`."""
+
+    taps: str | Sequence[str] | None
+    "Full names of taps; all by default."
+    codec: Literal["int8", "float16", "compact"] | None
+    "How features are stored; by default as each tap's are."
+    compress: bool | None
+    "zstd: smaller on disk, slower to read."
+    pictures: bool | None
+    "Whether stored views go along. [default: on]"
+
+
+class BenchKeywords(TypedDict, total=False):
+    """Keywords of `BenchConfig`."""
+
+    data: str | Path | None
+    "Pictures to run on. [default: data]"
+    weights: str | None
+    "hub, random, or a path; by default random, or what an ONNX file or a run holds."
+    views: int | None
+    "Pictures in each run. (at least 1) [default: 64]"
+    repeats: int | None
+    "Runs of each way, alternating; medians are shown. (at least 1) [default: 5]"
+    device: str | None
+    "auto, cpu, cuda or cuda:N. [default: auto]"
+    ways: Literal["notebook", "library", "difom"] | Sequence[Literal["notebook", "library", "difom"]] | None
+    "Which to run. [default: notebook,library,difom]"

@@ -62,6 +62,8 @@ class Opt:
     "Of a list: whether a comma belongs to the value, so that only repeating the option adds to it."
     hidden: bool = False
     "Whether there is no option: a key of TOML alone."
+    keyword: bool = True
+    "Whether functions have it by keyword as it stands here; False where they take more than text can say, or nothing."
 
 
 class Config(BaseModel):
@@ -85,6 +87,13 @@ class Config(BaseModel):
                 raise SettingsError(_explain_all(type(self), error, _name_key)) from error
 
         __init__.__pydantic_base_init__ = True  # a table, and a section inside it, are checked as a whole
+
+
+class CommandConfig(Config):
+    """A command that answers to people or to programs."""
+
+    as_json: Annotated[bool, Opt(flag="--json", keyword=False)] = False
+    "Print JSON for a program to read."
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -161,7 +170,14 @@ class Option:
         return " ".join(filter(None, parts))
 
     def read(self, value: Any, *, typed: bool) -> Any:
-        """Return a value for the model: of a list the items, be it typed as "8,16", option by option, or given as one item."""
+        """Return a value for the model: of a list the items, be it typed as "8,16", option by option, or given as one item.
+
+        What is text on the command line, such as a run, may be given as a path.
+        """
+        if _item_of(self.kind) is str and isinstance(value, Path):
+            value = str(value)
+        elif _item_of(self.kind) is str and isinstance(value, list | tuple):
+            value = [str(each) if isinstance(each, Path) else each for each in value]
         if not self.is_list or not isinstance(value, Sequence | int | float | Path):
             return value
         if not isinstance(value, Sequence) or isinstance(value, str):
@@ -172,12 +188,13 @@ class Option:
 
 
 def list_options(model: type[Config], path: tuple[str, ...] = (), section: str = "") -> Iterator[Option]:
-    """Yield every option of a model and of its sections, in the order of their declaration.
+    """Yield every option of a model and of its sections, in the order of their declaration; those in `GROUPS` after the others.
 
     Lists of sections are not options: they are written in TOML.
     """
     headings = {name: heading for heading, names in model.GROUPS.items() for name in names}
-    for name, about in model.model_fields.items():
+    places = {name: place for place, name in enumerate(headings)}
+    for name, about in sorted(model.model_fields.items(), key=lambda item: places.get(item[0], -1)):
         kind = strip_type(about.annotation)
         if isclass(kind) and issubclass(kind, Config):
             yield from list_options(kind, (*path, name), name)
@@ -218,6 +235,27 @@ def build(model: type[AnyConfig], given: Mapping[str, Any], *, command_line: boo
             place = place.setdefault(section, {})
         place[option.path[-1]] = option.read(value, typed=command_line)
     return validate(model, table, subject, strict=False)
+
+
+def read_call(model: type[AnyConfig], options: Mapping[str, Any], **arguments: Any) -> AnyConfig:
+    """Return the config of a call of a command's function: the one that was given, or that of its arguments and keywords.
+
+    Args:
+        model: of the command.
+        options: keywords.
+        arguments: by the names of their options; None was not given, and one of them may be the config.
+
+    Raises:
+        SettingsError: a config and keywords, an option that does not exist, or a value out of bounds.
+    """
+    given = {name: value for name, value in (arguments | dict(options)).items() if value is not None}
+    config = next((value for value in given.values() if isinstance(value, model)), None)
+    if config is None:
+        return build(model, given)
+    others = [name for name, value in given.items() if value is not config]
+    if others:
+        raise SettingsError(f"give a config or keywords, not both: {', '.join(others)}")
+    return config
 
 
 def validate(
@@ -307,14 +345,15 @@ def format_keywords(models: Mapping[str, str]) -> str:
     """Return the source of a module with one TypedDict a command: every option by keyword, for the function's signature.
 
     `def train(**options: Unpack[TrainKeywords])` is then seen in full by editors and type checkers. A test compares the
-    module with this text, so that an option is still declared once; `make keywords` writes it anew.
+    module with this text, so that an option is still declared once; `make keywords` writes it anew. What stands without a name
+    on the command line is an argument of the function.
 
     Args:
         models: name of the TypedDict to where its config lies, "module:Class".
     """
     lines = []
     for name, place in models.items():
-        options = list(list_options(find_config(place)))
+        options = [option for option in list_options(find_config(place)) if option.look.keyword]
         lines += [
             "",
             "",
@@ -323,6 +362,8 @@ def format_keywords(models: Mapping[str, str]) -> str:
             "",
         ]
         for option in options:
+            if option.look.argument:
+                continue
             lines.append(f"    {option.name}: {_spell_input(option.about.annotation)}")
             lines.append(f"    {json.dumps(option.help, ensure_ascii=False)}")
     text = "\n".join(lines) + "\n"

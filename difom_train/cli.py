@@ -8,9 +8,9 @@ from difom_cache.console import Group, add_command, print_json, run_app
 from difom_cache.errors import SettingsError
 
 if TYPE_CHECKING:  # at run time each command loads its own options when it is called
+    from difom_cache.options import CommandConfig
     from difom_train.commands import (
         AllConfig,
-        CommandConfig,
         CompareConfig,
         CostConfig,
         CurvesConfig,
@@ -77,35 +77,35 @@ def evaluate(config: "EvaluateConfig") -> None:
     """Score networks on test sets, frame by frame, under each protocol."""
     from difom_train.evaluation.several import evaluate_runs as score
 
-    _answer(config, score(**config.arguments()))
+    _answer(config, score(config))
 
 
 def predict(config: "PredictConfig") -> None:
     """Mark polyps in pictures or a video."""
     from difom_train.inference.predict import predict as mark
 
-    _answer(config, mark(**config.arguments()))
+    _answer(config, mark(config))
 
 
 def study(config: "StudyConfig") -> None:
     """Train and score recipes x teachers x shares of the masks x seeds; the same command goes on where it stopped."""
     from difom_train.studies.study import study as run
 
-    _answer(config, run(**config.arguments()))
+    _answer(config, run(config))
 
 
 def compare(config: "CompareConfig") -> None:
     """Put evaluated runs into one table and one report, with paired differences."""
     from difom_train.reporting.compare import compare as run
 
-    _answer(config, run(**config.arguments()))
+    _answer(config, run(config))
 
 
 def export(config: "ExportConfig") -> None:
     """Write a student as one file, and compare it with the student."""
     from difom_train.inference.export import export as write
 
-    _answer(config, write(**config.arguments()))
+    _answer(config, write(config))
 
 
 def cost(config: "CostConfig") -> None:
@@ -114,7 +114,7 @@ def cost(config: "CostConfig") -> None:
 
     if not config.runs and not config.teachers:
         raise SettingsError("nothing to measure: name run folders, or teachers with --teacher")
-    _answer(config, compare_costs(**config.arguments()))
+    _answer(config, compare_costs(config))
 
 
 def step(config: "StepConfig") -> None:
@@ -128,14 +128,14 @@ def loader(config: "LoaderConfig") -> None:
     """Samples a second of memcpy, a mapped file, the cache's reader, Zarr's own, and one file a teacher and picture."""
     from difom_train.benchmarks.loader import bench_loader
 
-    _answer(config, bench_loader(**config.arguments()))
+    _answer(config, bench_loader(config))
 
 
 def growth(config: "GrowthConfig") -> None:
     """CPU seconds of a start of extract with nothing left to do, of opening a cache and of info, by number of records."""
     from difom_train.benchmarks.growth import bench_growth
 
-    _answer(config, bench_growth(**config.arguments()))
+    _answer(config, bench_growth(config))
 
 
 def bench_all(config: "AllConfig") -> None:
@@ -156,7 +156,7 @@ def curves(config: "CurvesConfig") -> None:
     """Draw loss, validation Dice and how alive the distillation is, of several runs in one picture."""
     from difom_train.training.curves import curves as draw
 
-    print(draw(config.runs, config.out, force=config.force))
+    print(draw(config))
 
 
 for command, config in (

@@ -1,39 +1,41 @@
-"""Options of the commands beside `train`; each field is a parameter of the function that does the work (tests/test_cli.py)."""
+"""Options of the commands beside `train`; the function that does the work takes the same, by keyword or as the config."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from difom_cache.options import Config, Count, Opt, Positive, SomeShare
+from difom_cache import FolderOptions
+from difom_cache.options import CommandConfig, Config, Count, Opt, Positive, SomeShare
 
 Above0 = Annotated[float, Field(gt=0)]
+DATA_GROUP = {"Data": ("data", "images", "masks", "group_by", "every")}
 
 
-class CommandConfig(Config):
-    """A command that answers to people or to programs."""
+class OwnStudents(Config):
+    """Networks of one's own among the runs."""
 
-    as_json: Annotated[bool, Opt(flag="--json")] = False
-    "Print JSON for programs."
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the arguments of the function."""
-        return {name: value for name, value in self if name != "as_json"}
+    student: Annotated[tuple[str, ...], Opt(whole=True, keyword=False)] = ()
+    "For runs of your own students: package.module:Factory; may repeat."
 
 
-class EvaluateConfig(CommandConfig):
+class OwnStudent(Config):
+    """A network of one's own."""
+
+    student: Annotated[str | None, Opt(keyword=False)] = None
+    "For a run of your own student: package.module:Factory."
+
+
+class EvaluateConfig(CommandConfig, OwnStudents, FolderOptions):
     """Score networks."""
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = DATA_GROUP
 
     runs: Annotated[tuple[str, ...], Opt(argument=True)]
     "Run folders, teacher:SPEC, or folders of saved maps."
-    data: Path | None = None
+    data: Annotated[Path | None, Opt(keyword=False)] = None
     "Manifest, test sets or any folder inside them, or a COCO file."
-    images: Path | None = None
-    "Folder of pictures, in place of --data."
-    masks: Path | None = None
-    "Folder of their masks, or a COCO file; with --images."
-    group_by: str | None = None
-    "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
     limit: Positive | None = None
     "Score so many frames of each set."
     device: str = "auto"
@@ -48,11 +50,9 @@ class EvaluateConfig(CommandConfig):
     "Folder for a grey PNG of each frame's probability, for other evaluators; of several runs, a folder each in it."
     map_bits: Literal[8, 16] = 8
     "Of these PNGs."
-    student: Annotated[tuple[str, ...], Opt(whole=True)] = ()
-    "For runs of your own students: package.module:Factory; may repeat."
 
 
-class PredictConfig(CommandConfig):
+class PredictConfig(CommandConfig, OwnStudent):
     """Mark polyps."""
 
     run: Annotated[str, Opt(argument=True)]
@@ -69,8 +69,6 @@ class PredictConfig(CommandConfig):
     "Write the pictures with polyps outlined."
     force: bool = False
     "Replace files that are there."
-    student: str | None = None
-    "For a run of your own student: package.module:Factory."
 
 
 class StudyConfig(CommandConfig):
@@ -112,7 +110,7 @@ class StudyConfig(CommandConfig):
     "Score so many frames of each set."
 
 
-class CompareConfig(CommandConfig):
+class CompareConfig(CommandConfig, OwnStudents):
     """Runs side by side."""
 
     runs: Annotated[tuple[Path, ...], Opt(argument=True)]
@@ -127,7 +125,7 @@ class CompareConfig(CommandConfig):
     "Measure parameters, FLOPs and latency."
     device: str = "auto"
     "auto, cpu, cuda or cuda:N."
-    gallery_per_set: Annotated[Count, Opt("gallery")] = 12
+    gallery_per_set: Annotated[Count, Opt(flag="--gallery")] = 12
     "Frames of each set that the report shows."
     resamples: Positive = 10_000
     "Draws of the bootstrap."
@@ -135,8 +133,6 @@ class CompareConfig(CommandConfig):
     "Of the bootstrap."
     anonymous: bool = False
     "Number the report's frames in place of naming them."
-    student: Annotated[tuple[str, ...], Opt(whole=True)] = ()
-    "For runs of your own students: package.module:Factory; may repeat."
 
 
 class CurvesConfig(Config):
@@ -168,7 +164,7 @@ class StudentsConfig(CommandConfig):
     """What can be trained."""
 
 
-class ExportConfig(CommandConfig):
+class ExportConfig(CommandConfig, OwnStudent):
     """A student as one file."""
 
     run: Annotated[Path, Opt(argument=True)]
@@ -193,23 +189,19 @@ class ExportConfig(CommandConfig):
     "Replace a file that is there."
     anonymous: bool = False
     "Leave the run's name out of the file."
-    student: str | None = None
-    "For a run of your own student: package.module:Factory."
 
 
-class CostConfig(CommandConfig):
+class CostConfig(CommandConfig, OwnStudents):
     """Parameters, FLOPs and latency."""
 
-    runs: Annotated[tuple[Path, ...], Opt(argument=True)] = ()
+    runs: Annotated[tuple[str, ...], Opt(argument=True)] = ()
     "Run folders."
-    teachers: Annotated[tuple[str, ...], Opt("teacher", whole=True)] = ()
+    teachers: Annotated[tuple[str, ...], Opt(flag="--teacher", whole=True)] = ()
     "A teacher beside them, such as sam:vit_b; may repeat."
     device: str = "auto"
     "auto, cpu, cuda or cuda:N."
     passes: Positive = 30
     "Timed passes of each."
-    student: Annotated[tuple[str, ...], Opt(whole=True)] = ()
-    "For runs of your own students: package.module:Factory; may repeat."
 
 
 class StepConfig(CommandConfig):
@@ -246,7 +238,7 @@ class StepConfig(CommandConfig):
 class LoaderConfig(CommandConfig):
     """Samples a second."""
 
-    folder: Path = Path("bench-loader")
+    folder: Annotated[Path, Opt(keyword=False)] = Path("bench-loader")
     "Where the measured cache is made, unless it is there already."
     size_gb: Above0 = 2.0
     "Size of the measured cache."
@@ -259,7 +251,7 @@ class LoaderConfig(CommandConfig):
 class GrowthConfig(CommandConfig):
     """What grows with the records."""
 
-    folder: Path = Path("bench-growth")
+    folder: Annotated[Path, Opt(keyword=False)] = Path("bench-growth")
     "Where pictures, manifests and caches are made, unless they are there already."
     records: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1_000, 10_000, 100_000)
     "How many, rising."

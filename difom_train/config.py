@@ -31,7 +31,13 @@ DEFAULT_RECIPE = "difom-multiscale"
 SETTINGS_FILE = "settings.toml"
 FREE = ("run.", "machine.device", "machine.stage", "machine.logger")
 """Beginnings of the keys that do not decide the weights."""
-KEYWORDS = {"TrainKeywords": "difom_train.config:TrainOptions"}
+KEYWORDS = {
+    "TrainKeywords": "difom_train.config:TrainOptions",
+    **{
+        f"{name}Keywords": f"difom_train.commands:{name}Config"
+        for name in ("Evaluate", "Predict", "Study", "Compare", "Curves", "Export", "Cost", "Loader", "Growth")
+    },
+}
 "Signatures to be made from configs (see `options.format_keywords`)."
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 _CODE = re.compile(r"(?!smp:)[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")

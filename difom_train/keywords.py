@@ -120,3 +120,170 @@ class TrainKeywords(TypedDict, total=False):
     "Name of a recipe, or a TOML file; `difom-train recipes` lists them. [default: difom-multiscale]"
     changes: str | Sequence[str] | None
     "Change any setting: key=value, such as phases.0.distillation=0.5; may repeat."
+
+
+class EvaluateKeywords(TypedDict, total=False):
+    """Keywords of `EvaluateConfig`."""
+
+    limit: int | None
+    "Score so many frames of each set. (at least 1)"
+    device: str | None
+    "auto, cpu, cuda or cuda:N. [default: auto]"
+    workers: int | None
+    "Scoring processes; 0 = none of their own. (at least 0)"
+    batch_size: int | None
+    "Pictures in one forward pass. (at least 1)"
+    out: str | Path | None
+    "Where the files go; of several runs, each to a folder of its name in it. [default: RUN/eval]"
+    maps: str | Path | None
+    "Folder for a grey PNG of each frame's probability, for other evaluators; of several runs, a folder each in it."
+    map_bits: Literal[8, 16] | None
+    "Of these PNGs. [default: 8]"
+    images: str | Path | None
+    "Folder of pictures, in place of --data."
+    masks: str | Path | None
+    "Folder of their masks, or a COCO file; with --images."
+    group_by: str | None
+    "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
+    every: str | None
+    "Between the frames taken of videos, such as 0.5s (the default) or 500ms."
+
+
+class PredictKeywords(TypedDict, total=False):
+    """Keywords of `PredictConfig`."""
+
+    out: str | Path | None
+    "Where masks, outlines and polyps.jsonl go."
+    device: str | None
+    "auto, cpu, cuda or cuda:N. [default: auto]"
+    batch_size: int | None
+    "Pictures in one forward pass. (at least 1)"
+    outlines: bool | None
+    "Write the pictures with polyps outlined. [default: on]"
+    force: bool | None
+    "Replace files that are there."
+
+
+class StudyKeywords(TypedDict, total=False):
+    """Keywords of `StudyConfig`."""
+
+    data: str | Path | None
+    "Manifest, test sets, or any folder inside them."
+    out: str | Path | None
+    "Folder of the runs and of study.csv, .md, .html and .svg; later commands add rows. [default: study]"
+    cache: str | Path | Sequence[str | Path] | None
+    "Cache to train from; may repeat. [default: feats]"
+    recipes: str | Sequence[str] | None
+    "Names or files. [default: baseline,difom,difom-multiscale]"
+    teachers: str | Sequence[str] | None
+    "Labels of the cache to learn from, joined by commas; may repeat, a row for each. {percent} and {labels_seed} are filled in."
+    labels: float | Sequence[float] | None
+    "Shares of the masks of train and validation records together. (in (0, 1]) [default: 0.1,1.0]"
+    labels_seeds: int | Sequence[int] | None
+    "Of the choice of the masks; by default each run's own seed. (at least 0)"
+    seeds: int | Sequence[int] | None
+    "One run of each row for each. (at least 0) [default: 0,1,2]"
+    students: str | Sequence[str] | None
+    "Network; may repeat. [default: unet]"
+    also: str | Sequence[str] | None
+    "Score this too: a run, or teacher:SPEC; may repeat."
+    width: int | None
+    "Channels of the first level; 0 = the student's own. (at least 0) [default: 16]"
+    input_size: int | None
+    "Side of the student's input in px. (at least 1) [default: 128]"
+    batch_size: int | None
+    "Pictures in a step. (at least 1) [default: 16]"
+    epochs: int | None
+    "Passes over the train records. (at least 1) [default: 16]"
+    device: str | None
+    "auto, cpu, cuda or cuda:N; by default as the recipe says."
+    changes: str | Sequence[str] | None
+    "Change any setting: key=value; may repeat."
+    limit: int | None
+    "Score so many frames of each set. (at least 1)"
+
+
+class CompareKeywords(TypedDict, total=False):
+    """Keywords of `CompareConfig`."""
+
+    out: str | Path | None
+    "Where tables and report.html go. [default: comparison]"
+    data: str | Path | None
+    "Training and test data: scores what is not scored yet, and leaves out test frames that training pictures show."
+    published: bool | None
+    "Put PraNet's published figures beside the runs. [default: on]"
+    cost: bool | None
+    "Measure parameters, FLOPs and latency. [default: on]"
+    device: str | None
+    "auto, cpu, cuda or cuda:N. [default: auto]"
+    gallery_per_set: int | None
+    "Frames of each set that the report shows. (at least 0) [default: 12]"
+    resamples: int | None
+    "Draws of the bootstrap. (at least 1) [default: 10000]"
+    seed: int | None
+    "Of the bootstrap. (at least 0) [default: 0]"
+    anonymous: bool | None
+    "Number the report's frames in place of naming them."
+
+
+class CurvesKeywords(TypedDict, total=False):
+    """Keywords of `CurvesConfig`."""
+
+    out: str | Path | None
+    "The PNG to write. [default: curves.png]"
+    force: bool | None
+    "Replace a file that is there."
+
+
+class ExportKeywords(TypedDict, total=False):
+    """Keywords of `ExportConfig`."""
+
+    out: str | Path | None
+    "The file to write."
+    format: str | None
+    "onnx, or torch for a torch.export file. [default: onnx]"
+    dynamic_size: bool | None
+    "Leave height and width free."
+    output_size: Literal["input", "frame"] | None
+    "frame: take whole frames of any size, resize inside, answer at their size. [default: input]"
+    int8: bool | None
+    "Quantise weights and activations (ONNX)."
+    calibration: str | Path | None
+    "Data whose train frames set int8's ranges."
+    check: str | Path | None
+    "Data to compare the file with the student on."
+    frames: int | None
+    "Frames that calibrate, and that are compared. (at least 1) [default: 16]"
+    force: bool | None
+    "Replace a file that is there."
+    anonymous: bool | None
+    "Leave the run's name out of the file."
+
+
+class CostKeywords(TypedDict, total=False):
+    """Keywords of `CostConfig`."""
+
+    teachers: str | Sequence[str] | None
+    "A teacher beside them, such as sam:vit_b; may repeat."
+    device: str | None
+    "auto, cpu, cuda or cuda:N. [default: auto]"
+    passes: int | None
+    "Timed passes of each. (at least 1) [default: 30]"
+
+
+class LoaderKeywords(TypedDict, total=False):
+    """Keywords of `LoaderConfig`."""
+
+    size_gb: float | None
+    "Size of the measured cache. (more than 0) [default: 2.0]"
+    batch_size: int | None
+    "Rows in a batch, in random order. (at least 1) [default: 16]"
+    seconds: float | None
+    "How long each way of reading is measured. (more than 0) [default: 10.0]"
+
+
+class GrowthKeywords(TypedDict, total=False):
+    """Keywords of `GrowthConfig`."""
+
+    records: int | Sequence[int] | None
+    "How many, rising. (at least 1) [default: 1000,10000,100000]"

@@ -8,13 +8,13 @@ from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
 from textwrap import dedent
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import pytest
 import typer
 from pydantic import Field
 
-from difom_cache import bench_teacher, copy, paint_sample, show
+from difom_cache import bench_teacher, copy, extract, make_manifest, paint_sample, probe, show, verify
 from difom_cache.console import add_command, run_app
 from difom_cache.errors import SettingsError
 from difom_cache.options import (
@@ -33,10 +33,8 @@ from difom_cache.options import (
     read_toml,
     validate,
 )
-from difom_train import bench_growth, bench_loader, compare, curves, export, predict, study
+from difom_train import bench_growth, bench_loader, compare, curves, evaluate, export, predict, study, train
 from difom_train.benchmarks import compare_costs
-from difom_train.demo import demo
-from difom_train.evaluation import evaluate_runs
 
 
 class Oven(Config):
@@ -278,29 +276,48 @@ def test_no_two_options_of_a_command_have_one_name(place: str):
     assert all(option.about.description for option in options)
 
 
-@pytest.mark.parametrize(
-    ("config", "function"),
-    [
-        ("difom_train.commands:EvaluateConfig", evaluate_runs),
-        ("difom_train.commands:PredictConfig", predict),
-        ("difom_train.commands:StudyConfig", study),
-        ("difom_train.commands:CompareConfig", compare),
-        ("difom_train.commands:CurvesConfig", curves),
-        ("difom_train.commands:DemoConfig", demo),
-        ("difom_train.commands:ExportConfig", export),
-        ("difom_train.commands:CostConfig", compare_costs),
-        ("difom_train.commands:LoaderConfig", bench_loader),
-        ("difom_cache.commands:BenchConfig", bench_teacher),
-        ("difom_cache.commands:CopyConfig", copy),
-        ("difom_cache.commands:SampleConfig", paint_sample),
-        ("difom_cache.commands:ShowConfig", show),
-        ("difom_train.commands:GrowthConfig", bench_growth),
-    ],
-)
-def test_a_commands_options_and_defaults_are_those_of_its_function(config: str, function: Callable[..., object]):
-    parameters = signature(function).parameters
-    for field, about in find_config(config).model_fields.items():
-        if field != "as_json" and parameters[field].default is not Parameter.empty:
-            default = parameters[field].default
-            expected = Path(default) if isinstance(about.default, Path) else default
-            assert about.default == expected, f"{field}: {about.default!r} for the command, {default!r} for {function}"
+FUNCTIONS = {
+    "Extract": extract,
+    "Probe": probe,
+    "Manifest": make_manifest,
+    "Verify": verify,
+    "Show": show,
+    "Sample": paint_sample,
+    "Copy": copy,
+    "Bench": bench_teacher,
+    "Train": train,
+    "Evaluate": evaluate,
+    "Predict": predict,
+    "Study": study,
+    "Compare": compare,
+    "Curves": curves,
+    "Export": export,
+    "Cost": compare_costs,
+    "Loader": bench_loader,
+    "Growth": bench_growth,
+}
+
+
+def test_every_signature_that_is_made_is_used():
+    made = {**import_module("difom_cache.config").KEYWORDS, **import_module("difom_train.config").KEYWORDS}
+    assert {f"{name}Keywords" for name in FUNCTIONS} == set(made)
+
+
+@pytest.mark.parametrize(("command", "function"), FUNCTIONS.items())
+def test_a_function_declares_no_option_again(command: str, function: Callable[..., object]):
+    """It takes them as `**options: Unpack[...Keywords]`; arguments have no default of their own that could differ."""
+    package = function.__module__.partition(".")[0]
+    keywords = getattr(import_module(f"{package}.keywords"), f"{command}Keywords")
+    model = find_config(import_module(f"{package}.config").KEYWORDS[keywords.__name__])
+    parameters = signature(function, eval_str=True).parameters
+    by_position = {name for name, each in parameters.items() if each.kind is Parameter.POSITIONAL_ONLY}
+    assert get_args(parameters["options"].annotation) == (keywords,)
+    assert not (parameters.keys() - by_position) & keywords.__annotations__.keys()
+    for option in list_options(model):
+        if option.name in parameters:
+            assert parameters[option.name].default in (Parameter.empty, None, ())
+
+
+def test_a_config_and_keywords_are_not_both_given():
+    with pytest.raises(SettingsError, match="give a config or keywords, not both: view"):
+        show(find_config("difom_cache.commands:ShowConfig")(), view=1)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -25,12 +25,15 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from difom_cache.benchmarks.library_teachers import PlainForward, build_plain
+from difom_cache.commands import BenchConfig
 from difom_cache.data.manifest import load_records, write_manifest
 from difom_cache.data.record import Record
-from difom_cache.errors import DataError, SettingsError
+from difom_cache.errors import DataError
 from difom_cache.extraction.prepare import probe_batch
 from difom_cache.extraction.run import extract
 from difom_cache.hardware import name_device, resolve_device
+from difom_cache.keywords import BenchKeywords
+from difom_cache.options import read_call
 from difom_cache.progress import track
 from difom_cache.teachers.base import Precision, Teacher, TeacherSpec
 from difom_cache.teachers.catalogue import OWN_WEIGHTS, build_teacher, parse_teacher
@@ -79,49 +82,41 @@ class Way:
 
 
 def bench_teacher(
-    teacher: str,
+    teacher: str | BenchConfig,
     *,
-    data: str | Path = "./data",
-    weights: str | None = None,
-    views: int = 64,
-    repeats: int = 5,
-    device: str = "auto",
     precision: Precision | None = None,
     batch_size: int | None = None,
     compile: bool = False,
-    ways: Sequence[str] = WAYS,
     scratch: str | Path | None = None,
+    **options: Unpack[BenchKeywords],
 ) -> dict[str, Any]:
     """Return pictures a second of each way, from JPEG to stored bytes and of the network alone, ready for JSON.
 
     Args:
-        teacher: `NAME[:VARIANT][@PX]`.
-        data: a manifest, a benchmark's root or any folder inside it.
-        weights: "hub", "random" or a path; None means random, and for an ONNX file or a run what it holds.
-        views: pictures in each run.
-        repeats: runs of each way, alternating, after one that is not counted.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        teacher: `NAME[:VARIANT][@PX]`, or the config of the call.
         precision: None for bfloat16 on CUDA and float32 elsewhere.
         batch_size: None probes the device.
         compile: run our teacher through torch.compile.
-        ways: which of `WAYS` to run.
         scratch: folder for what is written; None for the system's.
+        **options: listed in `BenchKeywords`.
 
     Raises:
         DifomError: whatever the user can mend, in one line.
     """
-    unknown = [way for way in ways if way not in WAYS]
-    if unknown or not ways or views < 1 or repeats < 1:
-        raise SettingsError(f"expected ways of {', '.join(WAYS)}, views and repeats of at least 1; found {list(ways)}")
-    chosen = str(resolve_device(device))
-    weights = weights or ("hub" if parse_teacher(teacher).name in OWN_WEIGHTS else "random")
-    records = choose_pictures(Path(data), views)
+    config = read_call(BenchConfig, options, teacher=teacher)
+    teacher, chosen = config.teacher, str(resolve_device(config.device))
+    weights = config.weights or ("hub" if parse_teacher(teacher).name in OWN_WEIGHTS else "random")
+    records = choose_pictures(config.data, config.views)
     ours = build_teacher(teacher, weights=weights, device=chosen, precision=precision, compile=compile)
     with tempfile.TemporaryDirectory(prefix="difom-bench-", dir=scratch) as folder:
-        batch = min(views, batch_size or probe_batch(ours, chosen))
+        batch = min(config.views, batch_size or probe_batch(ours, chosen))
         rig = Rig(teacher, weights, records, torch.device(chosen), batch, compile, Path(folder), ours.spec)
         write_manifest(records, rig.folder / "pictures.csv")
-        return _describe(rig) | _count(rig, ours) | {"ways": _alternate(list_ways(rig, ours, ways), rig, repeats)}
+        return (
+            _describe(rig)
+            | _count(rig, ours)
+            | {"ways": _alternate(list_ways(rig, ours, config.ways), rig, config.repeats)}
+        )
 
 
 def choose_pictures(data: Path, count: int) -> tuple[Record, ...]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Unpack
 
 from PIL import Image
 
@@ -13,59 +14,52 @@ from difom_cache.data.images import read_mask, write_picture
 from difom_cache.data.manifest import load_records, write_manifest, write_names
 from difom_cache.data.mask_levels import MaskLevels, parse_levels
 from difom_cache.data.montage import draw_montage
+from difom_cache.data.options import ManifestConfig
 from difom_cache.data.record import Record, refuse_twins
-from difom_cache.data.source import DataSource
 from difom_cache.errors import SettingsError
+from difom_cache.keywords import ManifestKeywords
+from difom_cache.options import read_call
 from difom_cache.outputs import check_out_file
 from difom_cache.store.atomic import make_private_folder, write_atomic
 
 
 def make_manifest(
-    data: Path | DataSource | Sequence[Path | DataSource],
-    out: Path | None = None,
-    *,
-    unlabelled: bool = False,
-    check: bool = False,
-    montage: Path | None = None,
-    names: Path | None = None,
-    mask_levels: str | None = None,
-    force: bool = False,
+    data: str | Path | Sequence[str | Path] | ManifestConfig = (),
+    out: str | Path | None = None,
+    /,
+    **options: Unpack[ManifestKeywords],
 ) -> tuple[list[Record], Report | None]:
     """Return the records of `data`, and, if `check`, what is odd about them.
 
     Args:
-        data: a folder, a COCO file, a video, or a manifest to check; or several, which become one.
-        out: the CSV to write; with `check` also a report beside it, whose name ends in .check.json. None writes neither.
-        unlabelled: pictures without a mask are meant.
-        check: look for twins, leaks across splits, empty masks and odd sizes.
-        montage: the PNG of the pairs that `check` finds; None puts it beside `out`, ending in .check.png.
-        mask_levels: which levels of the masks are polyp, such as "100", "1,2", "129-255", "#ff0000" or "alpha". The masks are
-            then written as black and white beside `out`, into a folder whose name ends in -masks.
-        force: write over what lies at `out` and `montage`.
-        names: a folder for one CSV a data set with names, splits and groups, as data_manifests/ holds them.
+        data: a folder, a COCO file, a video, or a manifest to check; or several, which become one; or the config of the call.
+        out: the CSV to write; with `check` also a report beside it, whose name ends in .check.json, and a picture of the pairs
+            that it finds, ending in .check.png. With `mask_levels` the masks are written as black and white beside it, into a
+            folder whose name ends in -masks.
+        **options: listed in `ManifestKeywords`.
 
     Raises:
         DataError, ManifestError, ImageError: as `load_records` and `check_records`.
     """
-    if out is not None and not force and (out.exists() or out.is_symlink()):
+    config = read_call(ManifestConfig, {"out": out} | options, data=data or None)
+    out, montage, mask_levels = config.out, config.montage, config.mask_levels
+    if out is not None and not config.force and (out.exists() or out.is_symlink()):
         raise SettingsError(f"--out {out} exists; choose another file, or pass --force to write over it")
     if montage is not None:
-        check_out_file(montage, "--montage", force=force)
+        check_out_file(montage, "--montage", force=config.force)
     if mask_levels is not None and out is None:
         raise SettingsError("--mask-levels writes masks beside the manifest: name it with --out")
     levels = parse_levels(mask_levels) if mask_levels is not None else None
-    sources = [data] if isinstance(data, Path | DataSource) else list(data)
-    records = [
-        record for source in sources for record in load_records(source, unlabelled=unlabelled, mask_levels=levels)
-    ]
-    refuse_twins(records, sources[0] if isinstance(sources[0], Path) else sources[0].place)
+    sources = config.find_sources()
+    records = [record for source in sources for record in load_records(source, mask_levels=levels)]
+    refuse_twins(records, sources[0].place)
     if levels is not None and out is not None:
         records = write_masks(records, out.with_name(f"{out.stem}-masks"), levels)
     if out is not None:
         write_manifest(records, out)
-    if names is not None:
-        write_names(records, names)
-    if not check:
+    if config.names is not None:
+        write_names(records, config.names)
+    if not config.check:
         return records, None
     report = check_records(records)
     if out is not None:

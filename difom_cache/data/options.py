@@ -1,35 +1,94 @@
 """The options that say where records come from, for every command that reads them."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 from difom_cache.data.source import DataSource
 from difom_cache.errors import SettingsError
-from difom_cache.options import Config
+from difom_cache.options import CommandConfig, Config, Opt
+
+DEFAULT_DATA = Path("data")
 
 
-class DataOptions(Config):
-    """Where records come from."""
+class FolderOptions(Config):
+    """What is said of pictures, or in place of their layout; every command that reads records takes these beside its data."""
 
-    data: Path = Path("data")
-    "Manifest, folder in a known layout or any folder inside it, COCO file, video or folder of videos."
     images: Path | None = None
     "Folder of pictures, in place of --data."
     masks: Path | None = None
     "Folder of their masks, or a COCO file; with --images."
-    unlabelled: bool = False
-    "Pictures without a mask are meant."
     group_by: str | None = None
     "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
     every: str | None = None
     "Between the frames taken of videos, such as 0.5s (the default) or 500ms."
 
+    def describe_source(self, data: Path | None, *, unlabelled: bool = False) -> DataSource:
+        """Return where records come from: `data`, or --images.
+
+        Raises:
+            SettingsError: both, or neither.
+        """
+        if self.images is not None and data is not None:
+            raise SettingsError(f"--data {data} and --images {self.images}: give one of them")
+        return DataSource(data, self.images, self.masks, unlabelled, self.group_by, self.every)
+
+
+class UnlabelledOptions(FolderOptions):
+    """What is said of pictures, of which some may have no mask."""
+
+    unlabelled: bool = False
+    "Pictures without a mask are meant."
+
+
+class DataOptions(UnlabelledOptions):
+    """Where records come from."""
+
+    data: Annotated[Path | None, Opt(default=str(DEFAULT_DATA))] = None
+    "Manifest, folder in a known layout or any folder inside it, COCO file, video or folder of videos."
+
     def find_source(self) -> DataSource:
         """Return what was given as data.
 
         Raises:
-            SettingsError: both --data and --images, or neither.
+            SettingsError: both --data and --images.
         """
-        if self.images is not None and "data" in self.model_fields_set:
-            raise SettingsError(f"--data {self.data} and --images {self.images}: give one of them")
-        data = None if self.images is not None else self.data
-        return DataSource(data, self.images, self.masks, self.unlabelled, self.group_by, self.every)
+        data = DEFAULT_DATA if self.data is None and self.images is None else self.data
+        return self.describe_source(data, unlabelled=self.unlabelled)
+
+
+class ManifestConfig(CommandConfig, UnlabelledOptions):
+    """Data sets as records."""
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Data": ("images", "masks", "group_by", "every", "unlabelled", "mask_levels"),
+    }
+
+    data: Annotated[tuple[Path, ...], Opt(argument=True)] = ()
+    "Folders in known layouts, manifests, COCO files, videos."
+    mask_levels: str | None = None
+    "Which levels of the masks are polyp: 100, 1,2, 129-255, #ff0000 or alpha."
+    out: Path | None = None
+    "CSV to write."
+    check: bool = False
+    "Look for duplicates, leaks, empty masks, odd sizes; leaks exit with 1."
+    allow_leaks: Annotated[bool, Opt(keyword=False)] = False
+    "Leaks that --check finds are no failure."
+    montage: Path | None = None
+    "PNG of the pairs that --check finds."
+    names: Path | None = None
+    "Folder for one CSV of names, split and group a data set."
+    force: bool = False
+    "Write over what lies at --out and --montage."
+
+    def find_sources(self) -> list[DataSource]:
+        """Return what was given as data, set by set; one more for --images.
+
+        Raises:
+            SettingsError: neither data nor --images.
+        """
+        said = FolderOptions(group_by=self.group_by, every=self.every)
+        sources = [said.describe_source(each, unlabelled=self.unlabelled) for each in self.data]
+        if self.images is not None or self.masks is not None or not sources:
+            sources = [self.describe_source(next(iter(self.data), None), unlabelled=self.unlabelled)]
+        return sources

@@ -35,7 +35,7 @@ from difom_cache.extraction.timing import STAGES
 from difom_cache.extraction.weights import choose_weights
 from difom_cache.hardware import explain_bfloat16, resolve_device
 from difom_cache.keywords import ExtractKeywords
-from difom_cache.options import build
+from difom_cache.options import read_call
 from difom_cache.progress import ProgressBar, explain_wait
 from difom_cache.progress import say as write_above
 from difom_cache.store.identity import format_random_warning, list_random
@@ -60,12 +60,10 @@ def extract(
     Raises:
         DifomError: whatever the user can mend, in one line.
     """
-    if config is None:
-        config = build(ExtractConfig, (options if options.get("like") else {"teacher": "sam"} | options))
-    elif options:
-        raise SettingsError(f"give a config or keywords, not both: {', '.join(options)}")
+    if config is None and not options.get("like"):
+        options = {"teacher": "sam", **options}
     with own_teachers():
-        return run_extraction(config, quiet=quiet)
+        return run_extraction(read_call(ExtractConfig, options, config=config), quiet=quiet)
 
 
 def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -12,9 +12,12 @@ from difom_cache.codecs.base import Codec
 from difom_cache.codecs.catalogue import build_codec, describe_fallback, resolve_codec
 from difom_cache.codecs.compact import choose_basis
 from difom_cache.codecs.measure import measure_fidelity
+from difom_cache.commands import CopyConfig
 from difom_cache.errors import CacheIncompleteError, SettingsError
 from difom_cache.extraction.cells import sum_cells, to_moments
+from difom_cache.keywords import CopyKeywords
 from difom_cache.maintenance.decoded import blocks_of, decode_rows
+from difom_cache.options import read_call
 from difom_cache.progress import say
 from difom_cache.store.atomic import write_once
 from difom_cache.store.columns import describe_tap, pictures_column, tap_specs, teacher_column, write_basis
@@ -27,43 +30,33 @@ from difom_cache.store.stats import fold_statistics, read_moments, write_totals
 from difom_cache.store.writer import create_cache, create_column, write_block
 
 
-def copy(
-    source: str | Path,
-    target: str | Path,
-    *,
-    taps: Sequence[str] | None = None,
-    codec: str | None = None,
-    compress: bool = False,
-    pictures: bool = True,
-) -> None:
+def copy(source: str | Path | CopyConfig, target: str | Path | None = None, **options: Unpack[CopyKeywords]) -> None:
     """Make `target` a cache with the same views as `source` and some of its taps, perhaps in another codec.
 
     Args:
-        source: a complete cache.
+        source: a complete cache, or the config of the call.
         target: a folder to fill; an interrupted copy is finished by running it again.
-        taps: full names; None for all.
-        codec: for taps of features; None keeps each one's.
-        compress: compress maps with zstd: smaller, but read at the speed of zarr-python.
-        pictures: whether stored views go along.
+        **options: listed in `CopyKeywords`; maps that zstd has made smaller are read at the speed of zarr-python.
 
     Raises:
         CacheIncompleteError: the source lacks a tap or blocks.
         CacheIdentityError: the target is another cache.
     """
-    opened, folder = open_cache(source), Path(target)
-    chosen = list(opened.taps) if taps is None else list(taps)
+    config = read_call(CopyConfig, options, source=source, target=target)
+    opened, folder, codec = open_cache(config.source), config.target, config.codec
+    chosen = list(opened.taps if config.taps is None else config.taps)
     unknown = [tap for tap in chosen if tap not in opened.taps]
     if unknown:
-        raise CacheIncompleteError(f"{source} has no tap {unknown[0]!r}; it has {', '.join(opened.taps)}")
+        raise CacheIncompleteError(f"{config.source} has no tap {unknown[0]!r}; it has {', '.join(opened.taps)}")
     features = {tap: opened.taps[tap].channels for tap in chosen if opened.taps[tap].kind == "feature"}
     if codec is not None and (line := describe_fallback(codec, features)):
         say(line)
-    if folder.resolve() == Path(source).resolve():
+    if folder.resolve() == config.source.resolve():
         raise SettingsError(f"copy: source and target are the same folder {folder}; choose another target")
     records = (opened.path / RECORDS).read_bytes()
     create_cache(folder, opened.identity, records, opened.table.as_rows())
-    compression = "zstd" if compress else "none"
-    if pictures and opened.has_pictures:
+    compression = "zstd" if config.compress else "none"
+    if config.pictures and opened.has_pictures:
         copy_pictures(opened, folder, compression)
     for label in opened.teachers:
         wanted = [tap for tap in chosen if tap.partition("/")[0] == label]

@@ -15,6 +15,7 @@ from difom_cache.extraction.rebuild import PLACES
 from difom_cache.extraction.teacher_blocks import render
 from difom_cache.extraction.teachers import assert_same_teacher, load_teacher
 from difom_cache.hardware import torch_threads
+from difom_cache.maintenance.options import VerifyConfig
 from difom_cache.maintenance.verify_report import VerifyReport
 from difom_cache.progress import track
 from difom_cache.store.layout import teacher_folder
@@ -30,10 +31,7 @@ def compare_live(
     request: TeacherRequest,
     records: dict[str, Record],
     report: VerifyReport,
-    *,
-    views: int,
-    seed: int,
-    mirror: bool,
+    config: VerifyConfig,
 ) -> None:
     """Encode random views again and compare them with their targets; the figures go into `report`, by tap."""
     teacher, identity = load_teacher(request), cache.teachers[label]
@@ -42,7 +40,7 @@ def compare_live(
         spec = replace(spec, variant=held["variant"])
     assert_same_teacher(identity, spec, cache.path / teacher_folder(label))
     kept = {tap.name: tap for tap in teacher.spec.taps}
-    rows = np.random.default_rng(seed).permutation(len(cache))[:views]
+    rows = np.random.default_rng(config.seed).permutation(len(cache))[: config.recompute]
     jobs = [view_of(cache, int(row), records) for row in rows]
     batch, device = identity["batch"], torch.device(request.device)
     cosines: dict[str, list[Tensor]] = {}
@@ -54,7 +52,7 @@ def compare_live(
             frames = [read_frame(job.record, masks=False) for job in part]
             pixels = render(part, frames, teacher.spec.input_px, batch, device)
             live = teacher.features(pixels)
-            flipped = teacher.features(pixels.flip(-1)) if mirror else {}
+            flipped = teacher.features(pixels.flip(-1)) if config.equivariance else {}
             stored = cache.gather(
                 rows[start : start + batch], [f"{label}/{tap['name']}" for tap in identity["taps"]], pictures=False
             )
@@ -64,7 +62,7 @@ def compare_live(
                 feature = area_pool(live[native], tap["grid"])[: len(part)].cpu()
                 cosines.setdefault(name, []).append(mean_removed_cosine(feature, target))
                 errors.setdefault(name, []).append(float((feature - target).abs().max()))
-                if mirror:
+                if config.equivariance:
                     other = area_pool(flipped[native], tap["grid"])[: len(part)].cpu()
                     mirrored.setdefault(name, []).append(mean_removed_cosine(other, target.flip(-1)))
     for name, parts in cosines.items():

@@ -3,13 +3,17 @@
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from difom_cache.commands import ShowConfig
 from difom_cache.data.images import write_picture
 from difom_cache.errors import CacheIncompleteError
+from difom_cache.keywords import ShowKeywords
+from difom_cache.options import read_call
 from difom_cache.outputs import check_out_file
 from difom_cache.store.layout import NO_MASK, TapSpec
 from difom_cache.store.reader import Cache, open_cache
@@ -29,9 +33,7 @@ class _Tile:
     crisp: bool
 
 
-def show(
-    cache: Path, *, record: str | None = None, view: int = 0, out: Path = Path("view.png"), force: bool = False
-) -> Path:
+def show(cache: str | Path | ShowConfig, **options: Unpack[ShowKeywords]) -> Path:
     """Write a PNG of one row of a cache and return its path.
 
     The first line shows the view, its mask and, where the view leaves the frame, its valid area; below, each teacher
@@ -40,27 +42,25 @@ def show(
     endoscope leaves stays black and counts for no direction: it differs more from tissue than a polyp does.
 
     Args:
-        cache: the cache's folder.
-        record: a record's id; None takes the first.
-        view: the view's number.
-        out: the PNG to write.
-        force: replace a file that is there.
+        cache: the cache's folder, or the config of the call.
+        **options: listed in `ShowKeywords`.
 
     Raises:
         SettingsError: `out` cannot be written, or is there.
         CacheIncompleteError: the cache holds no such record or view, or its block is missing.
     """
-    check_out_file(out, force=force)
-    opened = open_cache(cache)
-    row = find_row(opened, record, view)
+    config = read_call(ShowConfig, options, cache=cache)
+    check_out_file(config.out, force=config.force)
+    opened = open_cache(config.cache)
+    row = find_row(opened, config.record, config.view)
     batch = opened.gather([row], pictures=opened.has_pictures)
     name = opened.table.ids[int(opened.table.record[row])]
-    lines = [_picture_tiles(batch, name, view)] if opened.has_pictures else []
+    lines = [_picture_tiles(batch, name, config.view)] if opened.has_pictures else []
     for teacher in opened.teachers:
         taps = [tap for tap in opened.taps.values() if tap.name.startswith(f"{teacher}/")]
         lines.append([_tap_tile(opened, tap, batch) for tap in taps])
-    write_picture(out, _compose([line for line in lines if line]))
-    return out
+    write_picture(config.out, _compose([line for line in lines if line]))
+    return config.out
 
 
 def find_row(cache: Cache, record: str | None, view: int) -> int:

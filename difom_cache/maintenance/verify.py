@@ -1,13 +1,13 @@
 """Checking a cache against its own promises, and against the teacher that filled it."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
 from difom_cache.data.manifest import load_records
-from difom_cache.data.source import DataSource
 from difom_cache.errors import (
     CacheDamagedError,
     CacheFormatError,
@@ -17,10 +17,13 @@ from difom_cache.errors import (
 from difom_cache.extraction.rebuild import load_all, requests_of
 from difom_cache.extraction.teachers import own_teachers
 from difom_cache.files import explain
+from difom_cache.keywords import VerifyKeywords
 from difom_cache.maintenance.equivariance import VIEWS, compare_warped
+from difom_cache.maintenance.options import VerifyConfig
 from difom_cache.maintenance.recompute import compare_live
 from difom_cache.maintenance.rows import MEND, check_rows, restore_rows
 from difom_cache.maintenance.verify_report import VerifyReport
+from difom_cache.options import read_call
 from difom_cache.probing.heads import read_heads
 from difom_cache.probing.recompute import recompute_probe
 from difom_cache.progress import track
@@ -48,35 +51,15 @@ from difom_cache.store.writer import describe_column, describe_root, describe_ro
 LOOK_AGAIN_S = 0.5  # after which what an extraction was about to write has been written
 
 
-def verify(
-    cache: str | Path,
-    *,
-    recompute: int = 0,
-    equivariance: bool = False,
-    data: str | Path | DataSource = "./data",
-    teacher: Sequence[str] = (),
-    weights: str | Sequence[str] = (),
-    device: str = "cpu",
-    seed: int = 0,
-    unlabelled: bool = False,
-    repair: bool = False,
-) -> VerifyReport:
+def verify(cache: str | Path | VerifyConfig, **options: Unpack[VerifyKeywords]) -> VerifyReport:
     """Check every file of a cache against its marker; name what is damaged, and keep the list for the next extraction.
 
     Args:
-        cache: its folder.
-        recompute: so many random views are rendered and encoded again and compared with what is stored; the heads of
-            a probe are fitted again, and their logits of so many views compared.
-        equivariance: compare maps of view 0, warped to other views by their known geometry, with those views' own maps;
-            with `recompute` also mirrored cached maps with live maps of mirrored pictures.
-        data: where the pictures are, for `recompute`.
-        teacher: compare these teachers alone (`NAME[:VARIANT][@PX]`); by default all, as their identities say.
-        weights: "LABEL=WEIGHTS" for one teacher (for an ONNX file, a run or a hub model: where it lies now), or a bare
-            value for the rest; by default as `extract` had them.
-        device: they run on.
-        seed: of the choice of views.
-        unlabelled: pictures without a mask are meant.
-        repair: first write anew what identities and records.csv decide: the table of rows, and Zarr metadata.
+        cache: its folder, or the config of the call.
+        **options: listed in `VerifyKeywords`. With `recompute`, views are rendered and encoded again and compared with what is
+            stored; the heads of a probe are fitted again, and their logits of as many views compared. With `equivariance`, maps
+            of view 0, warped to other views by their known geometry, are compared with those views' own maps; with both,
+            mirrored cached maps with live maps of mirrored pictures too.
 
     Raises:
         CacheFormatError: there is no cache.
@@ -85,9 +68,10 @@ def verify(
         CacheIdentityError: `data` are not those of the cache.
         EngineError: the teacher built here is not the one that filled the cache.
     """
-    path, report = Path(cache), VerifyReport()
+    config = read_call(VerifyConfig, options, cache=cache)
+    path, report, views = config.cache, VerifyReport(), config.recompute
     identity = read_identity(path)
-    if repair:
+    if config.repair:
         repair_skeleton(path, identity)
     report.problems += check_rows(path, identity)
     described = {**describe_root(path, identity), **describe_rows(path, identity)}
@@ -96,23 +80,28 @@ def verify(
         described |= describe_column(path, column)
     report.problems += look_twice(lambda: [f"{line}; {MEND}" for line in find_stale(described)])
     keep_damaged(path, report)
-    if (recompute or equivariance) and report.problems:
+    if (views or config.equivariance) and report.problems:
         raise CacheDamagedError(f"{report.problems[0]}; only a sound cache is compared with its teachers")
-    if recompute or equivariance:
+    if views or config.equivariance:
         opened = open_cache(path)
-        for label, held in opened.teachers.items() if recompute else ():
-            if "probe" in held and (not teacher or label in teacher):
-                compare_probe(opened, label, report, views=recompute, seed=seed)
-        if equivariance:
-            report.warped = compare_warped(opened, views=recompute or VIEWS, seed=seed)
-        source = data if isinstance(data, DataSource) else Path(data)
-        requests = requests_of(opened, teacher, weights, device) if recompute else {}
-        records = {r.id: r for r in load_records(source, unlabelled=unlabelled)} if requests else {}
-        with own_teachers():
-            load_all(requests)
-            for label, request in requests.items():
-                compare_live(opened, label, request, records, report, views=recompute, seed=seed, mirror=equivariance)
+        if config.equivariance:
+            report.warped = compare_warped(opened, views=views or VIEWS, seed=config.seed)
+        if views:
+            compare_columns(opened, config, report)
     return report
+
+
+def compare_columns(opened: Cache, config: VerifyConfig, report: VerifyReport) -> None:
+    """Compute random views of every column anew, probes first; how far what is stored lies from that goes into `report`."""
+    for label, held in opened.teachers.items():
+        if "probe" in held and (not config.teacher or label in config.teacher):
+            compare_probe(opened, label, report, views=config.recompute, seed=config.seed)
+    requests = requests_of(opened, config.teacher, config.weights, config.device)
+    records = {record.id: record for record in load_records(config.find_source())} if requests else {}
+    with own_teachers():
+        load_all(requests)
+        for label, request in requests.items():
+            compare_live(opened, label, request, records, report, config)
 
 
 def repair_skeleton(cache: Path, identity: Identity) -> None:

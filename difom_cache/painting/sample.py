@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from difom_cache.commands import SampleConfig
 from difom_cache.data.images import write_picture
-from difom_cache.errors import DataError, SettingsError
+from difom_cache.errors import DataError
+from difom_cache.keywords import SampleKeywords
+from difom_cache.options import read_call
 from difom_cache.painting.picture import paint
 from difom_cache.painting.scene import Style, draw_scene
 from difom_cache.painting.texture import Textures, draw_textures
@@ -67,32 +71,25 @@ class _Job:
     mask: Path
 
 
-def paint_sample(
-    out: Path, *, seed: int = 0, train: int = 240, test: int = 20, side: int = 256, easy: bool = False
-) -> Path:
+def paint_sample(out: str | Path | SampleConfig, **options: Unpack[SampleKeywords]) -> Path:
     """Paint a benchmark into `out` and return `out`: TrainDataset/ and five sets in TestDataset/.
 
     Args:
-        out: a new or empty folder.
-        seed: equal seeds paint equal pictures; another count of frames changes no frame.
-        train: training frames.
-        test: frames of each test set.
-        side: of the square pictures, in px.
-        easy: polyps stand out from the wall, and training frames come in the styles of all five test sets.
+        out: a new or empty folder, or the config of the call.
+        **options: listed in `SampleKeywords`. Equal seeds paint equal pictures; another count of frames changes no frame.
 
     Raises:
         DataError: `out` holds something already.
         SettingsError: no frames, or a side below 32 px.
     """
-    out = Path(out)
-    if train < 1 or test < 1:
-        raise SettingsError(f"expected at least 1 training and 1 test frame, found {train} and {test}")
-    if side < 32:
-        raise SettingsError(f"expected a side of at least 32 px, found {side} px")
+    config = read_call(SampleConfig, options, out=out)
+    out = config.out
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: expected a new or empty folder, found something there; choose another, or remove it")
     with build_folder(out) as draft:
-        _paint_all(draft, _list_jobs(draft, train=train, test=test, easy=easy), seed, side)
+        _paint_all(
+            draft, _list_jobs(draft, train=config.train, test=config.test, easy=config.easy), config.seed, config.side
+        )
     return out
 
 

@@ -14,7 +14,7 @@ from difom_cache.extraction.missing import find_missing
 from difom_cache.extraction.prepare import ColumnWork
 from difom_cache.hardware import torch_threads
 from difom_cache.keywords import ProbeKeywords
-from difom_cache.options import build
+from difom_cache.options import read_call
 from difom_cache.probing.cells import FeatureReader, read_truth, valid_cells
 from difom_cache.probing.column import identify_probe, write_logits
 from difom_cache.probing.heads import Heads, fit_heads, read_heads, write_heads
@@ -64,26 +64,25 @@ class ProbeReport:
     validation: UnseenScore
 
 
-def probe(*, quiet: bool = False, **options: Unpack[ProbeKeywords]) -> ProbeReport:
+def probe(
+    cache: str | Path | ProbeConfig | None = None, *, quiet: bool = False, **options: Unpack[ProbeKeywords]
+) -> ProbeReport:
     """Fit light heads from a cache's features to its masks, and write their logits for every row as a column of its own.
 
     A labelled record's logits, in all its views, come from a head that saw neither its mask nor one of its group's; those
     of other records are the mean of all heads'. No teacher is run. The same call again goes on where it stopped.
 
     Args:
+        cache: its folder, or the config of the call.
         quiet: print nothing.
-        **options: see `ProbeKeywords`.
+        **options: listed in `ProbeKeywords`.
 
     Raises:
         CacheIncompleteError: the cache holds no masks, or a teacher is not finished.
         CacheIdentityError: a column of that name holds another probe.
         DataError, SettingsError: too few masks; an option that cannot be meant.
     """
-    return run_probe(build(ProbeConfig, options), quiet=quiet)
-
-
-def run_probe(config: ProbeConfig, *, quiet: bool = False) -> ProbeReport:
-    """Make what `config` asks for; see `probe`."""
+    config = read_call(ProbeConfig, options, cache=cache)
     opened = open_cache(config.cache)
     refuse_unreadable(opened)
     config = config.model_copy(update={"teachers": find_labels(opened, config.teachers)})

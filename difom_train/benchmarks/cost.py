@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -13,8 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from difom_cache import format_table, name_device, resolve_device, track
 from difom_cache.errors import SettingsError
+from difom_cache.options import read_call
 from difom_train.benchmarks.published_costs import PublishedCost, read_published_costs
+from difom_train.commands import CostConfig
 from difom_train.inference.segmenter import TEACHER_PREFIX, StudentSegmenter, load_segmenter
+from difom_train.keywords import CostKeywords
 from difom_train.students.base import count_parameters
 from difom_train.students.outside import StudentSources
 
@@ -145,25 +148,20 @@ class CostTable:
 
 
 def compare_costs(
-    runs: Sequence[Path | str],
-    teachers: Sequence[str] = (),
-    *,
-    device: str = "auto",
-    passes: int = 30,
-    student: StudentSources = (),
+    runs: Sequence[Path | str] | CostConfig = (), *, student: StudentSources = None, **options: Unpack[CostKeywords]
 ) -> CostTable:
     """Measure students and teachers one after the other.
 
     Args:
-        runs: run folders.
-        teachers: specs such as "sam:vit_b"; random weights cost the same, so none are fetched.
-        device: "auto", "cpu" or "cuda".
-        passes: timed passes of each.
+        runs: run folders, or the config of the call.
         student: for runs of your own students (see `load_student`).
+        **options: listed in `CostKeywords`. A teacher's random weights cost the same as others, so none are fetched.
     """
-    networks = [*runs, *(f"{TEACHER_PREFIX}{spec}" for spec in teachers)]
+    config = read_call(CostConfig, options, runs=runs or None)
+    networks = [*config.runs, *(f"{TEACHER_PREFIX}{spec}" for spec in config.teachers)]
     bar = track(networks, "timing", "network")
-    costs = tuple(measure_cost(network, device=device, passes=passes, student=student) for network in bar)
+    own = config.student if student is None else student
+    costs = tuple(measure_cost(each, device=config.device, passes=config.passes, student=own) for each in bar)
     return CostTable(costs, read_published_costs())
 
 

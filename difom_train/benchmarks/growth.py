@@ -6,12 +6,12 @@ cache is complete, so that nothing is decoded and no teacher is run: what is tim
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from PIL import Image
 
@@ -28,6 +28,9 @@ from difom_cache import (
     write_picture,
 )
 from difom_cache.errors import SettingsError
+from difom_cache.options import read_call
+from difom_train.commands import GrowthConfig
+from difom_train.keywords import GrowthKeywords
 
 PICTURE_PX = 8
 MOST_FILES = 10_000  # of a folder that is read file by file; a manifest names one file again and again
@@ -69,20 +72,20 @@ class Growth:
         return asdict(self) | {"exponents": self.exponents}
 
 
-def bench_growth(folder: str | Path, *, records: Sequence[int] = (1_000, 10_000, 100_000)) -> Growth:
+def bench_growth(folder: str | Path | GrowthConfig, **options: Unpack[GrowthKeywords]) -> Growth:
     """Return the CPU seconds of this process for each step and number of records.
 
     Args:
-        folder: pictures, manifests and caches are made there, unless they are there already.
-        records: how many, rising; each record has one view.
+        folder: pictures, manifests and caches are made there, unless they are there already; or the config of the call.
+        **options: listed in `GrowthKeywords`; each record has one view.
 
     Raises:
         SettingsError: no numbers, or numbers that do not rise from 1.
     """
-    counts = tuple(records)
-    if not counts or counts[0] < 1 or any(low >= high for low, high in pairwise(counts)):
-        raise SettingsError(f"--records: expected rising numbers from 1, found {', '.join(map(str, counts)) or 'none'}")
-    folder = Path(folder)
+    config = read_call(GrowthConfig, options, folder=folder)
+    folder, counts = config.folder, config.records
+    if any(low >= high for low, high in pairwise(counts)):
+        raise SettingsError(f"--records: expected rising numbers from 1, found {', '.join(map(str, counts))}")
     seconds: dict[str, list[float]] = {}
     digests = []
     for count in counts:

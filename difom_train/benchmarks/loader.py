@@ -9,7 +9,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -19,11 +19,14 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from difom_cache import Cache, write_random_cache
+from difom_cache.options import read_call
 from difom_train.benchmarks.peers import name_absent, open_peers
+from difom_train.commands import LoaderConfig
 from difom_train.data.caches import JointCache
 from difom_train.data.loader import Loader
 from difom_train.data.stage import PICTURES, choose_stage
 from difom_train.data.stage import Rows as StageRows
+from difom_train.keywords import LoaderKeywords
 from difom_train.training.run_folder import describe_hardware, describe_versions
 
 TAPS, CHANNELS, GRID, PICTURE_PX = 3, 256, 22, 352
@@ -66,19 +69,16 @@ class LoaderSpeeds:
         return asdict(self) | {"ratios": self.ratios}
 
 
-def bench_loader(
-    folder: str | Path, *, size_gb: float = 2.0, batch_size: int = 16, seconds: float = 10.0
-) -> LoaderSpeeds:
+def bench_loader(folder: str | Path | LoaderConfig, **options: Unpack[LoaderKeywords]) -> LoaderSpeeds:
     """Return how fast random batches are read in each way, from a warm page cache, and once from a cold one.
 
     Args:
         folder: the measured cache, the notebook's files and those of every peer that is installed are made there, unless they
-            are there already.
-        size_gb: of the cache; the plain buffer is as large.
-        batch_size: rows in a batch.
-        seconds: that each way is measured in all.
+            are there already; or the config of the call.
+        **options: listed in `LoaderKeywords`; the plain buffer is as large as the cache.
     """
-    folder = Path(folder)
+    config = read_call(LoaderConfig, options, folder=folder)
+    folder, size_gb, batch_size, seconds = config.folder, config.size_gb, config.batch_size, config.seconds
     sample_bytes = TAPS * CHANNELS * (GRID**2 + 4) + 4 * PICTURE_PX**2
     views = max(batch_size, int(size_gb * 1e9 / sample_bytes))
     cache = write_random_cache(

@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
 from difom_cache import (
-    DataSource,
     Record,
     __version__,
     check_out_folder,
@@ -21,6 +20,8 @@ from difom_cache import (
     track,
 )
 from difom_cache.errors import DataError, RunError, SettingsError
+from difom_cache.options import read_call
+from difom_train.commands import EvaluateConfig
 from difom_train.evaluation.files import (
     COLUMNS,
     MAPS_VERSION,
@@ -52,6 +53,7 @@ from difom_train.inference.segmenter import (
     load_segmenter,
     segment,
 )
+from difom_train.keywords import EvaluateKeywords
 from difom_train.students.outside import StudentSources
 
 MAP_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
@@ -105,47 +107,38 @@ class Evaluation:
 
 
 def evaluate(
-    run: Path | str,
-    data: Path | str | DataSource,
+    run: Path | str | EvaluateConfig,
+    data: Path | str | None = None,
     *,
-    limit: int | None = None,
-    device: str = "auto",
-    workers: int | None = None,
-    batch_size: int | None = None,
-    out: Path | str | None = None,
-    maps: Path | str | None = None,
-    map_bits: Literal[8, 16] = 8,
     reuse: bool = False,
     student: StudentSources = None,
+    **options: Unpack[EvaluateKeywords],
 ) -> Evaluation:
     """Score a network on test sets; write every frame's scores and mask, and return the table.
 
     Args:
         run: a run folder; "teacher:SPEC" for a teacher that gives polyp logits; or a folder of saved grey maps,
-            `<set>/<stem>.png`, as result archives of published methods come.
-        data: a manifest, a folder in a known layout, or a COCO file. Its test records are scored, or all if it knows no
-            splits.
-        limit: score so many frames of each set, those whose ids hash lowest; None scores all.
-        device: "auto", "cpu" or "cuda".
-        workers: scoring processes; 0 scores in this process; None takes the cores if there are frames enough.
-        batch_size: pictures in one forward pass; None means 1 on the CPU, else 8.
-        out: where the files go; None means RUN/eval (a teacher has no folder and needs `out`).
-        maps: also write each frame's probability at its own size as a grey PNG, MAPS/<set>/<stem>.png, unstretched, so that
-            any other evaluator can score it (and this one: `evaluate MAPS`).
-        map_bits: of these PNGs.
+            `<set>/<stem>.png`, as result archives of published methods come; or the config of the call, of one run.
+        data: a manifest, a folder in a known layout, or a COCO file; or `images`. Its test records are scored, or all if it knows
+            no splits.
         reuse: take the scores that lie there if they are of the same weights, input size, frames and masks.
         student: for a run of your own student: `package.module:Factory`, or the module that was wrapped (see `load_student`).
+        **options: listed in `EvaluateKeywords`. With `limit`, those frames are scored whose ids hash lowest. A batch is of 1
+            picture on the CPU by default, else of 8. `maps` are unstretched: MAPS/<set>/<stem>.png at the frame's own size, which
+            `evaluate MAPS` scores as well.
 
     Raises:
         DataError: nothing to score, or maps that are missing or of another size (all are counted, ten named).
         RunError: the run holds no trained student.
     """
-    folder = _choose_folder(run, out)
+    config = read_call(EvaluateConfig, options, runs=run, data=data)
+    run, maps = config.runs[0], config.maps
+    folder = _choose_folder(run, config.out)
     check_out_folder(folder)
     if maps is not None:
-        check_out_folder(Path(maps), "--maps")
-    source = data if isinstance(data, DataSource) else DataSource(Path(data))
-    records = choose_records(source, limit)
+        check_out_folder(maps, "--maps")
+    source = config.describe_source(config.data)
+    records = choose_records(source, config.limit)
     random_teachers: tuple[str, ...] = ()
     if _is_folder_of_maps(run):
         identity: dict[str, Any] = {"source": "maps", "maps_version": MAPS_VERSION}
@@ -153,16 +146,18 @@ def evaluate(
         name = Path(run).resolve().name
     else:
         with explain_wait(f"loading {run}"):
-            segmenter = load_segmenter(run, device=device, student=student)
+            segmenter = load_segmenter(
+                run, device=config.device, student=config.student if student is None else student
+            )
         identity = identify(segmenter, run)
-        jobs = _jobs_of(segmenter, records, folder, choose_batch(segmenter, batch_size))
+        jobs = _jobs_of(segmenter, records, folder, choose_batch(segmenter, config.batch_size))
         name = segmenter.name
         random_teachers = find_random_teachers(segmenter)
         if reuse and maps is None and (kept := find_scores(folder, identity, records)):
             return Evaluation(name=name, folder=folder, sets=kept, random_teachers=random_teachers)
     if maps is not None:
-        jobs = _with_maps(jobs, Path(maps), records, map_bits)
-    scored = score_frames(jobs, frames=len(records), workers=workers)
+        jobs = _with_maps(jobs, maps, records, config.map_bits)
+    scored = score_frames(jobs, frames=len(records), workers=config.workers)
     bar = track(scored, f"scoring {name}", "frame", total=len(records))
     sets = _gather(list(bar))
     for scores in sets.values():
@@ -171,7 +166,7 @@ def evaluate(
         "name": name,
         "difom": __version__,
         "data": str(source.place),
-        "limit": limit,
+        "limit": config.limit,
         "random_teachers": random_teachers,
     }
     write_summary(folder, sets, identity, notes)

@@ -1,16 +1,15 @@
 """Several networks are scored on the same test sets, one after the other."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from difom_cache import DataSource, say
+from difom_cache import say
 from difom_cache.errors import SettingsError
+from difom_train.commands import EvaluateConfig
 from difom_train.evaluation.evaluate import Evaluation, evaluate
 from difom_train.evaluation.files import file_name
 from difom_train.inference.segmenter import TEACHER_PREFIX
-from difom_train.students.outside import StudentSources
 from difom_train.training.run_folder import describe_unfinished
 
 
@@ -29,79 +28,38 @@ class Evaluations:
         return self.each[0].as_json() if len(self.each) == 1 else [one.as_json() for one in self.each]
 
 
-def evaluate_runs(
-    runs: Sequence[Path | str],
-    data: Path | str | None = None,
-    *,
-    images: Path | str | None = None,
-    masks: Path | str | None = None,
-    group_by: str | None = None,
-    limit: int | None = None,
-    device: str = "auto",
-    workers: int | None = None,
-    batch_size: int | None = None,
-    out: Path | str | None = None,
-    maps: Path | str | None = None,
-    map_bits: Literal[8, 16] = 8,
-    student: StudentSources = (),
-) -> Evaluations:
+def evaluate_runs(config: EvaluateConfig) -> Evaluations:
     """Score each of some networks as `evaluate` does; a run that is not finished is scored, and said to be none.
-
-    Args:
-        runs: run folders, "teacher:SPEC", or folders of saved maps.
-        data: a manifest, a folder in a known layout, or a COCO file; or None, with `images` and `masks` in its place.
-        images, masks: a folder of pictures, and of their masks (or their COCO file).
-        group_by: a regular expression on file names, or FILE.csv:COLUMN; frames of one group are drawn together by `compare`.
-        limit, device, workers, batch_size, map_bits: as of `evaluate`.
-        out: where the files go; of several networks, each to a folder of its name in it. None means RUN/eval.
-        maps: where maps go; of several networks, a folder each.
-        student: for runs of your own students (see `load_student`).
 
     Raises:
         SettingsError: two networks would write to one folder.
         DifomError: what `evaluate` raises.
     """
-    source = DataSource(
-        None if data is None else Path(data),
-        None if images is None else Path(images),
-        None if masks is None else Path(masks),
-        group_by=group_by,
-    )
-    names = [name_of(run) for run in runs]
+    names = [name_of(run) for run in config.runs]
     twice = sorted({name for name in names if names.count(name) > 1})
-    if twice and (out is not None or maps is not None):
+    if twice and (config.out is not None or config.maps is not None):
         raise SettingsError(f"two runs are called {', '.join(twice)} and would share a folder of --out or --maps")
-    places = [(_below(out, name, len(names)), _below(maps, name, len(names))) for name in names]
-    for run in runs:
+    config.describe_source(config.data)  # a question without data is answered before any network is loaded
+    for run in config.runs:
         if line := _describe_unfinished(run):
             say(f"NOTE: {line}")
     return Evaluations(
-        tuple(
-            evaluate(
-                run,
-                source,
-                limit=limit,
-                device=device,
-                workers=workers,
-                batch_size=batch_size,
-                out=own_out,
-                maps=own_maps,
-                map_bits=map_bits,
-                student=student,
-            )
-            for run, (own_out, own_maps) in zip(runs, places, strict=True)
-        )
+        tuple(evaluate(_narrow(config, run, name)) for run, name in zip(config.runs, names, strict=True))
     )
+
+
+def _narrow(config: EvaluateConfig, run: str, name: str) -> EvaluateConfig:
+    """Return the config of one of the networks: of several, each has folders of its own."""
+    places = {"out": config.out, "maps": config.maps}
+    if len(config.runs) > 1:
+        places = {key: place and place / name for key, place in places.items()}
+    return config.model_copy(update={"runs": (run,), **places})
 
 
 def name_of(run: Path | str) -> str:
     """Return what a network is called as a folder."""
     text = str(run)
     return file_name(text) if text.startswith(TEACHER_PREFIX) else Path(run).resolve().name
-
-
-def _below(folder: Path | str | None, name: str, count: int) -> Path | str | None:
-    return folder if folder is None or count == 1 else Path(folder) / name
 
 
 def _describe_unfinished(run: Path | str) -> str:

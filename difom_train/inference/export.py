@@ -7,7 +7,7 @@ from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from difom_cache import (
     load_records,
 )
 from difom_cache.errors import RunError, SettingsError, name_nearest
+from difom_cache.options import read_call
+from difom_train.commands import ExportConfig
 from difom_train.inference.deployed import Deployed, FrameDeployed, Sizes
 from difom_train.inference.frames import FIXED_THRESHOLD
 from difom_train.inference.parity import Parity, compare_frames, compare_with_student, render_frame, spread
@@ -30,6 +32,7 @@ from difom_train.inference.segmenter import (
     identify,
     load_segmenter,
 )
+from difom_train.keywords import ExportKeywords
 from difom_train.students.base import count_parameters
 from difom_train.students.outside import StudentSources
 
@@ -65,19 +68,10 @@ class Exported:
 
 
 def export(
-    run: Path | str,
+    run: Path | str | ExportConfig,
     *,
-    format: str = "onnx",
-    out: Path | str,
-    dynamic_size: bool = False,
-    output_size: Literal["input", "frame"] = "input",
-    int8: bool = False,
-    calibration: Path | str | None = None,
-    check: Path | str | None = None,
-    frames: int = 16,
-    force: bool = False,
-    anonymous: bool = False,
     student: StudentSources = None,
+    **options: Unpack[ExportKeywords],
 ) -> Exported:
     """Write a student as one file and compare it with the student.
 
@@ -86,46 +80,36 @@ def export(
     of the student's largest stride.
 
     Args:
-        run: a run folder.
-        format: "onnx", or "torch" for a torch.export file (.pt2).
-        out: the file.
-        dynamic_size: leave height and width free.
-        output_size: "frame" for a file that takes whole frames of any size, resizes them itself, and answers at their size;
-            masks are then those of `predict`, up to single pixels that fall on the next grey level.
-        int8: quantise weights and activations (onnx only); needs `calibration`.
-        calibration: data whose train frames set the ranges of int8.
-        check: data whose frames, masks if there are any, the file is compared on.
-        frames: how many frames calibrate, and how many are compared.
-        force: replace a file that is there.
-        anonymous: leave the run's name out of the file. Paths of this machine are never in it.
+        run: a run folder, or the config of the call.
         student: for a run of your own student: `package.module:Factory`, or the module that was wrapped (see `load_student`).
+        **options: listed in `ExportKeywords`; `out` is needed. Masks of `output_size="frame"` are those of `predict`, up to
+            single pixels that fall on the next grey level. Paths of this machine are never in the file.
 
     Raises:
         SettingsError: options that do not go together, a file that cannot be written or is there, or a missing library.
         RunError: no student, or a float file that does not agree with its student (nothing is written then).
     """
-    path = Path(out)
-    check_out_file(path, force=force)
-    _check_options(format, int8=int8, calibration=calibration, dynamic_size=dynamic_size, frames=frames)
-    whole = output_size == "frame"
-    if whole and dynamic_size:
-        raise SettingsError("--output-size frame takes frames of any size as it is; leave out --dynamic-size")
-    segmenter = load_segmenter(run, device="cpu", student=student)
+    config = read_call(ExportConfig, options, run=run)
+    path, int8, frames, check = config.out, config.int8, config.frames, config.check
+    check_out_file(path, force=config.force)
+    _check_options(config)
+    whole = config.output_size == "frame"
+    segmenter = load_segmenter(config.run, device="cpu", student=config.student if student is None else student)
     if not isinstance(segmenter, StudentSegmenter):
-        raise SettingsError(f"{run} is not a student's run folder; only students are exported")
-    sizes = Sizes(segmenter.input_px, segmenter.student.largest_stride, dynamic=dynamic_size, whole=whole)
+        raise SettingsError(f"{config.run} is not a student's run folder; only students are exported")
+    sizes = Sizes(segmenter.input_px, segmenter.student.largest_stride, dynamic=config.dynamic_size, whole=whole)
     plain = FrameDeployed(segmenter.student, segmenter.input_px) if whole else Deployed(segmenter.student)
     deployed = plain.eval()
-    name = None if anonymous else Path(run).resolve().name
-    metadata = describe(segmenter, Path(run), name, sizes, int8=int8)
+    name = None if config.anonymous else config.run.resolve().name
+    metadata = describe(segmenter, config.run, name, sizes, int8=int8)
     with draft_of(path) as draft:
         with explain_wait("writing the network as one graph"):
-            if format == "torch":
+            if config.format == "torch":
                 _write_torch(deployed, draft, metadata, sizes)
             else:
                 _write_onnx(deployed, draft, sizes)
                 if int8:
-                    records = load_records(Path(calibration or ""), unlabelled=True)
+                    records = load_records(config.calibration or Path(), unlabelled=True)
                     _quantise(draft, [render_frame(each, segmenter.input_px) for each in spread(records, frames)])
                 _write_metadata(draft, metadata)
         with explain_wait(f"comparing the file with its student on {frames} frames"):
@@ -176,7 +160,8 @@ def load_exported(path: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.float3
     return lambda pictures: module(torch.from_numpy(pictures)).detach().numpy()
 
 
-def _check_options(format: str, *, int8: bool, calibration: Any, dynamic_size: bool, frames: int) -> None:
+def _check_options(config: ExportConfig) -> None:
+    format, int8, calibration = config.format, config.int8, config.calibration
     if format in TORCHSCRIPT:
         raise SettingsError(
             "TorchScript is not written: PyTorch has deprecated it for torch.export; choose --format torch (a torch.export "
@@ -192,10 +177,10 @@ def _check_options(format: str, *, int8: bool, calibration: Any, dynamic_size: b
         )
     if calibration is not None and not int8:
         raise SettingsError("--calibration is for --int8")
-    if int8 and dynamic_size:
+    if int8 and config.dynamic_size:
         raise SettingsError("--int8 ranges hold for one size; leave out --dynamic-size")
-    if frames < 1:
-        raise SettingsError(f"--frames is at least 1, found {frames}")
+    if config.output_size == "frame" and config.dynamic_size:
+        raise SettingsError("--output-size frame takes frames of any size as it is; leave out --dynamic-size")
     if format == "onnx":
         _import_onnxruntime()
 

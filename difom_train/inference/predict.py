@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +29,13 @@ from difom_cache import (
     write_picture,
 )
 from difom_cache.errors import DataError, ImageError
+from difom_cache.options import read_call
+from difom_train.commands import PredictConfig
 from difom_train.inference.frames import FIXED_THRESHOLD, write_mask
 from difom_train.inference.outline import Polyp, draw_outline, list_polyps
 from difom_train.inference.segmenter import Segmenter, choose_batch, load_segmenter, prob_at_size, segment
 from difom_train.inference.video import VideoWriter
+from difom_train.keywords import PredictKeywords
 from difom_train.students.outside import StudentSources
 
 MASK_VIDEO, OUTLINE_VIDEO = "masks.mkv", "outlines.mp4"
@@ -80,15 +83,11 @@ class _Marked:
 
 
 def predict(
-    run: Path | str,
-    source: Path | str,
+    run: Path | str | PredictConfig,
+    source: Path | str | None = None,
     *,
-    out: Path | str,
-    device: str = "auto",
-    batch_size: int | None = None,
-    outlines: bool = True,
-    force: bool = False,
     student: StudentSources = None,
+    **options: Unpack[PredictKeywords],
 ) -> Predictions:
     """Mark polyps in pictures or a video; write masks, outlines and a JSON line a frame at original size.
 
@@ -98,14 +97,11 @@ def predict(
     (`mean_prob`). Memory holds one batch, whatever the length.
 
     Args:
-        run: a run folder, or "teacher:SPEC".
+        run: a run folder, or "teacher:SPEC"; or the config of the call.
         source: a folder of pictures, a text file with one picture path a line, a picture, or a video.
-        out: the folder to write into.
-        device: "auto", "cpu" or "cuda".
-        batch_size: pictures in one forward pass; None means 1 on the CPU, where more gains nothing, else 8.
-        outlines: also write the pictures with polyps outlined.
-        force: replace files that are there.
         student: for a run of your own student: `package.module:Factory`, or the module that was wrapped (see `load_student`).
+        **options: listed in `PredictKeywords`; `out` is needed. A batch is of 1 picture on the CPU by default, where more gains
+            nothing, else of 8.
 
     Raises:
         DataError: the source is missing, empty or no picture, list or video.
@@ -113,7 +109,8 @@ def predict(
             without `force`, or twice.
         RunError: the run holds no trained student.
     """
-    source, folder = Path(source), Path(out)
+    config = read_call(PredictConfig, options, run=run, source=source)
+    source, folder, force = config.source, config.out, config.force
     if not source.exists():
         raise DataError(f"{source}: expected a folder, a picture, a list or a video, found nothing there")
     check_out_folder(folder)
@@ -127,11 +124,13 @@ def predict(
         files = [path for name in names for path in _picture_files(folder, name)]
         check_outputs(folder, [*files, table], [*pictures, *([source] if source.is_file() else [])], force=force)
         mark = partial(_mark_pictures, pictures=pictures, names=names, aside=aside, source=source)
-    with explain_wait(f"loading {run}"):
-        segmenter = load_segmenter(run, device=device, student=student)
-    size = choose_batch(segmenter, batch_size)
+    with explain_wait(f"loading {config.run}"):
+        segmenter = load_segmenter(
+            config.run, device=config.device, student=config.student if student is None else student
+        )
+    size = choose_batch(segmenter, config.batch_size)
     with draft_of(table) as draft, draft.open("w", encoding="utf-8") as lines:
-        return mark(segmenter, folder=folder, lines=lines, size=size, outlines=outlines)
+        return mark(segmenter, folder=folder, lines=lines, size=size, outlines=config.outlines)
 
 
 def list_pictures(source: Path) -> tuple[list[Path], list[Path]]:

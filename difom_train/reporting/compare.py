@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 from difom_cache import (
     check_out_folder,
@@ -13,11 +14,14 @@ from difom_cache import (
     say,
     write_atomic,
 )
-from difom_cache.errors import RunError, SettingsError
+from difom_cache.errors import RunError
+from difom_cache.options import read_call
 from difom_train.benchmarks.cost import Cost, compare_costs
+from difom_train.commands import CompareConfig
 from difom_train.evaluation.evaluate import evaluate
 from difom_train.evaluation.files import read_summary
 from difom_train.evaluation.summary import counted_sets
+from difom_train.keywords import CompareKeywords
 from difom_train.reporting.bootstrap import Difference, compare_paired
 from difom_train.reporting.comparison import HEADLINES, Comparison
 from difom_train.reporting.entries import Entry, eval_folder, frames_of, load_entries
@@ -30,51 +34,33 @@ from difom_train.training.run_folder import RUN_FILE, read_run
 
 
 def compare(
-    runs: Sequence[Path | str],
-    *,
-    out: Path | str,
-    data: Path | str | None = None,
-    published: bool = True,
-    cost: bool = True,
-    device: str = "auto",
-    gallery_per_set: int = 12,
-    resamples: int = 10_000,
-    seed: int = 0,
-    anonymous: bool = False,
-    student: StudentSources = (),
+    runs: Sequence[Path | str] | CompareConfig, *, student: StudentSources = None, **options: Unpack[CompareKeywords]
 ) -> Comparison:
     """Compare evaluated runs; write table.md, table.tex, table.csv, table.json and report.html into `out`.
 
     Runs whose settings differ by the seed alone are one entry. The first run's entry is what the others are compared with.
 
     Args:
-        runs: evaluated run folders, or folders that `evaluate --out` wrote.
-        out: the folder to write.
-        data: training and test data; with it, runs that are not evaluated yet are scored on its test records, and test frames
-            that show one of its training pictures are left out of the second table.
-        published: put PraNet's published figures beside the runs, marked as published.
-        cost: measure parameters, FLOPs and latency of each entry's first run.
-        device: where the cost is measured.
-        gallery_per_set: frames of each set that the report shows.
-        resamples: draws of the bootstrap.
-        seed: of the bootstrap.
-        anonymous: number the frames of the report's gallery in place of naming them.
+        runs: evaluated run folders, or folders that `evaluate --out` wrote; or the config of the call.
         student: for runs of your own students, whose cost cannot be measured without (see `load_student`).
+        **options: listed in `CompareKeywords`. With `data`, runs that are not evaluated yet are scored on its test records, and
+            test frames that show one of its training pictures are left out of the second table.
 
     Raises:
         RunError: runs that are not evaluated, or not on the same frames under the same protocols.
     """
-    if resamples < 1 or gallery_per_set < 0:
-        raise SettingsError(f"expected resamples >= 1 and gallery >= 0, found {resamples} and {gallery_per_set}")
-    folder = Path(out)
+    config = read_call(CompareConfig, options, runs=runs)
+    folder, data, own = config.out, config.data, config.student if student is None else student
     check_out_folder(folder)
     if data is not None:
-        evaluate_missing(runs, Path(data), device, student)
-    entries = load_entries(runs)
+        evaluate_missing(config, own)
+    entries = load_entries(config.runs)
     sets = frames_of(entries)
     with explain_wait("looking for frames that repeat another or show a training picture"):
-        twins = find_twins(sets, Path(data) if data is not None else None)
-    beside, notes = read_published({name: len(frames) for name, frames in sets.items()}) if published else ({}, [])
+        twins = find_twins(sets, data)
+    beside, notes = (
+        read_published({name: len(frames) for name, frames in sets.items()}) if config.published else ({}, [])
+    )
     notes += describe_runs(entries)
     for entry in entries:
         random = {name for run in entry.runs for name in read_summary(eval_folder(run)).get("random_teachers", ())}
@@ -87,22 +73,24 @@ def compare(
     if not all(kept.all() for kept in rows.values()):
         title = "Without frames that repeat another or show a training picture"
         clean = build_table(title, [entry.keep(rows) for entry in entries], {}, twins.describe())
-    with explain_wait(f"drawing {resamples} resamples of each difference"):
-        differences = _find_differences(entries, twins, resamples=resamples, seed=seed)
-    costs = _measure(entries, device, student) if cost else {}
+    with explain_wait(f"drawing {config.resamples} resamples of each difference"):
+        differences = _find_differences(entries, twins, resamples=config.resamples, seed=config.seed)
+    costs = _measure(entries, config.device, own) if config.cost else {}
     comparison = Comparison(folder, table, clean, differences, costs)
     _write_tables(comparison)
-    write_report(comparison, entries, twins, folder / "report.html", per_set=gallery_per_set, anonymous=anonymous)
+    page, per_set = folder / "report.html", config.gallery_per_set
+    write_report(comparison, entries, twins, page, per_set=per_set, anonymous=config.anonymous)
     return comparison
 
 
-def evaluate_missing(runs: Sequence[Path | str], data: Path, device: str, student: StudentSources = None) -> None:
-    """Score the runs that have no scores on the test records of `data`.
+def evaluate_missing(config: CompareConfig, student: StudentSources) -> None:
+    """Score the runs that have no scores on the test records of the data.
 
     Raises:
-        RunError: `data` says of no record that it is for testing, so that scores could be of training records.
+        RunError: the data say of no record that it is for testing, so that scores could be of training records.
     """
-    missing = [run for run in runs if not (eval_folder(Path(run)) / "summary.json").exists()]
+    data = config.data or Path()
+    missing = [run for run in config.runs if not (eval_folder(run) / "summary.json").exists()]
     if missing and not any(record.split == "test" for record in load_records(data, unlabelled=True)):
         raise RunError(
             f"{missing[0]} has not been evaluated, and --data {data} holds no test records; run `difom-train evaluate "
@@ -110,7 +98,7 @@ def evaluate_missing(runs: Sequence[Path | str], data: Path, device: str, studen
         )
     for run in missing:
         say(f"{run} has no scores yet: it is evaluated on {data}")
-        evaluate(run, data, device=device, student=student)
+        evaluate(run, data, device=config.device, student=student)
 
 
 def describe_runs(entries: Sequence[Entry]) -> list[str]:

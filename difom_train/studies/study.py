@@ -1,34 +1,29 @@
 """A study: recipes x teacher sets x shares of the masks x seeds under one budget, in one command that resumes."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any, Unpack
 
 from difom_cache import check_out_folder, read_object, write_atomic
 from difom_cache.errors import RunError, SettingsError
+from difom_cache.options import read_call
+from difom_train.commands import StudyConfig
 from difom_train.config import names_code, read_recipe
 from difom_train.evaluation.evaluate import evaluate
 from difom_train.evaluation.files import file_name
 from difom_train.evaluation.summary import SetScores
+from difom_train.keywords import StudyKeywords
 from difom_train.studies.table import RowKey, StudyTable, build_table, write_table
 from difom_train.training.run import train
 from difom_train.training.run_folder import RUN_FILE, read_run
 
 BUDGET_FILE = "study.json"
 CELL_FILE = "cell.json"
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What every run of a study has in common."""
-
-    width: int | None
-    input_size: int
-    batch_size: int
-    epochs: int
-    changes: tuple[str, ...]
+BUDGET = ("width", "input_size", "batch_size", "epochs", "changes")
+"""Options that every run of a study has in common."""
 
 
 @dataclass(frozen=True)
@@ -77,24 +72,11 @@ class Cell:
 
 
 def study(
-    cache: str | Path | Sequence[str | Path],
-    data: str | Path,
-    out: str | Path = "study",
-    *,
-    recipes: Sequence[str] = ("baseline", "difom", "difom-multiscale"),
-    teachers: Sequence[str] = (),
-    labels: Sequence[float] = (0.1, 1.0),
-    labels_seeds: Sequence[int] = (),
-    seeds: Sequence[int] = (0, 1, 2),
-    students: Sequence[str] = ("unet",),
-    also: Sequence[str] = (),
-    width: int | None = 16,
-    input_size: int = 128,
-    batch_size: int = 16,
-    epochs: int = 16,
-    device: str | None = None,
-    changes: Sequence[str] = (),
-    limit: int | None = None,
+    cache: str | Path | Sequence[str | Path] | StudyConfig | None = None,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    /,
+    **options: Unpack[StudyKeywords],
 ) -> StudyTable:
     """Train and score every run that is not finished yet; write the table of all runs of the folder.
 
@@ -106,79 +88,59 @@ def study(
     with different runs may work on one folder at the same time.
 
     Args:
-        cache: one cache, or several.
+        cache: one cache, or several; or the config of the call.
         data: test sets.
         out: folder of the runs; also gets study.csv, study.md, study.html and study.svg.
-        recipes: names or TOML files.
-        teachers: sets of labels in the cache, each joined by commas; every recipe that learns from teachers is run with
-            each. `{percent}` and `{labels_seed}` are filled in, as in "dinov2-probe-l{percent}-s{labels_seed}".
-            () = as the recipe says.
-        labels: shares of the masks.
-        labels_seeds: of the choice of the masks; () = that of each run, so that the choice is part of the spread.
-        seeds: runs of each row.
-        students: names of networks.
-        also: more to score beside the runs: run folders, or "teacher:SPEC".
-        width, input_size, batch_size, epochs: of every run.
-        device: where all of them are trained and scored; None = as the recipe says, and "auto" for scoring.
-        changes: `dotted.key=value` changes of any setting, for every run.
-        limit: frames of each test set, chosen as `evaluate` chooses them.
+        **options: listed in `StudyKeywords`; every recipe that learns from teachers is run with each of the `teachers`.
 
     Raises:
         RunError: `out` holds a study of another budget, or a run that cannot be read.
         SettingsError: two runs would share a folder, or no such recipe.
     """
-    budget = Budget(width, input_size, batch_size, epochs, tuple(changes))
-    folder = Path(out)
+    config = read_call(StudyConfig, {"data": data, "out": out, **options}, cache=cache)
+    folder = config.out
     check_out_folder(folder)
-    cells = list_cells(students, recipes, teachers, labels, labels_seeds, seeds)
-    places = {name: folder / file_name(name) for name in also}
+    cells = list_cells(config)
+    places = {name: folder / file_name(name) for name in config.also}
     _refuse_shared([cell.folder for cell in cells] + [place.name for place in places.values()])
+    budget = {name: getattr(config, name) for name in BUDGET}
     _fix_budget(folder, budget)
     for cell in cells:
-        run_cell(cell, budget, cache, folder / cell.folder, device)
+        run_cell(cell, budget, config)
     whole = sorted(finished_cells(folder), key=lambda each: _place_of(each, cells))
-    own = tuple(filter(names_code, students))  # what a folder says is not imported
-    scored = {folder / each.folder: score(folder / each.folder, None, data, limit, device, own) for each in whole}
+    scored = {folder / each.folder: score(config, folder / each.folder, None) for each in whole}
     rows = {each.row: [folder / other.folder for other in whole if other.row == each.row] for each in whole}
-    beside = {name: score(name, place, data, limit, device) for name, place in places.items()}
+    beside = {name: score(config, name, place) for name, place in places.items()}
     table = build_table(rows, scored, beside)
     write_table(table, folder)
     return table
 
 
-def list_cells(
-    students: Sequence[str],
-    recipes: Sequence[str],
-    teachers: Sequence[str],
-    labels: Sequence[float],
-    labels_seeds: Sequence[int],
-    seeds: Sequence[int],
-) -> list[Cell]:
+def list_cells(config: StudyConfig) -> list[Cell]:
     """Return every run that is asked for; a recipe that learns from no teacher is run once, not for each set of them."""
-    sets = [tuple(filter(None, each.split(","))) for each in teachers] or [()]
-    learns = {recipe: read_recipe(recipe).needs_teachers for recipe in recipes}
-    rows = [(s, recipe, each) for s in students for recipe in recipes for each in (sets if learns[recipe] else [()])]
-    masks = [(seed, other) for seed in seeds for other in (labels_seeds or [seed])]
-    return [Cell(*row, share, labels_seed, seed) for share, (seed, labels_seed), row in product(labels, masks, rows)]
+    sets = [tuple(filter(None, each.split(","))) for each in config.teachers] or [()]
+    learns = {recipe: read_recipe(recipe).needs_teachers for recipe in config.recipes}
+    rows = [(s, r, each) for s in config.students for r in config.recipes for each in (sets if learns[r] else [()])]
+    masks = [(seed, other) for seed in config.seeds for other in (config.labels_seeds or [seed])]
+    return [Cell(*row, share, labels, seed) for share, (seed, labels), row in product(config.labels, masks, rows)]
 
 
-def run_cell(
-    cell: Cell, budget: Budget, cache: str | Path | Sequence[str | Path], folder: Path, device: str | None
-) -> None:
+def run_cell(cell: Cell, budget: Mapping[str, Any], config: StudyConfig) -> None:
     """Train one run, or go on with it, unless it is finished; its cell.json says which run of the study it is."""
+    folder = config.out / cell.folder
     if not _is_finished(folder):
         train(
             cell.student,
-            cache=cache,
+            cache=config.cache,
             recipe=cell.recipe,
             out=folder,
             resume=True,
-            device=device,
+            device=config.device,
             teachers=cell.own_teachers or None,
             labels=cell.labels,
             labels_seed=cell.labels_seed,
             seed=cell.seed,
-            **asdict(budget),
+            **budget,
         )
     write_atomic(folder / CELL_FILE, (json.dumps(asdict(cell), indent=1) + "\n").encode())
 
@@ -192,16 +154,11 @@ def finished_cells(folder: Path) -> list[Cell]:
     return [_read_cell(path) for path in sorted(folder.glob(f"*/{CELL_FILE}")) if _is_finished(path.parent)]
 
 
-def score(
-    source: str | Path,
-    out: Path | None,
-    data: str | Path,
-    limit: int | None,
-    device: str | None,
-    own: tuple[str, ...] = (),
-) -> dict[str, SetScores]:
+def score(config: StudyConfig, source: str | Path, out: Path | None) -> dict[str, SetScores]:
     """Return the scores on each test set; what was scored before is taken while it is the same."""
-    return evaluate(source, data, limit=limit, device=device or "auto", out=out, reuse=True, student=own).sets
+    own = tuple(filter(names_code, config.students))  # what a folder says is not imported
+    found = evaluate(source, config.data, limit=config.limit, device=config.device, out=out, reuse=True, student=own)
+    return found.sets
 
 
 def _read_cell(path: Path) -> Cell:
@@ -222,9 +179,9 @@ def _place_of(cell: Cell, asked: Sequence[Cell]) -> tuple[float, int, RowKey, in
     return cell.labels, rows.index(cell.row) if cell.row in rows else len(rows), cell.row, cell.seed
 
 
-def _fix_budget(folder: Path, budget: Budget) -> None:
+def _fix_budget(folder: Path, budget: Mapping[str, Any]) -> None:
     """Write down what every run of the study has in common, or refuse what would not be comparable."""
-    path, ours = folder / BUDGET_FILE, json.loads(json.dumps(asdict(budget)))
+    path, ours = folder / BUDGET_FILE, json.loads(json.dumps(budget))
     if path.exists():
         held = read_object(path, RunError, "remove it if its runs are those of this command")
         try:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 from difom_cache import check_out_file, write_atomic
 from difom_cache.errors import RunError
+from difom_cache.options import read_call
+from difom_train.commands import CurvesConfig
+from difom_train.keywords import CurvesKeywords
 from difom_train.training.run_folder import read_log
 
 LOSSES, DICE, VARIANCES = "loss", "validation Dice at 0.5", "variances"
@@ -38,27 +41,30 @@ class Curve:
     style: Any
 
 
-def curves(runs: Sequence[str | Path], out: str | Path = "curves.png", *, force: bool = False) -> Path:
+def curves(
+    runs: Sequence[str | Path] | CurvesConfig, out: str | Path | None = None, /, **options: Unpack[CurvesKeywords]
+) -> Path:
     """Draw loss, validation Dice, explained fractions and variances of runs, a row each.
 
     Args:
-        runs: run folders.
-        out: the PNG to write.
-        force: replace a file that is there.
+        runs: run folders, or the config of the call.
+        out: the PNG or SVG to write.
+        **options: listed in `CurvesKeywords`.
 
     Raises:
         RunError: a folder holds no finished epoch, or two have one name.
         SettingsError: `out` cannot be written, or is there.
     """
-    check_out_file(Path(out), endings=(".png", ".svg"), force=force)
-    logs = {Path(run).name: read_log(Path(run)) for run in runs}
-    for run in runs:
-        if not logs[Path(run).name]:
+    config = read_call(CurvesConfig, {"out": out, **options}, runs=runs)
+    check_out_file(config.out, endings=(".png", ".svg"), force=config.force)
+    logs = {run.name: read_log(run) for run in config.runs}
+    for run in config.runs:
+        if not logs[run.name]:
             raise RunError(f"{run}: holds no finished epoch; give the folder of a run")
-    if len(logs) < len(runs):
+    if len(logs) < len(config.runs):
         raise RunError("two of the run folders have one name; rename one of them")
-    draw_curves(logs, Path(out))
-    return Path(out)
+    draw_curves(logs, config.out)
+    return config.out
 
 
 def draw_curves(logs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:

@@ -102,7 +102,7 @@ def test_what_an_onnx_teacher_does_not_tell_is_unknown_and_not_zero() -> None:
 
 def test_a_real_teacher_costs_more_than_a_small_student(tmp_path: Path) -> None:
     run = save_small_student(tmp_path / "small")
-    table = compare_costs([run], ["dinov2:tiny"], device="cpu", passes=2)
+    table = compare_costs([run], teachers=["dinov2:tiny"], device="cpu", passes=2)
     assert [each.kind for each in table.costs] == ["student", "teacher"]
     assert all(each.parameters and each.gflops for each in table.costs)
 

@@ -41,6 +41,11 @@ def test_the_table_has_a_column_a_number_and_the_exponent_of_the_last_two() -> N
 
 
 def test_numbers_that_do_not_rise_are_refused(tmp_path: Path) -> None:
-    for records in ((), (10, 10), (0, 1)):
-        with pytest.raises(SettingsError, match="--records: expected rising numbers from 1"):
+    refused = {
+        (): r"records=\(\): must be a list of at least 1",
+        (10, 10): "--records: expected rising numbers from 1, found 10, 10",
+        (0, 1): "records=0: must be at least 1",
+    }
+    for records, message in refused.items():
+        with pytest.raises(SettingsError, match=message):
             bench_growth(tmp_path, records=records)

@@ -257,7 +257,7 @@ def test_bad_requests_are_refused(runs: list[Path], tmp_path: Path) -> None:
         compare([], out=tmp_path)
     with pytest.raises(RunError, match="named twice"):
         compare([runs[0], runs[0]], out=tmp_path)
-    with pytest.raises(SettingsError, match="resamples >= 1"):
+    with pytest.raises(SettingsError, match="resamples=0: must be at least 1"):
         compare(runs[:1], out=tmp_path, resamples=0)
 
 

@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from difom_cache import TapSpec
 from difom_cache.errors import DeviceError, RunError, SettingsError
+from difom_cache.options import build
 from difom_train import study, train
+from difom_train.commands import StudyConfig
 from difom_train.studies import list_cells
 
 TAPS = {f"{name}/block@16": TapSpec(f"{name}/block@16", "feature", 6, 2, 16, "float16") for name in ("wide", "narrow")}
@@ -84,18 +86,22 @@ def test_every_set_of_teachers_is_a_row_of_the_recipes_that_learn_from_teachers(
     assert facts["settings"]["distill"]["teachers"] == ["narrow", "wide"]
 
 
+def cells_of(**options):
+    return list_cells(build(StudyConfig, {"data": "data", "recipes": "difom-multiscale", "labels": 0.1, **options}))
+
+
 def test_a_teacher_may_be_named_by_the_masks_that_it_learnt_from():
-    cells = list_cells(["unet"], ["difom-multiscale"], ["dino,dino-probe-l{percent}-s{labels_seed}"], [0.1], [], [0, 3])
+    cells = cells_of(teachers="dino,dino-probe-l{percent}-s{labels_seed}", seeds=[0, 3])
     assert [cell.own_teachers for cell in cells] == [("dino", "dino-probe-l10-s0"), ("dino", "dino-probe-l10-s3")]
     assert len({cell.row for cell in cells}) == 1 and len({cell.folder for cell in cells}) == 2
     with pytest.raises(SettingsError, match=r"\{percent\} and \{labels_seed\} can be filled in, found 'nothing'"):
-        _ = list_cells(["unet"], ["difom"], ["a-{nothing}"], [0.1], [], [0])[0].folder
+        _ = cells_of(recipes="difom", teachers="a-{nothing}", seeds=0)[0].folder
 
 
 def test_the_masks_are_drawn_by_the_runs_seed_or_by_seeds_of_their_own():
-    masks = [(cell.labels_seed, cell.seed) for cell in list_cells(["unet"], ["baseline"], [], [0.1], [], [0, 1])]
+    masks = [(cell.labels_seed, cell.seed) for cell in cells_of(seeds=[0, 1])]
     assert masks == [(0, 0), (1, 1)]
-    masks = [(cell.labels_seed, cell.seed) for cell in list_cells(["unet"], ["baseline"], [], [0.1], [7, 8], [0, 1])]
+    masks = [(cell.labels_seed, cell.seed) for cell in cells_of(seeds=[0, 1], labels_seeds=[7, 8])]
     assert masks == [(7, 0), (8, 0), (7, 1), (8, 1)]
 
 

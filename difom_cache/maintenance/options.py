@@ -1,0 +1,33 @@
+"""The options of `difom-cache verify`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from difom_cache.data.options import DataOptions
+from difom_cache.options import CommandConfig, Count, Opt
+
+
+class VerifyConfig(CommandConfig, DataOptions):
+    """A cache against its own promises, and against its teachers."""
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Data, for --recompute": ("data", "images", "masks", "group_by", "every", "unlabelled"),
+    }
+
+    cache: Annotated[Path, Opt(argument=True)] = Path("feats")
+    "Folder of the cache."
+    recompute: Count = 0
+    "Random views to encode again and compare."
+    equivariance: bool = False
+    "What warping cached maps to other views would cost."
+    teacher: Annotated[tuple[str, ...], Opt(whole=True)] = ()
+    "NAME[:VARIANT][@PX] of teachers to compare; all by default."
+    weights: Annotated[tuple[str, ...], Opt(whole=True)] = ()
+    "LABEL=WEIGHTS, or LABEL=FILE; may repeat. By default where `extract` found them."
+    device: str = "cpu"
+    "cpu, cuda or cuda:N."
+    seed: Count = 0
+    "Of the choice of views."
+    repair: bool = False
+    "First write anew what follows from identities and records.csv."
