@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from difom_cache import FolderOptions
+from difom_cache import GroupOptions
 from difom_cache.options import CommandConfig, Config, Count, Opt, Positive, SomeShare
 
 Above0 = Annotated[float, Field(gt=0)]
@@ -27,7 +27,7 @@ class OwnStudent(Config):
     "For a run of your own student: package.module:Factory."
 
 
-class EvaluateConfig(CommandConfig, OwnStudents, FolderOptions):
+class EvaluateConfig(CommandConfig, OwnStudents, GroupOptions):
     """Score networks."""
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = DATA_GROUP

@@ -1,6 +1,7 @@
 """The options that say where records come from, for every command that reads them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -18,8 +19,6 @@ class FolderOptions(Config):
     "Folder of pictures, in place of --data."
     masks: Path | None = None
     "Folder of their masks, or a COCO file; with --images."
-    group_by: str | None = None
-    "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
     every: str | None = None
     "Between the frames taken of videos, such as 0.5s (the default) or 500ms."
 
@@ -31,10 +30,21 @@ class FolderOptions(Config):
         """
         if self.images is not None and data is not None:
             raise SettingsError(f"--data {data} and --images {self.images}: give one of them")
-        return DataSource(data, self.images, self.masks, unlabelled, self.group_by, self.every)
+        return DataSource(data, self.images, self.masks, unlabelled, every=self.every)
 
 
-class UnlabelledOptions(FolderOptions):
+class GroupOptions(FolderOptions):
+    """The same, where it matters what belongs together."""
+
+    group_by: str | None = None
+    "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
+
+    def describe_source(self, data: Path | None, *, unlabelled: bool = False) -> DataSource:
+        """Return where records come from, and how they are grouped; see `FolderOptions`."""
+        return replace(super().describe_source(data, unlabelled=unlabelled), group_by=self.group_by)
+
+
+class UnlabelledOptions(GroupOptions):
     """What is said of pictures, of which some may have no mask."""
 
     unlabelled: bool = False
@@ -87,7 +97,7 @@ class ManifestConfig(CommandConfig, UnlabelledOptions):
         Raises:
             SettingsError: neither data nor --images.
         """
-        said = FolderOptions(group_by=self.group_by, every=self.every)
+        said = GroupOptions(group_by=self.group_by, every=self.every)
         sources = [said.describe_source(each, unlabelled=self.unlabelled) for each in self.data]
         if self.images is not None or self.masks is not None or not sources:
             sources = [self.describe_source(next(iter(self.data), None), unlabelled=self.unlabelled)]

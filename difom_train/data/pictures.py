@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from difom_cache import (
     NO_MASK,
+    DataSource,
     Record,
     ViewParams,
     draw_plan,
@@ -33,17 +34,17 @@ class SourcePictures:
 
     Args:
         cache: whose rows are rendered.
-        data: manifest or folder of the pictures that the cache was made from.
+        data: the pictures that the cache was made from.
         policy: draw new views by this policy in each epoch; None = the views that the cache recorded.
         seed: of the new views.
     """
 
     def __init__(
-        self, cache: JointCache, data: Path, *, policy: str | None = None, seed: int = 0, threads: int = 4
+        self, cache: JointCache, data: DataSource, *, policy: str | None = None, seed: int = 0, threads: int = 4
     ) -> None:
         self._cache, self._policy, self._seed = cache, policy, seed
         self._records = {record.id: record for record in load_records(data, unlabelled=True)}
-        self._refuse_others(data)
+        self._refuse_others(data.place)
         self._fresh: dict[str, NDArray[np.int32]] = {}
         self._mixed = False
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="render")

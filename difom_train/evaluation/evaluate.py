@@ -8,6 +8,7 @@ from typing import Any, Literal, Unpack
 import numpy as np
 
 from difom_cache import (
+    DataSource,
     Record,
     __version__,
     check_out_folder,
@@ -108,7 +109,7 @@ class Evaluation:
 
 def evaluate(
     run: Path | str | EvaluateConfig,
-    data: Path | str | None = None,
+    data: Path | str | DataSource | None = None,
     *,
     reuse: bool = False,
     student: StudentSources = None,
@@ -119,8 +120,8 @@ def evaluate(
     Args:
         run: a run folder; "teacher:SPEC" for a teacher that gives polyp logits; or a folder of saved grey maps,
             `<set>/<stem>.png`, as result archives of published methods come; or the config of the call, of one run.
-        data: a manifest, a folder in a known layout, or a COCO file; or `images`. Its test records are scored, or all if it knows
-            no splits.
+        data: a manifest, a folder in a known layout, or a COCO file, or what was said of one; or `images`. Its test records are
+            scored, or all if it knows no splits.
         reuse: take the scores that lie there if they are of the same weights, input size, frames and masks.
         student: for a run of your own student: `package.module:Factory`, or the module that was wrapped (see `load_student`).
         **options: listed in `EvaluateKeywords`. With `limit`, those frames are scored whose ids hash lowest. A batch is of 1
@@ -131,13 +132,14 @@ def evaluate(
         DataError: nothing to score, or maps that are missing or of another size (all are counted, ten named).
         RunError: the run holds no trained student.
     """
-    config = read_call(EvaluateConfig, options, runs=run, data=data)
+    asked = None if isinstance(data, DataSource) else data
+    config = read_call(EvaluateConfig, options, runs=run, data=asked)
     run, maps = config.runs[0], config.maps
     folder = _choose_folder(run, config.out)
     check_out_folder(folder)
     if maps is not None:
         check_out_folder(maps, "--maps")
-    source = config.describe_source(config.data)
+    source = data if isinstance(data, DataSource) else config.describe_source(config.data)
     records = choose_records(source, config.limit)
     random_teachers: tuple[str, ...] = ()
     if _is_folder_of_maps(run):

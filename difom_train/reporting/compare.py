@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Unpack
 
 from difom_cache import (
+    DataSource,
     check_out_folder,
     explain_wait,
     format_random_warning,
@@ -50,10 +51,11 @@ def compare(
         RunError: runs that are not evaluated, or not on the same frames under the same protocols.
     """
     config = read_call(CompareConfig, options, runs=runs)
-    folder, data, own = config.out, config.data, config.student if student is None else student
+    folder, own = config.out, config.student if student is None else student
+    data = None if config.data is None else DataSource(config.data)
     check_out_folder(folder)
     if data is not None:
-        evaluate_missing(config, own)
+        evaluate_missing(config, data, own)
     entries = load_entries(config.runs)
     sets = frames_of(entries)
     with explain_wait("looking for frames that repeat another or show a training picture"):
@@ -83,21 +85,20 @@ def compare(
     return comparison
 
 
-def evaluate_missing(config: CompareConfig, student: StudentSources) -> None:
+def evaluate_missing(config: CompareConfig, data: DataSource, student: StudentSources) -> None:
     """Score the runs that have no scores on the test records of the data.
 
     Raises:
         RunError: the data say of no record that it is for testing, so that scores could be of training records.
     """
-    data = config.data or Path()
     missing = [run for run in config.runs if not (eval_folder(run) / "summary.json").exists()]
     if missing and not any(record.split == "test" for record in load_records(data, unlabelled=True)):
         raise RunError(
-            f"{missing[0]} has not been evaluated, and --data {data} holds no test records; run `difom-train evaluate "
+            f"{missing[0]} has not been evaluated, and --data {data.place} holds no test records; run `difom-train evaluate "
             f"{missing[0]} --data TESTS` first"
         )
     for run in missing:
-        say(f"{run} has no scores yet: it is evaluated on {data}")
+        say(f"{run} has no scores yet: it is evaluated on {data.place}")
         evaluate(run, data, device=config.device, student=student)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache import Record, check_records, describe_unknown, load_records
+from difom_cache import DataSource, Record, check_records, describe_unknown, load_records
 from difom_cache.errors import RunError
 from difom_train.evaluation.summary import LEFT_OUT, FrameInfo
 
@@ -55,12 +55,12 @@ class Twins:
         return told
 
 
-def find_twins(sets: Mapping[str, Sequence[FrameInfo]], data: Path | None) -> Twins:
+def find_twins(sets: Mapping[str, Sequence[FrameInfo]], data: DataSource | None) -> Twins:
     """Return the twins among test frames and, with `data`, between them and the training pictures.
 
     Args:
         sets: test set to its frames; their pictures must still be where they were scored.
-        data: a manifest or folder with the training records; None looks at test frames only.
+        data: holds the training records; None looks at test frames only.
 
     Raises:
         RunError: pictures are gone.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from lightning_fabric import Fabric
 
-from difom_cache import PICTURES, describe_unknown
+from difom_cache import PICTURES, DataSource, describe_unknown
 from difom_cache.errors import CacheIncompleteError, SettingsError
 from difom_train.config import TrainConfig, to_table
 from difom_train.data.caches import JointCache, require_taps
@@ -110,7 +110,7 @@ def open_feed(
                 "say where they lie with --data"
             )
         policy = _FRESH_POLICY if config.data.fresh_views else None
-        source = SourcePictures(cache, config.run.data, policy=policy, seed=config.seed)
+        source = SourcePictures(cache, DataSource(config.run.data), policy=policy, seed=config.seed)
     stage = choose_stage(
         config.machine.stage,
         rows=Rows(cache, source),
