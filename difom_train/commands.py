@@ -71,10 +71,12 @@ class PredictConfig(CommandConfig, OwnStudent):
     "Replace files that are there."
 
 
-class StudyConfig(CommandConfig):
+class StudyConfig(CommandConfig, GroupOptions):
     """Many runs."""
 
-    data: Path
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = DATA_GROUP
+
+    data: Path | None = None
     "Manifest, test sets, or any folder inside them."
     out: Path = Path("study")
     "Folder of the runs and of study.csv, .md, .html and .svg; later commands add rows."
@@ -110,8 +112,10 @@ class StudyConfig(CommandConfig):
     "Score so many frames of each set."
 
 
-class CompareConfig(CommandConfig, OwnStudents):
+class CompareConfig(CommandConfig, OwnStudents, GroupOptions):
     """Runs side by side."""
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = DATA_GROUP
 
     runs: Annotated[tuple[Path, ...], Opt(argument=True)]
     "Evaluated run folders; the first is the yardstick."

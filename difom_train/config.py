@@ -6,11 +6,11 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from difom_cache import read_object, write_atomic
+from difom_cache import DataSource, FolderOptions, read_object, write_atomic
 from difom_cache.errors import RunError, SettingsError, name_nearest
 from difom_cache.options import (
     Config,
@@ -62,8 +62,10 @@ _RENAMED = {"optimiser": "optimizer"}
 _NECKS = {"difom": "residual", "paper": "paper"}
 
 
-class RunConfig(Config):
+class RunConfig(FolderOptions):
     """Where a run reads from and writes to."""
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {"Source pictures": ("data", "images", "masks", "every")}
 
     cache: tuple[Path, ...] = (Path("feats"),)
     "Cache to train from; several are trained on together."
@@ -77,6 +79,11 @@ class RunConfig(Config):
     "Go on with a run that was stopped; one that has not begun begins."
     allow_partial: bool = False
     "Train on what is there of an unfinished cache."
+
+    @property
+    def source(self) -> DataSource | None:
+        """The source pictures, where they were named."""
+        return self.describe_source(self.data) if self.data or self.images else None
 
 
 class StudentConfig(Config):
@@ -476,9 +483,13 @@ def read_settings(path: Path) -> TrainConfig:
 def write_settings(config: TrainConfig, path: Path) -> None:
     """Write every setting to `path` as TOML that `read_recipe` takes; paths are absolute, so that a resume finds them."""
     run = config.run
-    cache = tuple(each.resolve() for each in run.cache)
-    kept = RunConfig(cache=cache, data=run.data and run.data.resolve(), allow_partial=run.allow_partial)
-    write_atomic(path, format_toml(config.model_copy(update={"run": kept})).encode())
+    kept: dict[str, Any] = {name: value.resolve() for name, value in run if isinstance(value, Path) and name != "out"}
+    kept |= {
+        "cache": tuple(each.resolve() for each in run.cache),
+        "allow_partial": run.allow_partial,
+        "every": run.every,
+    }
+    write_atomic(path, format_toml(config.model_copy(update={"run": RunConfig(**kept)})).encode())
 
 
 def to_table(config: Config) -> dict[str, Any]:

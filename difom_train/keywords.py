@@ -12,8 +12,6 @@ class TrainKeywords(TypedDict, total=False):
     "Key of all randomness. (in [0, 9223372036854775807]) [default: 0]"
     cache: str | Path | Sequence[str | Path] | None
     "Cache to train from; several are trained on together. [default: feats]"
-    data: str | Path | None
-    "Source pictures, for a cache without them and for fresh views."
     out: str | Path | None
     "Run folder; with several seeds -seedN is appended. [default: runs/STUDENT-RECIPE-CHANGES-seedN]"
     seeds: int | Sequence[int] | None
@@ -22,6 +20,14 @@ class TrainKeywords(TypedDict, total=False):
     "Go on with a run that was stopped; one that has not begun begins."
     allow_partial: bool | None
     "Train on what is there of an unfinished cache."
+    data: str | Path | None
+    "Source pictures, for a cache without them and for fresh views."
+    images: str | Path | None
+    "Folder of pictures, in place of --data."
+    masks: str | Path | None
+    "Folder of their masks, or a COCO file; with --images."
+    every: str | None
+    "Between the frames taken of videos, such as 0.5s (the default) or 500ms."
     student: str | None
     "unet, unet++, pranet, smp:ARCH/ENCODER, one that is installed, or package.module:Factory of your own. [default: pranet]"
     width: int | None
@@ -167,8 +173,6 @@ class PredictKeywords(TypedDict, total=False):
 class StudyKeywords(TypedDict, total=False):
     """Keywords of `StudyConfig`."""
 
-    data: str | Path | None
-    "Manifest, test sets, or any folder inside them."
     out: str | Path | None
     "Folder of the runs and of study.csv, .md, .html and .svg; later commands add rows. [default: study]"
     cache: str | Path | Sequence[str | Path] | None
@@ -201,6 +205,16 @@ class StudyKeywords(TypedDict, total=False):
     "Change any setting: key=value; may repeat."
     limit: int | None
     "Score so many frames of each set. (at least 1)"
+    data: str | Path | None
+    "Manifest, test sets, or any folder inside them."
+    images: str | Path | None
+    "Folder of pictures, in place of --data."
+    masks: str | Path | None
+    "Folder of their masks, or a COCO file; with --images."
+    group_by: str | None
+    "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
+    every: str | None
+    "Between the frames taken of videos, such as 0.5s (the default) or 500ms."
 
 
 class CompareKeywords(TypedDict, total=False):
@@ -208,8 +222,6 @@ class CompareKeywords(TypedDict, total=False):
 
     out: str | Path | None
     "Where tables and report.html go. [default: comparison]"
-    data: str | Path | None
-    "Training and test data: scores what is not scored yet, and leaves out test frames that training pictures show."
     published: bool | None
     "Put PraNet's published figures beside the runs. [default: on]"
     cost: bool | None
@@ -224,6 +236,16 @@ class CompareKeywords(TypedDict, total=False):
     "Of the bootstrap. (at least 0) [default: 0]"
     anonymous: bool | None
     "Number the report's frames in place of naming them."
+    data: str | Path | None
+    "Training and test data: scores what is not scored yet, and leaves out test frames that training pictures show."
+    images: str | Path | None
+    "Folder of pictures, in place of --data."
+    masks: str | Path | None
+    "Folder of their masks, or a COCO file; with --images."
+    group_by: str | None
+    "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
+    every: str | None
+    "Between the frames taken of videos, such as 0.5s (the default) or 500ms."
 
 
 class CurvesKeywords(TypedDict, total=False):

@@ -52,7 +52,7 @@ def compare(
     """
     config = read_call(CompareConfig, options, runs=runs)
     folder, own = config.out, config.student if student is None else student
-    data = None if config.data is None else DataSource(config.data)
+    data = config.describe_source(config.data) if config.data or config.images else None
     check_out_folder(folder)
     if data is not None:
         evaluate_missing(config, data, own)

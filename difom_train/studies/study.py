@@ -99,6 +99,7 @@ def study(
     """
     config = read_call(StudyConfig, {"data": data, "out": out, **options}, cache=cache)
     folder = config.out
+    config.describe_source(config.data)  # before anything is trained
     check_out_folder(folder)
     cells = list_cells(config)
     places = {name: folder / file_name(name) for name in config.also}
@@ -157,7 +158,8 @@ def finished_cells(folder: Path) -> list[Cell]:
 def score(config: StudyConfig, source: str | Path, out: Path | None) -> dict[str, SetScores]:
     """Return the scores on each test set; what was scored before is taken while it is the same."""
     own = tuple(filter(names_code, config.students))  # what a folder says is not imported
-    found = evaluate(source, config.data, limit=config.limit, device=config.device, out=out, reuse=True, student=own)
+    data = config.describe_source(config.data)
+    found = evaluate(source, data, limit=config.limit, device=config.device, out=out, reuse=True, student=own)
     return found.sets
 
 

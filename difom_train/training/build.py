@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from lightning_fabric import Fabric
 
-from difom_cache import PICTURES, DataSource, describe_unknown
+from difom_cache import PICTURES, describe_unknown
 from difom_cache.errors import CacheIncompleteError, SettingsError
 from difom_train.config import TrainConfig, to_table
 from difom_train.data.caches import JointCache, require_taps
@@ -104,13 +104,13 @@ def open_feed(
     """
     source = None
     if config.data.fresh_views or not cache.has_pictures:
-        if config.run.data is None:
+        if config.run.source is None:
             raise SettingsError(
                 "pictures are rendered while training (the cache has none, or data.fresh_views is on): "
-                "say where they lie with --data"
+                "say where they lie with --data, or --images and --masks"
             )
         policy = _FRESH_POLICY if config.data.fresh_views else None
-        source = SourcePictures(cache, DataSource(config.run.data), policy=policy, seed=config.seed)
+        source = SourcePictures(cache, config.run.source, policy=policy, seed=config.seed)
     stage = choose_stage(
         config.machine.stage,
         rows=Rows(cache, source),
