@@ -1,8 +1,8 @@
 """What is done to stored pictures on the device: float pixels, another size, other colours from explicit numbers."""
 
+import math
 from collections.abc import Sequence
 
-import kornia.enhance as enhance
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from torch.nn import functional
 from difom_train.data.counter_rng import Keys, mix, uniform
 
 _COLOUR, _SCALE = 11, 12  # what a mix is for
+_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_OPPOSITES = (3.0, 5.0, 1.0)  # where cyan, magenta and yellow lie, in sixths of the circle of hues
+_FAINTEST = 1e-20  # chroma of a pixel that has a hue
 
 
 def draw_colours(
@@ -42,20 +45,51 @@ def draw_scale(scales: tuple[float, ...], *, seed: int, epoch: int, step: int) -
 
 
 def recolour(pixels: Tensor, factors: Tensor) -> Tensor:
-    """Return `pixels` (B, 3, H, W) in [0, 1] with their colours changed by `factors` (B, 4) of `draw_colours`."""
-    brightness, contrast, saturation, hue = factors.to(pixels.device, pixels.dtype).unbind(1)
-    pixels = (pixels * brightness[:, None, None, None]).clamp(0, 1)
-    pixels = enhance.adjust_contrast_with_mean_subtraction(pixels, contrast)
-    return enhance.adjust_hue(enhance.adjust_saturation(pixels, saturation), hue)
+    """Return `pixels` (B, 3, H, W) in [0, 1] with their colours changed by `factors` (B, 4) of `draw_colours`.
+
+    Brightness multiplies, contrast moves away from the mean grey of the picture, saturation and hue are those of HSV: what
+    `kornia.enhance` does one after the other, in one pass through hue, chroma and value.
+    """
+    brightness, contrast, saturation, hue = factors.to(pixels.device, pixels.dtype)[:, :, None, None].unbind(1)
+    pixels = (pixels * brightness[:, None]).clamp_(0, 1)
+    means = pixels.mean(dim=(2, 3))  # (B, 3)
+    grey = (means * means.new_tensor(_GREY)).sum(dim=1)[:, None, None, None]
+    pixels = pixels.mul_(contrast[:, None]).add_(grey * (1 - contrast[:, None])).clamp_(0, 1)
+    return _turn_colours(pixels, saturation, hue)
+
+
+def _turn_colours(pixels: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
+    """Return `pixels` (B, 3, H, W) with their saturation multiplied, up to 1, and their hue turned; both (B, 1, 1).
+
+    Value and chroma say how far each channel lies below the largest, and the hue, in sixths of a circle, which share of the
+    chroma that is: max(0, min(1, 2 - |hue - c|)) for the channel whose opposite colour lies at c.
+    """
+    red, green, blue = pixels.unbind(1)
+    value = pixels.amax(dim=1)  # (B, H, W)
+    chroma = value - pixels.amin(dim=1)
+    above_green = torch.where(green == value, (blue - red).add_(chroma, alpha=2), (red - green).add_(chroma, alpha=4))
+    sixths = torch.where(red == value, green - blue, above_green).div_(chroma.clamp_min(_FAINTEST))
+    sixths += hue * (3 / math.pi)
+    chroma = torch.minimum(chroma.mul_(saturation), value)
+    turned = torch.empty_like(pixels)
+    for channel, opposite in enumerate(_OPPOSITES):
+        away = sixths - opposite
+        away = away.sub_((away / 6).round_(), alpha=6).abs_()  # the hue goes in a circle
+        torch.addcmul(value, chroma, away.neg_().add_(2).clamp_(0, 1), value=-1, out=turned[:, channel])
+    return turned
 
 
 def to_pixels(image: Tensor, side_px: int) -> Tensor:
-    """Return stored pictures (B, H, W, 3) uint8 as (B, 3, side_px, side_px) float32 in [0, 1], antialiased."""
-    pixels = image.permute(0, 3, 1, 2).float() / 255  # (B, H, W, 3) -> (B, 3, H, W)
-    if pixels.shape[-1] == side_px:
-        return pixels.contiguous()
-    resized = functional.interpolate(pixels, (side_px, side_px), mode="bilinear", antialias=True, align_corners=False)
-    return resized.clamp(0, 1).contiguous()
+    """Return stored pictures (B, H, W, 3) uint8 as (B, 3, side_px, side_px) float32 in [0, 1], antialiased.
+
+    On a CPU a resized picture is of whole grey levels, as the stored one is: resizing bytes is several times as fast there.
+    """
+    pixels = image.permute(0, 3, 1, 2)  # (B, H, W, 3) -> (B, 3, H, W)
+    if pixels.shape[-1] != side_px:
+        pixels = pixels if pixels.device.type == "cpu" else pixels.float()
+        size = (side_px, side_px)
+        pixels = functional.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
+    return pixels.to(torch.float32, memory_format=torch.contiguous_format).div(255).clamp_(0, 1)
 
 
 def to_side(mask: Tensor, side_px: int) -> Tensor:

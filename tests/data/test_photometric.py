@@ -1,8 +1,12 @@
 """Colours change by explicit numbers, sizes change antialiased, and nothing draws from a global generator."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
+from kornia import enhance
+from torch.nn.functional import interpolate
 
 from difom_train.data import draw_colours, draw_scale, keys_of, recolour, to_pixels, to_side
 
@@ -47,6 +51,36 @@ def test_brightness_multiplies():
 def test_pixels_stay_in_range():
     changed = recolour(torch.rand(8, 3, 8, 8), torch.from_numpy(draw(records=8)))
     assert changed.min() >= 0 and changed.max() <= 1 and changed.isfinite().all()
+
+
+def test_colours_in_one_pass_are_kornias_one_after_the_other():
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(64, 3, 16, 16, generator=generator)
+    pixels[0], pixels[1], pixels[2, 1:] = 0, 1, 0  # black, white, pure reds
+    pixels[3] = (pixels[3] * 4).floor() / 4  # channels that are equal
+    factors = torch.from_numpy(draw((0.5, 0.5, 1.0, 0.5), records=64))
+    brightness, contrast, saturation, hue = factors.unbind(1)
+    expected = (pixels * brightness[:, None, None, None]).clamp(0, 1)
+    expected = enhance.adjust_contrast_with_mean_subtraction(expected, contrast)
+    expected = enhance.adjust_hue(enhance.adjust_saturation(expected, saturation), hue)
+    before = pixels.clone()
+    torch.testing.assert_close(recolour(pixels, factors), expected, atol=1e-5, rtol=0)
+    assert torch.equal(pixels, before)
+
+
+def test_a_third_of_a_circle_turns_red_into_green():
+    red = torch.tensor([0.8, 0.2, 0.2]).view(1, 3, 1, 1)
+    turned = recolour(red, torch.tensor([[1.0, 1.0, 1.0, 2 * math.pi / 3]]))
+    torch.testing.assert_close(turned.flatten(), torch.tensor([0.2, 0.8, 0.2]), atol=1e-6, rtol=0)
+
+
+def test_a_resized_picture_is_within_a_grey_level_of_floats():
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (2, 88, 88, 3), dtype=torch.uint8, generator=generator)
+    for side in (32, 47, 100):
+        wanted = interpolate(image.permute(0, 3, 1, 2).float() / 255, (side, side), mode="bilinear", antialias=True)
+        assert (to_pixels(image, side) - wanted).abs().max() * 255 <= 1.05  # noise; rounded twice, after columns and after rows
+        assert to_pixels(image, side).is_contiguous()
 
 
 def test_stored_picture_becomes_channels_first_floats():
