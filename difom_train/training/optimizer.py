@@ -35,9 +35,10 @@ def build_optimizer(
         {"params": parameters, "lr": options.lr * factor, "highest_lr": options.lr * factor, "weight_decay": decay}
         for (factor, decay), parameters in groups.items()
     ]
+    # Fused: one pass over a parameter in place of ten, on CPUs and GPUs alike.
     if options.name == "sgd":
-        return torch.optim.SGD(tables, momentum=_SGD_MOMENTUM)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.name](tables)
+        return torch.optim.SGD(tables, momentum=_SGD_MOMENTUM, fused=True)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.name](tables, fused=True)
 
 
 def rate_factor(options: OptimizerConfig, step: int, steps: int) -> float:

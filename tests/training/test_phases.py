@@ -1,6 +1,7 @@
 """Phases, learning rates and processes are pure functions of counts."""
 
 import pytest
+import torch
 
 from difom_train import build_student
 from difom_train.config import OptimizerConfig
@@ -50,6 +51,23 @@ def test_pretrained_encoder_moves_slower_and_vectors_do_not_decay():
     encoder = {id(p) for part in student.encoder_modules() for p in part.parameters()}
     assert {id(p) for (lr, _), params in groups.items() if lr == 2e-4 for p in params} == encoder
     assert all(p.ndim == 1 for (_, decay), params in groups.items() if decay == 0 for p in params)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)]
+)
+def test_a_fused_step_is_the_rules_own(name, rule):
+    ours, theirs = (build_student("unet", width=2, seed=0) for _ in range(2))
+    optimizer = build_optimizer(OptimizerConfig(name=name, lr=1e-2, weight_decay=0), ours, [], pretrained=False)
+    reference = rule(theirs.parameters(), lr=1e-2, weight_decay=0, **({"momentum": 0.9} if name == "sgd" else {}))
+    for step in range(3):
+        for each, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            each.grad = torch.randn(each.shape, generator=torch.Generator().manual_seed(step))
+            other.grad = each.grad.clone()
+        optimizer.step()
+        reference.step()
+    for each, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(each, other, rtol=1e-5, atol=1e-6)
 
 
 def test_processes_are_counted_from_torchrun_and_srun():
