@@ -20,6 +20,8 @@ from .matching import logits_taps as logits_taps
 from .matching import match_bottleneck as match_bottleneck
 from .matching import match_levels as match_levels
 from .multiscale import mean_over_teachers as mean_over_teachers
+from .pooled_codes import count_shares as count_shares
+from .pooled_codes import pool_codes as pool_codes
 from .published import split_as_published as split_as_published
 from .targets import FrozenTarget as FrozenTarget
 from .targets import equal_variance_rotation as equal_variance_rotation

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from difom_cache import ViewParams, warp_view
-from difom_train.distill.comparison import Comparison, cells_inside, count_moments, summarise_moments
+from difom_train.distill.comparison import Comparison, cells_inside, count_moments, summarise_moments, to_grid
 from difom_train.distill.matching import TeachingCache
+from difom_train.distill.pooled_codes import POOLED_FIRST, pool_codes
 from difom_train.students.base import StudentOutput
 
 Batch = dict[str, Any]
@@ -35,6 +36,7 @@ class Distiller(nn.Module):
     def __init__(self, cache: TeachingCache, taps: Sequence[str], weights: dict[str, float]) -> None:
         super().__init__()
         self._decode = cache.decode
+        self._pooled_first = {tap for tap in taps if cache.taps[tap].codec in POOLED_FIRST}
         self.taps = tuple(dict.fromkeys(taps))
         self.weights = weights
 
@@ -46,11 +48,23 @@ class Distiller(nn.Module):
     def calibrate(self, batches: Iterable[Batch]) -> None:
         """Fit what needs the masks of training records (nothing, unless a kind says otherwise)."""
 
-    def features(self, batch: Batch, tap: str) -> Tensor:
-        """Return the decoded features of one tap, (B, C, g, g) float32; a batch may hold them, under its name."""
+    def features(self, batch: Batch, tap: str, grid: int | None = None) -> Tensor:
+        """Return the decoded features of one tap, (B, C, g, g) float32; a batch may hold them, under its name.
+
+        Args:
+            batch: see `targets`.
+            tap: full name.
+            grid: most cells a side that are wanted; a finer map is pooled to it, before it is decoded where that is the same.
+        """
         if tap in batch:
-            return torch.as_tensor(batch[tap]).float()
-        return self._decode(tap, batch[f"{tap}/code"], batch.get(f"{tap}/scale")).float()
+            features = torch.as_tensor(batch[tap]).float()
+            return features if grid is None else to_grid(features, grid)
+        code, scale = batch[f"{tap}/code"], batch.get(f"{tap}/scale")
+        if grid is not None and tap in self._pooled_first:
+            with in_float32(code.device):
+                code = pool_codes(code, grid)
+        features = self._decode(tap, code, scale).float()
+        return features if grid is None else to_grid(features, grid)
 
     def logits(self, batch: Batch, tap: str) -> Tensor:
         """Return the decoded logits of one tap, (B, C, g, g) float32, as each picture's view shows them."""
@@ -78,7 +92,7 @@ class Distiller(nn.Module):
         """Return the unweighted terms, each (B,), under the keys of `weights`.
 
         Args:
-            output: of `Student.forward_train`.
+            output: of `Student.forward_train`, of any floating type; what is compared is made float32 first.
             targets: of `targets`, for the same pictures.
             valid: (B, H, W), 1 inside the frame; None where every pixel is.
         """

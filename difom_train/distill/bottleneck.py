@@ -10,7 +10,7 @@ from difom_cache.errors import SettingsError
 from difom_train.config import DistillConfig
 from difom_train.distill.bands import fill_outside, halfwidth_cycles, split_bands
 from difom_train.distill.base import Batch, Distiller, Targets, cells_to_compare, in_float32, mark_cached
-from difom_train.distill.comparison import Comparison, resize_to_coarser, to_grid
+from difom_train.distill.comparison import Comparison, resize_to_coarser
 from difom_train.distill.losses import cosine_and_smooth_l1, cosine_distance, squared_error
 from difom_train.distill.matching import Match, TeachingCache, match_bottleneck, teacher_of
 from difom_train.distill.targets import FrozenTarget, fit_projection
@@ -59,9 +59,9 @@ class BottleneckDistiller(Distiller):
     def targets(self, batch: Batch) -> Targets:
         parts = []
         for match, projection in zip(self.matches, self.projections, strict=True):
-            features = self.features(batch, match.tap)
+            features = self.features(batch, match.tap, self.grid)
             with in_float32(features.device):
-                parts.append(projection(to_grid(features, self.grid)))
+                parts.append(projection(features))
         return {FUSED: torch.cat(parts, dim=1)} | mark_cached(batch)  # (B, sum of k, g, g)
 
     def bands(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> list[Comparison]:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from difom_train.students.base import Student
 
@@ -16,3 +17,9 @@ def build_heads(student: Student, pairs: Sequence[tuple[str, int]]) -> nn.Module
     return nn.ModuleList(
         nn.Conv2d(student.levels[level].channels, channels, kernel_size=1) for level, channels in pairs
     )
+
+
+def read_level(head: nn.Module, level: Tensor) -> Tensor:
+    """Return what a head of `build_heads` reads of a level, (B, C, h, w) -> (B, k, h, w): as a product, which is faster."""
+    cells = linear(level.permute(0, 2, 3, 1), head.weight.flatten(1), head.bias)  # (B, h, w, k)
+    return cells.permute(0, 3, 1, 2)

@@ -10,7 +10,7 @@ from difom_train.distill.bands import fill_outside, split_bands
 from difom_train.distill.base import Batch, Distiller, Targets, cells_to_compare, in_float32, mark_cached
 from difom_train.distill.calibration import fit_calibration, sample_cells
 from difom_train.distill.comparison import Comparison, cells_inside, resize_to_coarser, to_grid
-from difom_train.distill.heads import build_heads
+from difom_train.distill.heads import build_heads, read_level
 from difom_train.distill.losses import cosine_and_smooth_l1, soft_mask_loss, squared_error
 from difom_train.distill.matching import (
     TeachingCache,
@@ -86,7 +86,7 @@ class MultiscaleDistiller(Distiller):
         targets = mark_cached(batch)
         for tap, projection in zip(self.feature_taps, self.projections, strict=True):
             grid = max(match.grid for match in self.matches if match.tap == tap)
-            features = to_grid(self.features(batch, tap), grid)
+            features = self.features(batch, tap, grid)
             with in_float32(features.device):
                 targets[tap] = projection(features)
         for index, tap in enumerate(self.mask_taps):
@@ -102,7 +102,7 @@ class MultiscaleDistiller(Distiller):
             level, target = resize_to_coarser(output.levels[match.level].float(), targets[match.tap])
             with in_float32(target.device):
                 inside = cells_to_compare(targets, valid, target)
-                pairs.append(Comparison(match.tap, match.level, head(level), target, inside))
+                pairs.append(Comparison(match.tap, match.level, read_level(head, level), target, inside))
         return pairs
 
     def compare_masks(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> list[Comparison]:

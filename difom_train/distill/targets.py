@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import conv2d
 
 from difom_cache.errors import TeacherError
 
@@ -125,5 +124,7 @@ class FrozenTarget(nn.Module):
         self.register_buffer("matrix", torch.tensor(projection.matrix, dtype=torch.float32)[:, :, None, None])
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, C, h, w) float32 features -> (B, k, h, w) target."""
-        return conv2d(features - self.mean, self.matrix)
+        """(B, C, h, w) float32 features -> (B, k, h, w) target, channels innermost in memory, as the student's maps are."""
+        cells = (features - self.mean).flatten(2).transpose(1, 2)  # (B, h * w, C)
+        target = torch.bmm(cells, self.matrix[:, :, 0, 0].t().expand(len(cells), -1, -1))
+        return target.transpose(1, 2).unflatten(2, features.shape[-2:])

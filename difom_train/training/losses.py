@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits
 
 from difom_cache.errors import SettingsError, name_nearest
-from difom_train.students.base import Student, StudentOutput
+from difom_train.students.base import Student
 
 SMOOTH = 1.0  # added to both sides of each fraction, so that an empty mask met with an empty answer costs nothing
 EDGE_WINDOW_PX = 31  # as PraNet (arXiv 2006.11392) at 352 px input; not tuned here
@@ -144,26 +144,17 @@ class Learner(nn.Module):
         """
         output = self.student.forward_train(pixels)
         for_mask, for_teachers = factors
-        each = segmentation_loss(self.loss_name, [one.float() for one in output.logits], mask, valid)  # (B,)
+        each = segmentation_loss(self.loss_name, output.logits, mask, valid)  # (B,)
         each = torch.where(labelled, each, 0.0)
         parts = {"segmentation": (each.sum() / labelled.sum().clamp(min=1)).detach()}
         distillation = each.new_zeros(len(each))
         if targets:
-            for name, term in self.distiller.terms(to_float(output), targets, valid).items():
+            for name, term in self.distiller.terms(output, targets, valid).items():
                 distillation = distillation + self.distiller.weights[name] * term
                 parts[name] = term.mean().detach()
         # The mask loss is a sum over the student's outputs, of which PraNet has four: the terms must not be drowned by it.
         outputs = 1 if self.distiller.literal else len(output.logits)
         return for_mask * each.mean(), for_teachers * outputs * distillation.mean(), parts
-
-
-def to_float(output: StudentOutput) -> StudentOutput:
-    """Return the output in float32, in which teachers and students are compared."""
-    return StudentOutput(
-        logits=[each.float() for each in output.logits],
-        levels={name: each.float() for name, each in output.levels.items()},
-        neck={name: each.float() for name, each in output.neck.items()},
-    )
 
 
 def gradient_share(losses: Losses, student: Student) -> float:

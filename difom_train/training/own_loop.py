@@ -15,7 +15,6 @@ from difom_train.data.stage import PICTURES, Rows, choose_stage
 from difom_train.distill.base import Distiller
 from difom_train.distill.catalogue import build_distiller as build_part
 from difom_train.students.base import Student, StudentOutput
-from difom_train.training.losses import to_float
 
 CALIBRATION_PICTURES = 256
 LOGITS = "logits"
@@ -62,7 +61,7 @@ class LoopDistiller(nn.Module):
         absent = [tap for tap in self.taps if tap not in batch and f"{tap}/code" not in batch]
         if absent:
             raise SettingsError(f"the batch lacks the tap {absent[0]}; read it with taps=distiller.taps")
-        output = to_float(levels if isinstance(levels, StudentOutput) else self._collect(levels))
+        output = levels if isinstance(levels, StudentOutput) else self._collect(levels)
         targets = self.part.targets(dict(batch))
         terms = self.part.terms(output, targets, batch.get("valid"))
         return {name: self.part.weights[name] * term.mean() for name, term in terms.items()}

@@ -12,7 +12,6 @@ from difom_train.data.feed import Feed
 from difom_train.data.photometric import to_pixels, to_side
 from difom_train.inference.frames import dice
 from difom_train.students.base import Student
-from difom_train.training.losses import to_float
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def validate(
         if distils:
             valid = to_side(batch.tensors["valid"], input_px) if feed.cache.pads else None
             targets = distiller.targets(batch.tensors)
-            for name, value in distiller.measure(to_float(output), targets, valid).items():
+            for name, value in distiller.measure(output, targets, valid).items():
                 measured[name] = measured[name] + value if name in measured else value
     if feed.shares_validation:
         sums = _sum_over_processes(fabric, sums)

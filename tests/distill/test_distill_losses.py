@@ -1,4 +1,6 @@
+import pytest
 import torch
+from torch.nn.functional import cosine_similarity, smooth_l1_loss
 
 from difom_train.distill import cosine_and_smooth_l1, mean_inside, soft_mask_loss, squared_error
 
@@ -23,6 +25,29 @@ def test_cosine_looks_at_direction_and_smooth_l1_at_size():
     torch.testing.assert_close(cosine_and_smooth_l1(2 * target, target, inside), torch.tensor([0.3]))
     # opposite: 0.9 x 2, and differences 6 and 8 give (5.5 + 7.5) / 2
     torch.testing.assert_close(cosine_and_smooth_l1(-target, target, inside), torch.tensor([1.8 + 0.65]))
+
+
+@pytest.mark.parametrize("innermost", [torch.contiguous_format, torch.channels_last])
+def test_cosine_and_smooth_l1_in_one_are_pytorchs_two_and_so_is_the_gradient(innermost):
+    generator = torch.Generator().manual_seed(0)
+    student, target = (2 * torch.randn(2, 3, 7, 4, 5, generator=generator)).unbind(0)
+    target[0, :, 1, 1] = 0  # a cell without a direction
+    student[1, :, 0, 0] = 1e-9
+    inside = torch.ones(3, 1, 4, 5)
+    inside[2, :, :2] = 0
+    ours, theirs = (student.clone(memory_format=innermost).requires_grad_() for _ in range(2))
+    found = cosine_and_smooth_l1(ours, target, inside)
+    cosine = cosine_similarity(theirs, target, dim=1, eps=1e-6).unsqueeze(1)
+    distance = smooth_l1_loss(theirs, target, reduction="none")
+    expected = 0.9 * mean_inside(1 - cosine, inside) + 0.1 * mean_inside(distance, inside)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    weights = torch.tensor([1.0, 2.0, 3.0])
+    (found * weights).sum().backward()
+    (expected * weights).sum().backward()
+    # Below the least norm PyTorch's gradient is not that of its own number.
+    assert ours.grad[1, :, 0, 0].isfinite().all()
+    ours.grad[1, :, 0, 0] = theirs.grad[1, :, 0, 0] = 0
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-7)
 
 
 def test_a_soft_mask_is_its_own_best_answer():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from memory_cache import MemoryCache
 
-from difom_cache import TapSpec, ViewParams
+from difom_cache import TapSpec, ViewParams, area_pool
 from difom_cache.errors import CacheIncompleteError, SettingsError
 from difom_cache.options import validate
 from difom_train import build_student
@@ -123,6 +123,27 @@ class TestEveryKind:
         assert not other.needs_calibration
         terms = other(output, other.targets(batch), None)
         assert all(torch.equal(terms[name], expected[name]) for name in expected)
+
+
+def test_multiscales_feature_term_is_its_formula_written_out(cache, batch, pictures):
+    """Decoded whole, pooled, projected and compared pair by pair with PyTorch's own functions."""
+    student, distiller = build(cache, "multiscale")
+    output = student.forward_train(pictures[..., :32, :32])
+    with torch.no_grad():
+        found = calibrated(distiller, batch).terms(output, distiller.targets(batch), None)["feature"]
+        pairs = {"a": [], "b": []}
+        for match, head in zip(distiller.matches, distiller.heads, strict=True):
+            frozen = distiller.projections[distiller.feature_taps.index(match.tap)]
+            feature, level = cache.decode(match.tap, batch[f"{match.tap}/code"]), output.levels[match.level]
+            grid = min(feature.shape[-1], level.shape[-1])
+            target = torch.conv2d(area_pool(feature, grid) - frozen.mean, frozen.matrix)
+            own = head(area_pool(level, grid))
+            cosine = torch.nn.functional.cosine_similarity(own, target, dim=1)
+            smooth = torch.nn.functional.smooth_l1_loss(own, target, reduction="none")
+            loss = 0.9 * (1 - cosine).mean(dim=(1, 2)) + 0.1 * smooth.mean(dim=(1, 2, 3))
+            pairs[match.tap[0]].append(loss)
+    expected = torch.stack([torch.stack(each).mean(dim=0) for each in pairs.values()]).mean(dim=0)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
