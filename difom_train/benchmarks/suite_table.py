@@ -71,11 +71,12 @@ def _list_growth(answer: dict[str, Any] | None) -> list[list[str]]:
 
 
 def _list_steps(answer: dict[str, Any] | None) -> list[list[str]]:
-    rows = [["lane", "seconds a step", "times plain", "waiting for data"]]
+    rows = [["lane", "seconds a step", "CPU seconds", "times hand-written", "waiting for data"]]
     for lane, seconds in (answer or {"median_s": {}})["median_s"].items():
         wait = (answer or {})["wait_frac"].get(lane)
         ratio = f"{(answer or {})['ratios'][lane]:.2f}"
-        rows.append([lane, f"{seconds:.4f}", ratio, "" if wait is None else f"{wait:.1%}"])
+        cpu = f"{(answer or {})['cpu_s'][lane]:.4f}"
+        rows.append([lane, f"{seconds:.4f}", cpu, ratio, "" if wait is None else f"{wait:.1%}"])
     return rows
 
 

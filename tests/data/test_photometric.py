@@ -79,7 +79,9 @@ def test_a_resized_picture_is_within_a_grey_level_of_floats():
     image = torch.randint(0, 256, (2, 88, 88, 3), dtype=torch.uint8, generator=generator)
     for side in (32, 47, 100):
         wanted = interpolate(image.permute(0, 3, 1, 2).float() / 255, (side, side), mode="bilinear", antialias=True)
-        assert (to_pixels(image, side) - wanted).abs().max() * 255 <= 1.05  # noise; rounded twice, after columns and after rows
+        assert (
+            to_pixels(image, side) - wanted
+        ).abs().max() * 255 <= 1.05  # noise; rounded twice, after columns and after rows
         assert to_pixels(image, side).is_contiguous()
 
 

@@ -262,6 +262,7 @@ def test_bench_step_times_every_lane(cache):
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["median_s"].keys() == {
+        "hand-written",
         "plain",
         "plain, with data",
         "cached",
@@ -269,6 +270,8 @@ def test_bench_step_times_every_lane(cache):
         "teacher in the loop",
     }
     assert all(0 <= share <= 1 for share in answer["wait_frac"].values())
+    assert answer["ratios"] == {lane: each / answer["cpu_s"]["hand-written"] for lane, each in answer["cpu_s"].items()}
+    assert answer["ratios"]["teacher in the loop"] > answer["ratios"]["hand-written"] == 1
 
 
 def test_help_comes_in_a_second_and_loads_no_torch():
