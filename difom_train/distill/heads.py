@@ -21,5 +21,6 @@ def build_heads(student: Student, pairs: Sequence[tuple[str, int]]) -> nn.Module
 
 def read_level(head: nn.Module, level: Tensor) -> Tensor:
     """Return what a head of `build_heads` reads of a level, (B, C, h, w) -> (B, k, h, w): as a product, which is faster."""
-    cells = linear(level.permute(0, 2, 3, 1), head.weight.flatten(1), head.bias)  # (B, h, w, k)
+    weight, bias = head.parameters()
+    cells = linear(level.permute(0, 2, 3, 1), weight.flatten(1), bias)  # (B, h, w, k)
     return cells.permute(0, 3, 1, 2)
