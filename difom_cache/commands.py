@@ -109,7 +109,7 @@ class CopyConfig(Config):
     "Folder to fill."
     taps: tuple[str, ...] | None = None
     "Full names of taps; all by default."
-    codec: Literal["int8", "float16", "compact"] | None = None
+    codec: Literal["int8", "float16", "compact", "packed"] | None = None
     "How features are stored; by default as each tap's are."
     compress: bool = False
     "zstd: smaller on disk, slower to read."

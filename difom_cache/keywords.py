@@ -46,7 +46,7 @@ class ExtractKeywords(TypedDict, total=False):
     "hub, hub@REVISION, random or a path, for all teachers; NAME=WEIGHTS for one; may repeat. [default: hub]"
     strides: int | Sequence[int] | None
     "At which features are kept, picture px, such as 8,16,32; by default each teacher's own. (at least 1)"
-    codec: Literal["int8", "float16", "compact"] | None
+    codec: Literal["int8", "float16", "compact", "packed"] | None
     "How features are stored. [default: int8]"
     taps: str | Sequence[str] | None
     "Taps to keep, such as block11@16,block5@32; by default each teacher's own."

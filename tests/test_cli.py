@@ -71,7 +71,7 @@ def test_verify_and_finish_exit_with_1_where_something_is_wrong(run, tmp_path: P
         (["extract", "--teacher", "sam", "--views", f"{10**20 - 1}"], f"--views {10**20 - 1}: must be at most 10000"),
         (
             ["extract", "--teacher", "sam", "--codec", "int7"],
-            "must be one of int8, float16, compact; did you mean 'int8'?",
+            "must be one of int8, float16, compact, packed; did you mean 'int8'?",
         ),
         (["extract", "--teacher", "sam", "--part", "9/8"], "--part: expected I/N with 1 <= I <= N"),
         (["import", "nothing.h5", "feats"], "nothing.h5"),

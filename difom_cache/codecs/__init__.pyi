@@ -2,6 +2,7 @@ from .base import Codec as Codec
 from .base import UncodableFeatureError as UncodableFeatureError
 from .catalogue import CODECS as CODECS
 from .catalogue import build_codec as build_codec
+from .catalogue import fit_basis as fit_basis
 from .catalogue import resolve_codec as resolve_codec
 from .compact import CompactBasis as CompactBasis
 from .compact import CompactCodec as CompactCodec
@@ -11,3 +12,6 @@ from .fidelity import Fidelity as Fidelity
 from .float16 import Float16Codec as Float16Codec
 from .int8 import Int8Codec as Int8Codec
 from .measure import measure_fidelity as measure_fidelity
+from .packed import PackedBasis as PackedBasis
+from .packed import PackedCodec as PackedCodec
+from .packed import fit_packed as fit_packed

@@ -34,6 +34,24 @@ class UncodableFeatureError(CodecError):
         return f"picture {self.row} of the batch, channel {self.channel}: {self.problem}"
 
 
+class Basis(Protocol):
+    """What a codec has learnt of one tap, stored beside it."""
+
+    @property
+    def kept_variance(self) -> float:
+        """The share of the variance of the fitted sample that lies in the stored directions, in [0, 1]."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what decides codes and targets."""
+        ...
+
+    def arrays(self) -> dict[str, tuple[np.ndarray, tuple[str, ...]]]:
+        """Return what is stored: name to array and names of its dimensions."""
+        ...
+
+
 class Codec(Protocol):
     """Feature <-> code for one tap.
 
@@ -42,11 +60,15 @@ class Codec(Protocol):
 
     name: str
     code_dtype: str
-    """NumPy's name of the code's type: `int8` or `float16`."""
+    """NumPy's name of the code's type: `int8`, `uint8` or `float16`."""
     has_scale: bool
 
     def code_channels(self, channels: int) -> int:
         """Return the number of code channels for a feature of so many channels."""
+        ...
+
+    def scale_channels(self, channels: int) -> int:
+        """Return how many numbers a row's scale has for a feature of so many channels; 0 where there is no scale."""
         ...
 
     def encode(self, feature: Tensor, *, check: bool = True) -> tuple[Tensor, Tensor | None]:
@@ -58,7 +80,7 @@ class Codec(Protocol):
                 says False, and calls `check_code` on what arrived.
 
         Returns:
-            code (B, code_channels, h, w) of `code_dtype`, and scale (B, code_channels) float32 > 0 or None.
+            code (B, code_channels, h, w) of `code_dtype`, and scale (B, scale_channels) float32 or None.
 
         Raises:
             UncodableFeatureError: the feature holds NaN, an infinity or a value beyond the code's range.

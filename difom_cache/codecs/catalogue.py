@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from difom_cache.codecs.base import Codec
-from difom_cache.codecs.compact import FEWEST_CHANNELS, CompactBasis, CompactCodec
+from difom_cache.codecs.base import Basis, Codec
+from difom_cache.codecs.compact import FEWEST_CHANNELS, CompactBasis, CompactCodec, fit_compact
 from difom_cache.codecs.float16 import Float16Codec
 from difom_cache.codecs.int8 import Int8Codec
+from difom_cache.codecs.packed import PackedBasis, PackedCodec, fit_packed
 from difom_cache.errors import CodecError, SettingsError, name_nearest
 from difom_cache.text import name_some
 
-CODECS = {"float16": Float16Codec, "int8": Int8Codec, "compact": CompactCodec}
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CODECS = {"float16": Float16Codec, "int8": Int8Codec, "compact": CompactCodec, "packed": PackedCodec}
+BASES: dict[str, tuple[type[Any], Callable[[Sequence[Tensor]], Basis]]] = {
+    "compact": (CompactBasis, fit_compact),
+    "packed": (PackedBasis, fit_packed),
+}
+"""Codecs that are fitted to a tap before its first code: what they learn, and how."""
 
 
 def resolve_codec(name: str, channels: int) -> str:
@@ -22,7 +32,7 @@ def resolve_codec(name: str, channels: int) -> str:
     """
     if name not in CODECS:
         raise SettingsError(name_nearest("codec", name, list(CODECS)))
-    return "int8" if name == "compact" and channels < FEWEST_CHANNELS else name
+    return "int8" if name in BASES and channels < FEWEST_CHANNELS else name
 
 
 def describe_fallback(asked: str, taps: Mapping[str, int]) -> str:
@@ -33,25 +43,36 @@ def describe_fallback(asked: str, taps: Mapping[str, int]) -> str:
     return f"int8 in place of {asked} for taps of fewer than {FEWEST_CHANNELS} channels: {name_some(others)}"
 
 
-def build_codec(name: str, channels: int, *, basis: CompactBasis | None = None) -> Codec:
-    """Return the codec of a tap: `compact` becomes int8 for a tap of fewer than 128 channels (`resolve_codec`).
+def fit_basis(name: str, features: Sequence[Tensor]) -> Basis:
+    """Return the basis of a codec in `BASES` for a sample of features, maps (B, C, h, w) float32 of whole, valid pictures.
+
+    Raises:
+        CodecError: fewer positions than channels, or a value that is not finite.
+    """
+    return BASES[name][1](features)
+
+
+def build_codec(name: str, channels: int, *, basis: Any = None) -> Codec:
+    """Return the codec of a tap: one that has to be fitted becomes int8 for a tap of fewer than 128 channels (`resolve_codec`).
 
     Args:
         name: a name in `CODECS`.
         channels: the tap's feature channels.
-        basis: the tap's principal directions, from `fit_compact` or from the cache; `compact` needs them.
+        basis: the tap's principal directions, from `fit_basis` or from the cache; `compact` and `packed` need theirs.
 
     Raises:
         SettingsError: there is no codec of this name.
-        CodecError: `compact` without a basis, or with one of another tap.
+        CodecError: such a codec without a basis, or with one of another tap or codec.
     """
     resolved = resolve_codec(name, channels)
-    if resolved != "compact":
+    if resolved not in BASES:
         return Float16Codec() if resolved == "float16" else Int8Codec()
     if basis is None:
         raise CodecError(
-            f"codec compact needs the principal directions of its tap of {channels} channels; fit them first"
+            f"codec {resolved} needs the principal directions of its tap of {channels} channels; fit them first"
         )
-    codec = CompactCodec(basis)
+    if not isinstance(basis, BASES[resolved][0]):
+        raise CodecError(f"codec {resolved} needs a basis of its own, found a {type(basis).__name__}")
+    codec: Codec = CompactCodec(basis) if resolved == "compact" else PackedCodec(basis)
     codec.code_channels(channels)
     return codec

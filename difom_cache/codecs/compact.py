@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,25 @@ class CompactBasis:
         digest.update(np.ascontiguousarray(self.mean, dtype="<f4").tobytes())
         digest.update(np.ascontiguousarray(self.directions, dtype="<f4").tobytes())
         return digest.hexdigest()
+
+    def arrays(self) -> dict[str, tuple[NDArray[Any], tuple[str, ...]]]:
+        """Return what is stored beside a tap: name to array and names of its dimensions."""
+        return {
+            "basis_mean": (self.mean, ("channel",)),
+            "basis": (self.directions, ("channel", "direction")),
+            "basis_kept_variance": (np.array([self.kept_variance]), ("one",)),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> CompactBasis:
+        """Return the basis of what `arrays` gave."""
+        mean, directions = (arrays[name].astype(np.float32) for name in ("basis_mean", "basis"))
+        return cls(mean, directions, float(arrays["basis_kept_variance"][0]))
+
+    @classmethod
+    def placeholder(cls, channels: int) -> CompactBasis:
+        """Return a basis of the size that `fit_compact` gives, for counting bytes before anything is fitted."""
+        return cls(np.zeros(channels, np.float32), np.eye(channels, kept_directions(channels), dtype=np.float32), 1.0)
 
     def __post_init__(self) -> None:
         channels, kept = self.directions.shape if self.directions.ndim == 2 else (-1, -1)
@@ -117,6 +136,10 @@ class CompactCodec:
         if channels != len(self.basis.mean):
             raise CodecError(f"this compact basis is for {len(self.basis.mean)} channels, not for {channels}")
         return self.basis.directions.shape[1]
+
+    def scale_channels(self, channels: int) -> int:
+        """Return the number of directions: each has a scale."""
+        return self.code_channels(channels)
 
     def _on_device_of(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
         key = str(tensor.device)

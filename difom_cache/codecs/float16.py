@@ -29,6 +29,10 @@ class Float16Codec:
         """Return `channels`."""
         return channels
 
+    def scale_channels(self, channels: int) -> int:
+        """Return 0: there is no scale."""
+        return 0
+
     def encode(self, feature: Tensor, *, check: bool = True) -> tuple[Tensor, None]:
         """Return the feature in half precision (`Codec.encode`)."""
         code = feature.half()

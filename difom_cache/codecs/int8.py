@@ -67,6 +67,10 @@ class Int8Codec:
         """Return `channels`."""
         return channels
 
+    def scale_channels(self, channels: int) -> int:
+        """Return `channels`: each has a scale."""
+        return channels
+
     def encode(self, feature: Tensor, *, check: bool = True) -> tuple[Tensor, Tensor]:
         """Return 8-bit codes and their scales (`Codec.encode`)."""
         code, scale = quantize(feature)

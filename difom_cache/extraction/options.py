@@ -48,7 +48,7 @@ class ExtractConfig(DataOptions):
     "Side of the stored pictures, px; strides refer to it."
     strides: tuple[Positive, ...] | None = None
     "At which features are kept, picture px, such as 8,16,32; by default each teacher's own."
-    codec: Literal["int8", "float16", "compact"] = "int8"
+    codec: Literal["int8", "float16", "compact", "packed"] = "int8"
     "How features are stored."
     taps: tuple[str, ...] | None = None
     "Taps to keep, such as block11@16,block5@32; by default each teacher's own."

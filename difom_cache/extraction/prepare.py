@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from difom_cache.codecs.base import Codec
-from difom_cache.codecs.catalogue import build_codec, resolve_codec
-from difom_cache.codecs.compact import CompactBasis, fit_compact, kept_directions
+from difom_cache.codecs.base import Basis, Codec
+from difom_cache.codecs.catalogue import BASES, build_codec, fit_basis, resolve_codec
 from difom_cache.errors import DataError
 from difom_cache.extraction.frames import read_frame
 from difom_cache.extraction.jobs import ViewJob
@@ -43,7 +42,7 @@ from difom_cache.teachers.catalogue import outline_teacher
 from difom_cache.teachers.openvino_teacher import describe_openvino
 from difom_cache.teachers.pooling import area_pool
 
-FIT_RECORDS = 256  # view 0 of so many training records decides a compact codec's basis
+FIT_RECORDS = 256  # view 0 of so many training records decides a codec's basis
 LARGEST_BATCH = 64
 MEMORY_FRAC = 0.8  # of a CUDA device, that the probe may fill
 PROBED = ("batch", "threads", "block_rows")  # what a job finds out by itself, and takes over where another was first
@@ -103,7 +102,7 @@ def prepare_teacher(
         request: how the teacher is built.
         choices: the user's.
         views: every row of the cache.
-        dry: write nothing and fit nothing; the bases of compact codecs are then placeholders of the right size.
+        dry: write nothing and fit nothing; the bases of codecs are then placeholders of the right size.
 
     Raises:
         CacheIdentityError: the cache holds this teacher with another identity.
@@ -217,14 +216,8 @@ def _row_bytes(spec: TapSpec, codec: Codec) -> int:
     return codec.code_channels(spec.channels) * spec.grid**2 * np.dtype(codec.code_dtype).itemsize
 
 
-def _placeholder_bases(specs: Sequence[TapSpec]) -> dict[str, CompactBasis]:
-    return {
-        s.name: CompactBasis(
-            np.zeros(s.channels, np.float32), np.eye(s.channels, kept_directions(s.channels), dtype=np.float32), 1.0
-        )
-        for s in specs
-        if s.codec == "compact"
-    }
+def _placeholder_bases(specs: Sequence[TapSpec]) -> dict[str, Basis]:
+    return {s.name: BASES[s.codec][0].placeholder(s.channels) for s in specs if s.codec in BASES}
 
 
 def _fix_bases(
@@ -235,30 +228,34 @@ def _fix_bases(
     views: Sequence[ViewJob],
     batch: int,
     old: OldColumn | None,
-) -> dict[str, CompactBasis]:
-    """Return the basis of each compact tap: the one that lies there, the other cache's, or a new one."""
-    compact = {s.name: s for s in specs if s.codec == "compact"}
-    if not compact:
+) -> dict[str, Basis]:
+    """Return the basis of each tap whose codec has one: the one that lies there, the other cache's, or a new one."""
+    fitted = {s.name: s for s in specs if s.codec in BASES}
+    if not fitted:
         return {}
-    places = {name: folder / name.partition("/")[2] for name in compact}
+    places = {name: folder / name.partition("/")[2] for name in fitted}
     if held is not None and all((place / "basis").exists() for place in places.values()):
-        return {name: read_basis(place) for name, place in places.items()}
+        return {name: read_basis(place, fitted[name].codec) for name, place in places.items()}
     if old is not None:  # codes of two bases could not be mixed
         return {
-            name: write_basis(place, read_basis(old.folder / name.partition("/")[2])) for name, place in places.items()
+            name: write_basis(place, codec, read_basis(old.folder / name.partition("/")[2], codec))
+            for name, place, codec in ((name, places[name], spec.codec) for name, spec in fitted.items())
         }
     teacher = load_teacher(request)
     kept = {tap.name: tap.native for tap in teacher.spec.taps}
-    features: dict[str, list[torch.Tensor]] = {name: [] for name in compact}
+    features: dict[str, list[torch.Tensor]] = {name: [] for name in fitted}
     chosen = choose_fit_views(views)
     for start in range(0, len(chosen), batch):
         part = chosen[start : start + batch]
         frames = [read_frame(view.record, masks=False) for view in part]
         native = teacher.features(render(part, frames, teacher.spec.input_px, batch, torch.device(request.device)))
-        for name, spec in compact.items():
+        for name, spec in fitted.items():
             tap = name.partition("/")[2]
             features[name].append(area_pool(native[kept[tap]], spec.grid)[: len(part)].cpu())
-    return {name: write_basis(places[name], fit_compact(features[name])) for name in compact}
+    return {
+        name: write_basis(places[name], spec.codec, fit_basis(spec.codec, features[name]))
+        for name, spec in fitted.items()
+    }
 
 
 def choose_fit_views(views: Sequence[ViewJob]) -> list[ViewJob]:
@@ -268,5 +265,7 @@ def choose_fit_views(views: Sequence[ViewJob]) -> list[ViewJob]:
         if view.train:
             first.setdefault(view.record.id, view)
     if not first:
-        raise DataError("codec compact is fitted on training records, and there is none; choose --codec int8")
+        raise DataError(
+            "codecs compact and packed are fitted on training records, and there is none; choose --codec int8"
+        )
     return sorted(first.values(), key=lambda view: (view.record.image_sha256, view.record.id))[:FIT_RECORDS]

@@ -8,19 +8,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from difom_cache.codecs.base import Codec
-from difom_cache.codecs.catalogue import build_codec, describe_fallback, resolve_codec
+from difom_cache.codecs.base import Basis, Codec
+from difom_cache.codecs.catalogue import BASES, build_codec, describe_fallback, fit_basis, resolve_codec
 from difom_cache.codecs.compact import choose_basis
 from difom_cache.codecs.measure import measure_fidelity
 from difom_cache.commands import CopyConfig
 from difom_cache.errors import CacheIncompleteError, SettingsError
 from difom_cache.extraction.cells import sum_cells, to_moments
+from difom_cache.extraction.prepare import FIT_RECORDS
 from difom_cache.keywords import CopyKeywords
 from difom_cache.maintenance.decoded import blocks_of, decode_rows
 from difom_cache.options import read_call
 from difom_cache.progress import say
 from difom_cache.store.atomic import write_once
-from difom_cache.store.columns import describe_tap, pictures_column, tap_specs, teacher_column, write_basis
+from difom_cache.store.columns import (
+    describe_tap,
+    pictures_column,
+    read_basis,
+    tap_specs,
+    teacher_column,
+    write_basis,
+)
 from difom_cache.store.consolidated import consolidate
 from difom_cache.store.identity import Identity, digest_identity, read_identity
 from difom_cache.store.layout import BESIDE_IDENTITY, PICTURES, RECORDS, Column, teacher_folder, totals_path
@@ -111,17 +119,38 @@ def copy_teacher(
 
 
 def choose_codec(source: Cache, target: Path, tap: str, codec: str | None) -> Codec:
-    """Return the codec that a tap has in a copy; a compact one is fitted to the tap's statistics."""
+    """Return the codec that a tap has in a copy: a compact one is fitted to the tap's statistics, a packed one to its targets."""
     spec = source.taps[tap]
     name = spec.codec if codec is None or spec.kind == "logits" else resolve_codec(codec, spec.channels)
-    if name == spec.codec and name != "compact":
-        return source.codec(tap)
-    if name == "compact":
-        label, _, place = tap.partition("/")
+    if name not in BASES:
+        return source.codec(tap) if name == spec.codec else build_codec(name, spec.channels)
+    label, _, place = tap.partition("/")
+    folder = target / teacher_folder(label) / place
+    basis: Basis
+    if name == spec.codec:
+        basis = source.codec(tap).basis  # type: ignore[attr-defined]
+    elif name == "compact":
         stats = source.stats(tap)
-        basis = source.codec(tap).basis if spec.codec == "compact" else choose_basis(stats.mean, stats.covariance)  # type: ignore[attr-defined]
-        return build_codec(name, spec.channels, basis=write_basis(target / teacher_folder(label) / place, basis))
-    return build_codec(name, spec.channels)
+        basis = choose_basis(stats.mean, stats.covariance)
+    elif (folder / "basis_kept_variance" / "c.0").exists():  # of a copy that was interrupted
+        basis = read_basis(folder, name)
+    else:
+        basis = fit_basis(name, _sample_targets(source, tap))
+    return build_codec(name, spec.channels, basis=write_basis(folder, name, basis))
+
+
+def _sample_targets(source: Cache, tap: str) -> list[torch.Tensor]:
+    """Return the targets of view 0 of training records, as many as an extraction fits a basis on, evenly over the cache."""
+    rows = source.rows_of("train", view=0)
+    if not len(rows):
+        raise SettingsError("codec packed is fitted on training records, and the cache has none; choose --codec int8")
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, FIT_RECORDS).astype(int))]
+    targets = []
+    for row in chosen.tolist():
+        stored = source.gather([row], [tap], pictures=False)
+        target = source.decode(tap, stored[f"{tap}/code"], stored.get(f"{tap}/scale"))
+        targets.append(torch.from_numpy(np.asarray(target)))
+    return targets
 
 
 def write_recoded(

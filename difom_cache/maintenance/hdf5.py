@@ -9,7 +9,7 @@ import numpy as np
 import zarr
 from tqdm import tqdm
 
-from difom_cache.codecs.compact import CompactBasis
+from difom_cache.codecs.catalogue import BASES
 from difom_cache.errors import CacheFormatError, CacheIncompleteError, CacheSpaceError
 from difom_cache.files import refuse_special
 from difom_cache.maintenance.book import EXPORT_AGAIN, Book
@@ -17,7 +17,7 @@ from difom_cache.maintenance.finish import finish
 from difom_cache.maintenance.verify import verify
 from difom_cache.progress import track
 from difom_cache.store.atomic import build_folder, draft_of, write_once
-from difom_cache.store.columns import BASIS, pictures_column, teacher_column, write_basis
+from difom_cache.store.columns import BASIS, BASIS_ARRAYS, pictures_column, teacher_column, write_basis
 from difom_cache.store.identity import Identity
 from difom_cache.store.layout import BESIDE_IDENTITY, PICTURES, RECORDS, Column, canonical, teacher_folder, totals_path
 from difom_cache.store.reader import Cache, open_cache
@@ -112,7 +112,7 @@ def _import_book(book: Book, cache: Path) -> None:
             ["statistics.safetensors", *BESIDE_IDENTITY],
         )
         for tap in held["taps"]:
-            basis = list(BASIS) if tap["codec"]["name"] == "compact" else []
+            basis = BASIS_ARRAYS.get(tap["codec"]["name"], ())
             book.expect(f"{folder}/{tap['name']}", ["code", *["scale"] * tap["has_scale"], *basis])
         _import_column(book, cache, column, held)
 
@@ -203,12 +203,17 @@ def _import_column(book: Book, cache: Path, column: Column, identity: Identity) 
         if book.holds(f"{column.folder}/{name}"):
             write_once(cache / column.folder / name, [book.read_bytes(f"{column.folder}/{name}")])
     for tap in identity.get("taps", []):
-        if tap["codec"]["name"] == "compact":
-            folder, channels = f"{column.folder}/{tap['name']}", tap["channels"]
-            mean = book.read(f"{folder}/basis_mean", (channels,), "float32")
-            directions = book.read(f"{folder}/basis", (channels, tap["code_channels"]), "float32")
-            kept = book.read(f"{folder}/basis_kept_variance", (1,), "float64")
-            write_basis(cache / folder, CompactBasis(mean, directions, float(kept[0])))
+        if (codec := tap["codec"]["name"]) in BASES:
+            folder, channels, kept = f"{column.folder}/{tap['name']}", tap["channels"], tap["codec"].get("directions")
+            shapes = {
+                "basis_mean": ((channels,), "float32"),
+                "basis": ((channels, kept), "float32"),
+                "basis_step": ((kept,), "float32"),
+                "basis_bits": ((kept,), "uint8"),
+                "basis_kept_variance": ((1,), "float64"),
+            }
+            arrays = {name: book.read(f"{folder}/{name}", *shapes[name]) for name in BASIS_ARRAYS[codec]}
+            write_basis(cache / folder, codec, BASES[codec][0].from_arrays(arrays))
     fidelity = book.json(f"{column.folder}/fidelity.json", dict[str, dict[str, FidelityHeld]])
     if fidelity.keys() != {str(block) for block in range(column.blocks)}:
         raise CacheFormatError(f"{book.path}: {column.folder}/fidelity.json: expected blocks 0 to {column.blocks - 1}")

@@ -8,10 +8,9 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from difom_cache.codecs.base import Codec
-from difom_cache.codecs.catalogue import build_codec
-from difom_cache.codecs.compact import CompactBasis
-from difom_cache.errors import CacheDamagedError, CodecError
+from difom_cache.codecs.base import Basis, Codec
+from difom_cache.codecs.catalogue import BASES, CODECS, build_codec
+from difom_cache.errors import CacheDamagedError, CacheFormatError, CodecError
 from difom_cache.files import refuse_special
 from difom_cache.store.identity import Identity
 from difom_cache.store.layout import IDENTITY, NO_MASK, PICTURES, ArraySpec, Column, TapSpec, teacher_folder
@@ -31,7 +30,17 @@ _VALID = {
     "flag_meanings": "outside inside",
 }
 _SCALE = {"long_name": "size of one step of the code, of a row and channel", "units": "feature units a step"}
-BASIS = ("basis_mean", "basis", "basis_kept_variance")
+BASIS_ARRAYS = {
+    "compact": ("basis_mean", "basis", "basis_kept_variance"),
+    "packed": ("basis", "basis_step", "basis_bits", "basis_kept_variance"),
+}
+BASIS = tuple(dict.fromkeys(name for names in BASIS_ARRAYS.values() for name in names))
+_DECODED = {
+    "float16": "code",
+    "int8": "code * scale",
+    "compact": "basis_mean + basis @ (code * scale)",
+    "packed": "scale[:C] + scale[C] * (basis @ (basis_step * (unpacked code + 1/2 - 2^(basis_bits - 1))))",
+}
 
 
 def pictures_column(identity: Identity, rows: int) -> Column:
@@ -54,7 +63,8 @@ def teacher_column(identity: Identity, label: str, rows: int) -> Column:
         about = describe_code(tap)
         arrays.append(ArraySpec(f"{tap['name']}/code", shape, tap["code_dtype"], ("row", "channel", "y", "x"), about))
         if tap["has_scale"]:
-            arrays.append(ArraySpec(f"{tap['name']}/scale", shape[:1], "float32", ("row", "channel"), _SCALE))
+            size = (tap.get("scale_channels", tap["code_channels"]),)
+            arrays.append(ArraySpec(f"{tap['name']}/scale", size, "float32", ("row", "channel"), describe_scale(tap)))
     return Column(teacher_folder(label), tuple(arrays), rows, identity["block_rows"], identity["compression"])
 
 
@@ -62,18 +72,26 @@ def describe_code(tap: Mapping[str, Any]) -> dict[str, Any]:
     """Return the attributes of a tap's codes: what they are, in which unit, how they become the target, and where a cell lies."""
     unit = "log odds of polyp" if tap["kind"] == "logits" else "feature"
     codec = tap["codec"]["name"]
-    decoded = {"float16": "code", "int8": "code * scale", "compact": "basis_mean + basis @ (code * scale)"}
     return {
         "long_name": f"{tap['kind']} of the teacher at {tap['name']}, as codes of {codec}",
-        "units": unit if codec == "float16" else "steps of scale",
-        "decoded": decoded[codec],
+        "units": {"float16": unit, "packed": "levels of basis_step, several a byte"}.get(codec, "steps of scale"),
+        "decoded": _DECODED[codec],
         "decoded_units": unit,
         "stride_px": tap["stride"],
     }
 
 
+def describe_scale(tap: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of a tap's scales."""
+    if tap["codec"]["name"] != "packed":
+        return _SCALE
+    return {"long_name": "a row's mean of each channel, then the size of the rest", "units": "feature units"}
+
+
 def describe_tap(spec: TapSpec, codec: Codec) -> dict[str, Any]:
     """Return the entry of one tap in its teacher's identity."""
+    scales = codec.scale_channels(spec.channels)
+    own = {"scale_channels": scales} if scales not in (0, codec.code_channels(spec.channels)) else {}
     return {
         "name": spec.name.partition("/")[2],
         "kind": spec.kind,
@@ -84,11 +102,22 @@ def describe_tap(spec: TapSpec, codec: Codec) -> dict[str, Any]:
         "code_channels": codec.code_channels(spec.channels),
         "code_dtype": codec.code_dtype,
         "has_scale": codec.has_scale,
+        **own,
     }
 
 
 def tap_specs(identity: Identity, label: str) -> dict[str, TapSpec]:
-    """Return the taps that an identity lists, by full name."""
+    """Return the taps that an identity lists, by full name.
+
+    Raises:
+        CacheFormatError: one has a codec that this difom does not know.
+    """
+    for tap in identity["taps"]:
+        if tap["codec"]["name"] not in CODECS:
+            raise CacheFormatError(
+                f"{label}/{tap['name']} is stored in codec {tap['codec']['name']!r}, which this difom does not know "
+                f"({', '.join(CODECS)}); read the cache with the difom version that wrote it"
+            )
     specs = [
         TapSpec(f"{label}/{t['name']}", t["kind"], t["channels"], t["grid"], t["stride"], t["codec"]["name"])
         for t in identity["taps"]
@@ -96,25 +125,26 @@ def tap_specs(identity: Identity, label: str) -> dict[str, TapSpec]:
     return {spec.name: spec for spec in specs}
 
 
-def write_basis(folder: Path, basis: CompactBasis) -> CompactBasis:
-    """Keep a compact codec's basis beside its tap; return the basis that lies there, ours or an earlier writer's."""
-    write_constant(folder / "basis_mean", basis.mean, ("channel",))
-    write_constant(folder / "basis", basis.directions, ("channel", "direction"))
-    write_constant(folder / "basis_kept_variance", np.array([basis.kept_variance]), ("one",))
-    return read_basis(folder)
+def write_basis(folder: Path, codec: str, basis: Basis) -> Basis:
+    """Keep a codec's basis beside its tap; return the basis that lies there, ours or an earlier writer's."""
+    for name, (values, dimensions) in basis.arrays().items():
+        write_constant(folder / name, values, dimensions)
+    return read_basis(folder, codec)
 
 
-def read_basis(folder: Path) -> CompactBasis:
-    """Return the basis that lies beside a tap.
+def read_basis(folder: Path, codec: str) -> Basis:
+    """Return the basis of a codec that lies beside a tap.
 
     Raises:
         CacheDamagedError: it cannot be read.
     """
     try:
-        mean, directions, kept = (_read_constant(folder / name) for name in BASIS)
-        return CompactBasis(mean.astype(np.float32), directions.astype(np.float32), float(kept[0]))
+        found: Basis = BASES[codec][0].from_arrays(
+            {name: _read_constant(folder / name) for name in BASIS_ARRAYS[codec]}
+        )
+        return found
     except (OSError, ValueError, TypeError, LookupError, AttributeError, CodecError) as error:
-        raise CacheDamagedError(f"the compact codec's basis in {folder} cannot be read: {error}") from None
+        raise CacheDamagedError(f"the {codec} codec's basis in {folder} cannot be read: {error}") from None
 
 
 def _read_constant(folder: Path) -> NDArray[Any]:
@@ -134,26 +164,30 @@ def open_codec(cache: Path, label: str, tap: Mapping[str, Any]) -> Codec:
         CacheDamagedError: the stored basis is not the one that the identity names.
     """
     name = tap["codec"]["name"]
-    if name != "compact":
+    if name not in BASES:
         return _fitting(build_codec(name, tap["channels"]), cache, label, tap)
     folder = cache / teacher_folder(label) / tap["name"]
-    basis = read_basis(folder)
+    basis = read_basis(folder, name)
     named = str(tap["codec"].get("basis"))
     if basis.digest != named:
         raise CacheDamagedError(
             f"the basis in {folder} has digest {basis.digest[:12]}..., the identity names {named[:12]}...; "
             f"restore it from a copy, or drop the teacher with `difom-cache drop {cache} --teacher {label}`"
         )
-    return _fitting(build_codec("compact", tap["channels"], basis=basis), cache, label, tap)
+    return _fitting(build_codec(name, tap["channels"], basis=basis), cache, label, tap)
 
 
 def _fitting(codec: Codec, cache: Path, label: str, tap: Mapping[str, Any]) -> Codec:
     """Return a codec if it makes the codes that the tap's identity speaks of."""
-    makes = (codec.code_channels(tap["channels"]), codec.code_dtype, codec.has_scale)
-    says = (tap["code_channels"], tap["code_dtype"], tap["has_scale"])
+    makes = (codec.code_channels(tap["channels"]), codec.code_dtype, codec.scale_channels(tap["channels"]))
+    says = (
+        tap["code_channels"],
+        tap["code_dtype"],
+        tap.get("scale_channels", tap["code_channels"]) if tap["has_scale"] else 0,
+    )
     if makes != says:
         raise CacheDamagedError(
-            f"{cache / teacher_folder(label) / IDENTITY}: tap {tap['name']} says (channels, type, scale) of its codes are "
+            f"{cache / teacher_folder(label) / IDENTITY}: tap {tap['name']} says (channels, type, scales) of its codes are "
             f"{says}, its codec {codec.identity()['name']} makes {makes}; restore it from a copy of the cache"
         )
     return codec

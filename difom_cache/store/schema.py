@@ -93,6 +93,7 @@ class TapHeld(_Checked):
     code_channels: Side
     code_dtype: Literal["int8", "uint8", "float16", "float32"]
     has_scale: bool
+    scale_channels: Side | None = None
 
 
 class SpecHeld(_Checked):

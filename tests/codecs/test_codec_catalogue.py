@@ -1,20 +1,25 @@
 import pytest
 import torch
 
-from difom_cache.codecs import CODECS, build_codec, fit_compact, resolve_codec
+from difom_cache.codecs import CODECS, build_codec, fit_basis, fit_compact, resolve_codec
 from difom_cache.errors import CodecError, SettingsError
 
 
-@pytest.mark.parametrize(("asked", "channels", "given"), [("compact", 127, "int8"), ("compact", 128, "compact")])
-def test_compact_falls_back_to_int8_below_128_channels(asked, channels, given):
+@pytest.mark.parametrize(("channels", "falls_back"), [(127, True), (128, False)])
+@pytest.mark.parametrize("asked", ["compact", "packed"])
+def test_a_codec_with_directions_falls_back_to_int8_below_128_channels(asked, channels, falls_back):
+    given = "int8" if falls_back else asked
     assert resolve_codec(asked, channels) == given
-    basis = fit_compact([torch.randn(4, channels, 8, 8)])
+    basis = fit_basis(asked, [torch.randn(4, channels, 8, 8)])
     assert build_codec(asked, channels, basis=basis).name == given
 
 
 def test_every_codec_is_built_under_its_name():
-    basis = fit_compact([torch.randn(4, 128, 8, 8)])
-    assert {name: build_codec(name, 128, basis=basis).name for name in CODECS} == {name: name for name in CODECS}
+    bases = {name: fit_basis(name, [torch.randn(4, 128, 8, 8)]) for name in ("compact", "packed")}
+    built = {name: build_codec(name, 128, basis=bases.get(name)).name for name in CODECS}
+    assert built == {name: name for name in CODECS}
+    with pytest.raises(CodecError, match="packed needs a basis of its own, found a CompactBasis"):
+        build_codec("packed", 128, basis=bases["compact"])
 
 
 def test_compact_takes_at_most_two_fifths_of_the_bytes_of_int8():

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from difom_cache.codecs import CODECS, UncodableFeatureError, build_codec, fit_compact, measure_fidelity
+from difom_cache.codecs import CODECS, UncodableFeatureError, build_codec, fit_basis, measure_fidelity
 
 CHANNELS = 160
-CASES = {"float16": 0.99999, "int8": 0.999, "compact": 0.97}
+CASES = {"float16": 0.99999, "int8": 0.999, "compact": 0.97, "packed": 0.95}
 """Codec: the mean cosine that it keeps on smooth maps."""
 
 
@@ -25,13 +25,13 @@ def smooth_maps(count: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def basis():
-    return fit_compact([smooth_maps(12, seed=7)])
+def bases():
+    return {name: fit_basis(name, [smooth_maps(12, seed=7)]) for name in ("compact", "packed")}
 
 
 @pytest.fixture(params=CASES)
-def codec(request, basis):
-    return build_codec(request.param, CHANNELS, basis=basis)
+def codec(request, bases):
+    return build_codec(request.param, CHANNELS, basis=bases.get(request.param))
 
 
 def test_the_cases_are_all_codecs():
@@ -44,7 +44,9 @@ def test_shapes_and_types_are_as_the_codec_says(codec):
     assert code.numpy().dtype == np.dtype(codec.code_dtype)
     assert (scale is not None) == codec.has_scale
     if scale is not None:
-        assert scale.shape == code.shape[:2] and scale.dtype == torch.float32 and (scale > 0).all()
+        assert scale.shape == (3, codec.scale_channels(CHANNELS)) and scale.dtype == torch.float32
+        sizes = scale[:, -1:] if codec.name == "packed" else scale  # the rest of which are means
+        assert (sizes > 0).all()
 
 
 def test_arrays_decode_to_what_tensors_decode_to(codec):

@@ -32,13 +32,14 @@ def test_there_and_back_is_the_same_cache(small: SmallCache, tmp_path: Path):
     assert after.table.ids == before.table.ids
 
 
-def test_a_compact_codec_travels_with_its_basis(tmp_path: Path):
+@pytest.mark.parametrize("codec", ["compact", "packed"])
+def test_a_codec_travels_with_its_basis(tmp_path: Path, codec: str):
     wide = write_small_cache(tmp_path / "wide", Shape(records=40, channels=128, grid=8, picture_px=16))
     finish(wide.path)
-    copy(wide.path, tmp_path / "compact", codec="compact")
-    export_hdf5(tmp_path / "compact", tmp_path / "compact.h5")
-    import_hdf5(tmp_path / "compact.h5", tmp_path / "back")
-    before, after = open_cache(tmp_path / "compact"), open_cache(tmp_path / "back")
+    copy(wide.path, tmp_path / "copy", codec=codec)
+    export_hdf5(tmp_path / "copy", tmp_path / "copy.h5")
+    import_hdf5(tmp_path / "copy.h5", tmp_path / "back")
+    before, after = open_cache(tmp_path / "copy"), open_cache(tmp_path / "back")
     rows, tap = np.arange(6), "one/block1@2"
     one, other = before.gather(rows), after.gather(rows)
     np.testing.assert_array_equal(

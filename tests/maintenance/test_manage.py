@@ -121,6 +121,19 @@ def test_a_compact_copy_has_three_eighths_of_the_codes(wide: SmallCache, tmp_pat
     assert got["one/logits@2/code"].dtype == np.float16  # logits keep their own codec
 
 
+def test_a_packed_copy_has_a_seventh_of_the_codes_and_goes_on_with_its_basis(wide: SmallCache, tmp_path: Path):
+    copy(wide.path, tmp_path / "copy", codec="packed")
+    opened = open_cache(tmp_path / "copy")
+    got = opened.gather(np.arange(4), pictures=False)
+    assert got["one/block1@2/code"].shape == (4, 18, 8, 8) and got["one/block1@2/scale"].shape == (4, 129)
+    whole = opened.content_digests()
+    next((tmp_path / "copy/teachers/one/ticks").glob("*")).unlink()
+    copy(wide.path, tmp_path / "copy", codec="packed")
+    assert open_cache(tmp_path / "copy").content_digests() == whole
+    copy(tmp_path / "copy", tmp_path / "again")  # a copy of a copy takes its basis as it is
+    assert open_cache(tmp_path / "again").content_digests() == whole
+
+
 def test_a_copy_that_stopped_is_finished_by_running_it_again(small: SmallCache, tmp_path: Path):
     copy(small.path, tmp_path / "copy")
     whole = open_cache(tmp_path / "copy").content_digests()

@@ -11,8 +11,9 @@ import pytest
 from small_cache import Shape, teacher_identity, write_small_cache
 
 import difom_cache
-from difom_cache import TapSpec, open_cache
+from difom_cache import TapSpec, copy, open_cache
 from difom_cache.codecs import CODECS, Codec, CompactBasis, build_codec
+from difom_cache.errors import CacheFormatError
 from difom_cache.store import FORMAT_VERSION, create_column, describe_tap, teacher_column, write_basis, write_block
 from difom_cache.views import COLUMNS
 
@@ -50,7 +51,7 @@ def test_the_documents_reader_decodes_a_compact_tap(tmp_path: Path, reader: dict
     tap = TapSpec("two/block@4", "feature", 128, 2, 4.0, "compact")
     identity = teacher_identity(shape, "two", taps=[describe_tap(tap, codec)])
     column = teacher_column(identity, "two", shape.rows)
-    write_basis(tmp_path / "teachers/two/block@4", basis)
+    write_basis(tmp_path / "teachers/two/block@4", "compact", basis)
     create_column(tmp_path, column, identity)
     for block in range(column.blocks):
         start, stop = column.range_of(block)
@@ -61,6 +62,25 @@ def test_the_documents_reader_decodes_a_compact_tap(tmp_path: Path, reader: dict
     batch = cache.gather([9, 2], ["two/block@4"], pictures=False)
     ours = cache.decode("two/block@4", batch["two/block@4/code"], batch["two/block@4/scale"])
     np.testing.assert_allclose(reader["read_target"](tmp_path, "two/block@4", [9, 2]), ours, rtol=1e-5, atol=1e-3)
+
+
+def test_the_documents_reader_decodes_a_packed_tap(tmp_path: Path, reader: dict[str, Any]) -> None:
+    wide = write_small_cache(tmp_path / "wide", Shape(records=40, channels=128))
+    copy(wide.path, tmp_path / "packed", codec="packed")
+    cache, tap = open_cache(tmp_path / "packed"), "one/block1@2"
+    assert cache.taps[tap].codec == "packed"
+    batch = cache.gather([9, 2], [tap], pictures=False)
+    assert batch[f"{tap}/code"].dtype == np.uint8 and batch[f"{tap}/code"].shape == (2, 18, 4, 4)
+    ours = cache.decode(tap, batch[f"{tap}/code"], batch[f"{tap}/scale"])
+    np.testing.assert_allclose(reader["read_target"](tmp_path / "packed", tap, [9, 2]), ours, rtol=1e-5, atol=1e-3)
+
+
+def test_a_codec_of_a_later_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    write_small_cache(tmp_path)
+    path = tmp_path / "teachers/one/identity.json"
+    path.write_text(path.read_text().replace('"name": "int8"', '"name": "wavelets"'))
+    with pytest.raises(CacheFormatError, match="one/block1@2 is stored in codec 'wavelets', which this difom does not"):
+        open_cache(tmp_path)
 
 
 def test_the_documents_reader_refuses_what_is_not_finished(tmp_path: Path, reader: dict[str, Any]) -> None:
