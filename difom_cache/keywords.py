@@ -190,7 +190,7 @@ class CopyKeywords(TypedDict, total=False):
 
     taps: str | Sequence[str] | None
     "Full names of taps; all by default."
-    codec: Literal["int8", "float16", "compact"] | None
+    codec: Literal["int8", "float16", "compact", "packed"] | None
     "How features are stored; by default as each tap's are."
     compress: bool | None
     "zstd: smaller on disk, slower to read."
