@@ -51,10 +51,20 @@ def loaded_by(code: str) -> set[str]:
 def test_asking_a_cache_what_it_holds_loads_no_network_library(tmp_path):
     write_small_cache(tmp_path / "cache")
     loaded = loaded_by(f"import difom_cache; assert difom_cache.info({str(tmp_path / 'cache')!r})['columns']")
-    assert "difom_cache" in loaded and not {"torch", "transformers", "matplotlib"} & loaded
+    assert "difom_cache" in loaded and not {"torch", "transformers", "matplotlib", "zarr"} & loaded
 
 
 def test_a_run_starts_without_what_it_does_not_use():
-    # Where torchmetrics is installed, Fabric loads it to ask for its version, and it loads what it finds.
-    loaded = loaded_by("import sys; sys.modules['torchmetrics'] = None; import difom_train; difom_train.train")
-    assert "torch" in loaded and not {"timm", "matplotlib", "lightning", "segmentation_models_pytorch"} & loaded
+    loaded = loaded_by("import difom_train; difom_train.train")
+    assert "torch" in loaded
+    unused = {"timm", "matplotlib", "lightning", "segmentation_models_pytorch", "torchmetrics", "torchvision", "scipy"}
+    assert not unused & loaded
+
+
+def test_what_fabric_asks_of_torchmetrics_it_still_learns():
+    pytest.importorskip("torchmetrics")
+    asked = "from lightning_fabric.utilities import imports; assert imports._TORCHMETRICS_GREATER_EQUAL_1_0_0"
+    loaded = loaded_by(
+        f"import difom_train; difom_train.train; {asked}; from torchmetrics import MeanMetric; MeanMetric()"
+    )
+    assert "torchmetrics" in loaded

@@ -1,10 +1,10 @@
 from .benchmark import find_set as find_set
 from .benchmark import read_frames as read_frames
-from .duplicates import NEAR_BITS as NEAR_BITS
-from .duplicates import Fingerprint as Fingerprint
 from .duplicates import find_twins as find_twins
 from .duplicates import gather_families as gather_families
-from .duplicates import take_fingerprint as take_fingerprint
+from .fingerprints import NEAR_BITS as NEAR_BITS
+from .fingerprints import Fingerprint as Fingerprint
+from .fingerprints import take_fingerprint as take_fingerprint
 from .images import read_size as read_size
 from .layouts import find_folders as find_folders
 from .listing import natural_key as natural_key

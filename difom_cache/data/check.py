@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from os import cpu_count
 from typing import Any
 
-from difom_cache.data.duplicates import Fingerprint, Twins, find_twins, gather_families, take_fingerprint
+from difom_cache.data.duplicates import Twins, find_twins, gather_families
+from difom_cache.data.fingerprints import Fingerprint, take_fingerprint
 from difom_cache.data.groups import describe_unknown
 from difom_cache.data.images import read_image, read_mask
 from difom_cache.data.record import Record

@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from difom_cache.data.decoded import Decoded, Memory, digest_pixels, user_cache_folder
-from difom_cache.data.duplicates import NEAR_BITS, Sieve
+from difom_cache.data.fingerprints import NEAR_BITS, Sieve
 from difom_cache.data.video import VideoFrame, VideoReader
 from difom_cache.data.video_frames import FrameClock
 from difom_cache.errors import CacheSpaceError, DataError, DifomWarning
@@ -43,7 +43,7 @@ def sample_video(path: Path, every_ms: int, memory: Memory) -> Sampling:
     """Return the frames of a video that become records.
 
     For each multiple of `every_ms` that is the first frame at or after it; one that is within `NEAR_BITS` of a frame that was
-    taken already, in both hashes of duplicates.py, is left out. What was found is remembered by the file's digest.
+    taken already, in both hashes of fingerprints.py, is left out. What was found is remembered by the file's digest.
 
     Args:
         path: the video.

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from difom_cache.errors import CacheDamagedError
@@ -150,6 +149,8 @@ class ZarrRows:
         for block in blocks:
             if not shard_path(cache, column, array, block).exists():
                 raise CacheDamagedError(f"{shard_path(cache, column, array, block)} is missing although it is marked")
+        import zarr  # late: half of what asking a cache for its contents takes, and other ways do without
+
         self._array = zarr.open_array(cache / column.folder / array.path, mode="r")
 
     def take(self, rows: NDArray[np.int64], out: NDArray[np.generic]) -> None:

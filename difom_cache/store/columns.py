@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from difom_cache.codecs.base import Basis, Codec
@@ -150,6 +149,8 @@ def read_basis(folder: Path, codec: str) -> Basis:
 def _read_constant(folder: Path) -> NDArray[Any]:
     for path in folder.iterdir():
         refuse_special(path)
+    import zarr  # late, as in access.py
+
     array = zarr.open_array(folder, mode="r")
     chunk = folder / ".".join(["c", *["0"] * array.ndim])
     if chunk.stat().st_size != array.nbytes:  # zarr would fill up what its metadata promises

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from difom_cache import area_pool, build_teacher, open_cache, resolve_device
@@ -21,6 +20,7 @@ from difom_train.data.loader import Batch, DataTimer
 from difom_train.data.photometric import to_pixels, to_side
 from difom_train.training.build import build_learner, choose_rows, open_feed
 from difom_train.training.fabric import open_fabric
+from difom_train.training.lightning_parts import Fabric
 from difom_train.training.losses import Learner, segmentation_loss
 from difom_train.training.optimizer import set_mode
 from difom_train.training.run_folder import describe_hardware, describe_versions

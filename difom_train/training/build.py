@@ -9,7 +9,6 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
-from lightning_fabric import Fabric
 
 from difom_cache import PICTURES, describe_unknown
 from difom_cache.errors import CacheIncompleteError, SettingsError
@@ -25,6 +24,7 @@ from difom_train.students.base import Student, check_sides
 from difom_train.students.catalogue import build_student, give_weights, resolve_weights, seeded
 from difom_train.students.outside import build_outside
 from difom_train.training.fabric import count_processes
+from difom_train.training.lightning_parts import Fabric
 from difom_train.training.losses import Learner
 from difom_train.training.masks import describe_masks
 from difom_train.training.run_folder import describe_hardware, describe_versions

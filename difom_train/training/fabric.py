@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.loggers import CSVLogger, TensorBoardLogger
-from lightning_fabric.plugins import Precision
-from lightning_fabric.strategies import DDPStrategy
+
+from difom_train.training.lightning_parts import CSVLogger, DDPStrategy, Fabric, Precision, TensorBoardLogger
 
 _INTERACTIVE = {"bash", "interactive"}  # job names under which Slurm has allocated, but started nothing with srun
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import torch
-from lightning_fabric import Fabric
 
 from difom_cache import Cache, explain_bfloat16, explain_wait, format_random_warning, open_cache, resolve_device, say
 from difom_cache.errors import CacheFormatError, DeviceError, DifomError, RunError, SettingsError
@@ -28,6 +27,7 @@ from difom_train.students.seen_masks import write_run_masks
 from difom_train.training.build import build_learner, choose_rows, describe_run, open_feed
 from difom_train.training.checkpoint import CHECKPOINT, Progress, read_checkpoint
 from difom_train.training.fabric import open_fabric
+from difom_train.training.lightning_parts import Fabric
 from difom_train.training.masks import describe_masks
 from difom_train.training.run_folder import cut_log, open_folder, read_run, refuse_differences, write_run
 from difom_train.training.train_log import describe_end

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -24,6 +23,7 @@ from difom_train.training.checkpoint import Progress, write_checkpoint
 from difom_train.training.collapse import detect_collapse
 from difom_train.training.curves import draw_curves
 from difom_train.training.inputs import prepare_inputs
+from difom_train.training.lightning_parts import Fabric
 from difom_train.training.losses import (
     BALANCE_EVERY_STEPS,
     EpochMeans,

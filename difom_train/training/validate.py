@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.nn import functional
 
@@ -12,6 +11,7 @@ from difom_train.data.feed import Feed
 from difom_train.data.photometric import to_pixels, to_side
 from difom_train.inference.frames import dice
 from difom_train.students.base import Student
+from difom_train.training.lightning_parts import Fabric
 
 
 @dataclass(frozen=True)
