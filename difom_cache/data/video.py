@@ -56,9 +56,10 @@ class VideoReader:
         self.path = path
         self.problem: str | None = None
         self._av = load_av()
+        self._error = self._av.FFmpegError  # kept: a module is empty by the time an unfinished video is closed at exit
         try:
             self._container = self._av.open(str(path))
-        except (OSError, self._av.FFmpegError) as error:
+        except (OSError, self._error) as error:
             raise DataError(f"{path}: expected a video, but it cannot be opened ({error.strerror})") from error
         if not self._container.streams.video:
             raise DataError(f"{path}: expected a video, found a file without a picture track")
@@ -92,7 +93,7 @@ class VideoReader:
                 last_s = frame.time if frame.time is not None else float((count - 1) / self.rate)
                 first_s = last_s if count == 1 else first_s
                 yield VideoFrame(frame, frame.pts, frame.time_base, frame.time)
-        except self._av.FFmpegError as error:
+        except self._error as error:
             reason = f" ({str(error.strerror).lower()})"
         if count == 0:
             raise DataError(f"{self.path}: expected a video, but no frame of it can be decoded{reason}")
@@ -118,7 +119,7 @@ class VideoReader:
         """
         try:
             self._container.seek(pts, stream=self._stream, backward=True, any_frame=False)
-        except (OSError, self._av.FFmpegError) as error:
+        except (OSError, self._error) as error:
             raise DataError(f"{self.path}: cannot be searched ({error.strerror})") from error
 
     def decode(self) -> Iterator[VideoFrame]:
@@ -126,7 +127,7 @@ class VideoReader:
         try:
             for frame in self._container.decode(self._stream):
                 yield VideoFrame(frame, frame.pts, frame.time_base, frame.time)
-        except self._av.FFmpegError:
+        except self._error:
             return
 
     def close(self) -> None:
