@@ -52,9 +52,9 @@ network = fcn_resnet50(weights=None, weights_backbone=None, num_classes=1)
 student = wrap_student(network, levels={"backbone.layer2": 8, "backbone.layer4": 8}, name="fcn")
 options = dict(cache="feats", input_size=64, batch_size=8, device="cpu", changes=["machine.logger=none"])
 (run,) = train(student, out="runs/fcn", epochs=1, **options)
-print(evaluate(run, "data/TestDataset", student=network, device="cpu").means()["CVC-300"]["fixed/dice"])
+print(evaluate(run, "data/TestDataset", student=network, device="cpu").means()["Painted-Same"]["fixed/dice"])
 print(export(run, out="fcn.pt2", format="torch", student=network, frames=2).parity.prob_difference)
-print(predict(run, "data/TestDataset/CVC-300/images", out="marked", student=network, device="cpu").frames)
+print(predict(run, "data/TestDataset/Painted-Same/images", out="marked", student=network, device="cpu").frames)
 '''
 
 
@@ -147,7 +147,7 @@ def test_an_installed_student_goes_through_every_command_by_its_name(env: Enviro
     shown = env.run("difom-train", "export", "runs/installed", "--out", "lraspp.onnx", "--check", "data", "--frames", 4)
     assert "parity over 4 real frames" in shown
     assert "frames" in env.run(
-        "difom-train", "predict", "runs/installed", "data/TestDataset/CVC-300/images", "--out", "seen"
+        "difom-train", "predict", "runs/installed", "data/TestDataset/Painted-Same/images", "--out", "seen"
     )
     teacher = [
         "--teacher",
@@ -173,7 +173,7 @@ def test_code_is_given_again_and_never_taken_from_the_run(env: Environment):
     for command in (
         ["evaluate", "runs/code", *SCORED],
         ["export", "runs/code", "--out", "more.onnx"],
-        ["predict", "runs/code", "data/TestDataset/CVC-300/images", "--out", "more"],
+        ["predict", "runs/code", "data/TestDataset/Painted-Same/images", "--out", "more"],
         ["--resume", "--out", "runs/code"],
     ):
         said = env.run("difom-train", *command, fails=True)
