@@ -55,6 +55,8 @@ from .store.layout import SPLITS as SPLITS
 from .store.layout import TapSpec as TapSpec
 from .store.reader import Cache as Cache
 from .store.reader import open_cache as open_cache
+from .store.schema import CacheIdentity as CacheIdentity
+from .store.schema import TeacherIdentity as TeacherIdentity
 from .teachers.base import NativeTap as NativeTap
 from .teachers.base import TapRequest as TapRequest
 from .teachers.base import Teacher as Teacher

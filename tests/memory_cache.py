@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 
-from difom_cache import TapSpec
+from difom_cache import CacheIdentity, TapSpec, TeacherIdentity
+from difom_cache.codecs import build_codec
 from difom_cache.errors import CacheIncompleteError
+from difom_cache.store import describe_tap
 
 SPLITS = ("train", "val", "test")
 PARAM_NAMES = ["top", "pad"]
@@ -33,8 +34,14 @@ class MemoryCache:
 
     def __post_init__(self) -> None:
         self.path = Path(self.name)
-        self.identity: dict[str, Any] = {"plan": {"params": PARAM_NAMES}}
-        self.teachers = {tap.partition("/")[0]: {"teacher": {"weights_digest": self.weights}} for tap in self.taps}
+        rows = self.records * self.views
+        plan = {"policy": "memory", "seed": 0, "views": self.views, "digest": "0" * 64, "params": list(PARAM_NAMES)}
+        self.identity = CacheIdentity.build(
+            replay=1, picture_px=self.picture_px, rows=rows, records=self.records, records_sha256="0" * 64, plan=plan
+        )
+        self.teachers = {
+            label: self._identify(label) for label in dict.fromkeys(t.partition("/")[0] for t in self.taps)
+        }
         self.has_pictures = True
         val = max(1, self.records // 5)
         split = np.array([0] * (self.records - val) + [1] * val, np.uint8)
@@ -63,6 +70,13 @@ class MemoryCache:
         )
         self._paint()
         self.finished = np.ones(len(record), bool)
+
+    def _identify(self, label: str) -> TeacherIdentity:
+        taps = [tap for name, tap in self.taps.items() if name.startswith(f"{label}/")]
+        spec = {"name": label, "variant": "", "input_px": 8, "weights_digest": self.weights, "precision": "float32"}
+        column = {"block_rows": 1, "compression": "none", "device": "cpu", "batch": 1, "threads": 1, "libraries": {}}
+        described = [describe_tap(tap, build_codec("float16", tap.channels)) for tap in taps]
+        return TeacherIdentity.build(teacher=spec | {"libraries": {}}, taps=described, **column)
 
     def __len__(self) -> int:
         return len(self.table.record)

@@ -13,10 +13,12 @@ from difom_cache import Cache, Record, TapSpec, draw_plan
 from difom_cache.codecs import build_codec
 from difom_cache.store import (
     FORMAT_VERSION,
+    CacheIdentity,
     Column,
-    Identity,
     Moments,
+    PicturesIdentity,
     RowTable,
+    TeacherIdentity,
     create_cache,
     create_column,
     describe_tap,
@@ -94,7 +96,7 @@ def plan_of(shape: Shape = DEFAULT) -> ViewPlan:
     return draw_plan(records, views=2, seed=0)
 
 
-def identity_of(shape: Shape = DEFAULT, **changed: Any) -> Identity:
+def identity_of(shape: Shape = DEFAULT, **changed: Any) -> dict[str, Any]:
     """Return the identity of a small cache."""
     return {
         "format": FORMAT_VERSION,
@@ -108,7 +110,7 @@ def identity_of(shape: Shape = DEFAULT, **changed: Any) -> Identity:
     } | changed
 
 
-def pictures_identity(shape: Shape = DEFAULT) -> Identity:
+def pictures_identity(shape: Shape = DEFAULT) -> dict[str, Any]:
     """Return the identity of a small cache's pictures."""
     return {
         "format": FORMAT_VERSION,
@@ -120,7 +122,7 @@ def pictures_identity(shape: Shape = DEFAULT) -> Identity:
     }
 
 
-def teacher_identity(shape: Shape = DEFAULT, label: str = "one", **changed: Any) -> Identity:
+def teacher_identity(shape: Shape = DEFAULT, label: str = "one", **changed: Any) -> dict[str, Any]:
     """Return the identity of a made-up teacher with an int8 tap and a float16 tap of logits."""
     taps = [
         TapSpec(f"{label}/block1@2", "feature", shape.channels, shape.grid, shape.picture_px / shape.grid, "int8"),
@@ -149,13 +151,15 @@ def start_small_cache(path: Path, shape: Shape = DEFAULT) -> dict[str, Column]:
     labelled[record == record[NO_MASK_ROW]] = 0
     params, group = plan_of(shape).params, record.astype(np.int32)
     table = RowTable(group, view.astype(np.int32), split, group, labelled, params)
-    create_cache(path, identity_of(shape), format_records(lines_of(shape)), table)
+    create_cache(path, CacheIdentity.build(**identity_of(shape)), format_records(lines_of(shape)), table)
+    pictures = PicturesIdentity.build(**pictures_identity(shape))
+    teacher = TeacherIdentity.build(**teacher_identity(shape))
     columns = {
-        "pictures": pictures_column(pictures_identity(shape), shape.rows),
-        "teachers/one": teacher_column(teacher_identity(shape), "one", shape.rows),
+        "pictures": pictures_column(pictures, shape.rows),
+        "teachers/one": teacher_column(teacher, "one", shape.rows),
     }
-    create_column(path, columns["pictures"], pictures_identity(shape))
-    create_column(path, columns["teachers/one"], teacher_identity(shape))
+    create_column(path, columns["pictures"], pictures)
+    create_column(path, columns["teachers/one"], teacher)
     return columns
 
 

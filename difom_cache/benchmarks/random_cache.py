@@ -2,6 +2,7 @@
 
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,15 +10,14 @@ from numpy.typing import NDArray
 from difom_cache.codecs.catalogue import build_codec
 from difom_cache.progress import track
 from difom_cache.store.columns import describe_tap, pictures_column, teacher_column
-from difom_cache.store.identity import Identity
 from difom_cache.store.layout import (
-    FORMAT_VERSION,
     ArraySpec,
     Column,
     TapSpec,
     choose_block_rows,
 )
 from difom_cache.store.reader import Cache
+from difom_cache.store.schema import CacheIdentity, Identity, PicturesIdentity, TeacherIdentity
 from difom_cache.store.writer import RowTable, create_cache, create_column, format_records, write_block
 from difom_cache.views.params import COLUMNS
 from difom_cache.views.plan import ViewPlan
@@ -46,26 +46,23 @@ def write_random_cache(
     specs = [
         TapSpec(f"{_LABEL}/tap{each}@{stride:g}", "feature", channels, grid, stride, "int8") for each in range(taps)
     ]
-    shared = {"format": FORMAT_VERSION, "compression": "none", "libraries": {}}
-    pictures = shared | {
-        "picture_px": picture_px,
-        "pads": False,
-        "block_rows": choose_block_rows(views, 3 * picture_px**2, 1),
-    }
-    teacher = shared | {
-        "teacher": {"name": _LABEL, "variant": str(seed), "input_px": picture_px, "weights_digest": "0" * 64}
+    shared: dict[str, Any] = {"compression": "none", "libraries": {}}
+    pictures = PicturesIdentity.build(
+        picture_px=picture_px, pads=False, block_rows=choose_block_rows(views, 3 * picture_px**2, 1), **shared
+    )
+    teacher = TeacherIdentity.build(
+        teacher={"name": _LABEL, "variant": str(seed), "input_px": picture_px, "weights_digest": "0" * 64}
         | {"precision": "float32", "libraries": {}, "seed": seed},
-        "device": "cpu",
-        "batch": 1,
-        "threads": 1,
-        "taps": [describe_tap(spec, build_codec(spec.codec, spec.channels)) for spec in specs],
-        "block_rows": choose_block_rows(views, channels * grid**2, 1),
-    }
+        device="cpu",
+        batch=1,
+        threads=1,
+        taps=[describe_tap(spec, build_codec(spec.codec, spec.channels)) for spec in specs],
+        block_rows=choose_block_rows(views, channels * grid**2, 1),
+        **shared,
+    )
     _write_rows(path, views, picture_px)
-    columns = [(pictures_column(pictures, views), pictures), (teacher_column(teacher, _LABEL, views), teacher)]
-    for column, identity in columns:
-        create_column(path, column, identity)
-        _fill(path, column, seed)
+    _fill(path, pictures_column(pictures, views), pictures, seed)
+    _fill(path, teacher_column(teacher, _LABEL, views), teacher, seed)
     return Cache(path)
 
 
@@ -84,19 +81,19 @@ def _write_rows(path: Path, views: int, picture_px: int) -> None:
     }
     digests = {"image_sha256": "0" * 64, "mask_sha256": "0" * 64}
     records = format_records([{"id": f"{_LABEL}/{number:07d}"} | fields | digests for number in range(views)])
-    identity: Identity = {
-        "format": FORMAT_VERSION,
-        "replay": 1,
-        "picture_px": picture_px,
-        "rows": views,
-        "records": views,
-        "records_sha256": sha256(records).hexdigest(),
-        "plan": {"policy": _LABEL, "seed": 0, "views": 1, "digest": plan.digest(), "params": list(COLUMNS)},
-    }
+    identity = CacheIdentity.build(
+        replay=1,
+        picture_px=picture_px,
+        rows=views,
+        records=views,
+        records_sha256=sha256(records).hexdigest(),
+        plan={"policy": _LABEL, "seed": 0, "views": 1, "digest": plan.digest(), "params": list(COLUMNS)},
+    )
     create_cache(path, identity, records, table)
 
 
-def _fill(path: Path, column: Column, seed: int) -> None:
+def _fill(path: Path, column: Column, identity: Identity, seed: int) -> None:
+    create_column(path, column, identity)
     finished = Cache(path).markers(column)
     blocks = [block for block in range(column.blocks) if block not in finished]
     for block in track(blocks, f"random {Path(column.folder).name}", "block"):

@@ -23,6 +23,7 @@ from difom_cache.extraction.timing import Stopwatch
 from difom_cache.hardware import torch_threads
 from difom_cache.store.identity import read_identity
 from difom_cache.store.ledger import is_done
+from difom_cache.store.schema import PicturesIdentity, TeacherIdentity
 
 READ_AHEAD_BATCHES = 3
 
@@ -42,12 +43,12 @@ def compute_blocks(jobs: Sequence[BlockJob]) -> Iterator[BlockReport]:
     """
     if not jobs:
         return
-    identity = read_identity(jobs[0].cache / jobs[0].folder, "teacher" if jobs[0].request else "pictures")
+    folder = jobs[0].cache / jobs[0].folder
     encoder: PicturePass | TeacherPass
     if jobs[0].request is None:
-        encoder = PicturePass(identity, jobs[0].rows)
+        encoder = PicturePass(read_identity(folder, PicturesIdentity), jobs[0].rows)
     else:
-        encoder = TeacherPass(jobs[0], identity, load_teacher(jobs[0].request))
+        encoder = TeacherPass(jobs[0], read_identity(folder, TeacherIdentity), load_teacher(jobs[0].request))
     pool = ThreadPoolExecutor(os.cpu_count() or 1, "decode")
     writer = ThreadPoolExecutor(1, "write")
     try:

@@ -8,9 +8,10 @@ from typing import Any
 from difom_cache.errors import CacheIdentityError, SettingsError
 from difom_cache.extraction.options import ExtractConfig
 from difom_cache.extraction.rebuild import load_all, requests_of
-from difom_cache.store.identity import Identity, name_differences
+from difom_cache.store.identity import name_differences
 from difom_cache.store.layout import teacher_folder
 from difom_cache.store.reader import open_cache
+from difom_cache.store.schema import TeacherIdentity
 from difom_cache.teachers.base import TeacherRequest
 
 _OF_TEACHERS = ("strides", "codec", "taps", "precision", "compile", "backend")
@@ -21,7 +22,7 @@ _OF_TEACHERS = ("strides", "codec", "taps", "precision", "compile", "backend")
 class OldColumn:
     """A teacher of the other cache: its identity, and its folder, where the bases of compact codecs lie."""
 
-    identity: Identity
+    identity: TeacherIdentity
     folder: Path
 
 
@@ -39,11 +40,11 @@ def adopt_settings(config: ExtractConfig) -> ExtractConfig:
     if config.like.resolve() == config.cache.resolve():
         raise SettingsError(f"--like {config.like} is the cache to fill; give another --cache for the new records")
     old = open_cache(config.like)
-    plan = old.identity["plan"]
+    plan = old.identity.plan
     held: dict[str, Any] = {
-        "views": plan["views"],
-        "seed": plan["seed"],
-        "plan": plan["policy"],
+        "views": plan.views,
+        "seed": plan.seed,
+        "plan": plan.policy,
         "input_size": old.picture_px,
         "pictures": old.has_pictures,
     }
@@ -76,7 +77,7 @@ def request_like(config: ExtractConfig, device: str) -> list[tuple[TeacherReques
     ]
 
 
-def refuse_unlike(identity: Identity, old: OldColumn) -> None:
+def refuse_unlike(identity: TeacherIdentity, old: OldColumn) -> None:
     """Raise where a column's features could not be mixed with the other cache's, whatever the reason.
 
     Raises:
@@ -90,10 +91,11 @@ def refuse_unlike(identity: Identity, old: OldColumn) -> None:
         )
 
 
-def _deciding(identity: Identity) -> dict[str, Any]:
+def _deciding(identity: TeacherIdentity) -> dict[str, Any]:
     """Return what must be equal for features to be mixed; library versions may differ."""
-    about = {key: value for key, value in identity["teacher"].items() if key != "libraries"}
-    return {"teacher": about, "taps": identity["taps"]}
+    held = identity.to_dict()
+    about = {key: value for key, value in held["teacher"].items() if key != "libraries"}
+    return {"teacher": about, "taps": held["taps"]}
 
 
 def _contradiction(config: ExtractConfig, name: str, value: object) -> str:

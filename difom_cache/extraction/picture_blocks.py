@@ -11,8 +11,8 @@ from difom_cache.extraction.frames import Frame
 from difom_cache.extraction.jobs import BlockJob, ViewJob
 from difom_cache.extraction.timing import Stopwatch
 from difom_cache.store.columns import pictures_column
-from difom_cache.store.identity import Identity
 from difom_cache.store.layout import NO_MASK, Column
+from difom_cache.store.schema import PicturesIdentity
 from difom_cache.store.writer import write_block
 from difom_cache.views.replay import replay_image, replay_mask, replay_valid
 
@@ -28,7 +28,7 @@ class PicturePass:
     batch = 16
     threads = 1
 
-    def __init__(self, identity: Identity, rows: int) -> None:
+    def __init__(self, identity: PicturesIdentity, rows: int) -> None:
         self.identity = identity
         self.column = pictures_column(identity, rows)
 
@@ -40,7 +40,7 @@ class PictureBlock:
     """One block of stored views while it grows."""
 
     def __init__(self, encoder: PicturePass, job: BlockJob) -> None:
-        self.job, self._column, self._side = job, encoder.column, encoder.identity["picture_px"]
+        self.job, self._column, self._side = job, encoder.column, encoder.identity.picture_px
         self._arrays = _empty_arrays(encoder.column, len(job.views))
         self._filled = 0
 

@@ -23,9 +23,8 @@ from difom_cache.extraction.teachers import (
     load_teacher,
 )
 from difom_cache.store.columns import describe_tap, pictures_column, read_basis, teacher_column, write_basis
-from difom_cache.store.identity import Identity, offer_identity, read_identity
+from difom_cache.store.identity import AnyIdentity, offer_identity, read_identity
 from difom_cache.store.layout import (
-    FORMAT_VERSION,
     IDENTITY,
     PICTURES,
     Column,
@@ -34,6 +33,7 @@ from difom_cache.store.layout import (
     teacher_folder,
 )
 from difom_cache.store.ledger import read_markers
+from difom_cache.store.schema import PicturesIdentity, TeacherIdentity
 from difom_cache.store.seen_masks import write_seen_masks
 from difom_cache.store.source import write_source
 from difom_cache.store.writer import create_column
@@ -53,7 +53,7 @@ class ColumnWork:
     """A column ready for its blocks: where it lies, what it holds, and how a worker builds its teacher."""
 
     column: Column
-    identity: Identity
+    identity: PicturesIdentity | TeacherIdentity
     request: TeacherRequest | None
 
 
@@ -75,19 +75,18 @@ def prepare_pictures(
     A column that is complete already is taken as it is, whatever library versions made it.
     """
     widest = picture_px * picture_px * 3
-    held = _held_identity(cache / PICTURES, "pictures")
-    identity: Identity = {
-        "format": FORMAT_VERSION,
-        "picture_px": picture_px,
-        "pads": pads,
-        "block_rows": held["block_rows"] if held else choose_block_rows(rows, widest, 1),
-        "compression": "none",
-        "libraries": _render_libraries(),
-    }
+    held = _held_identity(cache / PICTURES, PicturesIdentity)
+    identity = PicturesIdentity.build(
+        picture_px=picture_px,
+        pads=pads,
+        block_rows=held.block_rows if held else choose_block_rows(rows, widest, 1),
+        compression="none",
+        libraries=_render_libraries(),
+    )
     if held is not None:
         there = pictures_column(held, rows)
         if len(read_markers(cache, there, skip_unreadable=True)) == there.blocks:
-            identity |= {"libraries": held["libraries"]}
+            identity = identity.changed(libraries=held.libraries)
     column = pictures_column(identity, rows)
     return ColumnWork(column, identity if dry else create_column(cache, column, identity, public=public), None)
 
@@ -110,11 +109,11 @@ def prepare_teacher(
     spec = outline_teacher(request) if dry else load_teacher(request).spec
     label = choose_label(cache, spec)
     folder = cache / teacher_folder(label)
-    held = _held_identity(folder, "teacher")
+    held = _held_identity(folder, TeacherIdentity)
     old = choices.old
     before = held or (old.identity if old else None)
     batch = choices.batch or (
-        before["batch"] if before else (1 if dry else probe_batch(load_teacher(request), request.device))
+        before.batch if before else (1 if dry else probe_batch(load_teacher(request), request.device))
     )
     if not dry:
         request = choose_backend(request, held, batch)
@@ -124,24 +123,23 @@ def prepare_teacher(
     bases = _placeholder_bases(specs) if dry else _fix_bases(folder, held, request, specs, views, batch, old)
     codecs = {s.name: build_codec(s.codec, s.channels, basis=bases.get(s.name)) for s in specs}
     widest = max(_row_bytes(s, codecs[s.name]) for s in specs)
-    identity = {
-        "format": FORMAT_VERSION,
-        "teacher": identify_teacher(spec, held),
-        "taps": [describe_tap(s, codecs[s.name]) for s in specs],
-        "block_rows": held["block_rows"] if held else choose_block_rows(len(views), widest, batch),
-        "compression": old.identity["compression"] if old else "none",
-        "device": torch.device(request.device).type,
+    identity = TeacherIdentity.build(
+        teacher=identify_teacher(spec, held),
+        taps=[describe_tap(s, codecs[s.name]) for s in specs],
+        block_rows=held.block_rows if held else choose_block_rows(len(views), widest, batch),
+        compression=old.identity.compression if old else "none",
+        device=torch.device(request.device).type,
         **({"backend": describe_openvino()} if request.backend == OPENVINO else {}),
-        "batch": batch,
-        "threads": held["threads"] if held else torch.get_num_threads(),
-        "libraries": _render_libraries(),
-    }
+        batch=batch,
+        threads=held.threads if held else torch.get_num_threads(),
+        libraries=_render_libraries(),
+    )
     if not dry:
         if old is not None:
             refuse_unlike(identity, old)
         probed = PROBED if choices.batch is None else ("threads",)
-        there = offer_identity(folder, identity, "teacher")  # ours, or that of a job which began at the same time
-        identity |= {name: there[name] for name in probed}
+        there = offer_identity(folder, identity)  # ours, or that of a job which began at the same time
+        identity = identity.changed(**{name: getattr(there, name) for name in probed})
     column = teacher_column(identity, label, len(views))
     if not dry:
         identity = create_column(cache, column, identity)
@@ -159,10 +157,10 @@ def choose_label(cache: Path, spec: TeacherSpec) -> str:
     if (cache / teacher_folder(spec.label) / IDENTITY).exists():
         return spec.label
     for old in {spec.name, spec.label.removesuffix(f"-{RANDOM}")} - {spec.label}:
-        held = _held_identity(cache / teacher_folder(old), "teacher")
-        if held is None or (held["teacher"]["name"], held["teacher"]["variant"]) != (spec.name, spec.variant):
+        held = _held_identity(cache / teacher_folder(old), TeacherIdentity)
+        if held is None or (held.teacher.name, held.teacher.variant) != (spec.name, spec.variant):
             continue
-        if spec.weights_digest in ("", held["teacher"]["weights_digest"]):  # a dry run has not read any
+        if spec.weights_digest in ("", held.teacher.weights_digest):  # a dry run has not read any
             return old
     return spec.label
 
@@ -180,7 +178,7 @@ def describe_taps(spec: TeacherSpec, label: str, picture_px: int, codec: str) ->
 
 def _take_codecs(specs: Sequence[TapSpec], old: OldColumn) -> list[TapSpec]:
     """Return the taps with the codecs that they have in another cache; one that it lacks keeps its own."""
-    codecs = {tap["name"]: tap["codec"]["name"] for tap in old.identity["taps"]}
+    codecs = {tap.name: tap.codec.name for tap in old.identity.taps}
     return [replace(spec, codec=codecs.get(spec.name.partition("/")[2], spec.codec)) for spec in specs]
 
 
@@ -204,7 +202,7 @@ def probe_batch(teacher: Teacher, device: str) -> int:
     return batch
 
 
-def _held_identity(folder: Path, kind: str) -> Identity | None:
+def _held_identity(folder: Path, kind: type[AnyIdentity]) -> AnyIdentity | None:
     return read_identity(folder, kind) if (folder / IDENTITY).exists() else None
 
 
@@ -222,7 +220,7 @@ def _placeholder_bases(specs: Sequence[TapSpec]) -> dict[str, Basis]:
 
 def _fix_bases(
     folder: Path,
-    held: Identity | None,
+    held: TeacherIdentity | None,
     request: TeacherRequest,
     specs: Sequence[TapSpec],
     views: Sequence[ViewJob],

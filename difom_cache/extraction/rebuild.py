@@ -1,15 +1,16 @@
 """How the teachers of a cache are built again: its identities and notes say what they were."""
 
 from collections.abc import Mapping, Sequence
+from typing import cast, get_args
 
 from difom_cache.errors import CacheFormatError, RunError, WeightsError
 from difom_cache.extraction.teachers import backend_of, load_teacher
 from difom_cache.extraction.weights import HUB, split_weights
-from difom_cache.store.identity import Identity
 from difom_cache.store.layout import teacher_folder
 from difom_cache.store.reader import Cache
+from difom_cache.store.schema import SpecHeld
 from difom_cache.store.source import read_source
-from difom_cache.teachers.base import RANDOM, TeacherRequest, parse_teacher
+from difom_cache.teachers.base import RANDOM, Precision, TeacherRequest, parse_teacher
 from difom_cache.teachers.catalogue import OWN_WEIGHTS, split_code
 
 PLACES = {"onnx": "FILE", "student": "RUN", "hf": "MODEL"}  # teachers whose variant is where they lie
@@ -31,12 +32,12 @@ def requests_of(
         CacheFormatError: the cache holds none of the teachers wanted.
         WeightsError: nobody knows where some of them lie; each is named with the option that says it.
     """
-    held = {label: identity["teacher"] for label, identity in cache.teachers.items() if "probe" not in identity}
-    known = [key for label, t in held.items() for key in (label, f"{t['name']}:{t['variant']}", t["name"])]
+    held = {label: identity.teacher for label, identity in cache.teachers.items() if identity.probe is None}
+    known = [key for label, t in held.items() for key in (label, f"{t.name}:{t.variant}", t.name)]
     named, rest = split_weights(weights, known)
     requests, lost = {}, []
     for label, teacher in held.items():
-        name, variant = teacher["name"], teacher["variant"]
+        name, variant = teacher.name, teacher.variant
         meant = [asked for asked in map(parse_teacher, specs) if _is_meant(asked, name, variant)]
         if specs and not meant:
             continue
@@ -52,19 +53,19 @@ def requests_of(
         if not place:
             lost.append(_where(label, name))
             continue
-        as_before = RANDOM if teacher.get("weights") == RANDOM else source.weights if source else HUB
+        as_before = RANDOM if teacher.weights == RANDOM else source.weights if source else HUB
         chosen = own or (as_before if as_before == RANDOM or rest is None else rest)
         requests[label] = TeacherRequest(
             name=name,
             variant=place,
-            input_px=asked.input_px or teacher["input_px"],
+            input_px=asked.input_px or teacher.input_px,
             weights=HUB if name in OWN_WEIGHTS and chosen != RANDOM else chosen,
-            taps=_taps_of(teacher),
+            taps=_taps_of(teacher, f"{cache.path}: teacher {label}"),
             strides=None,
             device=device,
-            precision=teacher["precision"],
+            precision=_precision_of(teacher, f"{cache.path}: teacher {label}"),
             picture_px=cache.picture_px,
-            compile=bool(teacher.get("options", {}).get("compile")),
+            compile=bool(teacher.options.get("compile")),
             backend=backend_of(cache.teachers[label]),
         )
     if lost:
@@ -80,10 +81,27 @@ def _is_meant(asked: TeacherRequest, name: str, variant: str) -> bool:
     return asked.name == name and (name in PLACES or asked.variant in ("", variant))
 
 
-def _taps_of(teacher: Identity) -> tuple[str, ...]:
-    """Return every tap that a teacher was built with, as `--taps` takes them."""
-    tensors = teacher.get("options", {}).get("tensors", {})
-    names = [tap["name"].rpartition("@") for tap in teacher["taps"]]
+def _precision_of(teacher: SpecHeld, where: str) -> Precision:
+    for precision in get_args(Precision):
+        if precision == teacher.precision:
+            return cast(Precision, precision)
+    raise CacheFormatError(
+        f"{where} computed in {teacher.precision}; this difom computes in {', '.join(get_args(Precision))}"
+    )
+
+
+def _taps_of(teacher: SpecHeld, where: str) -> tuple[str, ...]:
+    """Return every tap that a teacher was built with, as `--taps` takes them.
+
+    Raises:
+        CacheFormatError: its identity lists none.
+    """
+    if not teacher.taps:
+        raise CacheFormatError(
+            f"{where} cannot be built again: its identity does not list the taps that it was built with"
+        )
+    tensors = teacher.options.get("tensors", {})
+    names = [tap.name.rpartition("@") for tap in teacher.taps]
     return tuple(f"{n}={tensors[n]}@{stride}" if n in tensors else f"{n}@{stride}" for n, _, stride in names)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from difom_cache.data.record import Record
 from difom_cache.extraction.jobs import ViewJob
-from difom_cache.store.identity import Identity
-from difom_cache.store.layout import FORMAT_VERSION, SPLITS
+from difom_cache.store.layout import SPLITS
+from difom_cache.store.schema import CacheIdentity
 from difom_cache.store.writer import RowTable, create_cache, format_records
 from difom_cache.views.params import COLUMNS, REPLAY_VERSION
 from difom_cache.views.plan import ViewPlan
@@ -38,7 +38,9 @@ class ViewList(Sequence[ViewJob]):
         return ViewJob(record, self._plan[row], record.split == "train", int(self._plan.view[row]))
 
 
-def start_cache(cache: Path, records: Sequence[Record], plan: ViewPlan, *, views: int, picture_px: int) -> Identity:
+def start_cache(
+    cache: Path, records: Sequence[Record], plan: ViewPlan, *, views: int, picture_px: int
+) -> CacheIdentity:
     """Make `cache` hold its identity and table of rows, or refuse where it holds another's."""
     lines = [
         {
@@ -48,21 +50,20 @@ def start_cache(cache: Path, records: Sequence[Record], plan: ViewPlan, *, views
         for r in records
     ]
     formatted = format_records(lines)
-    identity: Identity = {
-        "format": FORMAT_VERSION,
-        "replay": REPLAY_VERSION,
-        "picture_px": picture_px,
-        "rows": len(plan),
-        "records": len(records),
-        "records_sha256": hashlib.sha256(formatted).hexdigest(),
-        "plan": {
+    identity = CacheIdentity.build(
+        replay=REPLAY_VERSION,
+        picture_px=picture_px,
+        rows=len(plan),
+        records=len(records),
+        records_sha256=hashlib.sha256(formatted).hexdigest(),
+        plan={
             "policy": plan.policy,
             "seed": plan.seed,
             "views": views,
             "digest": plan.digest(),
             "params": list(COLUMNS),
         },
-    }
+    )
     create_cache(cache, identity, formatted, tabulate(records, plan))
     return identity
 

@@ -39,6 +39,8 @@ from difom_cache.options import read_call
 from difom_cache.progress import ProgressBar, explain_wait
 from difom_cache.progress import say as write_above
 from difom_cache.store.identity import format_random_warning, list_random
+from difom_cache.store.layout import teacher_folder
+from difom_cache.store.schema import TeacherIdentity
 from difom_cache.teachers.base import TeacherRequest, parse_teacher
 from difom_cache.teachers.catalogue import outline_teacher
 from difom_cache.text import format_seconds
@@ -100,23 +102,23 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
         say(line)
     say(report.estimate.format())
     say(format_passes(report.estimate.passes_saved, views=config.views, epochs=config.epochs, runs=config.runs))
-    random = list_random({Path(work.column.folder).name: work.identity for work in works if work.request is not None})
-    if random:
+    teachers = {work.column.label: work.identity for work in works if isinstance(work.identity, TeacherIdentity)}
+    if random := list_random(teachers):
         say(format_random_warning(random))
     features = {
-        f"{Path(work.column.folder).name}/{tap['name']}": tap["channels"]
-        for work in works
-        for tap in work.identity.get("taps", ())
-        if tap["kind"] == "feature"
+        f"{label}/{tap.name}": tap.channels
+        for label, identity in teachers.items()
+        for tap in identity.taps
+        if tap.kind == "feature"
     }
     if line := describe_fallback(config.codec, features):
         say(line)
     emulated = explain_bfloat16(torch.device(device)) if config.precision == "bfloat16" else ""
     if emulated:
         say(emulated)
-    for work in works:
-        if "backend" in work.identity:
-            say("{}: OpenVINO {} runs the network".format(work.column.folder, work.identity["backend"]["version"]))
+    for label, identity in teachers.items():
+        if identity.backend is not None:
+            say(f"{teacher_folder(label)}: OpenVINO {identity.backend.version} runs the network")
     if not config.force:
         refuse_full_disk(config.cache, report.estimate)
     if config.dry_run:

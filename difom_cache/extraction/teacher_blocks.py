@@ -19,8 +19,8 @@ from difom_cache.extraction.teachers import assert_same_teacher
 from difom_cache.extraction.timing import Stopwatch
 from difom_cache.hardware import upload
 from difom_cache.store.columns import open_codec, teacher_column
-from difom_cache.store.identity import Identity
 from difom_cache.store.layout import Column
+from difom_cache.store.schema import TeacherIdentity
 from difom_cache.store.writer import write_block
 from difom_cache.teachers.base import Teacher
 from difom_cache.teachers.pooling import area_pool
@@ -36,15 +36,15 @@ class TeacherPass:
 
     needs_masks = False
 
-    def __init__(self, job: BlockJob, identity: Identity, teacher: Teacher) -> None:
+    def __init__(self, job: BlockJob, identity: TeacherIdentity, teacher: Teacher) -> None:
         assert_same_teacher(identity, teacher.spec, job.cache / job.folder)
         self.identity, self.teacher = identity, teacher
         self.label = Path(job.folder).name
         self.column = teacher_column(identity, self.label, job.rows)
-        self.batch: int = identity["batch"]
-        self.threads: int = identity["threads"]
+        self.batch = identity.batch
+        self.threads = identity.threads
         self.device = torch.device(job.request.device if job.request else "cpu")
-        self.codecs = {tap["name"]: open_codec(job.cache, self.label, tap) for tap in identity["taps"]}
+        self.codecs = {tap.name: open_codec(job.cache, self.label, tap) for tap in identity.taps}
 
     def start(self, job: BlockJob) -> "TeacherBlock":
         return TeacherBlock(self, job)
@@ -70,17 +70,17 @@ class TeacherBlock:
             native = encoder.teacher.features(pixels)
         with watch.on_device("encode"):
             train = upload(torch.tensor([view.train for view in views]), encoder.device)[:, None, None]
-            grids = {tap["grid"] for tap in encoder.identity["taps"]}
+            grids = {tap.grid for tap in encoder.identity.taps}
             counts = {grid: valid_cells(views, grid, encoder.device) for grid in grids}
-        for kept, tap in zip(spec.taps, encoder.identity["taps"], strict=True):
+        for kept, tap in zip(spec.taps, encoder.identity.taps, strict=True):
             with watch.on_device("encode"), torch.no_grad():
-                feature = area_pool(native[kept.native], tap["grid"])[: len(views)]
-                code, scale = encoder.codecs[tap["name"]].encode(feature, check=False)
-                self._sum_up(tap["name"], feature, code, scale, counts[tap["grid"]], train)
+                feature = area_pool(native[kept.native], tap.grid)[: len(views)]
+                code, scale = encoder.codecs[tap.name].encode(feature, check=False)
+                self._sum_up(tap.name, feature, code, scale, counts[tap.grid], train)
             with watch.on_device("copy"):
-                self._keep(f"{tap['name']}/code", code)
+                self._keep(f"{tap.name}/code", code)
                 if scale is not None:
-                    self._keep(f"{tap['name']}/scale", scale)
+                    self._keep(f"{tap.name}/scale", scale)
         self._filled += len(views)
 
     def publish(self) -> None:

@@ -13,7 +13,8 @@ import torch
 
 from difom_cache.errors import EngineError, SettingsError, TeacherError
 from difom_cache.extraction.weights import HUB
-from difom_cache.store.identity import Identity, name_differences
+from difom_cache.store.identity import name_differences
+from difom_cache.store.schema import TeacherIdentity
 from difom_cache.store.source import TeacherSource
 from difom_cache.teachers.base import RANDOM, Teacher, TeacherRequest, TeacherSpec
 from difom_cache.teachers.catalogue import OWN_WEIGHTS, build_requested, split_code
@@ -55,7 +56,7 @@ def _build(request: TeacherRequest) -> Teacher:
     return build_requested(request)
 
 
-def choose_backend(request: TeacherRequest, held: Identity | None, batch: int) -> TeacherRequest:
+def choose_backend(request: TeacherRequest, held: TeacherIdentity | None, batch: int) -> TeacherRequest:
     """Return `request` with the backend that its column is computed by.
 
     "auto" takes what a begun column holds; for a new one on a CPU it takes OpenVINO, where that is installed and gives this
@@ -83,10 +84,9 @@ def choose_backend(request: TeacherRequest, held: Identity | None, batch: int) -
     return chosen
 
 
-def backend_of(identity: Identity) -> str:
+def backend_of(identity: TeacherIdentity) -> str:
     """Return what runs the network of a column."""
-    name: str = identity.get("backend", {}).get("name", TORCH)
-    return name
+    return TORCH if identity.backend is None else identity.backend.name
 
 
 def describe_source(request: TeacherRequest, spec: TeacherSpec) -> TeacherSource:
@@ -119,18 +119,18 @@ def release_teachers() -> None:
         _drop(request)
 
 
-def identify_teacher(spec: TeacherSpec, held: Identity | None) -> dict[str, Any]:
+def identify_teacher(spec: TeacherSpec, held: TeacherIdentity | None) -> dict[str, Any]:
     """Return what decides a teacher's features, in the words of the identity that a cache holds of it, if any.
 
     Identities did not always say that weights are random; the digest tells the same.
     """
     identity = spec.identity()
-    if held is not None and "weights" not in held["teacher"]:
+    if held is not None and held.teacher.weights is None:
         identity.pop("weights", None)
     return identity
 
 
-def assert_same_teacher(identity: Identity, spec: TeacherSpec, column: Path) -> None:
+def assert_same_teacher(identity: TeacherIdentity, spec: TeacherSpec, column: Path) -> None:
     """Refuse to work with a teacher that would give other features than those in the cache.
 
     Args:
@@ -141,7 +141,7 @@ def assert_same_teacher(identity: Identity, spec: TeacherSpec, column: Path) -> 
     Raises:
         EngineError: names every difference.
     """
-    differing = name_differences(identity["teacher"], identify_teacher(spec, identity))
+    differing = name_differences(identity.to_dict()["teacher"], identify_teacher(spec, identity))
     if differing:
         raise EngineError(
             f"worker {name_worker()} would write other features into {column} than it was begun with: "

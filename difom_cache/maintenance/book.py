@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difom_cache.errors import CacheFormatError
-from difom_cache.store.identity import Identity, check_identity
+from difom_cache.store.identity import AnyIdentity
 from difom_cache.store.schema import check_value, parse_json
 
 EXPORT_AGAIN = "export the cache again with `difom-cache export`"
@@ -53,7 +53,7 @@ class Book:
             what = f"lacks {missing[0]!r}" if missing else f"holds {strange[0]!r}, which no cache has there"
             raise self._refuse(f"{group or 'its root'} {what}")
 
-    def identity(self, group: str, kind: str) -> Identity:
+    def identity(self, group: str, kind: type[AnyIdentity]) -> AnyIdentity:
         """Return the identity that a group carries as an attribute."""
         held = self._object(group, h5py.Group)
         with self._garbled(f"identity of {group}"):
@@ -65,7 +65,7 @@ class Book:
             raise CacheFormatError(f"{where} is no text; {EXPORT_AGAIN}")
         value = parse_json(text, where, CacheFormatError, EXPORT_AGAIN)
         check_value(value, dict[str, Any], where, CacheFormatError, EXPORT_AGAIN)
-        return check_identity(value, where, kind)
+        return kind.from_dict(value, where)
 
     def json(self, name: str, schema: Any) -> Any:
         """Return the JSON value that lies in a dataset of bytes."""

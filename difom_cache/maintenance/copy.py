@@ -30,9 +30,10 @@ from difom_cache.store.columns import (
     write_basis,
 )
 from difom_cache.store.consolidated import consolidate
-from difom_cache.store.identity import Identity, digest_identity, read_identity
+from difom_cache.store.identity import digest_identity, read_identity
 from difom_cache.store.layout import BESIDE_IDENTITY, PICTURES, RECORDS, Column, teacher_folder, totals_path
 from difom_cache.store.reader import Cache, open_cache
+from difom_cache.store.schema import PicturesIdentity
 from difom_cache.store.source import read_source, write_source
 from difom_cache.store.stats import fold_statistics, read_moments, write_totals
 from difom_cache.store.writer import create_cache, create_column, write_block
@@ -75,7 +76,7 @@ def copy(source: str | Path | CopyConfig, target: str | Path | None = None, **op
 
 def copy_pictures(source: Cache, target: Path, compression: str) -> None:
     """Copy the stored views."""
-    identity = read_identity(source.path / PICTURES, "pictures") | {"compression": compression}
+    identity = read_identity(source.path / PICTURES, PicturesIdentity).changed(compression=compression)
     column = pictures_column(identity, len(source))
     create_column(target, column, identity)
     names = {array.path for array in column.arrays}
@@ -91,12 +92,12 @@ def copy_teacher(
     held = source.teachers[label]
     codecs = {tap: choose_codec(source, target, tap, codec) for tap in taps}
     specs = tap_specs(held, label)
-    identity: Identity = held | {
-        "taps": [describe_tap(specs[tap], codecs[tap]) for tap in taps],
-        "compression": compression,
-        "copied_from": digest_identity(held),
-    }
-    if codec is None and compression == held["compression"] and len(taps) == len(held["taps"]):
+    identity = held.changed(
+        taps=[describe_tap(specs[tap], codecs[tap]) for tap in taps],
+        compression=compression,
+        copied_from=digest_identity(held.to_dict()),
+    )
+    if codec is None and compression == held.compression and len(taps) == len(held.taps):
         identity = held  # a whole copy is the same column
     column = teacher_column(identity, label, len(source))
     create_column(target, column, identity)

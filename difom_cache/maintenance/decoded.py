@@ -11,6 +11,7 @@ from difom_cache.progress import track
 from difom_cache.store.identity import read_identity
 from difom_cache.store.layout import PICTURES, Column
 from difom_cache.store.reader import Cache
+from difom_cache.store.schema import PicturesIdentity
 from difom_cache.teachers.pooling import area_pool
 
 
@@ -25,7 +26,7 @@ def decode_rows(
     names = [tap for tap in cache.taps if tap.partition("/")[0] == label] if taps is None else list(taps)
     if not names:
         return
-    pads = cache.has_pictures and read_identity(cache.path / PICTURES, "pictures")["pads"]
+    pads = cache.has_pictures and read_identity(cache.path / PICTURES, PicturesIdentity).pads
     batch = cache.gather(rows, names, pictures=pads)
     train = torch.from_numpy(cache.table.split[rows] == 0)
     for tap in names:

@@ -18,10 +18,9 @@ from difom_cache.maintenance.verify import verify
 from difom_cache.progress import track
 from difom_cache.store.atomic import build_folder, draft_of, write_once
 from difom_cache.store.columns import BASIS, BASIS_ARRAYS, pictures_column, teacher_column, write_basis
-from difom_cache.store.identity import Identity
 from difom_cache.store.layout import BESIDE_IDENTITY, PICTURES, RECORDS, Column, canonical, teacher_folder, totals_path
 from difom_cache.store.reader import Cache, open_cache
-from difom_cache.store.schema import FidelityHeld, check_plain_name
+from difom_cache.store.schema import CacheIdentity, FidelityHeld, PicturesIdentity, TeacherIdentity, check_plain_name
 from difom_cache.store.writer import ROWS, RowTable, create_cache, create_column, write_block
 
 
@@ -43,7 +42,7 @@ def export_hdf5(cache: str | Path, file: str | Path) -> None:
             )
     try:
         with draft_of(path) as draft, _Writing(draft) as writing, h5py.File(writing, "w") as book:
-            book.attrs["identity"] = canonical(opened.identity).decode()
+            book.attrs["identity"] = canonical(opened.identity.to_dict()).decode()
             book.create_dataset(RECORDS, data=np.frombuffer((opened.path / RECORDS).read_bytes(), np.uint8))
             for name, values in vars(opened.table.as_rows()).items():
                 book.create_dataset(f"rows/{name}", data=values)
@@ -90,30 +89,30 @@ def refuse_target(folder: Path) -> None:
 
 
 def _import_book(book: Book, cache: Path) -> None:
-    identity = book.identity("", "cache")
+    identity = book.identity("", CacheIdentity)
     book.expect("", [RECORDS, "rows"], ["pictures", "teachers"])
     book.expect("rows", list(ROWS))
-    rows, params = identity["rows"], len(identity["plan"]["params"])
+    rows, params = identity.rows, len(identity.plan.params)
     shapes = {name: (rows, params)[: len(dimensions)] for name, (_, dimensions) in ROWS.items()}
     table = RowTable(**{name: book.read(f"rows/{name}", shapes[name], ROWS[name][0]) for name in ROWS})
     create_cache(cache, identity, book.read_bytes(RECORDS), table)
     if book.holds(PICTURES):
-        held = book.identity(PICTURES, "pictures")
-        column = pictures_column(held, rows)
+        pictures = book.identity(PICTURES, PicturesIdentity)
+        column = pictures_column(pictures, rows)
         book.expect(PICTURES, ["fidelity.json", *[array.path for array in column.arrays]])
-        _import_column(book, cache, column, held)
+        _import_column(book, cache, column, pictures)
     for label in book.names("teachers") if book.holds("teachers") else []:
         folder = teacher_folder(check_label(label, book.path))
-        held = book.identity(folder, "teacher")
+        held = book.identity(folder, TeacherIdentity)
         column = teacher_column(held, label, rows)
         book.expect(
             folder,
-            ["fidelity.json", *[tap["name"] for tap in held["taps"]]],
+            ["fidelity.json", *[tap.name for tap in held.taps]],
             ["statistics.safetensors", *BESIDE_IDENTITY],
         )
-        for tap in held["taps"]:
-            basis = BASIS_ARRAYS.get(tap["codec"]["name"], ())
-            book.expect(f"{folder}/{tap['name']}", ["code", *["scale"] * tap["has_scale"], *basis])
+        for tap in held.taps:
+            basis = BASIS_ARRAYS.get(tap.codec.name, ())
+            book.expect(f"{folder}/{tap.name}", ["code", *["scale"] * tap.has_scale, *basis])
         _import_column(book, cache, column, held)
 
 
@@ -197,14 +196,15 @@ def _export_column(cache: Cache, column: Column, book: h5py.File) -> None:
             group[array.path][start:stop] = batch[f"{label}/{array.path}" if label else array.path]
 
 
-def _import_column(book: Book, cache: Path, column: Column, identity: Identity) -> None:
+def _import_column(book: Book, cache: Path, column: Column, identity: PicturesIdentity | TeacherIdentity) -> None:
     create_column(cache, column, identity)
     for name in BESIDE_IDENTITY:
         if book.holds(f"{column.folder}/{name}"):
             write_once(cache / column.folder / name, [book.read_bytes(f"{column.folder}/{name}")])
-    for tap in identity.get("taps", []):
-        if (codec := tap["codec"]["name"]) in BASES:
-            folder, channels, kept = f"{column.folder}/{tap['name']}", tap["channels"], tap["codec"].get("directions")
+    for tap in identity.taps if isinstance(identity, TeacherIdentity) else []:
+        if (codec := tap.codec.name) in BASES:
+            folder, channels = f"{column.folder}/{tap.name}", tap.channels
+            kept = tap.codec.directions or tap.code_channels
             shapes = {
                 "basis_mean": ((channels,), "float32"),
                 "basis": ((channels, kept), "float32"),

@@ -22,10 +22,10 @@ def info(cache: str | Path) -> dict[str, Any]:
     return {
         "path": str(cache),
         "picture_px": opened.picture_px,
-        "records": opened.identity["records"],
+        "records": opened.identity.records,
         "views": {name: int((table.split == number).sum()) for number, name in enumerate(SPLITS)},
         "views_without_mask": int((table.labelled == 0).sum()),
-        "plan": opened.identity["plan"],
+        "plan": opened.identity.to_dict()["plan"],
         "columns": {column.folder: describe_column(opened, column) for column in opened.columns()},
         "content_digest": opened.content_digests(),
     }
@@ -46,20 +46,21 @@ def describe_column(cache: Cache, column: Column) -> dict[str, Any]:
         return facts
     label = column.folder.partition("/")[2]
     identity = cache.teachers[label]
-    teacher = identity["teacher"]
+    teacher = identity.teacher
     facts |= {
-        name: teacher[name] for name in ("name", "variant", "input_px", "weights_digest", "precision", "libraries")
+        name: getattr(teacher, name)
+        for name in ("name", "variant", "input_px", "weights_digest", "precision", "libraries")
     }
-    facts["weights"] = teacher.get("weights", "trained")
-    facts["backend"] = identity.get("backend", {"name": "torch"})["name"]
-    facts |= {"device": identity["device"], "batch": identity["batch"], "threads": identity["threads"]}
+    facts["weights"] = teacher.weights or "trained"
+    facts["backend"] = "torch" if identity.backend is None else identity.backend.name
+    facts |= {"device": identity.device, "batch": identity.batch, "threads": identity.threads}
     facts["taps"] = {
-        f"{label}/{tap['name']}": {
-            **{name: tap[name] for name in ("kind", "channels", "grid", "stride")},
-            "codec": tap["codec"]["name"],
-            **format_fidelity(markers, tap["name"]),
+        f"{label}/{tap.name}": {
+            **{name: getattr(tap, name) for name in ("kind", "channels", "grid", "stride")},
+            "codec": tap.codec.name,
+            **format_fidelity(markers, tap.name),
         }
-        for tap in identity["taps"]
+        for tap in identity.taps
     }
     return facts
 

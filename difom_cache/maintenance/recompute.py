@@ -35,18 +35,18 @@ def compare_live(
 ) -> None:
     """Encode random views again and compare them with their targets; the figures go into `report`, by tap."""
     teacher, identity = load_teacher(request), cache.teachers[label]
-    spec, held = teacher.spec, identity["teacher"]
+    spec = teacher.spec
     if spec.name in PLACES:  # a file may have another name by now; the digest tells whether it is the same
-        spec = replace(spec, variant=held["variant"])
+        spec = replace(spec, variant=identity.teacher.variant)
     assert_same_teacher(identity, spec, cache.path / teacher_folder(label))
     kept = {tap.name: tap for tap in teacher.spec.taps}
     rows = np.random.default_rng(config.seed).permutation(len(cache))[: config.recompute]
     jobs = [view_of(cache, int(row), records) for row in rows]
-    batch, device = identity["batch"], torch.device(request.device)
+    batch, device = identity.batch, torch.device(request.device)
     cosines: dict[str, list[Tensor]] = {}
     errors: dict[str, list[float]] = {}
     mirrored: dict[str, list[Tensor]] = {}
-    with torch_threads(identity["threads"]):
+    with torch_threads(identity.threads):
         for start in track(range(0, len(jobs), batch), f"recompute {label}", "batch"):
             part = jobs[start : start + batch]
             frames = [read_frame(job.record, masks=False) for job in part]
@@ -54,16 +54,16 @@ def compare_live(
             live = teacher.features(pixels)
             flipped = teacher.features(pixels.flip(-1)) if config.equivariance else {}
             stored = cache.gather(
-                rows[start : start + batch], [f"{label}/{tap['name']}" for tap in identity["taps"]], pictures=False
+                rows[start : start + batch], [f"{label}/{tap.name}" for tap in identity.taps], pictures=False
             )
-            for tap in identity["taps"]:  # fewer than the teacher has, in a copy
-                name, native = f"{label}/{tap['name']}", kept[tap["name"]].native
+            for tap in identity.taps:  # fewer than the teacher has, in a copy
+                name, native = f"{label}/{tap.name}", kept[tap.name].native
                 target = torch.from_numpy(cache.decode(name, stored[f"{name}/code"], stored.get(f"{name}/scale")))
-                feature = area_pool(live[native], tap["grid"])[: len(part)].cpu()
+                feature = area_pool(live[native], tap.grid)[: len(part)].cpu()
                 cosines.setdefault(name, []).append(mean_removed_cosine(feature, target))
                 errors.setdefault(name, []).append(float((feature - target).abs().max()))
                 if config.equivariance:
-                    other = area_pool(flipped[native], tap["grid"])[: len(part)].cpu()
+                    other = area_pool(flipped[native], tap.grid)[: len(part)].cpu()
                     mirrored.setdefault(name, []).append(mean_removed_cosine(other, target.flip(-1)))
     for name, parts in cosines.items():
         cosine = torch.cat(parts)

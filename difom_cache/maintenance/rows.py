@@ -15,9 +15,9 @@ from difom_cache.data.record import Record
 from difom_cache.errors import CacheDamagedError, DifomError
 from difom_cache.extraction.rows import tabulate
 from difom_cache.files import explain, read_plain
-from difom_cache.store.identity import Identity
 from difom_cache.store.layout import RECORDS, SPLITS
 from difom_cache.store.metadata import find_difference
+from difom_cache.store.schema import CacheIdentity
 from difom_cache.store.table import Table, parse_records
 from difom_cache.store.writer import RowTable, describe_root, describe_rows, write_skeleton
 from difom_cache.views.params import COLUMNS
@@ -26,7 +26,7 @@ from difom_cache.views.plan import ViewPlan, draw_plan
 MEND = "`difom-cache verify --repair`, or `difom-cache extract` with the same arguments, writes it anew"
 
 
-def read_lines(cache: Path, identity: Identity) -> list[dict[str, str]]:
+def read_lines(cache: Path, identity: CacheIdentity) -> list[dict[str, str]]:
     """Return the lines of a cache's records.csv, which are those that its identity speaks of.
 
     Raises:
@@ -37,17 +37,17 @@ def read_lines(cache: Path, identity: Identity) -> list[dict[str, str]]:
     try:
         content = read_plain(path)
         found = sha256(content).hexdigest()
-        if found != identity["records_sha256"]:
+        if found != identity.records_sha256:
             raise CacheDamagedError(
-                f"{path}: its digest {found[:12]}… is not the identity's {identity['records_sha256'][:12]}…; {hint}"
+                f"{path}: its digest {found[:12]}… is not the identity's {identity.records_sha256[:12]}…; {hint}"
             )
         lines = parse_records(content)
     except OSError as error:
         raise CacheDamagedError(f"{path}: {explain(error)}; {hint}") from None
     except ValueError as error:
         raise CacheDamagedError(f"{path}: {error}; {hint}") from None
-    if len(lines) != identity["records"]:
-        raise CacheDamagedError(f"{path}: holds {len(lines)} records, the identity says {identity['records']}")
+    if len(lines) != identity.records:
+        raise CacheDamagedError(f"{path}: holds {len(lines)} records, the identity says {identity.records}")
     for number, line in enumerate(lines):
         if line["split"] not in SPLITS or line["labelled"] not in ("0", "1"):
             raise CacheDamagedError(
@@ -56,7 +56,7 @@ def read_lines(cache: Path, identity: Identity) -> list[dict[str, str]]:
     return lines
 
 
-def check_rows(cache: Path, identity: Identity) -> Iterator[str]:
+def check_rows(cache: Path, identity: CacheIdentity) -> Iterator[str]:
     """Yield what is wrong with a cache's records, its table of rows and their metadata."""
     for path, wanted in {**describe_root(cache, identity), **describe_rows(cache, identity)}.items():
         difference = find_difference(path, wanted)
@@ -64,7 +64,7 @@ def check_rows(cache: Path, identity: Identity) -> Iterator[str]:
             yield f"{path}: {difference}; {MEND}"
     try:
         lines = read_lines(cache, identity)
-        table = Table(cache, identity["rows"], len(identity["plan"]["params"]))
+        table = Table(cache, identity.rows, len(identity.plan.params))
     except DifomError as error:
         yield str(error)
         return
@@ -80,16 +80,16 @@ def check_rows(cache: Path, identity: Identity) -> Iterator[str]:
                 f"{len(wrong)} of {len(held)} rows differ from {RECORDS}; {MEND}"
             )
     digest = plan_digest(identity, table.as_rows())
-    if digest != identity["plan"]["digest"]:
+    if digest != identity.plan.digest:
         yield (
             f"{cache / 'rows' / 'params'}: the plan's digest is {digest[:12]}…, the identity says "
-            f"{identity['plan']['digest'][:12]}…: the views' numbers were changed; {MEND}"
+            f"{identity.plan.digest[:12]}…: the views' numbers were changed; {MEND}"
         )
 
 
-def derive_columns(identity: Identity, lines: Sequence[Mapping[str, str]]) -> dict[str, NDArray[Any]]:
+def derive_columns(identity: CacheIdentity, lines: Sequence[Mapping[str, str]]) -> dict[str, NDArray[Any]]:
     """Return all that rows/ holds but the views' numbers: each training record has all views, others view 0 alone."""
-    views = np.array([identity["plan"]["views"] if line["split"] == "train" else 1 for line in lines], np.int64)
+    views = np.array([identity.plan.views if line["split"] == "train" else 1 for line in lines], np.int64)
     record = np.repeat(np.arange(len(lines), dtype=np.int32), views)
     view = (np.arange(len(record)) - np.repeat(np.cumsum(views) - views, views)).astype(np.int32)
     plan = ViewPlan(record, view, np.zeros((len(record), len(COLUMNS)), np.int32), "", 0)
@@ -97,27 +97,27 @@ def derive_columns(identity: Identity, lines: Sequence[Mapping[str, str]]) -> di
     return {name: values for name, values in derived.items() if name != "params"}
 
 
-def plan_digest(identity: Identity, rows: RowTable) -> str:
+def plan_digest(identity: CacheIdentity, rows: RowTable) -> str:
     """Return the digest of the plan that a table of rows holds; "" where its numbers have other columns."""
-    plan = identity["plan"]
-    if tuple(plan["params"]) != tuple(COLUMNS):
+    plan = identity.plan
+    if tuple(plan.params) != tuple(COLUMNS):
         return ""
-    return ViewPlan(rows.record, rows.view, rows.params, plan["policy"], plan["seed"]).digest()
+    return ViewPlan(rows.record, rows.view, rows.params, plan.policy, plan.seed).digest()
 
 
-def restore_rows(cache: Path, identity: Identity) -> None:
+def restore_rows(cache: Path, identity: CacheIdentity) -> None:
     """Write what is wrong in rows/ and its metadata anew, the views' numbers drawn again.
 
     Raises:
         CacheDamagedError: records.csv is not that of the identity; or the plan drawn here is another one.
     """
     records = [_record_of(line) for line in read_lines(cache, identity)]
-    held = identity["plan"]
-    plan = draw_plan(records, views=held["views"], seed=held["seed"], policy=held["policy"])
-    if plan.digest() != held["digest"] or len(plan) != identity["rows"]:
+    held = identity.plan
+    plan = draw_plan(records, views=held.views, seed=held.seed, policy=held.policy)
+    if plan.digest() != held.digest or len(plan) != identity.rows:
         raise CacheDamagedError(
             f"{cache}: the views drawn here are not those of the identity (plan digest {plan.digest()[:12]}… where "
-            f"{held['digest'][:12]}… is held); use the difom version that wrote the cache"
+            f"{held.digest[:12]}… is held); use the difom version that wrote the cache"
         )
     write_skeleton(cache, identity, read_plain(cache / RECORDS), tabulate(records, plan))
 

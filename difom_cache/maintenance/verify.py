@@ -30,7 +30,7 @@ from difom_cache.progress import track
 from difom_cache.store.atomic import FileDigest, digest_file
 from difom_cache.store.columns import open_codec, pictures_column, teacher_column
 from difom_cache.store.consolidated import consolidate, find_stale
-from difom_cache.store.identity import Identity, read_identity
+from difom_cache.store.identity import read_identity
 from difom_cache.store.layout import (
     IDENTITY,
     PICTURES,
@@ -43,6 +43,7 @@ from difom_cache.store.layout import (
 from difom_cache.store.ledger import list_markers, read_damaged, read_marker, write_damaged
 from difom_cache.store.metadata import find_difference, keep_metadata
 from difom_cache.store.reader import Cache, open_cache
+from difom_cache.store.schema import CacheIdentity, PicturesIdentity, TeacherIdentity
 from difom_cache.store.seen_masks import read_seen_masks
 from difom_cache.store.shard import read_index
 from difom_cache.store.stats import read_moments
@@ -70,12 +71,12 @@ def verify(cache: str | Path | VerifyConfig, **options: Unpack[VerifyKeywords]) 
     """
     config = read_call(VerifyConfig, options, cache=cache)
     path, report, views = config.cache, VerifyReport(), config.recompute
-    identity = read_identity(path)
+    identity = read_identity(path, CacheIdentity)
     if config.repair:
         repair_skeleton(path, identity)
     report.problems += check_rows(path, identity)
     described = {**describe_root(path, identity), **describe_rows(path, identity)}
-    for column in list_columns(path, identity["rows"], report):
+    for column in list_columns(path, identity.rows, report):
         check_column(path, column, report)
         described |= describe_column(path, column)
     report.problems += look_twice(lambda: [f"{line}; {MEND}" for line in find_stale(described)])
@@ -94,7 +95,7 @@ def verify(cache: str | Path | VerifyConfig, **options: Unpack[VerifyKeywords]) 
 def compare_columns(opened: Cache, config: VerifyConfig, report: VerifyReport) -> None:
     """Compute random views of every column anew, probes first; how far what is stored lies from that goes into `report`."""
     for label, held in opened.teachers.items():
-        if "probe" in held and (not config.teacher or label in config.teacher):
+        if held.probe is not None and (not config.teacher or label in config.teacher):
             compare_probe(opened, label, report, views=config.recompute, seed=config.seed)
     requests = requests_of(opened, config.teacher, config.weights, config.device)
     records = {record.id: record for record in load_records(config.find_source())} if requests else {}
@@ -104,7 +105,7 @@ def compare_columns(opened: Cache, config: VerifyConfig, report: VerifyReport) -
             compare_live(opened, label, request, records, report, config)
 
 
-def repair_skeleton(cache: Path, identity: Identity) -> None:
+def repair_skeleton(cache: Path, identity: CacheIdentity) -> None:
     """Write anew what the identities and records.csv decide: the table of rows, and all Zarr metadata.
 
     Raises:
@@ -112,7 +113,7 @@ def repair_skeleton(cache: Path, identity: Identity) -> None:
     """
     if any(check_rows(cache, identity)):
         restore_rows(cache, identity)
-    for column in list_columns(cache, identity["rows"], VerifyReport()):
+    for column in list_columns(cache, identity.rows, VerifyReport()):
         for path, metadata in describe_column(cache, column).items():
             keep_metadata(path, metadata)
     consolidate(cache)
@@ -120,7 +121,8 @@ def repair_skeleton(cache: Path, identity: Identity) -> None:
 
 def compare_probe(cache: Cache, label: str, report: VerifyReport, *, views: int, seed: int) -> None:
     """Fit a probe again and compare; where the cache lacks what the probe read, say so."""
-    lacking = sorted(cache.teachers[label]["probe"]["reads"].keys() - cache.teachers.keys())
+    probe = cache.teachers[label].probe
+    lacking = sorted((probe.reads.keys() if probe else set()) - cache.teachers.keys())
     if lacking or not cache.has_pictures:
         what = f"the teachers {', '.join(lacking)}" if lacking else "the masks"
         report.notes.append(f"{label}: not recomputed, as the cache lacks {what} that this probe was made of")
@@ -149,9 +151,9 @@ def list_columns(cache: Path, rows: int, report: VerifyReport) -> list[Column]:
     for folder in (folder for folder in folders if folder.is_dir()):
         try:
             if folder.name == PICTURES and folder.parent == cache:
-                columns.append(pictures_column(read_identity(folder, "pictures"), rows))
+                columns.append(pictures_column(read_identity(folder, PicturesIdentity), rows))
             else:
-                columns.append(teacher_column(read_identity(folder, "teacher"), folder.name, rows))
+                columns.append(teacher_column(read_identity(folder, TeacherIdentity), folder.name, rows))
         except CacheFormatError as error:
             if (folder / IDENTITY).exists():
                 report.problems.append(str(error))
@@ -214,7 +216,7 @@ def check_metadata(cache: Path, column: Column) -> Iterator[str]:
 def check_codecs(cache: Path, column: Column) -> Iterator[str]:
     """Yield what keeps the codes of a teacher from being decoded."""
     label = column.folder.partition("/")[2]
-    for tap in read_identity(cache / column.folder, "teacher")["taps"]:
+    for tap in read_identity(cache / column.folder, TeacherIdentity).taps:
         try:
             open_codec(cache, label, tap)
         except DifomError as error:
@@ -224,11 +226,11 @@ def check_codecs(cache: Path, column: Column) -> Iterator[str]:
 def check_beside(cache: Path, column: Column) -> Iterator[str]:
     """Yield what is wrong with the files beside a teacher's identity: the masks it has seen, and a probe's heads."""
     folder = cache / column.folder
-    identity = read_identity(folder, "teacher")
+    identity = read_identity(folder, TeacherIdentity)
     try:
         read_seen_masks(folder, identity)
-        if "probe" in identity:
-            read_heads(folder, identity["probe"]["head"])
+        if identity.probe is not None:
+            read_heads(folder, identity.probe.head)
     except FileNotFoundError as error:
         yield f"{error.filename}: missing; `difom-cache probe` with the same arguments writes it anew"
     except CacheDamagedError as error:
@@ -240,7 +242,7 @@ def check_statistics(cache: Path, column: Column, complete: bool) -> Iterator[st
     totals = totals_path(cache, column.folder)
     if complete and not totals.exists():
         yield f"{totals}: missing; `difom-cache finish` sums it up"
-    channels = {tap["name"]: tap["channels"] for tap in read_identity(totals.parent, "teacher")["taps"]}
+    channels = {tap.name: tap.channels for tap in read_identity(totals.parent, TeacherIdentity).taps}
     for path in [*sorted(totals.parent.glob("moments/*.safetensors")), totals]:
         try:
             held = {tap: len(sums.total) for tap, sums in read_moments(path).items()} if path.exists() else channels

@@ -16,15 +16,16 @@ from difom_cache.probing.cells import READ_ROWS, FeatureReader, chunks, valid_ce
 from difom_cache.probing.heads import KINDS, Heads
 from difom_cache.probing.plan import NAME, ProbePlan
 from difom_cache.store.columns import describe_tap
-from difom_cache.store.identity import Identity, content_digest, digest_identity, read_identity
-from difom_cache.store.layout import FORMAT_VERSION, IDENTITY, Column, TapSpec, choose_block_rows, teacher_folder
+from difom_cache.store.identity import content_digest, digest_identity, read_identity
+from difom_cache.store.layout import IDENTITY, Column, TapSpec, choose_block_rows, teacher_folder
 from difom_cache.store.reader import Cache
+from difom_cache.store.schema import TeacherIdentity
 from difom_cache.store.writer import write_block
 
 CODEC = "float16"  # as all logits (FORMAT.md, section 4)
 
 
-def identify_probe(cache: Cache, plan: ProbePlan, *, fitted_views: int) -> Identity:
+def identify_probe(cache: Cache, plan: ProbePlan, *, fitted_views: int) -> TeacherIdentity:
     """Return the identity of a probe's column.
 
     Raises:
@@ -43,10 +44,9 @@ def identify_probe(cache: Cache, plan: ProbePlan, *, fitted_views: int) -> Ident
         "fit": {"views": fitted_views, **KINDS[plan.order.head].FIT},
     }
     path = cache.path / teacher_folder(plan.label) / IDENTITY
-    held = read_identity(path.parent, "teacher") if path.exists() else None
-    return {
-        "format": FORMAT_VERSION,
-        "teacher": {
+    held = read_identity(path.parent, TeacherIdentity) if path.exists() else None
+    return TeacherIdentity.build(
+        teacher={
             **({"weights": "random"} if set(cache.random_teachers) & set(plan.order.teachers) else {}),
             "name": NAME,
             "variant": plan.order.head,
@@ -60,15 +60,15 @@ def identify_probe(cache: Cache, plan: ProbePlan, *, fitted_views: int) -> Ident
             "precision": "float32",
             "options": {},
         },
-        "probe": facts,
-        "taps": [describe_tap(spec, build_codec(CODEC, 1))],
-        "block_rows": held["block_rows"] if held else choose_block_rows(len(cache), 2 * plan.grid**2, 1),
-        "compression": "none",
-        "device": "cpu",
-        "batch": READ_ROWS,
-        "threads": held["threads"] if held else torch.get_num_threads(),
-        "libraries": {"torch": version("torch")},
-    }
+        probe=facts,
+        taps=[describe_tap(spec, build_codec(CODEC, 1))],
+        block_rows=held.block_rows if held else choose_block_rows(len(cache), 2 * plan.grid**2, 1),
+        compression="none",
+        device="cpu",
+        batch=READ_ROWS,
+        threads=held.threads if held else torch.get_num_threads(),
+        libraries={"torch": version("torch")},
+    )
 
 
 def _read_whole(cache: Cache, label: str) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _read_whole(cache: Cache, label: str) -> dict[str, Any]:
             "run `difom-cache extract` with the same arguments to its end, then probe"
         )
     identity = cache.teachers[label]
-    return {"digest": content_digest(identity, column, markers), "taps": [tap["name"] for tap in identity["taps"]]}
+    return {"digest": content_digest(identity, column, markers), "taps": [tap.name for tap in identity.taps]}
 
 
 def compute_logits(cache: Cache, reader: FeatureReader, heads: Heads, plan: ProbePlan, rows: NDArray[np.int64]) -> Any:

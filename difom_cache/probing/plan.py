@@ -84,7 +84,7 @@ def find_labels(cache: Cache, names: Sequence[str]) -> tuple[str, ...]:
     """
     labels = []
     for name in names:
-        own = [label for label, held in cache.teachers.items() if held["teacher"]["name"] == name != NAME]
+        own = [label for label, held in cache.teachers.items() if held.teacher.name == name != NAME]
         if name not in cache.teachers and len(own) > 1:
             raise SettingsError(f"--teachers {name}: {cache.path} holds {', '.join(own)}; name the one that is meant")
         labels.append(own[0] if name not in cache.teachers and own else name)
@@ -143,13 +143,13 @@ def default_label(cache: Cache, order: ProbeConfig) -> str:
 
 
 def _full_label(cache: Cache, label: str) -> str:
-    held = cache.teachers[label]["teacher"]
-    return f"{label}-{held['variant']}" if label == held["name"] and held["variant"] else label
+    held = cache.teachers[label].teacher
+    return f"{label}-{held.variant}" if label == held.name and held.variant else label
 
 
 def _check_order(cache: Cache, order: ProbeConfig) -> None:
     for label in order.teachers:
-        if require_teacher(cache, label)["teacher"]["name"] == NAME:
+        if require_teacher(cache, label).teacher.name == NAME:
             raise SettingsError(f"--teachers {label}: it is a probe already; name the teachers that it was made of")
     if order.name is not None:
         try:

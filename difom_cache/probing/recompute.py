@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from difom_cache.codecs.measure import measure_fidelity
-from difom_cache.errors import CacheIdentityError
+from difom_cache.errors import CacheFormatError, CacheIdentityError
 from difom_cache.hardware import torch_threads
 from difom_cache.probing.cells import FeatureReader, valid_cells
 from difom_cache.probing.column import compute_logits
@@ -25,8 +25,8 @@ def recompute_probe(cache: Cache, label: str, *, views: int, seed: int) -> dict[
     identity = require_teacher(cache, label)
     reader = FeatureReader(cache, plan.taps, plan.grid)
     rows = np.random.default_rng(seed).permutation(len(cache))[:views]
-    tap = f"{label}/{identity['taps'][0]['name']}"
-    with torch_threads(identity["threads"]):
+    tap = f"{label}/{identity.taps[0].name}"
+    with torch_threads(identity.threads):
         heads = fit(
             cache, plan, reader, choose_fit_rows(cache, plan, most=FIT_BYTES // (4 * reader.channels * plan.grid**2))
         )
@@ -47,23 +47,25 @@ def recompute_probe(cache: Cache, label: str, *, views: int, seed: int) -> dict[
 def replan(cache: Cache, label: str) -> ProbePlan:
     """Return the plan that a probe's identity speaks of."""
     identity = require_teacher(cache, label)
-    facts = identity["probe"]
+    facts = identity.probe
+    if facts is None:
+        raise CacheFormatError(f"{cache.path}: {label} is no probe")
     plan = plan_probe(
         cache,
         ProbeConfig(
             cache=cache.path,
-            teachers=tuple(facts["reads"]),
-            labels=facts["labels"],
-            labels_seed=facts["labels_seed"],
-            folds=facts["folds"],
-            head=facts["head"],
-            stride=identity["taps"][0]["stride"],
+            teachers=tuple(facts.reads),
+            labels=facts.labels,
+            labels_seed=facts.labels_seed,
+            folds=facts.folds,
+            head=facts.head,  # type: ignore[arg-type]  # the config refuses one that it does not know
+            stride=identity.taps[0].stride,
             name=label,
         ),
     )
-    if plan.masks_sha256 != facts["masks_sha256"]:
+    if plan.masks_sha256 != facts.masks_sha256:
         raise CacheIdentityError(
-            f"{cache.path}: {label} was fitted on masks with digest {facts['masks_sha256'][:12]}, its budget draws others "
+            f"{cache.path}: {label} was fitted on masks with digest {facts.masks_sha256[:12]}, its budget draws others "
             f"here ({plan.masks_sha256[:12]}); drop the column and run `difom-cache probe` anew"
         )
     return plan

@@ -26,10 +26,10 @@ from difom_cache.progress import track
 from difom_cache.store.atomic import remove_stale
 from difom_cache.store.columns import teacher_column
 from difom_cache.store.consolidated import consolidate
-from difom_cache.store.identity import Identity
 from difom_cache.store.layout import HEADS, Column, teacher_folder
 from difom_cache.store.ledger import read_markers
 from difom_cache.store.reader import Cache, open_cache
+from difom_cache.store.schema import TeacherIdentity
 from difom_cache.store.seen_masks import read_seen_masks, write_seen_masks
 from difom_cache.store.stats import fold_statistics
 from difom_cache.store.writer import create_column
@@ -90,7 +90,7 @@ def probe(
     reader = FeatureReader(opened, plan.taps, plan.grid)
     rows = choose_fit_rows(opened, plan, most=FIT_BYTES // (4 * reader.channels * plan.grid**2))
     column, identity = open_column(opened, plan, views=len(rows))
-    with torch_threads(identity["threads"]):
+    with torch_threads(identity.threads):
         started_s = time.perf_counter()
         heads = obtain_heads(opened, plan, reader, rows)
         fitted_s = time.perf_counter()
@@ -146,7 +146,7 @@ def choose_fit_rows(cache: Cache, plan: ProbePlan, *, most: int) -> NDArray[np.i
     return np.sort(rows[np.lexsort((ranks, table.view[rows]))][:most])
 
 
-def open_column(cache: Cache, plan: ProbePlan, *, views: int) -> tuple[Column, Identity]:
+def open_column(cache: Cache, plan: ProbePlan, *, views: int) -> tuple[Column, TeacherIdentity]:
     """Make the cache ready for the blocks of a probe, or refuse where its column holds something else."""
     identity = identify_probe(cache, plan, fitted_views=views)
     column = teacher_column(identity, plan.label, len(cache))

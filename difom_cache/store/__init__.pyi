@@ -10,7 +10,6 @@ from .columns import describe_tap as describe_tap
 from .columns import pictures_column as pictures_column
 from .columns import teacher_column as teacher_column
 from .columns import write_basis as write_basis
-from .identity import Identity as Identity
 from .identity import content_digest as content_digest
 from .identity import fix_identity as fix_identity
 from .identity import name_differences as name_differences
@@ -38,6 +37,10 @@ from .ledger import write_damaged as write_damaged
 from .ledger import write_marker as write_marker
 from .reader import require_teacher as require_teacher
 from .schema import IDENTITIES as IDENTITIES
+from .schema import CacheIdentity as CacheIdentity
+from .schema import Identity as Identity
+from .schema import PicturesIdentity as PicturesIdentity
+from .schema import TeacherIdentity as TeacherIdentity
 from .schema import read_checked as read_checked
 from .shard import MISSING as MISSING
 from .shard import encode_shard as encode_shard

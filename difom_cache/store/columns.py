@@ -1,6 +1,5 @@
 """What an identity says about the arrays of its column, for writer and reader alike."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ from difom_cache.codecs.base import Basis, Codec
 from difom_cache.codecs.catalogue import BASES, CODECS, build_codec
 from difom_cache.errors import CacheDamagedError, CacheFormatError, CodecError
 from difom_cache.files import refuse_special
-from difom_cache.store.identity import Identity
 from difom_cache.store.layout import IDENTITY, NO_MASK, PICTURES, ArraySpec, Column, TapSpec, teacher_folder
+from difom_cache.store.schema import PicturesIdentity, TapHeld, TeacherIdentity
 from difom_cache.store.writer import write_constant
 
 _IMAGE = {"long_name": "the view, RGB", "units": "grey level, 0 to 255"}
@@ -42,47 +41,47 @@ _DECODED = {
 }
 
 
-def pictures_column(identity: Identity, rows: int) -> Column:
+def pictures_column(identity: PicturesIdentity, rows: int) -> Column:
     """Return the column of stored views: RGB pictures, masks of 0 and 1 (255: the record has none), valid areas."""
-    side = identity["picture_px"]
+    side = identity.picture_px
     arrays = [
         ArraySpec("image", (side, side, 3), "uint8", ("row", "y", "x", "rgb"), _IMAGE),
         ArraySpec("mask", (side, side), "uint8", ("row", "y", "x"), _MASK),
     ]
-    if identity["pads"]:
+    if identity.pads:
         arrays.append(ArraySpec("valid", (side, side), "uint8", ("row", "y", "x"), _VALID))
-    return Column(PICTURES, tuple(arrays), rows, identity["block_rows"], identity["compression"])
+    return Column(PICTURES, tuple(arrays), rows, identity.block_rows, identity.compression)
 
 
-def teacher_column(identity: Identity, label: str, rows: int) -> Column:
+def teacher_column(identity: TeacherIdentity, label: str, rows: int) -> Column:
     """Return the column of one teacher: a code for every tap, and its scale where the codec has one."""
     arrays = []
-    for tap in identity["taps"]:
-        shape = (tap["code_channels"], tap["grid"], tap["grid"])
+    for tap in identity.taps:
+        shape = (tap.code_channels, tap.grid, tap.grid)
         about = describe_code(tap)
-        arrays.append(ArraySpec(f"{tap['name']}/code", shape, tap["code_dtype"], ("row", "channel", "y", "x"), about))
-        if tap["has_scale"]:
-            size = (tap.get("scale_channels", tap["code_channels"]),)
-            arrays.append(ArraySpec(f"{tap['name']}/scale", size, "float32", ("row", "channel"), describe_scale(tap)))
-    return Column(teacher_folder(label), tuple(arrays), rows, identity["block_rows"], identity["compression"])
+        arrays.append(ArraySpec(f"{tap.name}/code", shape, tap.code_dtype, ("row", "channel", "y", "x"), about))
+        if tap.has_scale:
+            size = (tap.scales,)
+            arrays.append(ArraySpec(f"{tap.name}/scale", size, "float32", ("row", "channel"), describe_scale(tap)))
+    return Column(teacher_folder(label), tuple(arrays), rows, identity.block_rows, identity.compression)
 
 
-def describe_code(tap: Mapping[str, Any]) -> dict[str, Any]:
+def describe_code(tap: TapHeld) -> dict[str, Any]:
     """Return the attributes of a tap's codes: what they are, in which unit, how they become the target, and where a cell lies."""
-    unit = "log odds of polyp" if tap["kind"] == "logits" else "feature"
-    codec = tap["codec"]["name"]
+    unit = "log odds of polyp" if tap.kind == "logits" else "feature"
+    codec = tap.codec.name
     return {
-        "long_name": f"{tap['kind']} of the teacher at {tap['name']}, as codes of {codec}",
+        "long_name": f"{tap.kind} of the teacher at {tap.name}, as codes of {codec}",
         "units": {"float16": unit, "packed": "levels of basis_step, several a byte"}.get(codec, "steps of scale"),
         "decoded": _DECODED[codec],
         "decoded_units": unit,
-        "stride_px": tap["stride"],
+        "stride_px": tap.stride,
     }
 
 
-def describe_scale(tap: Mapping[str, Any]) -> dict[str, Any]:
+def describe_scale(tap: TapHeld) -> dict[str, Any]:
     """Return the attributes of a tap's scales."""
-    if tap["codec"]["name"] != "packed":
+    if tap.codec.name != "packed":
         return _SCALE
     return {"long_name": "a row's mean of each channel, then the size of the rest", "units": "feature units"}
 
@@ -105,22 +104,19 @@ def describe_tap(spec: TapSpec, codec: Codec) -> dict[str, Any]:
     }
 
 
-def tap_specs(identity: Identity, label: str) -> dict[str, TapSpec]:
+def tap_specs(identity: TeacherIdentity, label: str) -> dict[str, TapSpec]:
     """Return the taps that an identity lists, by full name.
 
     Raises:
         CacheFormatError: one has a codec that this difom does not know.
     """
-    for tap in identity["taps"]:
-        if tap["codec"]["name"] not in CODECS:
+    for tap in identity.taps:
+        if tap.codec.name not in CODECS:
             raise CacheFormatError(
-                f"{label}/{tap['name']} is stored in codec {tap['codec']['name']!r}, which this difom does not know "
+                f"{label}/{tap.name} is stored in codec {tap.codec.name!r}, which this difom does not know "
                 f"({', '.join(CODECS)}); read the cache with the difom version that wrote it"
             )
-    specs = [
-        TapSpec(f"{label}/{t['name']}", t["kind"], t["channels"], t["grid"], t["stride"], t["codec"]["name"])
-        for t in identity["taps"]
-    ]
+    specs = [TapSpec(f"{label}/{t.name}", t.kind, t.channels, t.grid, t.stride, t.codec.name) for t in identity.taps]
     return {spec.name: spec for spec in specs}
 
 
@@ -158,37 +154,33 @@ def _read_constant(folder: Path) -> NDArray[Any]:
     return np.asarray(array[...])
 
 
-def open_codec(cache: Path, label: str, tap: Mapping[str, Any]) -> Codec:
+def open_codec(cache: Path, label: str, tap: TapHeld) -> Codec:
     """Return the codec of a tap as its identity describes it.
 
     Raises:
         CacheDamagedError: the stored basis is not the one that the identity names.
     """
-    name = tap["codec"]["name"]
+    name = tap.codec.name
     if name not in BASES:
-        return _fitting(build_codec(name, tap["channels"]), cache, label, tap)
-    folder = cache / teacher_folder(label) / tap["name"]
+        return _fitting(build_codec(name, tap.channels), cache, label, tap)
+    folder = cache / teacher_folder(label) / tap.name
     basis = read_basis(folder, name)
-    named = str(tap["codec"].get("basis"))
+    named = str(tap.codec.basis)
     if basis.digest != named:
         raise CacheDamagedError(
             f"the basis in {folder} has digest {basis.digest[:12]}..., the identity names {named[:12]}...; "
             f"restore it from a copy, or drop the teacher with `difom-cache drop {cache} --teacher {label}`"
         )
-    return _fitting(build_codec(name, tap["channels"], basis=basis), cache, label, tap)
+    return _fitting(build_codec(name, tap.channels, basis=basis), cache, label, tap)
 
 
-def _fitting(codec: Codec, cache: Path, label: str, tap: Mapping[str, Any]) -> Codec:
+def _fitting(codec: Codec, cache: Path, label: str, tap: TapHeld) -> Codec:
     """Return a codec if it makes the codes that the tap's identity speaks of."""
-    makes = (codec.code_channels(tap["channels"]), codec.code_dtype, codec.scale_channels(tap["channels"]))
-    says = (
-        tap["code_channels"],
-        tap["code_dtype"],
-        tap.get("scale_channels", tap["code_channels"]) if tap["has_scale"] else 0,
-    )
+    makes = (codec.code_channels(tap.channels), codec.code_dtype, codec.scale_channels(tap.channels))
+    says = (tap.code_channels, tap.code_dtype, tap.scales)
     if makes != says:
         raise CacheDamagedError(
-            f"{cache / teacher_folder(label) / IDENTITY}: tap {tap['name']} says (channels, type, scales) of its codes are "
+            f"{cache / teacher_folder(label) / IDENTITY}: tap {tap.name} says (channels, type, scales) of its codes are "
             f"{says}, its codec {codec.identity()['name']} makes {makes}; restore it from a copy of the cache"
         )
     return codec

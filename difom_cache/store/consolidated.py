@@ -13,10 +13,11 @@ from difom_cache.errors import CacheFormatError
 from difom_cache.files import read_plain
 from difom_cache.store.atomic import write_atomic
 from difom_cache.store.columns import BASIS, pictures_column, teacher_column
-from difom_cache.store.identity import Identity, read_identity
+from difom_cache.store.identity import read_identity
 from difom_cache.store.layout import PICTURES, Column, canonical, teacher_folder
 from difom_cache.store.ledger import find_short_blocks, read_markers
 from difom_cache.store.metadata import describe_difference
+from difom_cache.store.schema import CacheIdentity, PicturesIdentity, TeacherIdentity
 from difom_cache.store.writer import describe_column, describe_root, describe_rows
 
 CONSOLIDATED = "consolidated_metadata"
@@ -29,8 +30,8 @@ def consolidate(cache: Path, *, leave_out: str = "") -> None:
         cache: its folder. Nothing is written while no column is finished.
         leave_out: folder of a column that is about to go.
     """
-    identity = read_identity(cache)
-    finished = [column for column in list_finished(cache, identity["rows"]) if column.folder != leave_out]
+    identity = read_identity(cache, CacheIdentity)
+    finished = [column for column in list_finished(cache, identity.rows) if column.folder != leave_out]
     if not finished and CONSOLIDATED not in _read(cache / "zarr.json"):
         return
     nodes = describe_hierarchy(cache, identity, finished)
@@ -52,9 +53,9 @@ def list_finished(cache: Path, rows: int) -> list[Column]:
     for folder in [PICTURES, *(teacher_folder(path.name) for path in sorted((cache / "teachers").glob("[!.]*")))]:
         try:
             if folder == PICTURES:
-                column = pictures_column(read_identity(cache / folder, PICTURES), rows)
+                column = pictures_column(read_identity(cache / folder, PicturesIdentity), rows)
             else:
-                column = teacher_column(read_identity(cache / folder, "teacher"), Path(folder).name, rows)
+                column = teacher_column(read_identity(cache / folder, TeacherIdentity), Path(folder).name, rows)
         except CacheFormatError:
             continue
         markers = read_markers(cache, column, skip_unreadable=True)
@@ -63,7 +64,7 @@ def list_finished(cache: Path, rows: int) -> list[Column]:
     return columns
 
 
-def describe_hierarchy(cache: Path, identity: Identity, columns: Sequence[Column]) -> dict[Path, dict[str, Any]]:
+def describe_hierarchy(cache: Path, identity: CacheIdentity, columns: Sequence[Column]) -> dict[Path, dict[str, Any]]:
     """Return the metadata of every group and array of some columns, of rows/ and of the root, by folder below the cache."""
     described = {**describe_root(cache, identity), **describe_rows(cache, identity)}
     for column in columns:

@@ -4,33 +4,29 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from difom_cache.errors import CacheFormatError, CacheIdentityError
 from difom_cache.store.atomic import write_once
-from difom_cache.store.layout import FORMAT_VERSION, IDENTITY, Column, canonical
-from difom_cache.store.schema import IDENTITIES, check_value, read_checked
+from difom_cache.store.layout import IDENTITY, Column, canonical
+from difom_cache.store.schema import RESTORE, Identity, TeacherIdentity, read_checked
 
-Identity = dict[str, Any]
-
-
-_RESTORE = "restore it from a copy of the cache"
+AnyIdentity = TypeVar("AnyIdentity", bound=Identity)
 
 
-def offer_identity(folder: Path, identity: Identity, kind: str = "cache") -> Identity:
+def offer_identity(folder: Path, identity: AnyIdentity) -> AnyIdentity:
     """Write `identity` unless another lies in `folder`; return the one that lies there."""
-    write_once(folder / IDENTITY, [canonical(identity)])
-    return read_identity(folder, kind)
+    write_once(folder / IDENTITY, [canonical(identity.to_dict())])
+    return read_identity(folder, type(identity))
 
 
-def fix_identity(folder: Path, identity: Identity, *, hint: str, kind: str = "cache") -> Identity:
+def fix_identity(folder: Path, identity: AnyIdentity, *, hint: str) -> AnyIdentity:
     """Make `folder` hold `identity`, or refuse when it holds another one.
 
     Args:
         folder: the cache, or the folder of one column.
-        identity: what this run would write there; JSON values only.
+        identity: what this run would write there.
         hint: one sentence that tells the user what to do when the two differ.
-        kind: as of `read_identity`.
 
     Returns:
         The identity that lies there, equal to `identity`.
@@ -38,45 +34,31 @@ def fix_identity(folder: Path, identity: Identity, *, hint: str, kind: str = "ca
     Raises:
         CacheIdentityError: another identity lies there; every differing value is named with both its values.
     """
-    held = offer_identity(folder, identity, kind)
-    differing = sorted(name_differences(held, json.loads(canonical(identity))), key=_is_digest)
+    held = offer_identity(folder, identity)
+    differing = sorted(name_differences(held.to_dict(), identity.to_dict()), key=_is_digest)
     if differing:
         raise CacheIdentityError(f"{folder} holds something else than this run brings: {'; '.join(differing)}. {hint}")
     return held
 
 
-def read_identity(folder: Path, kind: str = "cache") -> Identity:
+def read_identity(folder: Path, kind: type[AnyIdentity]) -> AnyIdentity:
     """Return the identity that lies in `folder`.
 
     Args:
         folder: the cache, or the folder of one column.
-        kind: what the folder is: "cache", "pictures" or "teacher".
+        kind: what the folder is.
 
     Raises:
         CacheFormatError: there is none, it is of another format version, or a value in it cannot be.
     """
     path = folder / IDENTITY
     try:
-        identity = read_checked(path, dict[str, Any], CacheFormatError, _RESTORE)
+        held = read_checked(path, dict[str, Any], CacheFormatError, RESTORE)
     except (FileNotFoundError, NotADirectoryError):
         raise CacheFormatError(
             f"{folder} is not a cache: {path.name} is missing. Make one with `difom-cache extract --cache {folder}`"
         ) from None
-    return check_identity(identity, str(path), kind)
-
-
-def check_identity(identity: Identity, where: str, kind: str) -> Identity:
-    """Return an identity that was read from `where` if this difom can read what it describes.
-
-    Raises:
-        CacheFormatError: it is of another format version, or a value in it cannot be.
-    """
-    if identity.get("format") != FORMAT_VERSION:
-        raise CacheFormatError(
-            f"{where} is of format version {identity.get('format')}, this difom reads version {FORMAT_VERSION}; "
-            "use the difom version that wrote it, or extract again into a new folder"
-        )
-    return dict(check_value(identity, IDENTITIES[kind], where, CacheFormatError, _RESTORE))
+    return kind.from_dict(held, str(path))
 
 
 def name_differences(held: Any, brought: Any, key: str = "") -> list[str]:
@@ -91,9 +73,9 @@ def name_differences(held: Any, brought: Any, key: str = "") -> list[str]:
     return [] if held == brought else [f"{key}: held {_shorten(held)}, this run {_shorten(brought)}"]
 
 
-def list_random(teachers: Mapping[str, Identity]) -> list[str]:
+def list_random(teachers: Mapping[str, TeacherIdentity]) -> list[str]:
     """Return the labels of those teachers whose weights are random, as their identities say."""
-    return [label for label, identity in teachers.items() if identity["teacher"].get("weights") == "random"]
+    return [label for label, identity in teachers.items() if identity.teacher.weights == "random"]
 
 
 def format_random_warning(labels: Sequence[str]) -> str:
@@ -102,8 +84,8 @@ def format_random_warning(labels: Sequence[str]) -> str:
     return f"warning: {', '.join(labels)} {verb} random weights: good for trying things out, never for results"
 
 
-def digest_identity(identity: Identity) -> str:
-    """Return the SHA-256 of an identity's one spelling."""
+def digest_identity(identity: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the one spelling of what an identity holds."""
     return hashlib.sha256(canonical(identity)).hexdigest()
 
 
@@ -113,7 +95,7 @@ def content_digest(identity: Identity, column: Column, markers: dict[int, Any]) 
         str(block): {path: digest.sha256 for path, digest in marker.files.items()}
         for block, marker in sorted(markers.items())
     }
-    return digest_identity({"identity": identity, "folder": column.folder, "files": files})
+    return digest_identity({"identity": identity.to_dict(), "folder": column.folder, "files": files})
 
 
 def _is_digest(phrase: str) -> bool:

@@ -71,6 +71,11 @@ class Column:
     compression: str = "none"
 
     @property
+    def label(self) -> str:
+        """The teacher whose it is; "" of the pictures."""
+        return self.folder.partition("/")[2]
+
+    @property
     def blocks(self) -> int:
         return -(-self.rows // self.block_rows)
 

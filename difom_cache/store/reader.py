@@ -13,9 +13,10 @@ from difom_cache.codecs.base import ArrayOrTensor, Codec
 from difom_cache.errors import CacheDamagedError, CacheFormatError, CacheIncompleteError, name_nearest
 from difom_cache.store.access import RowAccess, choose_access, open_access, take_all
 from difom_cache.store.columns import open_codec, pictures_column, tap_specs, teacher_column
-from difom_cache.store.identity import Identity, content_digest, digest_identity, list_random, read_identity
+from difom_cache.store.identity import content_digest, digest_identity, list_random, read_identity
 from difom_cache.store.layout import IDENTITY, PICTURES, Column, TapSpec, teacher_folder
 from difom_cache.store.ledger import DoneMarker, read_damaged, read_markers
+from difom_cache.store.schema import CacheIdentity, PicturesIdentity, TeacherIdentity
 from difom_cache.store.seen_masks import read_seen_masks
 from difom_cache.store.stats import TapStats, read_statistics
 from difom_cache.store.table import Table
@@ -51,11 +52,11 @@ class Cache:
 
     def __init__(self, path: Path, access: str = "auto") -> None:
         self.path, self._access = path, access
-        self.identity: Identity = read_identity(path)
-        self.picture_px: int = self.identity["picture_px"]
-        self.table = Table(path, self.identity["rows"], len(self.identity["plan"]["params"]))
+        self.identity = read_identity(path, CacheIdentity)
+        self.picture_px = self.identity.picture_px
+        self.table = Table(path, self.identity.rows, len(self.identity.plan.params))
         folders = sorted((path / "teachers").glob(f"*/{IDENTITY}"))
-        self.teachers: dict[str, Identity] = {f.parent.name: read_identity(f.parent, "teacher") for f in folders}
+        self.teachers = {f.parent.name: read_identity(f.parent, TeacherIdentity) for f in folders}
         self.taps: dict[str, TapSpec] = {}
         for label, identity in self.teachers.items():
             self.taps |= tap_specs(identity, label)
@@ -147,7 +148,7 @@ class Cache:
         if tap not in self._codecs:
             self._check_taps([tap])
             label, _, name = tap.partition("/")
-            entry = next(entry for entry in self.teachers[label]["taps"] if entry["name"] == name)
+            entry = next(entry for entry in self.teachers[label].taps if entry.name == name)
             self._codecs[tap] = open_codec(self.path, label, entry)
         return self._codecs[tap]
 
@@ -169,7 +170,7 @@ class Cache:
     def column(self, folder: str) -> Column:
         """Return the column in `folder`: "pictures" or "teachers/<label>"."""
         if folder == PICTURES:
-            return pictures_column(read_identity(self.path / PICTURES, "pictures"), len(self))
+            return pictures_column(read_identity(self.path / PICTURES, PicturesIdentity), len(self))
         label = folder.partition("/")[2]
         return teacher_column(self.teachers[label], label, len(self))
 
@@ -196,11 +197,10 @@ class Cache:
         """Return the content digest of every column by its folder, and of the whole cache under "cache"."""
         digests = {}
         for column in self.columns():
-            identity = self.teachers.get(column.folder.partition("/")[2]) or read_identity(
-                self.path / PICTURES, "pictures"
-            )
+            label = column.folder.partition("/")[2]
+            identity = self.teachers[label] if label else read_identity(self.path / PICTURES, PicturesIdentity)
             digests[column.folder] = content_digest(identity, column, self.markers(column))
-        digests["cache"] = digest_identity({"identity": self.identity, "columns": dict(digests)})
+        digests["cache"] = digest_identity({"identity": self.identity.to_dict(), "columns": dict(digests)})
         return digests
 
     def _check_taps(self, taps: Sequence[str] | None) -> list[str]:
@@ -231,7 +231,8 @@ class Cache:
         if folder not in self._columns:
             column = self.column(folder)
             how = choose_access(self.path, column.compression) if self._access == "auto" else self._access
-            made_by = "probe" if "probe" in self.teachers.get(folder.partition("/")[2], {}) else "extract"
+            identity = self.teachers.get(folder.partition("/")[2])
+            made_by = "probe" if identity is not None and identity.probe is not None else "extract"
             self._columns[folder] = _OpenColumn(
                 self.path, column, self.markers(column), how, self.damaged.get(folder, []), f"`difom-cache {made_by}`"
             )
@@ -310,7 +311,7 @@ class _OpenColumn:
 _AskedColumn = tuple[_OpenColumn, list[_OpenArray]]
 
 
-def require_teacher(cache: Cache, label: str) -> Identity:
+def require_teacher(cache: Cache, label: str) -> TeacherIdentity:
     """Return a teacher's identity.
 
     Raises:

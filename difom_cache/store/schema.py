@@ -5,13 +5,15 @@ that a cache from elsewhere cannot make a command read or write outside its fold
 """
 
 import json
+from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter, ValidationError
 
-from difom_cache.errors import DifomError
+from difom_cache.errors import CacheFormatError, DifomError
 from difom_cache.files import explain, read_plain
+from difom_cache.store.layout import FORMAT_VERSION, canonical
 
 _MOST_JSON_BYTES = 1 << 28
 _MOST_ROWS = 2**31 - 1  # rows/record is int32
@@ -33,8 +35,53 @@ Side = Annotated[int, Field(ge=1, le=_MOST_PX)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
+RESTORE = "restore it from a copy of the cache"
+
+
 class _Checked(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow", protected_namespaces=())
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow", protected_namespaces=())
+
+
+class Identity(_Checked):
+    """What decides the content of a cache, or of one column in it; never changed once it lies there.
+
+    Its fields are what this difom reads. Whatever else stood in the file, such as a key of a newer version, is kept: `to_dict`
+    gives back what was read, to the last bit.
+    """
+
+    format: int
+    _held: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any], where: str) -> Self:
+        """Return the identity that was read from `where`.
+
+        Raises:
+            CacheFormatError: it is of another format version, or a value in it cannot be.
+        """
+        found = value.get("format")
+        if found != FORMAT_VERSION:
+            raise CacheFormatError(
+                f"{where} is of format version {found}, this difom reads version {FORMAT_VERSION}; "
+                "use the difom version that wrote it, or extract again into a new folder"
+            )
+        identity = check_model(value, cls, where, CacheFormatError, RESTORE)
+        identity._held = value
+        return identity
+
+    @classmethod
+    def build(cls, **values: Any) -> Self:
+        """Return the identity of these values, in the format of this difom."""
+        plain = json.loads(canonical({"format": FORMAT_VERSION, **values}))
+        return cls.from_dict(plain, f"a new {cls.__name__}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what identity.json holds."""
+        return deepcopy(self._held)
+
+    def changed(self, **values: Any) -> Self:
+        """Return an identity with other values."""
+        return self.build(**(self._held | values))
 
 
 class PlanHeld(_Checked):
@@ -47,10 +94,9 @@ class PlanHeld(_Checked):
     params: Annotated[list[str], Field(min_length=1)]
 
 
-class CacheHeld(_Checked):
+class CacheIdentity(Identity):
     """identity.json of a cache."""
 
-    format: int
     replay: int
     picture_px: Side
     rows: Several
@@ -59,16 +105,15 @@ class CacheHeld(_Checked):
     plan: PlanHeld
 
 
-class ColumnHeld(_Checked):
+class ColumnIdentity(Identity):
     """What every column's identity.json holds."""
 
-    format: int
     block_rows: Several
     compression: Literal["none", "zstd"]
     libraries: dict[str, str]
 
 
-class PicturesHeld(ColumnHeld):
+class PicturesIdentity(ColumnIdentity):
     """pictures/identity.json."""
 
     picture_px: Side
@@ -79,6 +124,8 @@ class CodecHeld(_Checked):
     """A tap's codec."""
 
     name: str
+    basis: str | None = None
+    directions: Side | None = None
 
 
 class TapHeld(_Checked):
@@ -95,6 +142,17 @@ class TapHeld(_Checked):
     has_scale: bool
     scale_channels: Side | None = None
 
+    @property
+    def scales(self) -> int:
+        """Channels of its scale; 0 where the codec has none."""
+        return (self.scale_channels or self.code_channels) if self.has_scale else 0
+
+
+class BuiltTapHeld(_Checked):
+    """A tap that a teacher was built with, of which a column may keep fewer."""
+
+    name: str
+
 
 class SpecHeld(_Checked):
     """The teacher itself, as far as readers look at it."""
@@ -106,6 +164,8 @@ class SpecHeld(_Checked):
     precision: str
     libraries: dict[str, str]
     weights: Literal["random"] | None = None
+    taps: list[BuiltTapHeld] = Field(default_factory=list)
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 def _check_distinct(taps: list[TapHeld]) -> list[TapHeld]:
@@ -155,7 +215,7 @@ class BackendHeld(_Checked):
     version: str
 
 
-class TeacherHeld(ColumnHeld):
+class TeacherIdentity(ColumnIdentity):
     """teachers/<label>/identity.json."""
 
     teacher: SpecHeld
@@ -201,7 +261,12 @@ class MarkerHeld(_Checked):
 
 
 DamagedHeld = dict[str, list[Count]]
-IDENTITIES: dict[str, type[_Checked]] = {"cache": CacheHeld, "pictures": PicturesHeld, "teacher": TeacherHeld}
+IDENTITIES: dict[str, type[Identity]] = {
+    "cache": CacheIdentity,
+    "pictures": PicturesIdentity,
+    "teacher": TeacherIdentity,
+}
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
 def read_checked(path: Path, schema: Any, error: type[DifomError], hint: str) -> Any:
@@ -238,11 +303,24 @@ def check_value(value: Any, schema: Any, where: str, error: type[DifomError], hi
     try:
         TypeAdapter(schema).validate_python(value, strict=True)
     except ValidationError as problem:
-        first = problem.errors(include_url=False, include_context=False, include_input=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        what = f"{key}: " if key else ""
-        raise error(f"{where} cannot be read: {what}{first['msg'].removeprefix('Value error, ')}; {hint}") from None
+        raise error(_explain(problem, where, hint)) from None
     return value
+
+
+def check_model(value: Any, model: type[AnyModel], where: str, error: type[DifomError], hint: str) -> AnyModel:
+    """Return `value` as a model if it fits; `where` names it in the message of `error`."""
+    try:
+        return model.model_validate(value, strict=True)
+    except ValidationError as problem:
+        raise error(_explain(problem, where, hint)) from None
+
+
+def _explain(problem: ValidationError, where: str, hint: str) -> str:
+    """Return one line on the first thing that does not fit."""
+    first = problem.errors(include_url=False, include_context=False, include_input=False)[0]
+    key = ".".join(map(str, first["loc"]))
+    what = f"{key}: " if key else ""
+    return f"{where} cannot be read: {what}{first['msg'].removeprefix('Value error, ')}; {hint}"
 
 
 def _refuse_constant(name: str) -> None:

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from difom_cache.errors import CacheDamagedError
 from difom_cache.store.atomic import write_once
-from difom_cache.store.identity import Identity
 from difom_cache.store.layout import SEEN_MASKS, canonical
-from difom_cache.store.schema import SeenMasksHeld, read_checked
+from difom_cache.store.schema import SeenMasksHeld, TeacherIdentity, read_checked
 
 PUBLISHED = frozenset({"sam", "dinov2", "dinov3", "clip", "oneformer", "mask2former"})
 """Teachers whose publishers trained them on pictures without polyp masks."""
@@ -18,7 +17,7 @@ def write_seen_masks(folder: Path, masks: Iterable[str]) -> None:
     write_once(folder / SEEN_MASKS, [canonical({"masks": sorted(set(masks))})])
 
 
-def read_seen_masks(folder: Path, identity: Identity) -> frozenset[str] | None:
+def read_seen_masks(folder: Path, identity: TeacherIdentity) -> frozenset[str] | None:
     """Return the digests of the masks that a column's teacher has learnt from; None where nobody knows.
 
     Raises:
@@ -29,5 +28,5 @@ def read_seen_masks(folder: Path, identity: Identity) -> frozenset[str] | None:
             folder / SEEN_MASKS, SeenMasksHeld, CacheDamagedError, "restore it from a copy of the cache"
         )
     except FileNotFoundError:
-        return frozenset() if identity["teacher"]["name"] in PUBLISHED else None
+        return frozenset() if identity.teacher.name in PUBLISHED else None
     return frozenset(held["masks"])

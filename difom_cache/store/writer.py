@@ -29,7 +29,7 @@ from difom_cache.store.atomic import (
     remove_empty,
     write_once,
 )
-from difom_cache.store.identity import Identity, fix_identity, read_identity
+from difom_cache.store.identity import AnyIdentity, fix_identity, read_identity
 from difom_cache.store.layout import (
     IDENTITY,
     PICTURES,
@@ -45,6 +45,7 @@ from difom_cache.store.layout import (
 )
 from difom_cache.store.ledger import DoneMarker, read_marker, withdraw_block, write_marker
 from difom_cache.store.metadata import keep_metadata
+from difom_cache.store.schema import CacheIdentity, TeacherIdentity
 from difom_cache.store.shard import encode_shard
 from difom_cache.store.stats import Moments, pack_moments
 from difom_cache.text import escape_cell
@@ -104,7 +105,7 @@ _ROW_MEANINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def create_cache(cache: Path, identity: Identity, records: bytes, rows: RowTable) -> None:
+def create_cache(cache: Path, identity: CacheIdentity, records: bytes, rows: RowTable) -> None:
     """Make `cache` hold everything but columns, or refuse when it is the cache of something else.
 
     What the identity decides and what was damaged since is written anew.
@@ -117,7 +118,7 @@ def create_cache(cache: Path, identity: Identity, records: bytes, rows: RowTable
     write_skeleton(cache, identity, records, rows)
 
 
-def write_skeleton(cache: Path, identity: Identity, records: bytes, rows: RowTable) -> None:
+def write_skeleton(cache: Path, identity: CacheIdentity, records: bytes, rows: RowTable) -> None:
     """Make the records, the table of rows and their metadata be what the identity of `cache` decides."""
     keep(cache / RECORDS, records)
     for path, metadata in {**describe_root(cache, identity), **describe_rows(cache, identity)}.items():
@@ -127,23 +128,23 @@ def write_skeleton(cache: Path, identity: Identity, records: bytes, rows: RowTab
         keep(chunk, np.ascontiguousarray(values).tobytes())
 
 
-def describe_root(cache: Path, identity: Identity) -> dict[Path, bytes]:
+def describe_root(cache: Path, identity: CacheIdentity) -> dict[Path, bytes]:
     """Return the zarr.json of the cache's own group."""
-    return {cache / "zarr.json": group_metadata({"difom_format": identity["format"], "about": "see FORMAT.md"})}
+    return {cache / "zarr.json": group_metadata({"difom_format": identity.format, "about": "see FORMAT.md"})}
 
 
-def describe_rows(cache: Path, identity: Identity) -> dict[Path, bytes]:
+def describe_rows(cache: Path, identity: CacheIdentity) -> dict[Path, bytes]:
     """Return the zarr.json of rows/ and of every array in it, by its path."""
-    params = list(identity["plan"]["params"])
+    params = identity.plan.params
     described = {cache / "rows" / "zarr.json": group_metadata()}
     for name, (dtype, dimensions) in ROWS.items():
-        shape = (identity["rows"], len(params))[: len(dimensions)]
+        shape = (identity.rows, len(params))[: len(dimensions)]
         attributes = _ROW_MEANINGS[name] | ({"param_names": params} if name == "params" else {})
         described[cache / "rows" / name / "zarr.json"] = array_metadata(shape, dtype, dimensions, attributes=attributes)
     return described
 
 
-def create_column(cache: Path, column: Column, identity: Identity, *, public: bool = False) -> Identity:
+def create_column(cache: Path, column: Column, identity: AnyIdentity, *, public: bool = False) -> AnyIdentity:
     """Make `cache` ready for the blocks of `column`, or refuse when the column holds something else.
 
     A new folder of pictures may be entered by its owner and group alone, unless `public`: they show patients.
@@ -155,13 +156,12 @@ def create_column(cache: Path, column: Column, identity: Identity, *, public: bo
         cache / column.folder,
         identity,
         hint=f"Choose another --cache path, or drop what is there with `difom-cache drop {cache} --teacher {name}`",
-        kind=PICTURES if column.folder == PICTURES else "teacher",
     )
     try:
         for path, metadata in describe_column(cache, column).items():
             keep_metadata(path, metadata)
     except CacheSpaceError:
-        refuse_dropped(cache, column, held if column.folder != PICTURES else None)  # then its folder went
+        refuse_dropped(cache, column, held if isinstance(held, TeacherIdentity) else None)  # then its folder went
         raise
     return held
 
@@ -205,7 +205,7 @@ def write_block(
     moments: dict[str, Moments] | None = None,
     fidelity: dict[str, Any] | None = None,
     *,
-    identity: Identity | None = None,
+    identity: TeacherIdentity | None = None,
 ) -> DoneMarker:
     """Publish the shards of one block, then its marker.
 
@@ -256,7 +256,7 @@ def write_block(
     )
 
 
-def refuse_dropped(cache: Path, column: Column, identity: Identity | None) -> None:
+def refuse_dropped(cache: Path, column: Column, identity: TeacherIdentity | None) -> None:
     """Raise unless a column holds what it held when this run came to it.
 
     Args:
@@ -271,7 +271,7 @@ def refuse_dropped(cache: Path, column: Column, identity: Identity | None) -> No
         return
     folder = cache / column.folder
     try:
-        held = read_identity(folder, "teacher")
+        held: TeacherIdentity | None = read_identity(folder, TeacherIdentity)
     except CacheFormatError:
         held = None
     if held != identity:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from difom_cache import SPLITS
+from difom_cache import SPLITS, CacheIdentity, TeacherIdentity
 from difom_cache.errors import CacheIdentityError, CacheIncompleteError
 from difom_train.data.counter_rng import Keys, keys_of
 
@@ -25,13 +25,13 @@ class OneCache(Protocol):
     def picture_px(self) -> int: ...
 
     @property
-    def identity(self) -> Mapping[str, Any]: ...
+    def identity(self) -> CacheIdentity: ...
 
     @property
     def taps(self) -> Mapping[str, Any]: ...
 
     @property
-    def teachers(self) -> Mapping[str, Any]: ...
+    def teachers(self) -> Mapping[str, TeacherIdentity]: ...
 
     @property
     def table(self) -> Any: ...
@@ -113,7 +113,7 @@ class JointCache:
     def pads(self) -> bool:
         """Whether any view has an area that does not come from its picture."""
         for part in self.parts:
-            names = list(part.identity["plan"]["params"])
+            names = part.identity.plan.params
             if "pad" in names and np.any(part.table.params[:, names.index("pad")]):
                 return True
         return False
@@ -181,9 +181,7 @@ class JointCache:
         """Return the labels of those teachers of `taps` whose weights are random."""
         labels = dict.fromkeys(tap.partition("/")[0] for tap in taps)
         return [
-            label
-            for label in labels
-            if any(part.teachers[label].get("teacher", {}).get("weights") == "random" for part in self.parts)
+            label for label in labels if any(part.teachers[label].teacher.weights == "random" for part in self.parts)
         ]
 
     def seen_masks(self, label: str) -> frozenset[str] | None:
@@ -241,7 +239,8 @@ def _refuse_unlike(first: OneCache, other: OneCache) -> None:
             )
 
 
-def _what_decides(teacher: Mapping[str, Any]) -> dict[str, Any]:
+def _what_decides(teacher: TeacherIdentity) -> dict[str, Any]:
     """Return what must be equal for two caches' features of one teacher to be mixed; library versions may differ."""
-    about = {key: value for key, value in teacher.get("teacher", {}).items() if key != "libraries"}
-    return about | {"stored taps": teacher.get("taps")}
+    held = teacher.to_dict()
+    about = {key: value for key, value in held["teacher"].items() if key != "libraries"}
+    return about | {"stored taps": held["taps"]}

@@ -163,7 +163,7 @@ def test_a_picture_that_changed_since_the_plan_was_drawn_is_refused(records: lis
 
 def test_a_worker_with_another_teacher_refuses_to_write(records: list[Record], tmp_path: Path) -> None:
     work, jobs = prepare(tmp_path, records, REQUEST)
-    held = work.identity | {"teacher": work.identity["teacher"] | {"weights_digest": "0" * 64}}
+    held = work.identity.changed(teacher=work.identity.to_dict()["teacher"] | {"weights_digest": "0" * 64})
     with pytest.raises(EngineError, match=r"would write other features.*weights_digest: held 000000000000"):
         assert_same_teacher(held, load_teacher(REQUEST).spec, jobs[0].cache / jobs[0].folder)
 
@@ -260,8 +260,8 @@ def test_a_marker_promises_the_files_that_lie_there(records: list[Record], tmp_p
     (marker,) = read_markers(tmp_path, work.column).values()
     for array in work.column.arrays:
         assert digest_file(shard_path(tmp_path, work.column, array, 0)) == marker.files[array.path]
-    for tap in work.identity["taps"]:
-        assert marker.fidelity[tap["name"]]["positions"] == len(jobs[0].views) * tap["grid"] ** 2
+    for tap in work.identity.taps:
+        assert marker.fidelity[tap.name]["positions"] == len(jobs[0].views) * tap.grid**2
 
 
 @pytest.mark.parametrize("channels", [1, 100, 128, 300])

@@ -33,6 +33,7 @@ from difom_cache.extraction import (
     teacher_blocks,
 )
 from difom_cache.store import (
+    TeacherIdentity,
     canonical,
     marker_path,
     read_damaged,
@@ -69,7 +70,7 @@ def small(tmp_path: Path) -> SmallCache:
 
 
 def work_of(small: SmallCache) -> ColumnWork:
-    return ColumnWork(small.columns["teachers/one"], teacher_identity(), None)
+    return ColumnWork(small.columns["teachers/one"], TeacherIdentity.build(**teacher_identity()), None)
 
 
 def again(data: Path, cache: Path, **changed: Any) -> ExtractReport:

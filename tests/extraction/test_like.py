@@ -44,9 +44,9 @@ def test_every_setting_is_taken_and_both_are_trained_on_together(old: Path, data
     )
     for label, held in first.teachers.items():
         mine = second.teachers[label]
-        assert mine["taps"] == held["taps"] and mine["batch"] == held["batch"]  # a compact basis by its digest, too
-        assert mine["teacher"] == held["teacher"]
-    plans = [{**cache.identity["plan"], "digest": ""} for cache in (first, second)]
+        assert mine.taps == held.taps and mine.batch == held.batch  # a compact basis by its digest, too
+        assert mine.teacher == held.teacher
+    plans = [{**cache.identity.to_dict()["plan"], "digest": ""} for cache in (first, second)]
     assert plans[0] == plans[1] and second.picture_px == 64
     joint = JointCache([first, second])
     assert len(joint) == len(first.table) + len(second.table) and joint.taps.keys() == first.taps.keys()
@@ -72,7 +72,7 @@ def test_a_compact_basis_is_taken_over_where_the_new_records_could_not_give_one(
     with pytest.raises(CodecError, match=r"more positions than the 128 channels"):
         extract(data=data, cache=tmp_path / "alone", **settings)
     extract(data=data, cache=new, like=old, quiet=True)
-    first, second = (open_cache(cache).teachers["dinov3_convnext-tiny-random"]["taps"] for cache in (old, new))
+    first, second = (open_cache(cache).teachers["dinov3_convnext-tiny-random"].taps for cache in (old, new))
     assert [tap["codec"]["name"] for tap in first] == ["int8", "compact"] and first == second
     assert JointCache([open_cache(old), open_cache(new)]).taps.keys() == open_cache(new).taps.keys()
     assert verify(new).problems == []
@@ -119,7 +119,7 @@ def test_a_teacher_that_gives_other_features_is_refused_before_its_column(
 ) -> None:
     copy = Path(shutil.copytree(old, tmp_path / "copy"))
     identity = copy / "teachers" / "dinov2-tiny-random" / "identity.json"
-    held = open_cache(copy).teachers["dinov2-tiny-random"]["teacher"]["weights_digest"]
+    held = open_cache(copy).teachers["dinov2-tiny-random"].teacher.weights_digest
     identity.write_text(identity.read_text().replace(held, "0" * len(held)))
     with pytest.raises(CacheIdentityError, match=rf"weights_digest: held 0{{12}}\.\.\., this run {held[:12]}"):
         extract(data=data, cache=tmp_path / "new", like=copy, teacher="dinov2:tiny", quiet=True)

@@ -78,6 +78,6 @@ def test_a_compiled_cache_is_recomputed_by_a_compiled_teacher(tmp_path: Path, mo
     data = paint_folder(tmp_path / "data", frames=4)
     small = {"teacher": "dinov2:tiny@56", "weights": "random", "input_size": 64, "views": 1, "quiet": True}
     extract(data=data, cache=tmp_path / "feats", compile=True, **small)
-    assert open_cache(tmp_path / "feats").teachers["dinov2-tiny-random"]["teacher"]["options"] == {"compile": True}
+    assert open_cache(tmp_path / "feats").teachers["dinov2-tiny-random"].teacher.options == {"compile": True}
     report = verify(tmp_path / "feats", recompute=2, data=data)
     assert compiled == [True, True] and report.recomputed

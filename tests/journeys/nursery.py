@@ -92,7 +92,7 @@ def at_once(root: Path, settings: Settings, found: list[dict[str, int]], parts: 
     failed = [ended for child in children if (ended := os.waitpid(child, 0)[1])]
     opened = open_cache(root / "at-once")
     [identity] = opened.teachers.values()
-    agreed = {name: identity[name] for name in ("batch", "threads")}
+    agreed = {name: getattr(identity, name) for name in ("batch", "threads")}
     os.waitpid(fork(lambda: find_and_extract(root / "alone", settings, agreed, lambda: None)), 0)
     return {
         "failed": failed,

@@ -79,7 +79,7 @@ def digest_features(cache: Path) -> dict[str, str]:
     held = opened.gather(rows, taps=list(opened.taps))
     found = {name: hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest() for name, values in held.items()}
     assert len(opened.taps) == 8 and all(np.asarray(held[f"{tap}/code"]).std() > 0 for tap in opened.taps)
-    return found | {label: identity["teacher"]["weights_digest"] for label, identity in opened.teachers.items()}
+    return found | {label: identity.teacher.weights_digest for label, identity in opened.teachers.items()}
 
 
 def test_four_teachers_from_an_empty_cache_a_warm_one_and_with_the_hub_down(tmp_path):

@@ -20,7 +20,7 @@ from small_cache import Shape, SmallCache, draw_arrays, start_small_cache, teach
 from difom_cache import extract, open_cache
 from difom_cache.errors import CacheError, CacheSpaceError
 from difom_cache.extraction import ColumnWork, find_missing
-from difom_cache.store import fold_statistics, read_markers, remove_stale, shard_path
+from difom_cache.store import TeacherIdentity, fold_statistics, read_markers, remove_stale, shard_path
 
 pytestmark = pytest.mark.journey
 TWO_BLOCKS = Shape(records=3, block_rows=4)
@@ -97,7 +97,7 @@ def write_whole(path: Path) -> None:
 def repair_whole(path: Path) -> None:
     """Withdraw what cannot be trusted, then write it again."""
     column = start_small_cache(path, TWO_BLOCKS)["teachers/one"]
-    find_missing(path, ColumnWork(column, teacher_identity(TWO_BLOCKS), None), repair=True)
+    find_missing(path, ColumnWork(column, TeacherIdentity.build(**teacher_identity(TWO_BLOCKS)), None), repair=True)
     write_whole(path)
 
 

@@ -154,7 +154,7 @@ def compare_with_other_mask(painted: Path, tmp_path: Path, frame: int, head: str
     extract(data=write_grouped(whole), cache=tmp_path / "feats", plan="pad", **EXTRACT)
     probe(cache=tmp_path / "feats", teachers="dinov2-tiny-random", **name)
     there, here = open_cache(whole / "feats"), open_cache(tmp_path / "feats")
-    assert here.teachers[LABEL]["probe"]["masks_sha256"] != there.teachers[LABEL]["probe"]["masks_sha256"]
+    assert here.teachers[LABEL].probe.masks_sha256 != there.teachers[LABEL].probe.masks_sha256
     return logits_of(whole / "feats"), logits_of(tmp_path / "feats")
 
 

@@ -14,7 +14,15 @@ import difom_cache
 from difom_cache import TapSpec, copy, open_cache
 from difom_cache.codecs import CODECS, Codec, CompactBasis, build_codec
 from difom_cache.errors import CacheFormatError
-from difom_cache.store import FORMAT_VERSION, create_column, describe_tap, teacher_column, write_basis, write_block
+from difom_cache.store import (
+    FORMAT_VERSION,
+    TeacherIdentity,
+    create_column,
+    describe_tap,
+    teacher_column,
+    write_basis,
+    write_block,
+)
 from difom_cache.views import COLUMNS
 
 DOCUMENT = (Path(difom_cache.__file__).parent / "FORMAT.md").read_text()
@@ -49,7 +57,7 @@ def test_the_documents_reader_decodes_a_compact_tap(tmp_path: Path, reader: dict
     basis = CompactBasis(rng.normal(size=128).astype(np.float32), directions, 0.9)
     codec: Codec = build_codec("compact", 128, basis=basis)
     tap = TapSpec("two/block@4", "feature", 128, 2, 4.0, "compact")
-    identity = teacher_identity(shape, "two", taps=[describe_tap(tap, codec)])
+    identity = TeacherIdentity.build(**teacher_identity(shape, "two", taps=[describe_tap(tap, codec)]))
     column = teacher_column(identity, "two", shape.rows)
     write_basis(tmp_path / "teachers/two/block@4", "compact", basis)
     create_column(tmp_path, column, identity)

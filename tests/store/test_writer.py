@@ -25,8 +25,11 @@ from small_cache import (
 from difom_cache import open_cache
 from difom_cache.errors import CacheIdentityError, CacheSpaceError
 from difom_cache.store import (
+    CacheIdentity,
     Column,
+    PicturesIdentity,
     RowTable,
+    TeacherIdentity,
     create_cache,
     create_column,
     digest_file,
@@ -218,7 +221,7 @@ def test_a_block_whose_column_is_dropped_while_it_is_written_is_not_left_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     column = start_small_cache(tmp_path)["teachers/one"]
-    identity = read_identity(tmp_path / "teachers/one", "teacher")
+    identity = read_identity(tmp_path / "teachers/one", TeacherIdentity)
     whole = getattr(writer, moment)
 
     def drop_first(*arguments: Any) -> Any:
@@ -236,10 +239,10 @@ def test_a_block_whose_column_is_dropped_while_it_is_written_is_not_left_behind(
 
 def test_a_block_of_a_column_that_was_begun_anew_is_refused_before_a_byte_is_written(tmp_path: Path) -> None:
     column = start_small_cache(tmp_path)["teachers/one"]
-    identity = read_identity(tmp_path / "teachers/one", "teacher")
+    identity = read_identity(tmp_path / "teachers/one", TeacherIdentity)
     before = contents(tmp_path)
     with pytest.raises(CacheIdentityError, match=r"teachers/one was dropped and begun anew while this run"):
-        write_held_block(tmp_path, column, draw_arrays(), identity | {"batch": 77})
+        write_held_block(tmp_path, column, draw_arrays(), identity.changed(batch=77))
     assert contents(tmp_path) == before
     write_held_block(tmp_path, column, draw_arrays(), identity)
     assert list(read_markers(tmp_path, column)) == [0]
@@ -282,7 +285,7 @@ def test_another_cache_is_refused_before_a_byte_of_it_is_written(tmp_path: Path)
     before = contents(tmp_path)
     rows = RowTable(*[np.zeros(14, np.int32)] * 5, np.zeros((14, len(COLUMNS)), np.int32))
     with pytest.raises(CacheIdentityError, match=r"plan\.seed: held 0, this run 3"):
-        create_cache(tmp_path, identity_of(plan=identity_of()["plan"] | {"seed": 3}), b"", rows)
+        create_cache(tmp_path, CacheIdentity.build(**identity_of(plan=identity_of()["plan"] | {"seed": 3})), b"", rows)
     assert contents(tmp_path) == before
 
 
@@ -298,7 +301,7 @@ def test_a_skeleton_that_was_killed_half_way_is_completed(tmp_path: Path) -> Non
     for name in ("teachers/one/zarr.json", "teachers/one/block1@2/code/zarr.json", "rows/params/c.0.0", "records.csv"):
         (tmp_path / name).unlink()
     start_small_cache(tmp_path)
-    create_column(tmp_path, column, teacher_identity())
+    create_column(tmp_path, column, TeacherIdentity.build(**teacher_identity()))
     assert contents(tmp_path) == whole
 
 
@@ -322,7 +325,9 @@ def test_files_follow_the_umask_and_pictures_are_for_the_group_at_most(
     before = os.umask(umask)
     try:
         small = write_small_cache(tmp_path / "feats")
-        create_column(tmp_path / "public", small.columns["pictures"], pictures_identity(), public=True)
+        create_column(
+            tmp_path / "public", small.columns["pictures"], PicturesIdentity.build(**pictures_identity()), public=True
+        )
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in small.path.rglob("*") if path.is_file()} == {file_mode}

@@ -107,8 +107,8 @@ def test_a_column_says_what_computed_it_and_goes_on_with_that(data: Path, tmp_pa
     opened = open_cache(cache)
     label = next(iter(opened.teachers))
     version = sys.modules["openvino"].__version__.split("-")[0]
-    assert opened.teachers[label]["backend"]["name"] == "openvino"
-    assert version.startswith(opened.teachers[label]["backend"]["version"])
+    assert opened.teachers[label].backend.name == "openvino"
+    assert version.startswith(opened.teachers[label].backend.version)
     assert f"teachers/{label}: OpenVINO" in capsys.readouterr().out
     before = opened.content_digests()
     withdraw_block(cache, opened.column(f"teachers/{label}"), 0)
@@ -126,7 +126,7 @@ def test_a_column_that_pytorch_began_stays_with_pytorch(data: Path, tmp_path: Pa
     assert extract(data=data, cache=cache, backend="torch", **SMALL).complete
     opened = open_cache(cache)
     (label,) = opened.teachers
-    assert "backend" not in opened.teachers[label], "as in every older cache"
+    assert "backend" not in opened.teachers[label].to_dict(), "as in every older cache"
     assert not extract(data=data, cache=cache, backend="auto", **SMALL).computed_blocks
     with pytest.raises(CacheIdentityError, match="backend"):
         extract(data=data, cache=cache, backend="openvino", **SMALL)
