@@ -31,6 +31,19 @@ class Progress:
     warnings: list[str] = field(default_factory=list)
     "`collapsed`, and what is unexplained as of now."
 
+    def count_epoch(self, epoch: int, dice: float | None) -> bool:
+        """Count an epoch that is done; return whether it is the best so far, as the last one is where nothing is validated."""
+        self.epochs_done = epoch + 1
+        better = dice is None or dice > self.best_dice
+        if better:
+            self.best_dice, self.best_epoch = -1.0 if dice is None else dice, epoch
+        return better
+
+    def is_stale(self, patience_epochs: int) -> bool:
+        """Whether so many epochs have passed since the best one; never where none has, or no patience was asked for."""
+        stale = self.epochs_done - 1 - self.best_epoch
+        return patience_epochs > 0 and self.epochs_done > 0 and stale >= patience_epochs
+
 
 def write_checkpoint(folder: Path, progress: Progress, states: dict[str, Any]) -> None:
     """Write `last.ckpt` so that it is either the old one or the new one, whatever happens."""

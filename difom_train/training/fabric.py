@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from difom_train.training.lightning_parts import CSVLogger, DDPStrategy, Fabric, Precision, TensorBoardLogger
 
@@ -75,6 +76,22 @@ def open_fabric(device: torch.device, precision: str, *, logger: str, folder: Pa
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
     return fabric
+
+
+def mean_over_processes(fabric: Fabric, figures: dict[str, float]) -> dict[str, float]:
+    """Return the mean of what each process has measured."""
+    if fabric.world_size == 1:
+        return figures
+    values = torch.tensor([figures[name] for name in sorted(figures)], device=fabric.device)
+    means = fabric.all_reduce(values, reduce_op="mean").tolist()  # type: ignore[union-attr]
+    return dict(zip(sorted(figures), means, strict=True))
+
+
+def average_statistics(fabric: Fabric, *networks: nn.Module) -> None:
+    """Make batch-norm statistics equal on all processes: the mean of what each has seen."""
+    if fabric.world_size > 1:
+        for buffer in [each for network in networks for each in network.buffers() if each.is_floating_point()]:
+            buffer.copy_(fabric.all_reduce(buffer, reduce_op="mean"))  # type: ignore[arg-type]
 
 
 def leave_processes() -> None:

@@ -178,11 +178,20 @@ class GradientBalance:
     The first look sets it, and later ones move it slowly: a share hangs on the few pictures of one batch.
 
     Args:
-        share: wanted, in (0, 1).
+        share: wanted, in (0, 1); 0 leaves the factor at 1.
     """
 
     def __init__(self, share: float) -> None:
         self.share, self.factor, self.looks = share, 1.0, 0
+
+    def is_due(self, step: int) -> bool:
+        """Whether the gradients of a step of an epoch are looked at: the first for the log, more where the factor moves."""
+        return step % BALANCE_EVERY_STEPS == 0 if self.share else step == 0
+
+    def describe(self, measured: float) -> dict[str, Tensor]:
+        """Return what the log says of a look."""
+        figures = {"distill/gradient_share": measured} | ({"distill/factor": self.factor} if self.share else {})
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in figures.items()}
 
     def update(self, measured: float) -> None:
         """Move the factor.
@@ -190,7 +199,7 @@ class GradientBalance:
         Args:
             measured: share of the student's gradient that the terms had with the factor as it is.
         """
-        if not 0 < measured < 1:  # a batch of whose two losses one is blind says nothing of a balance
+        if not self.share or not 0 < measured < 1:  # a batch of whose two losses one is blind says nothing of a balance
             return
         ratio = self.share / (1 - self.share) * (1 - measured) / measured
         self.factor *= ratio ** (BALANCE_PACE if self.looks else 1.0)

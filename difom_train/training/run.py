@@ -8,7 +8,7 @@ from typing import Any, Unpack
 
 import torch
 
-from difom_cache import Cache, explain_bfloat16, explain_wait, format_random_warning, open_cache, resolve_device, say
+from difom_cache import Cache, explain_wait, open_cache, resolve_device, say
 from difom_cache.errors import CacheFormatError, DeviceError, DifomError, RunError, SettingsError
 from difom_train.config import (
     SETTINGS_FILE,
@@ -30,7 +30,7 @@ from difom_train.training.fabric import open_fabric
 from difom_train.training.lightning_parts import Fabric
 from difom_train.training.masks import describe_masks
 from difom_train.training.run_folder import cut_log, open_folder, read_run, refuse_differences, write_run
-from difom_train.training.train_log import describe_end
+from difom_train.training.train_log import describe_end, describe_start
 from difom_train.training.trainer import Trainer
 
 CALIBRATION_PICTURES = 256
@@ -153,9 +153,7 @@ def _start(trainer: Trainer, facts: dict[str, Any], *, going_on: bool) -> None:
         write_run_masks(
             folder, describe_masks(trainer.config, trainer.feed.cache, trainer.feed.selection, distiller)[1]
         )
-        trainer.log.say(
-            *_describe_start(folder, facts, trainer.progress), *_describe_views(trainer), *_describe_precision(trainer)
-        )
+        trainer.log.say(*describe_start(folder, trainer.config, facts, trainer.progress, trainer.feed))
 
 
 def _refuse_other_neck(saved: Student, student: Student, folder: Path) -> None:
@@ -165,47 +163,6 @@ def _refuse_other_neck(saved: Student, student: Student, folder: Path) -> None:
             f"{folder} was begun by an earlier version, whose students have the neck {saved.settings.neck!r} where this one "
             f"has {student.settings.neck!r}: its student opens as before, but the run cannot go on; choose another --out"
         )
-
-
-def _describe_start(folder: Path, facts: dict[str, Any], progress: Progress) -> list[str]:
-    rows = facts["rows"]
-    lines = [
-        f"{folder}: {rows['labelled_records']} records with masks, {rows['unlabelled_records']} without, "
-        f"{rows['val_records']} for validation, {facts['steps_per_epoch']} steps of {facts['pictures_per_step']}",
-        facts["stage"],
-        *facts["distillation"]["about"],
-    ]
-    if progress.epochs_done:
-        lines.append(f"resuming after epoch {progress.epochs_done}")
-    if facts["masks"]["mark"]:
-        lines.append(f"NOTE: {facts['masks']['mark']} ({', '.join(_leaking(facts['masks']['taught_by']))})")
-    if facts["random_teachers"]:
-        lines.append(format_random_warning(facts["random_teachers"]))
-    lines += facts["groups_unknown"]
-    if not rows["val_records"]:
-        lines.append("WARNING: no validation records, so the last epoch is kept rather than the best")
-    return lines
-
-
-def _describe_views(trainer: Trainer) -> list[str]:
-    """Return one line where more views were asked for than the cache has."""
-    feed, wanted = trainer.feed, trainer.config.data.views
-    held = int(feed.cache.view[feed.selection.train].max()) + 1
-    return (
-        [f"NOTE: --views {wanted} was asked for, but the cache has {held}: all {held} are used"]
-        if wanted > held
-        else []
-    )
-
-
-def _describe_precision(trainer: Trainer) -> list[str]:
-    """Return one line where the processor is asked for a precision that it can only emulate."""
-    asked = trainer.config.machine.precision == "bfloat16"
-    return [line for line in [explain_bfloat16(trainer.fabric.device)] if asked and line]
-
-
-def _leaking(sources: dict[str, dict[str, int | None]]) -> list[str]:
-    return [name for name, source in sources.items() if source["outside"] != 0]
 
 
 def _close(trainer: Trainer, facts: dict[str, Any], before: int) -> None:

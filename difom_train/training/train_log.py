@@ -8,8 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from difom_cache import ProgressBar, format_seconds, say
+import torch
+
+from difom_cache import ProgressBar, explain_bfloat16, format_random_warning, format_seconds, say
 from difom_train.config import TrainConfig
+from difom_train.data.feed import Feed
 from difom_train.students.saved import WEIGHTS_FILE
 from difom_train.training.checkpoint import Progress
 
@@ -138,3 +141,41 @@ def describe_end(
     run = shlex.quote(os.fspath(folder))
     lines.append(f"next: difom-train evaluate {run} --data TEST_SETS, difom-train predict {run} PICTURES --out MASKS")
     return lines
+
+
+def describe_start(
+    folder: Path, config: TrainConfig, facts: Mapping[str, Any], progress: Progress, feed: Feed
+) -> list[str]:
+    """Return what a run says before its first step: what it learns from, and what its user may not expect.
+
+    Args:
+        folder: of the run.
+        config: of the run.
+        facts: as run.json has them.
+        progress: of earlier starts.
+        feed: its batches.
+    """
+    rows = facts["rows"]
+    lines = [
+        f"{folder}: {rows['labelled_records']} records with masks, {rows['unlabelled_records']} without, "
+        f"{rows['val_records']} for validation, {facts['steps_per_epoch']} steps of {facts['pictures_per_step']}",
+        facts["stage"],
+        *facts["distillation"]["about"],
+    ]
+    if progress.epochs_done:
+        lines.append(f"resuming after epoch {progress.epochs_done}")
+    if facts["masks"]["mark"]:
+        leaking = [name for name, source in facts["masks"]["taught_by"].items() if source["outside"] != 0]
+        lines.append(f"NOTE: {facts['masks']['mark']} ({', '.join(leaking)})")
+    if facts["random_teachers"]:
+        lines.append(format_random_warning(facts["random_teachers"]))
+    lines += facts["groups_unknown"]
+    if not rows["val_records"]:
+        lines.append("WARNING: no validation records, so the last epoch is kept rather than the best")
+    wanted, held = config.data.views, int(feed.cache.view[feed.selection.train].max()) + 1
+    if wanted > held:
+        lines.append(f"NOTE: --views {wanted} was asked for, but the cache has {held}: all {held} are used")
+    emulated = (
+        explain_bfloat16(torch.device(facts["hardware"]["device"])) if config.machine.precision == "bfloat16" else ""
+    )
+    return [*lines, emulated] if emulated else lines

@@ -16,16 +16,16 @@ from difom_train.config import TrainConfig
 from difom_train.data.counter_rng import mix_counts
 from difom_train.data.feed import Feed
 from difom_train.data.loader import Batch, DataTimer
-from difom_train.data.photometric import to_pixels
+from difom_train.data.photometric import draw_colours, draw_scale, recolour, to_pixels, to_side
+from difom_train.students.base import nearest_side_px
 from difom_train.students.catalogue import resolve_weights
 from difom_train.students.saved import save_student
 from difom_train.training.checkpoint import Progress, write_checkpoint
 from difom_train.training.collapse import detect_collapse
 from difom_train.training.curves import draw_curves
-from difom_train.training.inputs import prepare_inputs
+from difom_train.training.fabric import average_statistics, mean_over_processes
 from difom_train.training.lightning_parts import Fabric
 from difom_train.training.losses import (
-    BALANCE_EVERY_STEPS,
     EpochMeans,
     GradientBalance,
     Learner,
@@ -58,8 +58,7 @@ class Trainer:
         self.student, self.distiller = learner.student, learner.distiller
         self.phase, self.phase_number = config.phases[0], -1
         self.progress, self.log = Progress(), TrainLog(folder, speaks=fabric.is_global_zero)
-        share = config.distill.gradient_share
-        self.balance = GradientBalance(share) if share > 0 else None
+        self.balance = GradientBalance(config.distill.gradient_share)
         source = resolve_weights(config.student.name, config.student.weights)
         pretrained = self.student.pretrained or source not in ("random", "own")
         optimizer = build_optimizer(config.optimizer, self.student, self.distiller.parameters(), pretrained=pretrained)
@@ -96,7 +95,7 @@ class Trainer:
         epochs, done = self.config.optimizer.epochs, self.progress.epochs_done
         with self.log.open_bar(epochs=epochs, steps=self.feed.steps, done=done):
             for epoch in range(done, epochs):
-                if self.is_out_of_patience():
+                if self.progress.is_stale(self.config.optimizer.patience_epochs):
                     break
                 self.enter_phase(epoch)
                 metrics = self.train_epoch(epoch)
@@ -120,12 +119,11 @@ class Trainer:
     def train_epoch(self, epoch: int) -> dict[str, float]:
         """Take the epoch's steps; return the mean losses, the gradient share, the last learning rate and times."""
         started, timer, means = time.perf_counter(), DataTimer(), EpochMeans()
-        steps, rate = self.feed.steps, 0.0
+        steps, epochs, rate = self.feed.steps, self.config.optimizer.epochs, 0.0
         taps = self.distiller.taps if self.distils else ()
         batches = self.feed.train_batches(epoch, taps, distils=self.distils, timer=timer)
         for step in range(steps):
-            factor = rate_factor(self.config.optimizer, epoch * steps + step, self.config.optimizer.epochs * steps)
-            rate = set_rate(self.optimizer, factor)
+            rate = set_rate(self.optimizer, rate_factor(self.config.optimizer, epoch * steps + step, epochs * steps))
             # Dropout knows no generator but the global one; keyed by the step, it leaves no state for a checkpoint to hold.
             torch.manual_seed(mix_counts(self.config.seed, epoch, step, self.feed.rank, _DROPOUT) >> 1)
             losses, rows = self.train_step(batches, epoch, step)
@@ -135,35 +133,33 @@ class Trainer:
             self.log.count_step()
         self.refuse_not_finite(means.check(), epoch, steps - 1)
         batches.close()
-        metrics = self.mean_over_processes(means.means())
-        self.average_statistics()
+        metrics = mean_over_processes(self.fabric, means.means())
+        average_statistics(self.fabric, self.student, *([] if self.ema is None else [self.eval_model]))
         return metrics | {"lr": rate, "data_wait_frac": timer.frac, "train_s": time.perf_counter() - started}
 
     def train_step(self, batches: Iterator[Batch], epoch: int, step: int) -> tuple[dict[str, Tensor], list[Any]]:
         """Accumulate the step's passes and move the weights; return the mean losses and the rows that were seen."""
-        passes = self.config.data.accumulate
-        factor = self.phase.distillation * (self.balance.factor if self.balance else 1.0)
+        passes, clip = self.config.data.accumulate, self.config.optimizer.clip_norm
+        factors = self.phase.segmentation, self.phase.distillation * self.balance.factor
         sums: dict[str, Tensor] = {}
         looked: dict[str, Tensor] = {}
         rows = []
         for own_pass in range(passes):
             batch = next(batches)
             rows.append(batch.rows.copy())
-            stride = self.student.largest_stride
-            inputs = prepare_inputs(
-                batch, self.feed, self.config, stride=stride, epoch=epoch, step=step, own_pass=own_pass
-            )
-            targets = self.make_targets(batch, side_px=inputs.pixels.shape[-1]) if self.distils else {}
+            pixels, *truth = self.prepare(batch, epoch, step, own_pass)
+            targets = self.make_targets(batch, side_px=pixels.shape[-1]) if self.distils else {}
             # in DDP training gradients need to be synchronised at the last pass alone
             with self.fabric.no_backward_sync(self.model, enabled=own_pass < passes - 1):
-                losses = Losses(*self.model(*inputs, targets, (self.phase.segmentation, factor)))
-                if targets and own_pass == 0 and self.looks_at(step):
-                    looked = self.look(losses)
+                losses = Losses(*self.model(pixels, *truth, targets, factors))
+                if targets and own_pass == 0 and self.balance.is_due(step):
+                    share = gradient_share(losses, self.student)
+                    looked = self.balance.describe(share)
+                    self.balance.update(mean_over_processes(self.fabric, {"share": share})["share"])
                 self.fabric.backward(losses.total / passes)
             for name, value in ({"loss": losses.total.detach()} | losses.parts).items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value / passes
-        if self.config.optimizer.clip_norm > 0:
-            clip = self.config.optimizer.clip_norm
+        if clip > 0:
             self.fabric.clip_gradients(self.model, self.optimizer, max_norm=clip, error_if_nonfinite=False)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -171,18 +167,24 @@ class Trainer:
             self.ema.update_parameters(self.student)
         return sums | looked, rows
 
-    def looks_at(self, step: int) -> bool:
-        """Whether the gradients of a step of an epoch are looked at: the first, and more where a balance follows them."""
-        return step % BALANCE_EVERY_STEPS == 0 if self.balance else step == 0
-
-    def look(self, losses: Losses) -> dict[str, Tensor]:
-        """Return the distillation's share of the gradient, for the log; the balance moves by it, for the steps to come."""
-        share = gradient_share(losses, self.student)
-        found = {"distill/gradient_share": share}
-        if self.balance:
-            found["distill/factor"] = self.balance.factor
-            self.balance.update(self.mean_over_processes({"share": share})["share"])
-        return {name: torch.tensor(value, dtype=torch.float64) for name, value in found.items()}
+    def prepare(
+        self, batch: Batch, epoch: int, step: int, own_pass: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Return what `Learner.forward` takes of a batch: pixels at the step's size in colours of their own, and the masks."""
+        data, colour, seed = self.config.data, self.config.colour, self.config.seed
+        scale = draw_scale(data.scales, seed=seed, epoch=epoch, step=step)
+        stride = self.student.largest_stride
+        side_px = data.input_px if scale == 1 else nearest_side_px(int(data.input_px * scale), stride)
+        pixels = to_pixels(batch.tensors["image"], side_px)
+        if any(colour.reach):
+            keys, slots = self.feed.cache.record_key[batch.rows], self.feed.slots(step, own_pass)
+            factors = draw_colours(colour.reach, keys, slots, seed=seed, epoch=epoch)
+            pixels = recolour(pixels, torch.from_numpy(factors))
+        if self.config.machine.channels_last:
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+        labelled = torch.from_numpy(self.feed.selection.supervised[batch.rows]).to(pixels.device)
+        valid = to_side(batch.tensors["valid"], side_px) if self.feed.cache.pads else None
+        return pixels, to_side(batch.tensors["mask"], side_px), labelled, valid
 
     def make_targets(self, batch: Batch, *, side_px: int) -> dict[str, Tensor]:
         """Return what the student is held to: made of the cache, or of what the averaged weights see in the stored colours."""
@@ -208,17 +210,19 @@ class Trainer:
 
     def save(self, epoch: int, metrics: dict[str, float], found: Validation) -> None:
         """Compare the epoch with the best; write student, log, curves and, last of all, the checkpoint."""
-        progress, is_zero = self.progress, self.fabric.is_global_zero
+        progress = self.progress
         for warning in detect_collapse(progress, found.distillation, self.config.optimizer.epochs):
             self.log.say(f"WARNING: the distillation is dead: {warning}")
-        progress.epochs_done = epoch + 1
-        better = found.dice is None or found.dice > progress.best_dice
-        if better:
-            progress.best_dice = -1.0 if found.dice is None else found.dice
-            progress.best_epoch = epoch
-        line = self.describe_epoch(epoch, metrics, found)
+        better = progress.count_epoch(epoch, found.dice)
+        phase = {
+            "segmentation": self.phase.segmentation,
+            "distillation": self.phase.distillation,
+            "frozen": self.phase.freeze_encoder,
+        }
+        dice = {"val_dice": found.dice, "val_pictures": found.pictures}
+        line = {"epoch": epoch, "phase": phase} | metrics | dice | found.distillation
         self.fabric.log_dict({name: value for name, value in line.items() if isinstance(value, float)}, step=epoch)
-        if is_zero:
+        if self.fabric.is_global_zero:
             if better:
                 save_student(self.eval_model, self.folder, self.describe_student(found, epoch))
             append_log(self.folder, line)
@@ -231,65 +235,28 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed run restores, under the names that checkpoints have always had."""
         states = {"learner": self.learner.state_dict(), "optimiser": self.optimizer.state_dict()}
-        states |= {} if self.balance is None else {"balance": self.balance.state_dict()}
+        states |= {"balance": self.balance.state_dict()} if self.balance.share else {}
         return states if self.ema is None else states | {"average": self.ema.state_dict()}
 
     def load_state_dict(self, states: dict[str, Any]) -> None:
         """Put the states of `state_dict` back."""
         self.learner.load_state_dict(states["learner"])
         self.optimizer.load_state_dict(states["optimiser"])
-        if self.balance is not None:
+        if self.balance.share:
             self.balance.load_state_dict(states["balance"])
         if self.ema is not None:
             self.ema.load_state_dict(states["average"])
 
-    def describe_epoch(self, epoch: int, metrics: dict[str, float], found: Validation) -> dict[str, Any]:
-        """Return the epoch's line of the log."""
-        phase = {
-            "segmentation": self.phase.segmentation,
-            "distillation": self.phase.distillation,
-            "frozen": self.phase.freeze_encoder,
-        }
-        dice = {"val_dice": found.dice, "val_pictures": found.pictures}
-        return {"epoch": epoch, "phase": phase} | metrics | dice | found.distillation
-
     def describe_student(self, found: Validation, epoch: int) -> dict[str, Any]:
         """Return what student.json says about the weights beside it."""
         config, random = self.config, self.feed.cache.random_teachers(self.distiller.taps)
-        about: dict[str, Any] = {
-            "input_px": config.data.input_px,
-            "distillation": config.distill.kind,
-            "seed": config.seed,
-        }
-        about |= {"random_teachers": random} if random else {}
-        return about | {"val_dice": found.dice, "epoch": epoch}
+        about = {"input_px": config.data.input_px, "distillation": config.distill.kind, "seed": config.seed}
+        return about | ({"random_teachers": random} if random else {}) | {"val_dice": found.dice, "epoch": epoch}
 
     def draw_curves(self) -> None:
         """Draw the log, on the first process."""
         if self.fabric.is_global_zero:
             draw_curves({self.folder.name: read_log(self.folder)}, self.folder / CURVES_FILE)
-
-    def is_out_of_patience(self) -> bool:
-        """Whether too many epochs have passed since the best one."""
-        stale = self.progress.epochs_done - 1 - self.progress.best_epoch
-        patience = self.config.optimizer.patience_epochs
-        return patience > 0 and self.progress.epochs_done > 0 and stale >= patience
-
-    def mean_over_processes(self, metrics: dict[str, float]) -> dict[str, float]:
-        """Return the mean of what each process has measured."""
-        if self.feed.world == 1:
-            return metrics
-        values = torch.tensor([metrics[name] for name in sorted(metrics)], device=self.fabric.device)
-        means = self.fabric.all_reduce(values, reduce_op="mean").tolist()  # type: ignore[union-attr]
-        return dict(zip(sorted(metrics), means, strict=True))
-
-    def average_statistics(self) -> None:
-        """Make batch-norm statistics equal on all processes: the mean of what each has seen."""
-        if self.feed.world == 1:
-            return
-        students = [self.student] if self.ema is None else [self.student, self.eval_model]
-        for buffer in [each for student in students for each in student.buffers() if each.is_floating_point()]:
-            buffer.copy_(self.fabric.all_reduce(buffer, reduce_op="mean"))  # type: ignore[arg-type]
 
     def refuse_not_finite(self, rows: Sequence[Any] | None, epoch: int, step: int) -> None:
         """End the run if there are rows whose loss was not finite."""
