@@ -116,7 +116,7 @@ class _Batch:
 def _read_ahead(
     encoder: "PicturePass | TeacherPass", jobs: Iterable[BlockJob], pool: ThreadPoolExecutor
 ) -> Iterator[_Batch]:
-    """Yield the batches of all jobs in request, with the pictures of the next few being decoded meanwhile."""
+    """Yield the batches of all jobs, one after the other, with the pictures of the next few being decoded meanwhile."""
     queue: deque[_Batch] = deque()
     for job in jobs:
         if is_done(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from difom_cache.data.record import Record
-from difom_cache.extraction.teachers import TeacherRequest
+from difom_cache.teachers.base import TeacherRequest
 from difom_cache.views.params import ViewParams
 
 

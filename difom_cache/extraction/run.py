@@ -14,6 +14,7 @@ import torch
 from difom_cache.codecs.catalogue import describe_fallback
 from difom_cache.data.groups import describe_unknown
 from difom_cache.data.manifest import load_records
+from difom_cache.data.record import Record
 from difom_cache.errors import CacheSpaceError, SettingsError
 from difom_cache.extraction.blocks import compute_block, compute_blocks
 from difom_cache.extraction.engines import EngineOptions, count_local, open_executor
@@ -93,32 +94,11 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
     with explain_wait("making the columns ready, and looking at what is there"):
         works = prepare_columns(config, requests, olds, rows, pads=not plan.wholly_valid)
     missing = {w.column.folder: find_missing(config.cache, w, part, repair=not config.dry_run) for w in works}
-    report = ExtractReport(config.cache, estimate_columns(config, works, missing))
-    say(
-        f"{config.cache}: {len(records)} records, plan {config.plan!r}, seed {config.seed}, "
-        f"{config.views} views of each training record"
-    )
-    for line in describe_unknown([record.dataset for record in records], [record.group for record in records]):
+    counts = [len(blocks) for blocks in missing.values()]
+    columns, epochs, runs = [work.column for work in works], config.epochs, config.runs
+    report = ExtractReport(config.cache, estimate_run(columns, counts, views=config.views, epochs=epochs, runs=runs))
+    for line in filter(None, describe_start(config, records, works, report.estimate, device)):
         say(line)
-    say(report.estimate.format())
-    say(format_passes(report.estimate.passes_saved, views=config.views, epochs=config.epochs, runs=config.runs))
-    teachers = {work.column.label: work.identity for work in works if isinstance(work.identity, TeacherIdentity)}
-    if random := list_random(teachers):
-        say(format_random_warning(random))
-    features = {
-        f"{label}/{tap.name}": tap.channels
-        for label, identity in teachers.items()
-        for tap in identity.taps
-        if tap.kind == "feature"
-    }
-    if line := describe_fallback(config.codec, features):
-        say(line)
-    emulated = explain_bfloat16(torch.device(device)) if config.precision == "bfloat16" else ""
-    if emulated:
-        say(emulated)
-    for label, identity in teachers.items():
-        if identity.backend is not None:
-            say(f"{teacher_folder(label)}: OpenVINO {identity.backend.version} runs the network")
     if not config.force:
         refuse_full_disk(config.cache, report.estimate)
     if config.dry_run:
@@ -186,15 +166,26 @@ def prepare_columns(
     return works
 
 
-def estimate_columns(config: ExtractConfig, works: Sequence[ColumnWork], missing: dict[str, list[int]]) -> Estimate:
-    """Return what the columns of a run take."""
-    return estimate_run(
-        [work.column for work in works],
-        [len(missing[work.column.folder]) for work in works],
-        views=config.views,
-        epochs=config.epochs,
-        runs=config.runs,
+def describe_start(
+    config: ExtractConfig, records: Sequence[Record], works: Sequence[ColumnWork], estimate: Estimate, device: str
+) -> Iterator[str]:
+    """Yield what a run says before its first block: what it will take, and what its user may not expect."""
+    yield (
+        f"{config.cache}: {len(records)} records, plan {config.plan!r}, seed {config.seed}, "
+        f"{config.views} views of each training record"
     )
+    yield from describe_unknown([record.dataset for record in records], [record.group for record in records])
+    yield estimate.format()
+    yield format_passes(estimate.passes_saved, views=config.views, epochs=config.epochs, runs=config.runs)
+    teachers = {work.column.label: work.identity for work in works if isinstance(work.identity, TeacherIdentity)}
+    if random := list_random(teachers):
+        yield format_random_warning(random)
+    taps = {f"{label}/{tap.name}": tap for label, identity in teachers.items() for tap in identity.taps}
+    yield describe_fallback(config.codec, {name: tap.channels for name, tap in taps.items() if tap.kind == "feature"})
+    yield explain_bfloat16(torch.device(device)) if config.precision == "bfloat16" else ""
+    for label, identity in teachers.items():
+        if identity.backend is not None:
+            yield f"{teacher_folder(label)}: OpenVINO {identity.backend.version} runs the network"
 
 
 def open_executor_elsewhere(engine: str, options: EngineOptions) -> AbstractContextManager[Executor | None]:
