@@ -83,6 +83,8 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
     refuse_unwritable(config.cache)
     olds = dict(request_like(config, device)) if config.like else {}
     requests = list(olds) or request_teachers(config, device)
+    if not requests and not config.pictures:
+        raise SettingsError("there is nothing to cache: no teacher is named, and --no-pictures leaves the views out")
     for request in requests:  # a name or file that does not exist must leave no cache behind
         with explain_wait(f"loading {request.spec}"):
             if config.dry_run:

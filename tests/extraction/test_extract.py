@@ -224,6 +224,12 @@ def test_a_cache_without_pictures_says_so_when_they_are_asked_for(data: Path, tm
         cache.gather([0])
 
 
+def test_a_cache_of_nothing_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="there is nothing to cache: no teacher is named"):
+        again(data, tmp_path / "none", teacher=(), pictures=False)
+    assert not (tmp_path / "none").exists()
+
+
 def test_parts_share_the_blocks_and_together_make_the_whole(data: Path, extracted: Path, tmp_path: Path) -> None:
     whole = open_cache(extracted).column("teachers/dinov2-tiny-random").blocks
     first = again(data, tmp_path / "feats", part="1/2")
