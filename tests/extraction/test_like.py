@@ -73,7 +73,7 @@ def test_a_compact_basis_is_taken_over_where_the_new_records_could_not_give_one(
         extract(data=data, cache=tmp_path / "alone", **settings)
     extract(data=data, cache=new, like=old, quiet=True)
     first, second = (open_cache(cache).teachers["dinov3_convnext-tiny-random"].taps for cache in (old, new))
-    assert [tap["codec"]["name"] for tap in first] == ["int8", "compact"] and first == second
+    assert [tap.codec.name for tap in first] == ["int8", "compact"] and first == second
     assert JointCache([open_cache(old), open_cache(new)]).taps.keys() == open_cache(new).taps.keys()
     assert verify(new).problems == []
 
