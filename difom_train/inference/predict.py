@@ -117,20 +117,19 @@ def predict(
     table = folder / "polyps.jsonl"
     if source.suffix.lower() in VIDEO_SUFFIXES and source.is_file():
         check_outputs(folder, [folder / MASK_VIDEO, folder / OUTLINE_VIDEO, table], [source], force=force)
-        mark: Callable[..., Predictions] = partial(_mark_video, source=source)
+        mark: Callable[[Segmenter, PredictConfig, TextIO], Predictions] = _mark_video
     else:
         pictures, aside = list_pictures(source)
         names = _name_outputs(pictures)
         files = [path for name in names for path in _picture_files(folder, name)]
         check_outputs(folder, [*files, table], [*pictures, *([source] if source.is_file() else [])], force=force)
-        mark = partial(_mark_pictures, pictures=pictures, names=names, aside=aside, source=source)
+        mark = partial(_mark_pictures, pictures=pictures, names=names, aside=aside)
     with explain_wait(f"loading {config.run}"):
         segmenter = load_segmenter(
             config.run, device=config.device, student=config.student if student is None else student
         )
-    size = choose_batch(segmenter, config.batch_size)
     with draft_of(table) as draft, draft.open("w", encoding="utf-8") as lines:
-        return mark(segmenter, folder=folder, lines=lines, size=size, outlines=config.outlines)
+        return mark(segmenter, config, lines)
 
 
 def list_pictures(source: Path) -> tuple[list[Path], list[Path]]:
@@ -168,15 +167,12 @@ def _read_list(source: Path) -> list[Path]:
 
 def _mark_pictures(
     segmenter: Segmenter,
+    config: PredictConfig,
+    lines: TextIO,
     *,
     pictures: Sequence[Path],
     names: Sequence[str],
     aside: Sequence[Path],
-    source: Path,
-    folder: Path,
-    lines: TextIO,
-    size: int,
-    outlines: bool,
 ) -> Predictions:
     broken: list[str] = []
 
@@ -190,30 +186,29 @@ def _mark_pictures(
                 yield name, picture, None
 
     frames = found = 0
-    for marked in _mark(segmenter, read(), size):
-        mask_path, path = _picture_files(folder, marked.name)
+    for marked in _mark(segmenter, read(), choose_batch(segmenter, config.batch_size)):
+        mask_path, path = _picture_files(config.out, marked.name)
         write_mask(mask_path, marked.mask)
-        if outlines:
+        if config.outlines:
             outlined = Image.fromarray(draw_outline(marked.picture, marked.mask, OUTLINE_COLOUR))
             write_picture(path, outlined, "JPEG", quality=92)
         found += _write_line(lines, marked, {})
         frames += 1
     if not frames:
-        raise DataError(f"{source}: none of {len(pictures)} pictures can be read: {broken[0]}")
+        raise DataError(f"{config.source}: none of {len(pictures)} pictures can be read: {broken[0]}")
     others = [f"{len(aside)} files are no pictures: {name_some([path.name for path in aside])}"] if aside else []
-    return Predictions(folder, frames, found, (*broken, *others))
+    return Predictions(config.out, frames, found, (*broken, *others))
 
 
-def _mark_video(
-    segmenter: Segmenter, *, source: Path, folder: Path, lines: TextIO, size: int, outlines: bool
-) -> Predictions:
+def _mark_video(segmenter: Segmenter, config: PredictConfig, lines: TextIO) -> Predictions:
+    source, folder, size = config.source, config.out, choose_batch(segmenter, config.batch_size)
     reader = VideoReader(source)
     frames = found = 0
     with ExitStack() as stack:
         stack.callback(reader.close)
         masks = stack.enter_context(_open_video(folder / MASK_VIDEO, reader.rate, lossless=True))
         drawn = None
-        if outlines:
+        if config.outlines:
             drawn = stack.enter_context(_open_video(folder / OUTLINE_VIDEO, reader.rate, lossless=False))
         bar = track(reader, "marking", "frame", total=reader.frames)
         numbered = ((str(number), frame.picture, frame) for number, frame in enumerate(bar))
