@@ -113,7 +113,7 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
         if executor is not None:
             release_teachers()
         for work in works:
-            compute_column(config.cache, work, missing[work.column.folder], rows, executor, report, quiet=quiet)
+            compute_column(work, missing[work.column.folder], rows, executor, report, quiet=quiet)
     with explain_wait("summing up the statistics"):
         finish_columns(config.cache, works, report)
     report.left_blocks = {w.column.folder: find_missing(config.cache, w, part, repair=False) for w in works}
@@ -198,7 +198,6 @@ def open_executor_elsewhere(engine: str, options: EngineOptions) -> AbstractCont
 
 
 def compute_column(
-    cache: Path,
     work: ColumnWork,
     missing: Sequence[int],
     rows: Sequence[ViewJob],
@@ -211,7 +210,7 @@ def compute_column(
     column = work.column
     jobs = [
         BlockJob(
-            cache.resolve(),
+            report.cache.resolve(),
             column.folder,
             block,
             column.rows,
