@@ -296,16 +296,18 @@ class PackedCodec:
         self._refuse_unfitting(code, scale)
         batch, _, height, width = code.shape
         packed, shape = code.reshape(batch, -1, height * width), (batch, len(self.basis.bits), height * width)
+        size = scale[:, channels, None]
         if isinstance(packed, np.ndarray):
             levels = np.empty(shape, np.float32)
             self._unpack(packed, levels)
-            feature = np.matmul(self._weights, levels) - self._offset[:, None]
+            zero = scale[:, :channels] - size * self._offset  # (B, C), where all levels are 0
+            feature = np.matmul(self._weights * size[:, None], levels) + zero[:, :, None]
         else:
             levels = scale.new_empty(shape)
             self._unpack(packed, levels)
             _, _, weights, offset = self._on_device_of(levels)
-            feature = weights @ levels - offset[:, None]
-        feature = feature * scale[:, channels, None, None] + scale[:, :channels, None]
+            zero = scale[:, :channels] - size * offset
+            feature = zero[:, :, None].baddbmm(weights * size[:, None], levels)  # one pass over the maps
         return feature.reshape(batch, channels, height, width)
 
     def _refuse_unfitting(self, code: Any, scale: Any) -> None:
