@@ -65,15 +65,16 @@ def test_the_same_command_again_computes_nothing_and_goes_on_where_it_stopped(
     assert not extract(data=data, cache=tmp_path / "new", like=old, quiet=True).computed_blocks
 
 
-def test_a_compact_basis_is_taken_over_where_the_new_records_could_not_give_one(data: Path, tmp_path: Path) -> None:
-    settings = {**SETTINGS, "teacher": "dinov3_convnext:tiny@64", "codec": "compact"}
+@pytest.mark.parametrize("codec", ["compact", "packed"])
+def test_a_basis_is_taken_over_where_the_new_records_could_not_give_one(data: Path, tmp_path: Path, codec: str) -> None:
+    settings = {**SETTINGS, "teacher": "dinov3_convnext:tiny@64", "codec": codec}
     old, new = tmp_path / "old", tmp_path / "new"
     extract(data=paint_folder(tmp_path / "many", 60), cache=old, **settings)
     with pytest.raises(CodecError, match=r"more positions than the 128 channels"):
         extract(data=data, cache=tmp_path / "alone", **settings)
     extract(data=data, cache=new, like=old, quiet=True)
     first, second = (open_cache(cache).teachers["dinov3_convnext-tiny-random"].taps for cache in (old, new))
-    assert [tap.codec.name for tap in first] == ["int8", "compact"] and first == second
+    assert [tap.codec.name for tap in first] == ["int8", codec] and first == second
     assert JointCache([open_cache(old), open_cache(new)]).taps.keys() == open_cache(new).taps.keys()
     assert verify(new).problems == []
 
