@@ -8,7 +8,7 @@ from difom_cache.codecs.fidelity import BINS, BINS_PER_DECADE, SMALLEST_DISTANCE
 
 def _length(x: Tensor) -> Tensor:
     """Return the length of each position's vector, (B, C, h, w) -> (B, h, w); `x` may be used up."""
-    if x.device.type == "cpu":  # where the library's norm over channels takes twice as long, and elsewhere is one kernel
+    if x.device.type == "cpu":  # where the library's norm takes twice as long; elsewhere it is one kernel
         return x.square_().sum(1).sqrt_()
     return torch.linalg.vector_norm(x, dim=1)
 
