@@ -76,7 +76,7 @@ def test_constants_of_a_teacher_stay_on_the_device() -> None:
 
 def encode(params: ViewParams) -> Any:
     """Return what encoding a batch of two taps takes, without the teacher's own work."""
-    taps = [{"name": name, "grid": grid} for name, grid in TAPS.items()]
+    taps = [SimpleNamespace(name=name, grid=grid) for name, grid in TAPS.items()]
     requests = tuple(SimpleNamespace(native=name) for name in TAPS)
     with count_device_work() as work:
         maps = {name: torch.zeros((BATCH, 384, grid, grid), device=CUDA) for name, grid in TAPS.items()}
@@ -89,7 +89,7 @@ def encode(params: ViewParams) -> Any:
         ]
         encoder = SimpleNamespace(
             teacher=SimpleNamespace(spec=spec, features=lambda _: maps),
-            identity={"taps": taps},
+            identity=SimpleNamespace(taps=taps),
             codecs=codecs,
             device=CUDA,
             batch=BATCH,
