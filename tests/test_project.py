@@ -79,6 +79,14 @@ def test_constraints_are_exact_versions_alone_and_cover_every_dependency() -> No
             assert pinned[canonicalize_name(requirement.name)] in requirement.specifier
 
 
+def test_files_that_contributing_names_exist() -> None:
+    named = re.findall(
+        r"`((?:difom_cache|difom_train|tests)/[\w/]+\.\w+)`", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    )
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
 def test_citation_file_is_valid() -> None:
     check_schema("citation-file-format", "CITATION.cff")
 
