@@ -45,7 +45,6 @@ def run_app(app: typer.Typer, *, interrupted: str) -> None:
     if sys.argv[1:2] == ["--version"]:
         print(describe_versions())
         sys.exit(0)
-    _make_alike(app)
     asked_to_end = _heed_sigterm()
     keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):  # a file's name need not be UTF-8, and is shown all the same
@@ -89,16 +88,6 @@ def describe_versions() -> str:
 
     found = [f"{name} {version(name)}" for name in names if find_spec(name if name != "difom" else "difom_cache")]
     return f"{', '.join(found)}, Python {platform.python_version()}"
-
-
-def _make_alike(app: typer.Typer) -> None:
-    """Give the commands that are written by hand the help page that configured ones have."""
-    for command in app.registered_commands:
-        if command.cls is TyperCommand:
-            command.cls = Command
-    for group in app.registered_groups:
-        if group.typer_instance is not None:
-            _make_alike(group.typer_instance)
 
 
 def _heed_sigterm() -> list[int]:
@@ -162,20 +151,16 @@ def add_command(
 
 
 class _Alike:
-    """A command whose help looks as that of any other of ours, be its options written by hand or made from a config."""
+    """A command whose help looks as that of any other of ours."""
 
     params: list[Any]
     help: str | None
     _groups: Mapping[str, str] | None = None
     "Heading of the options that do not stand under the general one."
 
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Return the parameters; arguments are called in capitals."""
-        found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
-        for parameter in found:
-            if parameter.param_type_name == "argument" and parameter.metavar is None:
-                parameter.metavar = parameter.name.upper()
-        return found
+    if TYPE_CHECKING:
+
+        def get_params(self, ctx: Any) -> list[Any]: ...
 
     def get_short_help_str(self, limit: int = 0) -> str:
         """Return the first sentence of the help, whole."""
@@ -287,11 +272,6 @@ def _with_options(model: "type[Config]", options: "list[Option]", run: Callable[
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {}
     return call
-
-
-def split_list(text: str | None) -> tuple[str, ...] | None:
-    """Return the parts of "a,b,c"; None stays None."""
-    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def print_json(value: Any) -> None:

@@ -32,34 +32,9 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 
 def describe(command: Any, name: str) -> str:
     """Return a section of Markdown for a click command and, below it, one for each of its subcommands."""
-    commands = getattr(command, "commands", {})
-    config = getattr(command, "config", None)
-    if config is not None:
-        options = format_options(find_config(config)).replace("### ", "### Section ")
-        parts = [f"## {name}", "", (command.help or "").strip(), "", SPEC.sub(r"`\g<0>`", options), ""]
-        return "\n".join([*parts, *(describe(each, f"{name} {word}") for word, each in commands.items())])
-    parameters = [each for each in command.params if each.name != "help" and not getattr(each, "hidden", False)]
     parts = []
-    if parameters or not commands:
-        parts += [f"## {name}", "", (command.help or "").strip(), ""]
-        parts += [table(parameters), ""] if parameters else []
-    return "\n".join([*parts, *(describe(each, f"{name} {word}") for word, each in commands.items())])
-
-
-def table(parameters: list[Any]) -> str:
-    """Return the parameters of one command as a table of Markdown."""
-    lines = ["| option | default | what it is |", "| --- | --- | --- |"]
-    for each in parameters:
-        names = each.opts if each.param_type_name == "option" else [(each.metavar or each.name).upper()]
-        help_text = SPEC.sub(r"`\g<0>`", (each.help or "").replace("|", "\\|").replace("\n", " "))
-        lines.append(f"| {', '.join(f'`{name}`' for name in names)} | {default_of(each)} | {help_text} |")
-    return "\n".join(lines)
-
-
-def default_of(parameter: Any) -> str:
-    """Return how the default is shown; nothing where there is none."""
-    if isinstance(parameter.show_default, str):
-        return f"`{parameter.show_default}`"
-    if parameter.required:
-        return "required"
-    return "" if parameter.default in (None, False, ()) else f"`{parameter.default}`"
+    if place := getattr(command, "config", None):
+        options = format_options(find_config(place)).replace("### ", "### Section ")
+        parts = [f"## {name}", "", (command.help or "").strip(), "", SPEC.sub(r"`\g<0>`", options), ""]
+    below = getattr(command, "commands", {}).items()
+    return "\n".join([*parts, *(describe(each, f"{name} {word}") for word, each in below)])
