@@ -80,7 +80,7 @@ def refuse_full_disk(cache: Path, estimate: Estimate) -> None:
     if needed_bytes > free_bytes:
         raise CacheSpaceError(
             f"{cache} needs {format_bytes(needed_bytes)} more, but its disk has {format_bytes(free_bytes)} free; "
-            "make room, choose fewer --views or --codec compact, or insist with --force"
+            "make room, choose fewer --views or --codec packed, or insist with --force"
         )
 
 
