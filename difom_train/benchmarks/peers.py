@@ -49,6 +49,7 @@ def name_absent() -> list[str]:
 
 def _open_lmdb(folder: Path, samples: Samples, batch: int) -> Read:
     lmdb = import_module("lmdb")
+    folder.mkdir(parents=True, exist_ok=True)  # it makes the last folder alone
     store = lmdb.open(str(folder), map_size=2 * samples.nbytes + (1 << 24), readahead=False)
     with store.begin() as reading:
         there = reading.stat()["entries"]

@@ -57,8 +57,9 @@ def test_a_peer_holds_every_sample_and_is_filled_once(peer, tmp_path):
     if not peer.is_here:
         pytest.skip(f"{peer.package} is not installed")
     samples = np.random.default_rng(0).integers(0, 256, (70, 5000), np.uint8)
-    read = peer.open(tmp_path / "peer", samples, 4)
+    read = peer.open(tmp_path / "below" / "peer", samples, 4)
     for rows in (np.array([0, 69, 3, 3]), np.array([64, 63, 1, 2])):
         assert read(rows).tolist() == samples[rows].tolist()
-    again = peer.open(tmp_path / "peer", samples * 0, 4)
+    del read  # LMDB opens a folder once in a process
+    again = peer.open(tmp_path / "below" / "peer", samples * 0, 4)
     assert again(np.array([5, 6, 7, 8])).tolist() == samples[5:9].tolist()
