@@ -71,6 +71,8 @@ def bench_all(options: AllConfig) -> Suite:
             say(f"{number}/{len(parts)} {part.name}: kept")
             continue
         suite.parts[part.name] = found = _run_part(part, suite, options.part_s)
+        for known in [each.name for each in parts if each.name in suite.parts]:  # in order, whatever ran first
+            suite.parts[known] = suite.parts.pop(known)
         why = f": {found['why'][-1]}" if found["why"] else ""
         say(f"{number}/{len(parts)} {part.name}: {found['outcome']}, {found['seconds']:.0f} s{why}")
         _write(suite)

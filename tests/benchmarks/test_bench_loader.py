@@ -36,6 +36,12 @@ def test_ratios_say_how_often_gather_is_as_fast(speeds):
     assert speeds.ratios["notebook's files"] == pytest.approx(expected)
 
 
+def test_warm_ways_are_counted_by_cpu_time_too(speeds):
+    assert speeds.samples_per_cpu_s.keys() == speeds.samples_per_s.keys() - {"gather, cold"}
+    expected = speeds.samples_per_cpu_s["gather"] / speeds.samples_per_cpu_s["memcpy"]
+    assert speeds.cpu_ratios["memcpy"] == pytest.approx(expected) and expected > 0
+
+
 def test_sample_has_three_taps_their_scales_picture_and_mask(speeds):
     assert speeds.sample_bytes == 3 * 256 * (22 * 22 + 4) + 352 * 352 * 4
 

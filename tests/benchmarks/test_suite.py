@@ -42,6 +42,13 @@ def test_what_ended_well_is_kept_and_what_did_not_runs_again(monkeypatch: pytest
     assert {part["outcome"] for part in found.values()} == {"done"}
 
 
+def test_parts_stand_in_their_order_whichever_ran_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    parts = (recipes("first"), recipes("second"), recipes("third"))
+    run_parts(monkeypatch, tmp_path, *parts, only=("third",))
+    assert list(run_parts(monkeypatch, tmp_path, *parts)) == ["first", "second", "third"]
+    assert list(json.loads((tmp_path / "bench.json").read_text())["parts"]) == ["first", "second", "third"]
+
+
 def test_a_part_that_takes_too_long_is_ended_with_all_that_it_started(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -113,6 +120,7 @@ def test_the_table_shows_what_each_part_found() -> None:
     teacher = {"teacher": "sam:vit_b@1024", "precision": "bfloat16", "batch": 8, "ways": ways}
     teacher |= {"flops_per_image": 4e11, "matmul_flops_per_s": 1e13}
     reading = {"samples_per_s": {"memcpy": 20.0, "gather": 10.0}, "ratios": {"memcpy": 0.5}, "sample_bytes": 10**8}
+    reading |= {"cpu_ratios": {"memcpy": 0.75}}
     epoch = {"epoch": 0, "train_s": 2.5, "data_wait_frac": 0.125, "loss": 0.75, "val_dice": None}
     none = {"command": [], "outcome": "done", "seconds": 61.0, "why": []}
     parts = {
@@ -125,7 +133,8 @@ def test_the_table_shows_what_each_part_found() -> None:
     table = format_suite({"about": about, "parts": parts})
     assert "H100; difom 1, torch 2; random weights." in table
     assert "| sam:vit_b@1024 | bfloat16 | 8 | 1.00 | 4.00 | 10.00 | 20.00 | 400.0 | 10.00 | 80% | 1.00 |" in table
-    assert "| memcpy | 20.0 | 2.00 | 0.50 x |" in table and "| gather | 10.0 | 1.00 |  |" in table
+    assert "| memcpy | 20.0 | 2.00 | 0.50 x | 0.75 x |" in table and "| gather | 10.0 | 1.00 |  |  |" in table
     assert "| 1 | 2.50 | 12.5% | 0.750 | - |" in table
     assert "| step | failed | 1 min 1 s | a \\| b |" in table
-    assert "A training step" not in table
+    assert "A training step" not in table and "no speeds" not in table
+    assert "no speeds" in format_suite({"about": about | {"size": "small"}, "parts": parts})
