@@ -84,11 +84,14 @@ def _open_arrow(folder: Path, samples: Samples, batch: int) -> Read:
         unfinished.rename(path)
     column = ipc.open_file(arrow.memory_map(str(path))).read_all().column("sample")
 
+    width, out = samples.shape[1], np.empty((batch, samples.shape[1]), np.uint8)
+    # Row by row out of the mapped batches: `take` would copy all of them together first, whatever it is asked for.
+    held = [np.frombuffer(each.buffers()[1], np.uint8, len(each) * width).reshape(-1, width) for each in column.chunks]
+
     def read(rows: Rows) -> Samples:
-        taken = column.take(arrow.array(rows)).combine_chunks()
-        taken = taken.chunk(0) if isinstance(taken, arrow.ChunkedArray) else taken
-        values = np.frombuffer(taken.buffers()[1], np.uint8)
-        return values[taken.offset * samples.shape[1] :][: rows.size * samples.shape[1]].reshape(len(rows), -1)
+        for place, row in enumerate(rows.tolist()):
+            out[place] = held[row // _ARROW_ROWS][row % _ARROW_ROWS]
+        return out
 
     return read
 
