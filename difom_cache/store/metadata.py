@@ -9,6 +9,7 @@ from difom_cache.files import explain, read_plain
 from difom_cache.store.atomic import write_atomic, write_once
 
 _MISSING = "missing"
+_SINGLE_BYTES = ("bool", "int8", "uint8")
 _MEANING = {
     "array": ("shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value", "codecs", "dimension_names"),
     "group": (),
@@ -41,20 +42,24 @@ def describe_difference(held: Any, due: Mapping[str, Any]) -> str:
     """Return what Zarr metadata says else than what is due, "" where both mean the same."""
     if not isinstance(held, dict):
         return "is no JSON object"
+    single = due.get("data_type") in _SINGLE_BYTES
     for key in ("zarr_format", "node_type", *_MEANING[due["node_type"]]):
-        if _plain(held.get(key)) != _plain(due[key]):
+        if _plain(held.get(key), single) != _plain(due[key], single):
             return f"{key} is {_shorten(held.get(key))}, the identity says {_shorten(due[key])}"
     return "storage_transformers are not known" if held.get("storage_transformers") else ""
 
 
-def _plain(value: Any) -> Any:
-    """Return a value without what only repeats a default: empty configurations, the byte order of single bytes."""
+def _plain(value: Any, single: bool) -> Any:
+    """Return a value without what says nothing: empty configurations, and the byte order where values are single bytes.
+
+    The index of a shard holds numbers of eight bytes, whatever the shard's own values are.
+    """
     if isinstance(value, dict):
-        kept = {key: _plain(part) for key, part in value.items()}
-        if kept.get("configuration") in ({}, {"endian": "little"}, None):
+        kept = {key: _plain(part, single and key != "index_codecs") for key, part in value.items()}
+        if kept.get("configuration") in (None, {}) or (single and kept["configuration"] == {"endian": "little"}):
             kept.pop("configuration", None)
         return kept
-    return [_plain(part) for part in value] if isinstance(value, list) else value
+    return [_plain(part, single) for part in value] if isinstance(value, list) else value
 
 
 def _shorten(value: Any) -> str:

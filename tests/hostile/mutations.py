@@ -68,14 +68,20 @@ def json_mutations(path: Path, count: int, seed: int = 0) -> Iterator[tuple[str,
     for number, text in enumerate(WRONG_TEXTS):
         yield f"text {number}", lambda path, text=text: _write(path, text)
     draw = random.Random(seed)
-    places = list(
-        _places(json.loads(path.read_text().splitlines()[0] if path.suffix == ".jsonl" else path.read_text()))
-    )
+    held = json.loads(path.read_text().splitlines()[0] if path.suffix == ".jsonl" else path.read_text())
+    places = list(_places(held))
     for number in range(count):
         place = draw.choice(places)
         value = draw.choice((*WRONG_VALUES, "gone"))
         name = f"{number}: {'.'.join(map(str, place))} = {'gone' if value == 'gone' else json.dumps(value)[:20]}"
-        yield name, _set(place, value)
+        if json.dumps(_at(held, place)) != json.dumps(value):  # else nothing is changed
+            yield name, _set(place, value)
+
+
+def _at(value: Any, place: tuple[Any, ...]) -> Any:
+    for key in place:
+        value = value[key]
+    return value
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -46,6 +46,10 @@ def fill_value(path: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"fill_value": 7}))
 
 
+def drop_byte_order(path: Path) -> None:
+    path.write_text(path.read_text().replace('"endian"', '"former"').replace('"former":"little"', ""))
+
+
 def into_fifo(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
@@ -73,6 +77,7 @@ HARMS: list[tuple[str, Callable[[Path], None]]] = [
     ("rows/view/c.0", into_fifo),
     ("rows/split/zarr.json", Path.unlink),
     ("rows/params/zarr.json", fill_value),
+    ("rows/view/zarr.json", drop_byte_order),
     ("rows/zarr.json", garble),
     ("zarr.json", garble),
     ("pictures/zarr.json", Path.unlink),
