@@ -52,6 +52,8 @@ def run_app(app: typer.Typer, *, interrupted: str) -> None:
             stream.reconfigure(errors="backslashreplace")
     if "" in sys.argv[1:]:  # as a path it would mean the folder that one happens to be in
         _end("error: an argument is empty; is a variable of your script not set?", USER_ERROR)
+    if any("\0" in word for word in sys.argv[1:]):  # no shell passes one on, but a program that calls this one may
+        _end("error: an argument holds a zero byte, which no file's name can have; is it text?", USER_ERROR)
     try:
         status = app(standalone_mode=False)
     except DifomError as error:

@@ -76,6 +76,8 @@ def test_verify_and_finish_exit_with_1_where_something_is_wrong(run, tmp_path: P
         (["extract", "--teacher", "sam", "--part", "9/8"], "--part: expected I/N with 1 <= I <= N"),
         (["import", "nothing.h5", "feats"], "nothing.h5"),
         (["drop", "nowhere", "--teacher", "sam"], "nowhere is not a cache"),
+        (["info", ""], "an argument is empty"),
+        (["info", "fe\0ats"], "an argument holds a zero byte"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(run, monkeypatch, tmp_path: Path, arguments, line):

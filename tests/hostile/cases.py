@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import os
 import random
 import struct
