@@ -55,7 +55,15 @@ def draw(lines: list[dict[str, str]]) -> bytes:
                 edgecolor="white",
             )
             axes.errorbar(gain, place, xerr=[[gain - low], [high - gain]], color=INK, capsize=3, linewidth=1.2)
-            axes.text(high, place, f"   {gain:+.1f}", va="center", fontsize=10, color=INK)
+            axes.annotate(
+                f"{gain:+.1f}",
+                (max(high, 0), place),
+                xytext=(8, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=10,
+                color=INK,
+            )
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_yticks(range(len(lines)), [name_of(line) for line in lines], fontsize=9)
         axes.invert_yaxis()
