@@ -209,7 +209,7 @@ def test_a_teacher_with_logits_is_scored_like_a_student(run: Path, benchmark: Pa
         ("no checkpoint", RunError, "holds no trained student"),
         ("no run", RunError, "is not a folder"),
         ("no frames", DataError, "empty"),
-        ("no limit", SettingsError, "--limit is at least 1"),
+        ("no limit", SettingsError, "limit=0: must be at least 1"),
     ],
 )
 def test_bad_input_is_one_clear_line(

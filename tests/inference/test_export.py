@@ -244,7 +244,7 @@ def test_torchscript_is_refused_with_the_reason(run: Path, tmp_path: Path) -> No
         ({"int8": True}, "--calibration DATA"),
         ({"calibration": "data"}, "--calibration is for --int8"),
         ({"int8": True, "calibration": "data", "dynamic_size": True}, "leave out --dynamic-size"),
-        ({"frames": 0}, "--frames is at least 1"),
+        ({"frames": 0}, "frames=0: must be at least 1"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(run: Path, tmp_path: Path, options: dict, message: str) -> None:

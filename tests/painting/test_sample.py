@@ -103,7 +103,10 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "mine.txt").read_text() == "keep"
 
 
-@pytest.mark.parametrize(("wrong", "message"), [({"train": 0}, "found 0 and 20"), ({"side": 16}, "found 16 px")])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"train": 0}, r"train=0: must be at least 1"), ({"side": 16}, r"side=16: must be at least 32")],
+)
 def test_sizes_that_make_no_sample_are_refused(tmp_path: Path, wrong: dict[str, int], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         paint_sample(tmp_path / "s", **wrong)
