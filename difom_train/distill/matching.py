@@ -146,12 +146,18 @@ def logits_taps(cache: TeachingCache, teachers: Sequence[str]) -> list[str]:
     return [tap for tap in taps_of(cache, teachers, "logits") if cache.taps[tap].channels == 1]
 
 
-def refuse_nothing(cache: TeachingCache, teachers: Sequence[str], student: Student) -> None:
-    """Raise a CacheIncompleteError: no tap of the chosen teachers can teach this student."""
+def refuse_nothing(cache: TeachingCache, teachers: Sequence[str], student: Student, *, features: bool) -> None:
+    """Raise a CacheIncompleteError: no tap of the chosen teachers can teach this student, by its features where they count."""
+    held = f"the cache holds {_list_taps(cache, teachers)}"
+    if not features:
+        raise CacheIncompleteError(
+            f"no tap can teach {student.name}: with feature_weight 0 logits alone teach, and {held}; "
+            "make logits of features (difom-cache probe)"
+        )
     strides = sorted({level.stride for level in student.levels.values()})
     raise CacheIncompleteError(
-        f"no tap can teach {student.name}, whose levels have strides {strides}: the cache holds "
-        f"{_list_taps(cache, teachers)}; extract taps at one of these strides (--strides)"
+        f"no tap can teach {student.name}, whose levels have strides {strides}: {held}; "
+        "extract taps at one of these strides (--strides)"
     )
 
 

@@ -40,7 +40,7 @@ class MultiscaleDistiller(Distiller):
         matches = match_levels(cache, teachers, student, input_px) if options.feature_weight > 0 else []
         logits = logits_taps(cache, teachers) if options.logits_weight > 0 else []
         if not matches and not logits:
-            refuse_nothing(cache, teachers, student)
+            refuse_nothing(cache, teachers, student, features=options.feature_weight > 0)
         weights = {"feature": options.feature_weight} if matches else {}
         weights |= {"low": options.low_weight, "high": options.high_weight} if matches and options.bands else {}
         weights |= {"logits": options.logits_weight} if logits else {}
