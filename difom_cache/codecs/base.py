@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from difom_cache.errors import CodecError
 
@@ -146,3 +147,21 @@ def refuse_wrong_scale(codec: str, code: Any, scale: Any) -> None:
             f"codec {codec}: a code of shape {tuple(code.shape)} needs a scale of shape {tuple(code.shape[:2])}, "
             f"found {tuple(scale.shape)}"
         )
+
+
+def refuse_poor_sample(codec: str, positions: int, products: NDArray[np.float64]) -> None:
+    """Raise a CodecError unless a basis can be fitted to so many positions, whose products (C, C) are finite."""
+    channels = len(products) if products.ndim else 0
+    if positions <= channels:
+        raise CodecError(
+            f"the {codec} codec needs more positions than the {channels} channels to fit its basis, found {positions}; "
+            "give more records, or choose codec int8"
+        )
+    if not np.isfinite(products).all():
+        raise CodecError(f"the {codec} codec cannot be fitted: the sample of features holds NaN or infinity")
+
+
+def principal_directions(covariance: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the variances (C,) along the principal directions, the columns of (C, C), the strongest first."""
+    variance, directions = np.linalg.eigh(covariance)
+    return variance[::-1].clip(min=0), directions[:, ::-1]

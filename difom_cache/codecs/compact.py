@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.codecs.base import ArrayOrTensor, refuse_wrong_scale
+from difom_cache.codecs.base import ArrayOrTensor, principal_directions, refuse_poor_sample, refuse_wrong_scale
 from difom_cache.codecs.int8 import dequantize, quantize, refuse_not_finite_scale
 from difom_cache.errors import CodecError
 
@@ -92,22 +92,14 @@ def fit_compact(features: Iterable[Tensor]) -> CompactBasis:
             count += len(picture)
             total = total + picture.sum(axis=0)
             products = products + picture.T @ picture
-    channels = total.size if total.ndim else 0
-    if count <= channels:
-        raise CodecError(
-            f"the compact codec needs more positions than the {channels} channels to fit its basis, found {count}; "
-            "give more records, or choose codec int8"
-        )
-    if not np.isfinite(products).all():
-        raise CodecError("the compact codec cannot be fitted: the sample of features holds NaN or infinity")
+    refuse_poor_sample("compact", count, products)
     mean = total / count
     return choose_basis(mean, products / count - np.outer(mean, mean))
 
 
 def choose_basis(mean: NDArray[np.float64], covariance: NDArray[np.float64]) -> CompactBasis:
     """Return the basis for features of this mean (C,) and covariance (C, C)."""
-    variance, directions = np.linalg.eigh(covariance)
-    variance, directions = variance[::-1].clip(min=0), directions[:, ::-1]
+    variance, directions = principal_directions(covariance)
     kept = kept_directions(len(mean))
     directions = directions[:, :kept]
     strongest = np.abs(directions).argmax(axis=0)

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.codecs.base import ArrayOrTensor, UncodableFeatureError, first_not_finite
+from difom_cache.codecs.base import (
+    ArrayOrTensor,
+    UncodableFeatureError,
+    first_not_finite,
+    principal_directions,
+    refuse_poor_sample,
+)
 from difom_cache.codecs.int8 import SMALLEST_SCALE
 from difom_cache.errors import CodecError
 
@@ -118,25 +124,17 @@ def fit_packed(features: Sequence[Tensor]) -> PackedBasis:
     Raises:
         CodecError: fewer positions than channels, or a value that is not finite.
     """
-    count, products = 0, np.zeros((0, 0))
+    count, products = 0, np.zeros(())
     for picture in _centre_all(features):
         count += picture.shape[1]
-        products = products + picture @ picture.T if count > picture.shape[1] else picture @ picture.T
-    channels = len(products)
-    if count <= channels:
-        raise CodecError(
-            f"the packed codec needs more positions than the {channels} channels to fit its basis, found {count}; "
-            "give more records, or choose codec int8"
-        )
-    if not np.isfinite(products).all():
-        raise CodecError("the packed codec cannot be fitted: the sample of features holds NaN or infinity")
-    variance, directions = np.linalg.eigh(products / count)
-    variance, directions = variance[::-1].clip(min=0), directions[:, ::-1]
+        products = products + picture @ picture.T
+    refuse_poor_sample("packed", count, products)
+    variance, directions = principal_directions(products / count)
     sample = np.concatenate(
         [directions.T @ picture[:, ::_EVERY] for picture in _centre_all(features)], axis=1
     )  # (C, n)
     steps, errors = _choose_steps(sample, np.sqrt(variance))
-    counts = _share_out(errors, (sample**2).mean(axis=1), packed_bytes(channels))
+    counts = _share_out(errors, (sample**2).mean(axis=1), packed_bytes(len(products)))
     bits = np.repeat(np.array(WIDTHS, np.uint8), counts)
     kept = len(bits)
     directions = directions[:, :kept]
