@@ -47,7 +47,9 @@ def fill_value(path: Path) -> None:
 
 
 def drop_byte_order(path: Path) -> None:
-    path.write_text(path.read_text().replace('"endian"', '"former"').replace('"former":"little"', ""))
+    held = json.loads(path.read_text())
+    assert held["codecs"][0].pop("configuration") == {"endian": "little"}
+    path.write_text(json.dumps(held))
 
 
 def into_fifo(path: Path) -> None:
