@@ -69,6 +69,8 @@ from .teachers.catalogue import split_code as split_code
 from .teachers.network import NetworkFacts as NetworkFacts
 from .teachers.network import TapNetwork as TapNetwork
 from .teachers.network import assemble as assemble
+from .teachers.openvino_teacher import cpu_capabilities as cpu_capabilities
+from .teachers.openvino_teacher import has_openvino as has_openvino
 from .teachers.pooling import area_pool as area_pool
 from .teachers.preprocess import IMAGENET_MEAN as IMAGENET_MEAN
 from .teachers.preprocess import IMAGENET_STD as IMAGENET_STD

@@ -132,6 +132,10 @@ class BenchConfig(CommandConfig):
     "Runs of each way, alternating; medians are shown."
     device: str = "auto"
     "auto, cpu, cuda or cuda:N."
+    backend: Annotated[tuple[Literal["auto", "torch", "openvino"], ...], Field(min_length=1)] = ("auto",)
+    "What runs our network; each with every precision."
+    precision: Annotated[tuple[Literal["float32", "bfloat16"], ...], Opt(default="as extract chooses")] = ()
+    "Of our network; the library's way has the first."
     ways: Annotated[tuple[Literal["notebook", "library", "difom"], ...], Field(min_length=1)] = (
         "notebook",
         "library",

@@ -211,5 +211,9 @@ class BenchKeywords(TypedDict, total=False):
     "Runs of each way, alternating; medians are shown. (at least 1) [default: 5]"
     device: str | None
     "auto, cpu, cuda or cuda:N. [default: auto]"
+    backend: Literal["auto", "torch", "openvino"] | Sequence[Literal["auto", "torch", "openvino"]] | None
+    "What runs our network; each with every precision. [default: auto]"
+    precision: Literal["float32", "bfloat16"] | Sequence[Literal["float32", "bfloat16"]] | None
+    "Of our network; the library's way has the first. [default: as extract chooses]"
     ways: Literal["notebook", "library", "difom"] | Sequence[Literal["notebook", "library", "difom"]] | None
     "Which to run. [default: notebook,library,difom]"

@@ -2,17 +2,19 @@
 
 `notebook`: the library's network in float32, one picture after the other, a `.pt` file each, as published.
 `library`: the same network at its best plain use: batches, its own fused attention, bfloat16 on CUDA, float16 files.
-`difom`: `extract`, into a cache.
+`difom`: `extract`, into a cache, with each backend and precision that is asked for.
 
-All read the same files, one view a picture, and write to the same disk. Runs alternate; medians are reported.
+All read the same files, one view a picture, and write to the same disk. Runs alternate; medians are reported. What is done once
+before the first picture, such as loading or compiling a network, is not counted in any way.
 """
 
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -21,6 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import cosine_similarity
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,11 +34,12 @@ from difom_cache.data.record import Record
 from difom_cache.errors import DataError
 from difom_cache.extraction.prepare import probe_batch
 from difom_cache.extraction.run import extract
+from difom_cache.extraction.teachers import choose_backend, load_teacher
 from difom_cache.hardware import name_device, resolve_device
 from difom_cache.keywords import BenchKeywords
 from difom_cache.options import read_call
 from difom_cache.progress import track
-from difom_cache.teachers.base import Precision, Teacher, TeacherSpec
+from difom_cache.teachers.base import Backend, Precision, Teacher, TeacherSpec
 from difom_cache.teachers.catalogue import OWN_WEIGHTS, build_teacher, parse_teacher
 from difom_cache.teachers.packed_linear import PackedLinear, can_pack, count_flops
 from difom_cache.teachers.preprocess import normalise
@@ -55,6 +59,7 @@ class Rig:
         teacher: `NAME[:VARIANT][@PX]`.
         weights: "hub", "random" or a path.
         records: the pictures.
+        all_records: how many `records` were taken from.
         device: where the network runs.
         batch: of the library's way and ours.
         compile: ours runs through torch.compile.
@@ -65,6 +70,7 @@ class Rig:
     teacher: str
     weights: str
     records: tuple[Record, ...]
+    all_records: int
     device: torch.device
     batch: int
     compile: bool
@@ -74,17 +80,24 @@ class Rig:
 
 @dataclass(frozen=True)
 class Way:
-    """One way to do the work: from files to stored bytes, and the network alone on a batch of pixels in [0, 1]."""
+    """One way to do the work: from files to stored bytes, and the network alone on a batch of pixels in [0, 1].
 
-    whole: Callable[[], None]
+    Attributes:
+        whole: does all pictures and returns the seconds that they took.
+        network: takes (B, 3, S, S).
+        batch: B.
+        cosine: of its features and those of the same network in PyTorch and float32; None where they are not compared.
+    """
+
+    whole: Callable[[], float]
     network: Callable[[Tensor], object]
     batch: int
+    cosine: float | None = None
 
 
 def bench_teacher(
     teacher: str | BenchConfig,
     *,
-    precision: Precision | None = None,
     batch_size: int | None = None,
     compile: bool = False,
     scratch: str | Path | None = None,
@@ -94,7 +107,6 @@ def bench_teacher(
 
     Args:
         teacher: `NAME[:VARIANT][@PX]`, or the config of the call.
-        precision: None for bfloat16 on CUDA and float32 elsewhere.
         batch_size: None probes the device.
         compile: run our teacher through torch.compile.
         scratch: folder for what is written; None for the system's.
@@ -106,21 +118,20 @@ def bench_teacher(
     config = read_call(BenchConfig, options, teacher=teacher)
     teacher, chosen = config.teacher, str(resolve_device(config.device))
     weights = config.weights or ("hub" if parse_teacher(teacher).name in OWN_WEIGHTS else "random")
-    records = choose_pictures(config.data, config.views)
-    ours = build_teacher(teacher, weights=weights, device=chosen, precision=precision, compile=compile)
+    records, count = choose_pictures(config.data, config.views)
+    first = config.precision[0] if config.precision else None
+    ours = build_teacher(teacher, weights=weights, device=chosen, precision=first, compile=compile)
     with tempfile.TemporaryDirectory(prefix="difom-bench-", dir=scratch) as folder:
         batch = min(config.views, batch_size or probe_batch(ours, chosen))
-        rig = Rig(teacher, weights, records, torch.device(chosen), batch, compile, Path(folder), ours.spec)
+        rig = Rig(teacher, weights, records, count, torch.device(chosen), batch, compile, Path(folder), ours.spec)
         write_manifest(records, rig.folder / "pictures.csv")
-        return (
-            _describe(rig)
-            | _count(rig, ours)
-            | {"ways": _alternate(list_ways(rig, ours, config.ways), rig, config.repeats)}
-        )
+        facts = _describe(rig) | _count(rig, ours)
+        del ours
+        return facts | {"ways": _alternate(list_ways(rig, config), rig, config.repeats)}
 
 
-def choose_pictures(data: Path, count: int) -> tuple[Record, ...]:
-    """Return `count` records of `data`, whatever their split, as training records.
+def choose_pictures(data: Path, count: int) -> tuple[tuple[Record, ...], int]:
+    """Return `count` records of `data`, whatever their split, as training records; and how many there are.
 
     Raises:
         DataError: there are fewer.
@@ -128,22 +139,57 @@ def choose_pictures(data: Path, count: int) -> tuple[Record, ...]:
     records = load_records(data, unlabelled=True)
     if len(records) < count:
         raise DataError(f"{data}: expected at least {count} pictures, found {len(records)}; ask for fewer with --views")
-    return tuple(replace(record, split="train") for record in records[:count])
+    return tuple(replace(record, split="train") for record in records[:count]), len(records)
 
 
-def list_ways(rig: Rig, ours: Teacher, names: Sequence[str]) -> dict[str, Way]:
-    """Return the ways that were asked for, by name, their networks on the device."""
+def list_ways(rig: Rig, config: BenchConfig) -> dict[str, Way]:
+    """Return the ways that were asked for, by name, their networks on the device.
+
+    Raises:
+        SettingsError: a backend is not installed, or cannot take the teacher.
+    """
     ways = {}
-    if "notebook" in names:
+    if "notebook" in config.ways:
         network, forward = _plain(rig, torch.float32)
         ways["notebook"] = _plain_way(rig, network, forward, torch.float32, 1)
-    if "library" in names:
+    if "library" in config.ways:
         dtype = torch.bfloat16 if rig.spec.precision == "bfloat16" else torch.float32
         network, forward = _plain(rig, dtype)
         ways["library"] = _plain_way(rig, network, forward, dtype, rig.batch)
-    if "difom" in names:
-        ways["difom"] = Way(lambda: _extract(rig), ours.features, rig.batch)
+    if "difom" in config.ways:
+        ways |= _list_ours(rig, config)
     return ways
+
+
+def _list_ours(rig: Rig, config: BenchConfig) -> dict[str, Way]:
+    """Return ours with each backend and precision; "difom" alone where there is one of them."""
+    kinds = list(product(config.backend, config.precision or (rig.spec.precision,)))
+    plain = build_teacher(rig.teacher, weights=rig.weights, device=str(rig.device), precision="float32")
+    pictures = Pictures(rig.records[: rig.batch], rig.spec.input_px)
+    pixels = torch.stack([pictures[number] for number in range(rig.batch)]).to(rig.device)
+    expected = plain.features(pixels)
+    del plain
+    ways = {}
+    for backend, precision in kinds:
+        request = replace(
+            parse_teacher(rig.teacher),
+            weights=rig.weights,
+            device=str(rig.device),
+            precision=precision,
+            compile=rig.compile,
+            backend=backend,
+        )
+        features = load_teacher(choose_backend(request, None, rig.batch)).features
+        name = "difom" if len(kinds) == 1 else f"difom {backend} {precision}"
+        whole = partial(_extract, rig, backend, precision)
+        ways[name] = Way(whole, features, rig.batch, _compare_features(features(pixels), expected))
+    return ways
+
+
+def _compare_features(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> float:
+    """Return the least over maps of the mean over cells of the cosine of features, each about its picture's mean."""
+    about = [(x - x.mean((2, 3), keepdim=True) for x in (found[name], expected[name])) for name in expected]
+    return min(float(cosine_similarity(ours, theirs, dim=1).mean()) for ours, theirs in about)
 
 
 def _plain(rig: Rig, dtype: torch.dtype) -> tuple[nn.Module, PlainForward]:
@@ -155,7 +201,8 @@ def _plain_way(rig: Rig, network: nn.Module, forward: PlainForward, dtype: torch
     def run(pixels: Tensor) -> list[Tensor]:
         return forward(network, normalise(pixels, rig.spec.mean, rig.spec.std).to(dtype))
 
-    return Way(lambda: _store_plainly(rig, run, batch, torch.float32 if batch == 1 else torch.float16), run, batch)
+    store = partial(_store_plainly, rig, run, batch, torch.float32 if batch == 1 else torch.float16)
+    return Way(partial(_seconds, store, rig.device), run, batch)
 
 
 class Pictures(Dataset[Tensor]):
@@ -188,9 +235,9 @@ def _store_plainly(rig: Rig, run: Callable[[Tensor], list[Tensor]], batch: int, 
                 number += 1
 
 
-def _extract(rig: Rig) -> None:
+def _extract(rig: Rig, backend: Backend, precision: Precision) -> float:
     with tempfile.TemporaryDirectory(dir=rig.folder) as folder:
-        extract(
+        report = extract(
             teacher=rig.teacher,
             data=rig.folder / "pictures.csv",
             cache=Path(folder) / "feats",
@@ -200,11 +247,13 @@ def _extract(rig: Rig) -> None:
             unlabelled=True,
             pictures=False,
             device=str(rig.device),
-            precision=rig.spec.precision,
+            precision=precision,
+            backend=backend,
             batch_size=rig.batch,
             compile=rig.compile,
             quiet=True,
         )
+    return sum(report.wall_s.values())
 
 
 def _alternate(ways: dict[str, Way], rig: Rig, repeats: int) -> dict[str, dict[str, Any]]:
@@ -214,10 +263,11 @@ def _alternate(ways: dict[str, Way], rig: Rig, repeats: int) -> dict[str, dict[s
         _reset_peak(rig.device)
         way.whole()
         lines[name] = {"peak_bytes": _read_peak(rig.device), "whole_s": [], "network_s": []}
+        lines[name] |= {} if way.cosine is None else {"cosine": way.cosine}
         _run_network(way, rig)
     for _ in track(range(repeats), f"bench {rig.teacher}", "round"):
         for name, way in ways.items():
-            lines[name]["whole_s"].append(_seconds(way.whole, rig.device))
+            lines[name]["whole_s"].append(way.whole())
             lines[name]["network_s"].append(_seconds(partial(_run_network, way, rig), rig.device))
     for line in lines.values():
         line["images_per_s"] = len(rig.records) / statistics.median(line["whole_s"])
@@ -296,6 +346,7 @@ def _describe(rig: Rig) -> dict[str, Any]:
         "precision": rig.spec.precision,
         "batch": rig.batch,
         "views": len(rig.records),
+        "pictures": rig.all_records,
         "torch": torch.__version__,
     }
 
@@ -305,16 +356,23 @@ def format_bench(result: dict[str, Any]) -> str:
     lines = [
         f"{result['teacher']} on {result['device']}, {result['threads']} threads, {result['precision']}, "
         f"batch {result['batch']}, {result['views']} pictures",
-        f"{'way':<10}{'JPEG to bytes':>16}{'network alone':>16}{'peak memory':>14}",
+        f"{'way':<24}{'JPEG to bytes':>16}{'all ' + str(result['pictures']):>12}{'network alone':>16}{'cosine':>10}"
+        f"{'peak memory':>14}",
     ]
     for name, way in result["ways"].items():
         peak = f"{way['peak_bytes'] / 2**30:.2f} GiB" if way["peak_bytes"] else "-"
-        lines.append(f"{name:<10}{way['images_per_s']:>12.2f} i/s{way['network_images_per_s']:>12.2f} i/s{peak:>14}")
+        whole = f"{way['images_per_s']:.2f} i/s"
+        hours = f"{result['pictures'] / way['images_per_s'] / 3600:.2f} h"
+        alone = f"{way['network_images_per_s']:.2f} i/s"
+        cosine = f"{way['cosine']:.6f}" if "cosine" in way else "-"
+        lines.append(f"{name:<24}{whole:>16}{hours:>12}{alone:>16}{cosine:>10}{peak:>14}")
     ceiling, flops = result["matmul_flops_per_s"], result["flops_per_image"]
     lines.append(f"{flops / 1e9:.1f} GFLOP a picture; matrix products reach {ceiling / 1e12:.2f} TFLOP/s here")
     ours = result["ways"].get("difom")
     if ours:
         share = flops * ours["network_images_per_s"] / ceiling
-        whole = ours["images_per_s"] / ours["network_images_per_s"]
-        lines.append(f"ours: {share:.0%} of that in the network, {whole:.0%} of the network's speed from JPEG to bytes")
+        whole_share = ours["images_per_s"] / ours["network_images_per_s"]
+        lines.append(
+            f"ours: {share:.0%} of that in the network, {whole_share:.0%} of the network's speed from JPEG to bytes"
+        )
     return "\n".join(lines)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Precision = Literal["float32", "bfloat16"]
+Backend = Literal["auto", "torch", "openvino"]
 RANDOM = "random"  # where weights come from that nobody trained
 
 

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 import torch
 
-from difom_cache import describe_teachers
+from difom_cache import cpu_capabilities, describe_teachers, has_openvino
 from difom_train.training.run_folder import read_log
 
 PROGRAMS = {
@@ -120,8 +120,15 @@ def count_tests(report: Path) -> Answer:
 
 def _teacher_part(name: str, scale: Scale, pictures: Path, device: torch.device, needs: tuple[str, ...]) -> Part:
     how_much = ("--views", str(scale.bench_views), "--repeats", str(scale.repeats), "--device", str(device))
-    command = ("bench", "--teacher", scale.teacher.format(name), "--data", str(pictures), *how_much, "--json")
+    kinds = _list_kinds() if device.type == "cpu" and has_openvino() else ()
+    command = ("bench", "--teacher", scale.teacher.format(name), "--data", str(pictures), *how_much, *kinds, "--json")
     return Part(f"teacher/{name}", ("difom-cache", *command), json.loads, needs=needs)
+
+
+def _list_kinds() -> tuple[str, ...]:
+    """Return the options by which a CPU shows all that it can do."""
+    precision = ("float32", "bfloat16") if "BF16" in cpu_capabilities() else ("float32",)
+    return ("--backend", "torch,openvino", "--precision", ",".join(precision))
 
 
 def _extract_part(

@@ -5,8 +5,6 @@ from typing import Any
 
 from difom_cache import format_seconds
 
-_WAYS = ("notebook", "library", "difom")
-
 
 def format_suite(facts: dict[str, Any]) -> str:
     """Return the tables of what `bench_all` found; a part that found nothing stands in the last one, with the reason."""
@@ -42,16 +40,29 @@ def _as_markdown(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _list_teachers(teachers: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """Return a row a teacher; share is that of the matrix products' ceiling that our network reaches."""
-    head = ["teacher", "precision", "batch", *_WAYS, "network alone", "GFLOP a picture", "ceiling, TFLOP/s"]
-    rows = [[*head, "share", "peak memory, GiB"]]
+    """Return a row for each way of each teacher; share is that of the matrix products' ceiling that a network reaches."""
+    rows = [
+        ["teacher", "way", "JPEG to bytes", "hours for all", "network alone", "cosine", "share", "peak memory, GiB"]
+    ]
     for answer in teachers.values():
-        ways, flops, ceiling = answer["ways"], answer["flops_per_image"], answer["matmul_flops_per_s"]
-        network, peak = ways["difom"]["network_images_per_s"], ways["difom"]["peak_bytes"]
-        figures = [f"{ways[way]['images_per_s']:.2f}" for way in _WAYS]
-        figures += [f"{network:.2f}", f"{flops / 1e9:.1f}", f"{ceiling / 1e12:.2f}", f"{flops * network / ceiling:.0%}"]
-        memory = f"{peak / 2**30:.2f}" if peak else "-"
-        rows.append([answer["teacher"], answer["precision"], str(answer["batch"]), *figures, memory])
+        ceiling = answer["matmul_flops_per_s"] / answer["flops_per_image"]
+        for name, way in answer["ways"].items():
+            whole, network, peak = way["images_per_s"], way["network_images_per_s"], way["peak_bytes"]
+            hours = f"{answer['pictures'] / whole / 3600:.2f} for {answer['pictures']}"
+            cosine = f"{way['cosine']:.6f}" if "cosine" in way else ""
+            memory = f"{peak / 2**30:.2f}" if peak else "-"
+            rows.append(
+                [
+                    answer["teacher"],
+                    name,
+                    f"{whole:.2f}",
+                    hours,
+                    f"{network:.2f}",
+                    cosine,
+                    f"{network / ceiling:.0%}",
+                    memory,
+                ]
+            )
     return rows
 
 

@@ -17,8 +17,9 @@ def frames(tmp_path_factory):
     for kind in ("images", "masks"):
         (folder / kind).mkdir()
         for number in range(3):
-            shade = (40 * number, 90, 60) if kind == "images" else (0, 0, 0)
-            Image.new("RGB", (96, 80), shade).save(folder / kind / f"{number}.png")
+            noise = Image.effect_noise((96, 80), 60 + 10 * number)
+            picture = noise.convert("RGB") if kind == "images" else Image.new("L", (96, 80))
+            picture.save(folder / kind / f"{number}.png")
     return folder
 
 
@@ -60,6 +61,27 @@ def test_a_file_that_holds_its_own_weights_needs_no_word_on_them(frames, tmp_pat
     file = save_onnx(tmp_path / "net.onnx")
     result = bench_teacher(f"onnx:{file}@96", data=frames, views=2, repeats=1, device="cpu", batch_size=2)
     assert set(result["ways"]) == set(WAYS)
+
+
+def test_backends_and_precisions_are_ways_of_their_own_and_say_how_near_their_features_are(frames):
+    kinds = {"backend": "torch", "precision": ("float32", "bfloat16")}
+    result = bench_teacher("dinov2:tiny", data=frames, views=3, repeats=1, device="cpu", ways="difom", **kinds)
+    ways = result["ways"]
+    assert list(ways) == ["difom torch float32", "difom torch bfloat16"]
+    assert ways["difom torch float32"]["cosine"] == pytest.approx(1, abs=1e-6)
+    assert 0.99 < ways["difom torch bfloat16"]["cosine"] < 1 - 1e-6
+    assert result["pictures"] == 3 and "all 3" in format_bench(result)
+    alone = bench_teacher("dinov2:tiny", data=frames, views=2, repeats=1, device="cpu", ways="difom", backend="torch")
+    assert list(alone["ways"]) == ["difom"]
+
+
+def test_openvino_is_a_way_of_its_own(frames):
+    pytest.importorskip("openvino")
+    kinds = {"backend": ["torch", "openvino"], "batch_size": 2}
+    result = bench_teacher("dinov2:tiny", data=frames, views=3, repeats=1, device="cpu", ways="difom", **kinds)
+    assert list(result["ways"]) == ["difom torch float32", "difom openvino float32"]
+    for way in result["ways"].values():
+        assert way["cosine"] == pytest.approx(1, abs=1e-4)
 
 
 def test_what_cannot_be_measured_is_refused(frames, tmp_path):

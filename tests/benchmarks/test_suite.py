@@ -9,7 +9,17 @@ import pytest
 import torch
 
 from difom_cache.errors import RunError, SettingsError
-from difom_train.benchmarks import FULL, SMALL, Part, bench_all, count_tests, format_suite, list_parts, suite
+from difom_train.benchmarks import (
+    FULL,
+    SMALL,
+    Part,
+    bench_all,
+    count_tests,
+    format_suite,
+    list_parts,
+    suite,
+    suite_parts,
+)
 from difom_train.commands import AllConfig
 
 CPU = torch.device("cpu")
@@ -94,6 +104,20 @@ def test_every_teacher_is_a_part_and_sizes_differ_in_size_alone(tmp_path: Path) 
     assert "dinov2" in next(part.command for part in full if part.name == "teacher/dinov2")
 
 
+def test_a_cpu_shows_every_backend_and_precision_that_it_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def kinds(device: str, *, openvino: bool, able: list[str]) -> tuple[str, ...]:
+        monkeypatch.setattr(suite_parts, "has_openvino", lambda: openvino)
+        monkeypatch.setattr(suite_parts, "cpu_capabilities", lambda: able)
+        parts = list_parts(tmp_path, SMALL, data=None, device=torch.device(device), tests=tmp_path)
+        command = next(part.command for part in parts if part.name == "teacher/sam")
+        return command[command.index("--device") + 2 : -1]
+
+    both = ("--backend", "torch,openvino", "--precision")
+    assert kinds("cpu", openvino=True, able=["FP32", "BF16"]) == (*both, "float32,bfloat16")
+    assert kinds("cpu", openvino=True, able=["FP32"]) == (*both, "float32")
+    assert kinds("cpu", openvino=False, able=[]) == kinds("cuda", openvino=True, able=["BF16"]) == ()
+
+
 def test_tests_of_a_gpu_are_run_where_there_is_one_and_tests_are(tmp_path: Path) -> None:
     def why(device: str, tests: Path) -> str:
         parts = list_parts(tmp_path, SMALL, data=None, device=torch.device(device), tests=tests)
@@ -117,7 +141,8 @@ def test_the_table_shows_what_each_part_found() -> None:
         way: {"images_per_s": speed, "network_images_per_s": 2 * speed, "peak_bytes": 2**30}
         for way, speed in (("notebook", 1.0), ("library", 4.0), ("difom", 10.0))
     }
-    teacher = {"teacher": "sam:vit_b@1024", "precision": "bfloat16", "batch": 8, "ways": ways}
+    ways["difom"]["cosine"] = 0.9999874
+    teacher = {"teacher": "sam:vit_b@1024", "precision": "bfloat16", "batch": 8, "ways": ways, "pictures": 1440}
     teacher |= {"flops_per_image": 4e11, "matmul_flops_per_s": 1e13}
     reading = {"samples_per_s": {"memcpy": 20.0, "gather": 10.0}, "ratios": {"memcpy": 0.5}, "sample_bytes": 10**8}
     reading |= {"cpu_ratios": {"memcpy": 0.75}}
@@ -132,7 +157,8 @@ def test_the_table_shows_what_each_part_found() -> None:
     about = {"size": "full", "versions": {"difom": "1", "torch": "2"}, "hardware": {"gpu": "H100"}}
     table = format_suite({"about": about, "parts": parts})
     assert "H100; difom 1, torch 2; random weights." in table
-    assert "| sam:vit_b@1024 | bfloat16 | 8 | 1.00 | 4.00 | 10.00 | 20.00 | 400.0 | 10.00 | 80% | 1.00 |" in table
+    assert "| sam:vit_b@1024 | notebook | 1.00 | 0.40 for 1440 | 2.00 |  | 8% | 1.00 |" in table
+    assert "| sam:vit_b@1024 | difom | 10.00 | 0.04 for 1440 | 20.00 | 0.999987 | 80% | 1.00 |" in table
     assert "| memcpy | 20.0 | 2.00 | 0.50 x | 0.75 x |" in table and "| gather | 10.0 | 1.00 |  |  |" in table
     assert "| 1 | 2.50 | 12.5% | 0.750 | - |" in table
     assert "| step | failed | 1 min 1 s | a \\| b |" in table
