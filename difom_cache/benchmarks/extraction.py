@@ -41,7 +41,6 @@ from difom_cache.options import read_call
 from difom_cache.progress import track
 from difom_cache.teachers.base import Backend, Precision, Teacher, TeacherSpec
 from difom_cache.teachers.catalogue import OWN_WEIGHTS, build_teacher, parse_teacher
-from difom_cache.teachers.packed_linear import PackedLinear, can_pack, count_flops
 from difom_cache.teachers.preprocess import normalise
 
 WAYS = ("notebook", "library", "difom")
@@ -318,7 +317,7 @@ def _read_peak(device: torch.device) -> int | None:
 def _count(rig: Rig, ours: Teacher) -> dict[str, Any]:
     """Return the operations of one picture, and how many the device does at most in this precision."""
     side = rig.spec.input_px
-    counter = FlopCounterMode(display=False, custom_mapping=count_flops())
+    counter = FlopCounterMode(display=False)
     with counter, sdpa_kernel(SDPBackend.MATH):  # fused kernels would hide their products from the counter
         ours.features(torch.zeros((1, 3, side, side), device=rig.device))
     return {
@@ -328,14 +327,12 @@ def _count(rig: Rig, ours: Teacher) -> dict[str, Any]:
 
 
 def measure_matmul(device: torch.device, precision: Precision) -> float:
-    """Return the operations a second of the best of some large matrix products, by every library that ours use."""
+    """Return the operations a second of the best of some large matrix products."""
     side = MATMUL_SIDE[device.type]
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     left, right = (torch.ones((side, side), device=device, dtype=dtype) for _ in range(2))
-    products: list[Callable[[], object]] = [partial(torch.mm, left, right, out=torch.empty_like(left))]
-    if device.type == "cpu" and dtype == torch.float32 and can_pack():
-        products.append(partial(PackedLinear(nn.Linear(side, side, bias=False)), left))
-    return 2 * side**3 / min(_seconds(product, device) for product in products for _ in range(MATMUL_RUNS))
+    product = partial(torch.mm, left, right, out=torch.empty_like(left))
+    return 2 * side**3 / min(_seconds(product, device) for _ in range(MATMUL_RUNS))
 
 
 def _describe(rig: Rig) -> dict[str, Any]:

@@ -13,10 +13,6 @@ from .hub_cache import Repository as Repository
 from .network import NetworkTeacher as NetworkTeacher
 from .onnx import open_session as open_session
 from .openvino_teacher import OpenVinoTeacher as OpenVinoTeacher
-from .packed_linear import PackedLinear as PackedLinear
-from .packed_linear import can_pack as can_pack
-from .packed_linear import count_flops as count_flops
-from .packed_linear import pack_linears as pack_linears
 from .precision import PLACES as PLACES
 from .precision import SWITCHES as SWITCHES
 from .precision import compute_in as compute_in

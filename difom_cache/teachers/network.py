@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from difom_cache.hardware import resolve_device
 from difom_cache.teachers.base import RANDOM, NativeTap, TapRequest, TeacherRequest, TeacherSpec, choose_taps
-from difom_cache.teachers.packed_linear import can_pack, pack_linears
 from difom_cache.teachers.precision import compute_in
 from difom_cache.teachers.preprocess import Triple, check_pixels, normalise
 from difom_cache.teachers.weights import Weights, is_outline
@@ -69,8 +68,6 @@ class NetworkTeacher:
         self.network = network.eval().requires_grad_(False)
         self.device = torch.device("cpu")
         self._mean, self._std = torch.tensor(spec.mean), torch.tensor(spec.std)
-        self.packs = False
-        "Whether linear layers are packed once features are asked for."
 
     def to(self, device: str | torch.device) -> "NetworkTeacher":
         """Move the network to `device` and return the teacher.
@@ -87,9 +84,6 @@ class NetworkTeacher:
     def features(self, pixels: Tensor) -> dict[str, Tensor]:
         """Return float32 maps (B, C, h, w) of float32 pixels (B, 3, S, S) in [0, 1], by native tap name."""
         check_pixels(pixels, self.spec.input_px)
-        if self.packs:
-            pack_linears(self.network)
-            self.packs = False
         bfloat16 = self.spec.precision == "bfloat16"
         with compute_in(self.spec.precision), torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
             maps = self.network(normalise(pixels, self._mean, self._std))
@@ -121,9 +115,6 @@ def assemble(request: TeacherRequest, facts: NetworkFacts, network: TapNetwork) 
     )
     if is_outline():
         return NetworkTeacher(spec, network)
-    teacher = NetworkTeacher(spec, network).to(device)
     if request.compile:
         network.compile(dynamic=False)
-    else:
-        teacher.packs = device.type == "cpu" and spec.precision == "float32" and can_pack()
-    return teacher
+    return NetworkTeacher(spec, network).to(device)
