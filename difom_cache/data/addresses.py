@@ -32,6 +32,8 @@ class PolygonsAddress:
 
 def parse_address(path: Path) -> FrameAddress | PolygonsAddress | None:
     """Return what a path means inside of a larger file, or None for a plain file."""
+    if "#" not in path.name:
+        return None
     if match := _FRAME.fullmatch(path.name):
         file = path.with_name(match[1])
         if file.suffix.lower() in VIDEO_SUFFIXES:

@@ -27,8 +27,8 @@ from difom_cache.data.mask_levels import MaskLevels
 from difom_cache.errors import DataError, DifomWarning
 from difom_cache.files import explain, read_plain
 
-_LINE = re.compile(r"([im] [0-9a-f]{64}(?: [^ \n]{1,200})?)\t([0-9]+) ([0-9]+) ([0-9.]{1,8})\n?")
-_FILE_LINE = re.compile(r"f ([0-9a-f]{64})\t([0-9a-f]{64})\n?")
+_DECODED = re.compile(r"([0-9]+) ([0-9]+) ([0-9.]{1,8})")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _REST_NS = 2_000_000_000  # a file that was changed less than this ago may change again and keep its times
 _INVERTED_FRAC, _INVERTED_SHARE = 0.8, 0.5  # of a frame, in more than this share of the masks; not tuned
 
@@ -47,22 +47,23 @@ class Memory:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._file = (folder or user_cache_folder()) / "decoded-1.txt"
+        self._lines: dict[str, str] = {}  # as they were read; most are never asked for
         self._known: dict[str, Decoded] = {}
-        self._digests: dict[str, str] = {}
         self._new: list[str] = []
         try:
             text = self._file.read_text(encoding="ascii", errors="replace")
         except OSError:
             return
         for line in text.splitlines():
-            if match := _LINE.fullmatch(line):
-                self._known[match[1]] = Decoded(int(match[2]), int(match[3]), float(match[4]))
-            elif match := _FILE_LINE.fullmatch(line):
-                self._digests[match[1]] = match[2]
+            key, _, value = line.partition("\t")
+            self._lines[key] = value
 
     def find(self, key: str) -> Decoded | None:
         """Return what is known of a file, or None."""
-        return self._known.get(key)
+        known = self._known.get(key)
+        if known is None and (match := _DECODED.fullmatch(self._lines.get(key, ""))):
+            known = self._known[key] = Decoded(int(match[1]), int(match[2]), float(match[3]))
+        return known
 
     def add(self, key: str, decoded: Decoded) -> None:
         """Remember a file; kept by `save`."""
@@ -71,11 +72,12 @@ class Memory:
 
     def find_digest(self, state: str) -> str | None:
         """Return the SHA-256 of the file in this state (`state_of`), or None."""
-        return self._digests.get(state)
+        match = _SHA256.fullmatch(self._lines.get(f"f {state}", ""))
+        return match[0] if match else None
 
     def add_digest(self, state: str, digest: str) -> None:
         """Remember the SHA-256 of the file in this state; kept by `save`."""
-        self._digests[state] = digest
+        self._lines[f"f {state}"] = digest
         self._new.append(f"f {state}\t{digest}\n")
 
     def save(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from difom_cache.data.benchmark import find_set
 from difom_cache.data.coco import find_pictures, find_split_word, is_coco, read_coco
 from difom_cache.data.images import PICTURE_SUFFIXES
-from difom_cache.data.listing import list_folders, list_pictures
+from difom_cache.data.listing import has_pictures, list_folders
 from difom_cache.data.mask_folders import holds_masks
 from difom_cache.data.nnunet import find_nnunet, is_nnunet
 from difom_cache.data.pairing import LAYOUTS, PictureFolder, find_mask_endings
@@ -97,7 +97,7 @@ def pair_folders(images: Path, masks: Path | None) -> list[PictureFolder]:
         if not masks.is_dir() and not (masks.is_file() and is_coco(masks)):
             raise DataError(f"--masks {masks}: expected a folder of masks, or a COCO file")
     found = _unfold(images, masks)
-    if not any(list_pictures(each.images) for each in found) and (masks is None or masks.is_dir()):
+    if not any(has_pictures(each.images) for each in found) and (masks is None or masks.is_dir()):
         raise DataError(f"--images {images}: no pictures found; expected {', '.join(PICTURE_SUFFIXES)} files")
     for each in found:
         if holds_masks(each.images):
@@ -117,7 +117,7 @@ def describe_video(video: Path, root: Path) -> tuple[str, str]:
 
 def _find_in(root: Path) -> list[_Found]:
     kind = _kind(root.name)[0]
-    if (kind == "mask" and list_pictures(root)) or ((kind == "label" or is_nnunet(root)) and _is_masks(root)):
+    if (kind == "mask" and has_pictures(root)) or ((kind == "label" or is_nnunet(root)) and _is_masks(root)):
         raise DataError(f"{root}: this folder holds masks; pass the folder above it, so that their pictures are found")
     if is_nnunet(root):
         return [each for each in _nnunet(root.parent) if each.images == root]
@@ -131,7 +131,7 @@ def _find_in(root: Path) -> list[_Found]:
 
 
 def _is_masks(folder: Path) -> bool:
-    return bool(list_pictures(folder)) and holds_masks(folder)
+    return has_pictures(folder) and holds_masks(folder)
 
 
 def _walk(folder: Path, *, beside_pair: bool) -> list[_Found]:
@@ -148,7 +148,7 @@ def _walk(folder: Path, *, beside_pair: bool) -> list[_Found]:
     for child in list_folders(folder):
         if child not in taken:
             found += _walk(child, beside_pair=bool(pairs) or beside_pair)
-    if not found and list_pictures(folder) and not beside_pair:
+    if not found and has_pictures(folder) and not beside_pair:
         found.append(_Found(folder, None))
     return found
 
@@ -165,22 +165,22 @@ def _pair_folders(folder: Path) -> list[_Found]:
         return _unfold(*images.values(), *masks.values())
     pairs = [each for ending, path in images.items() for each in _unfold(path, masks.pop(ending, None))]
     for path in masks.values():
-        loose = [child for child in list_folders(folder) if _kind(child.name)[0] is None and list_pictures(child)]
+        loose = [child for child in list_folders(folder) if _kind(child.name)[0] is None and has_pictures(child)]
         if len(loose) == 1 and not pairs:
             pairs.append(_Found(loose[0], path))
-        elif list_pictures(folder) and not pairs:
+        elif has_pictures(folder) and not pairs:
             pairs.append(_Found(folder, path))
-        elif list_pictures(path):
+        elif has_pictures(path):
             raise DataError(f"{path}: masks without a picture; expected a folder images/ beside it, found none")
     return pairs
 
 
 def _unfold(images: Path, masks: Path | None) -> list[_Found]:
     """Return the two folders, or those inside of them that have the same names: images/train beside masks/train."""
-    inner = [] if list_pictures(images) else [child for child in list_folders(images) if list_pictures(child)]
+    inner = [] if has_pictures(images) else [child for child in list_folders(images) if has_pictures(child)]
     if not inner or (masks is not None and not masks.is_dir()):
         return [_Found(images, masks)]
-    beside = {} if masks is None else {child.name: child for child in list_folders(masks) if list_pictures(child)}
+    beside = {} if masks is None else {child.name: child for child in list_folders(masks) if has_pictures(child)}
     alone = beside.keys() - {child.name for child in inner}
     if alone:
         raise DataError(f"{beside[min(alone)]}: masks without a picture; expected a folder {images / min(alone)}")
@@ -281,9 +281,9 @@ def _has_validation_beside(images: Path) -> bool:
             if _split_of(home.name)
             else []
         )
-        if any(list_pictures(child) or _walk(child, beside_pair=False) for child in beside):
+        if any(has_pictures(child) or _walk(child, beside_pair=False) for child in beside):
             return True
-    return any(child.name.lower() == "imagesva" and list_pictures(child) for child in list_folders(images.parent))
+    return any(child.name.lower() == "imagesva" and has_pictures(child) for child in list_folders(images.parent))
 
 
 def _kind(name: str) -> tuple[str | None, str]:
@@ -311,7 +311,7 @@ def _by_kind(folder: Path, kind: str) -> dict[str, Path]:
 def _holds_files(found: _Found) -> bool:
     """Return whether there are pictures or masks to speak of; a COCO file knows its own."""
     masks = found.masks
-    return bool(list_pictures(found.images)) or (masks is not None and (masks.is_file() or bool(list_pictures(masks))))
+    return has_pictures(found.images) or (masks is not None and (masks.is_file() or has_pictures(masks)))
 
 
 def _holds_pair(folder: Path) -> bool:
@@ -321,4 +321,4 @@ def _holds_pair(folder: Path) -> bool:
 
 def _holds_pictures(folder: Path) -> bool:
     """Return whether pictures lie in a folder, or in one that is directly inside."""
-    return bool(list_pictures(folder)) or any(list_pictures(child) for child in list_folders(folder))
+    return has_pictures(folder) or any(has_pictures(child) for child in list_folders(folder))

@@ -1,6 +1,7 @@
 """What lies directly in a folder: its pictures, its videos, its folders."""
 
 import os
+import re
 from pathlib import Path
 
 from difom_cache.data.images import PICTURE_SUFFIXES
@@ -8,6 +9,7 @@ from difom_cache.data.video import VIDEO_SUFFIXES
 from difom_cache.errors import DataError
 
 _HIDDEN = (".", "__")  # __MACOSX and the like
+_PARTS = re.compile(r"\d+|\D+")
 
 
 def list_folders(folder: Path) -> list[Path]:
@@ -22,6 +24,12 @@ def list_pictures(folder: Path) -> list[Path]:
         DataError: a name is not UTF-8, so that no manifest can hold it.
     """
     return _list_files(folder, PICTURE_SUFFIXES)
+
+
+def has_pictures(folder: Path) -> bool:
+    """Return whether a picture file lies in `folder`: at once, where there are many."""
+    with os.scandir(folder) as entries:
+        return any(_is_file(each, PICTURE_SUFFIXES) for each in entries)
 
 
 def list_videos(folder: Path) -> list[Path]:
@@ -50,25 +58,23 @@ def pictures_by_stem(folder: Path) -> dict[str, Path]:
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Return a sort key that puts 2 before 10."""
-    parts: list[str] = []
-    for letter in name:
-        if parts and parts[-1][-1].isdecimal() == letter.isdecimal():
-            parts[-1] += letter
-        else:
-            parts.append(letter)
-    return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts)
+    return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in _PARTS.findall(name))
 
 
 def _list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    found = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
-    )
-    for path in found:
+    with os.scandir(folder) as entries:
+        names = sorted(each.name for each in entries if _is_file(each, suffixes))
+    for name in names:
         try:
-            path.name.encode()
+            name.encode()
         except UnicodeEncodeError:
-            shown = os.fsencode(path.name).decode(errors="backslashreplace")
+            shown = os.fsencode(name).decode(errors="backslashreplace")
             raise DataError(f"{folder}: the name {shown} is not UTF-8; rename the file") from None
-    return found
+    return [folder / name for name in names]
+
+
+def _is_file(entry: os.DirEntry[str], suffixes: tuple[str, ...]) -> bool:
+    """Return whether an entry is a file, or a link to one, whose name ends so and is not hidden."""
+    if entry.name.startswith(".") or not entry.name.lower().endswith(suffixes):
+        return False
+    return Path(entry).is_file() if entry.is_symlink() else entry.is_file()

@@ -21,10 +21,15 @@ from difom_cache.data.source import DataSource
 from difom_cache.data.video import VIDEO_SUFFIXES
 from difom_cache.errors import DataError, ManifestError, SettingsError, name_nearest
 from difom_cache.files import explain, read_plain
-from difom_cache.progress import track
+from difom_cache.progress import ProgressBar
 from difom_cache.store.atomic import write_atomic
 from difom_cache.store.layout import SPLITS
 from difom_cache.text import escape_cell, unescape_cell
+
+_PX, _SHA256 = re.compile("[1-9][0-9]{0,5}"), re.compile("[0-9a-f]{64}")
+_MOST_TOGETHER = (
+    100  # records that a thread takes at once: one by one, handing them over takes longer than looking them up
+)
 
 
 def load_records(
@@ -101,11 +106,16 @@ def read_manifest(path: Path) -> list[Record]:
     """
     try:
         text = read_plain(path).decode("utf-8-sig")  # spreadsheets put a byte order mark first
-        rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        names = tuple(rows.fieldnames or ())
-        if names != COLUMNS:
+        rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+        names = next(rows, [])
+        if tuple(names) != COLUMNS:
             raise ManifestError(_refuse_columns(path, names))
-        records = [_record_of(row, path, line) for line, row in enumerate(rows, start=2)]
+        records = []
+        for line, row in enumerate(filter(None, rows), start=2):
+            try:
+                records.append(_record_of(row, path.parent))
+            except ValueError as error:
+                raise ManifestError(f"{path}, line {line}: {error}") from None
     except OSError as error:
         raise ManifestError(f"{path}: expected a manifest CSV ({explain(error)})") from error
     except (UnicodeDecodeError, csv.Error) as error:
@@ -205,9 +215,16 @@ Reading = Callable[[Record, Memory, MaskLevels | None], tuple[Record, float | No
 
 def _read_files(records: list[Record], read: Reading, memory: Memory, levels: MaskLevels | None) -> list[Record]:
     """Return the records as `read` gives them, by threads (decoding and hashing release the interpreter)."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        done = threads.map(lambda record: read(record, memory, levels), records)
-        found = list(track(done, "reading files", "record", total=len(records)))
+    together = min(_MOST_TOGETHER, 1 + len(records) // 1000)
+    parts = [records[start : start + together] for start in range(0, len(records), together)]
+    found: list[tuple[Record, float | None]] = []
+    with (
+        ProgressBar(len(records), "reading files", "record") as bar,
+        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads,
+    ):
+        for done in threads.map(lambda part: [read(record, memory, levels) for record in part], parts):
+            found += done
+            bar.update(len(done))
     warn_inverted([covered for _, covered in found if covered is not None])
     return [record for record, _ in found]
 
@@ -258,20 +275,39 @@ def _refuse_other_size(record: Record, image: Decoded, mask_px: tuple[int, int])
         )
 
 
-def _record_of(row: dict[str, str], path: Path, line: int) -> Record:
-    place = f"{path}, line {line}"
-    if None in row or None in row.values():
-        raise ManifestError(f"{place}: expected {len(COLUMNS)} values")
-    row = {name: unescape_cell(value) for name, value in row.items()}
-    if any("\0" in value for value in row.values()):
-        raise ManifestError(f"{place}: found a zero byte, which no name can hold")
-    if not row["id"] or not row["image"] or row["split"] not in SPLITS:
-        raise ManifestError(f"{place}: expected an id, an image and a split of {', '.join(SPLITS)}; found {row}")
-    if not all(re.fullmatch("[1-9][0-9]{0,5}", row[name]) for name in ("width", "height")):
-        raise ManifestError(f"{place}: expected width and height in px, found {row['width']!r} and {row['height']!r}")
-    digests = [row["image_sha256"], *[row["mask_sha256"]] * bool(row["mask"])]
-    if bool(row["mask"]) != bool(row["mask_sha256"]) or not all(re.fullmatch("[0-9a-f]{64}", d) for d in digests):
-        raise ManifestError(f"{place}: expected a SHA-256 for each file of record {row['id']}, and for no other")
-    files = {name: path.parent / row[name] if row[name] else None for name in ("image", "mask")}
-    sizes = {name: int(row[name]) for name in ("width", "height")}
-    return Record(**{**row, **files, **sizes})  # type: ignore[arg-type]
+def _record_of(row: Sequence[str], folder: Path) -> Record:
+    """Return the record of one line of a manifest.
+
+    Args:
+        row: cells in the order of `COLUMNS`.
+        folder: where relative paths start.
+
+    Raises:
+        ValueError: it does not make a record.
+    """
+    if len(row) != len(COLUMNS):
+        raise ValueError(f"expected {len(COLUMNS)} values")
+    letters = "".join(row)
+    if "\0" in letters:
+        raise ValueError("found a zero byte, which no name can hold")
+    cells = [unescape_cell(cell) for cell in row] if "'" in letters else row
+    name, dataset, split, image, mask, width, height, image_sha256, mask_sha256, group = cells
+    if not name or not image or split not in SPLITS:
+        found = dict(zip(COLUMNS, cells, strict=True))
+        raise ValueError(f"expected an id, an image and a split of {', '.join(SPLITS)}; found {found}")
+    if not (_PX.fullmatch(width) and _PX.fullmatch(height)):
+        raise ValueError(f"expected width and height in px, found {width!r} and {height!r}")
+    if not _SHA256.fullmatch(image_sha256) or not (_SHA256.fullmatch(mask_sha256) if mask else mask_sha256 == ""):
+        raise ValueError(f"expected a SHA-256 for each file of record {name}, and for no other")
+    return Record(
+        name,
+        dataset,
+        split,
+        folder / image,
+        folder / mask if mask else None,
+        int(width),
+        int(height),
+        image_sha256,
+        mask_sha256,
+        group,
+    )

@@ -42,14 +42,7 @@ def start_cache(
     cache: Path, records: Sequence[Record], plan: ViewPlan, *, views: int, picture_px: int
 ) -> CacheIdentity:
     """Make `cache` hold its identity and table of rows, or refuse where it holds another's."""
-    lines = [
-        {
-            **{name: getattr(r, name) for name in ("id", "dataset", "split", "group", "width", "height")},
-            **{"labelled": int(r.labelled), "image_sha256": r.image_sha256, "mask_sha256": r.mask_sha256},
-        }
-        for r in records
-    ]
-    formatted = format_records(lines)
+    formatted = format_records(map(_describe, records))
     identity = CacheIdentity.build(
         replay=REPLAY_VERSION,
         picture_px=picture_px,
@@ -66,6 +59,21 @@ def start_cache(
     )
     create_cache(cache, identity, formatted, tabulate(records, plan))
     return identity
+
+
+def _describe(record: Record) -> dict[str, str | int]:
+    """Return a record's line of records.csv."""
+    return {
+        "id": record.id,
+        "dataset": record.dataset,
+        "split": record.split,
+        "group": record.group,
+        "labelled": int(record.labelled),
+        "width": record.width,
+        "height": record.height,
+        "image_sha256": record.image_sha256,
+        "mask_sha256": record.mask_sha256,
+    }
 
 
 def tabulate(records: Sequence[Record], plan: ViewPlan) -> RowTable:

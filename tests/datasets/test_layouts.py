@@ -161,5 +161,19 @@ def test_two_masks_of_one_picture_are_refused(tmp_path: Path) -> None:
         pair_files([folder_of(tmp_path)], unlabelled=False)
 
 
+def test_links_count_as_what_they_lead_to_and_hidden_files_not_at_all(tmp_path: Path) -> None:
+    touch(tmp_path, "there/1.PNG", "data/.2.png")
+    data = tmp_path / "data"
+    (data / "3.png.txt").write_text("no picture")
+    (data / "4.png").mkdir()
+    for name, target in {"5.png": "nowhere", "6.png": "6.png", "7.png": "4.png"}.items():
+        (data / name).symlink_to(target)
+    with pytest.raises(DataError, match="no pictures found"):
+        find_folders(data)
+    (data / "8.Png").symlink_to(tmp_path / "there" / "1.PNG")
+    (pairs,) = pair_files(find_folders(data), unlabelled=True)
+    assert [pair.image for pair in pairs] == [data.resolve() / "8.Png"]
+
+
 def test_natural_order_puts_two_before_ten() -> None:
     assert sorted(["a10", "a2", "b", "10", "2", "1a"], key=natural_key) == ["1a", "2", "10", "a2", "a10", "b"]

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import os
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -185,6 +186,18 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
         assert read_manifest(path) == records == load_records(path)
     assert "images/a.png" in (tmp_path / "data" / "m.csv").read_text()
     assert str(tmp_path) not in (tmp_path / "data" / "m.csv").read_text()
+
+
+def test_records_reach_the_threads_in_at_most_a_thousand_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paint_pair(tmp_path / "data", "1", masked=False)
+    (record,) = load_records(tmp_path / "data", unlabelled=True)
+    records = [replace(record, id=f"{number}") for number in range(2500)]
+    write_manifest(records, tmp_path / "m.csv")
+    taken: list[int] = []
+    submit = ThreadPoolExecutor.submit
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", lambda *args: taken.append(len(args[2])) or submit(*args))
+    assert load_records(tmp_path / "m.csv") == records
+    assert sum(taken) == 2500 and len(taken) <= 1000
 
 
 def test_a_manifest_moves_with_its_folder(tmp_path: Path) -> None:
