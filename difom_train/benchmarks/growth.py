@@ -1,7 +1,7 @@
 """What grows with the number of records: a start of `extract` with nothing left to do, opening a cache, asking what it holds.
 
-The records are those of a manifest whose files are one small picture, under as many names as there are records, and the
-cache is complete, so that nothing is decoded and no teacher is run: what is timed is the bookkeeping.
+The records are those of a manifest whose files are small pictures, no two alike, and the cache is complete, so that nothing is
+decoded and no teacher is run: what is timed is the bookkeeping.
 """
 
 import math
@@ -33,7 +33,7 @@ from difom_train.commands import GrowthConfig
 from difom_train.keywords import GrowthKeywords
 
 PICTURE_PX = 8
-MOST_FILES = 10_000  # of a folder that is read file by file; a manifest names one file again and again
+MOST_FILES = 100_000  # of a folder that is read file by file; a longer manifest names each of them several times
 
 
 @dataclass(frozen=True)
@@ -126,11 +126,10 @@ def _make_cache(place: Path, count: int) -> str:
 
 def _paint(pictures: Path, count: int) -> list[Record]:
     """Write as many pictures as a folder is tried with, and return records of them, over and over where there are more."""
-    first = pictures / "000000.png"
-    write_picture(first, Image.new("RGB", (PICTURE_PX, PICTURE_PX)))
-    data, files = first.read_bytes(), [pictures / f"{number:06d}.png" for number in range(min(count, MOST_FILES))]
-    for path in files[1:]:
-        path.write_bytes(data)
-    digest = sha256(data).hexdigest()
-    record = Record("", "growth", "train", first, None, PICTURE_PX, PICTURE_PX, digest, "", "")
-    return [replace(record, id=f"growth/{number:07d}", image=files[number % len(files)]) for number in range(count)]
+    frames = []
+    for number in range(min(count, MOST_FILES)):
+        path = pictures / f"{number:06d}.png"
+        write_picture(path, Image.new("RGB", (PICTURE_PX, PICTURE_PX), tuple(number.to_bytes(3))))
+        digest = sha256(path.read_bytes()).hexdigest()
+        frames.append(Record("", "growth", "train", path, None, PICTURE_PX, PICTURE_PX, digest, "", ""))
+    return [replace(frames[number % len(frames)], id=f"growth/{number:07d}") for number in range(count)]
