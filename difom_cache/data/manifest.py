@@ -27,9 +27,7 @@ from difom_cache.store.layout import SPLITS
 from difom_cache.text import escape_cell, unescape_cell
 
 _PX, _SHA256 = re.compile("[1-9][0-9]{0,5}"), re.compile("[0-9a-f]{64}")
-_MOST_TOGETHER = (
-    100  # records that a thread takes at once: one by one, handing them over takes longer than looking them up
-)
+_MOST_TOGETHER = 100  # records that a thread takes at once: handing one over takes longer than looking it up
 
 
 def load_records(

@@ -129,7 +129,8 @@ def _paint(pictures: Path, count: int) -> list[Record]:
     frames = []
     for number in range(min(count, MOST_FILES)):
         path = pictures / f"{number:06d}.png"
-        write_picture(path, Image.new("RGB", (PICTURE_PX, PICTURE_PX), tuple(number.to_bytes(3))))
+        red, green, blue = number.to_bytes(3)
+        write_picture(path, Image.new("RGB", (PICTURE_PX, PICTURE_PX), (red, green, blue)))
         digest = sha256(path.read_bytes()).hexdigest()
         frames.append(Record("", "growth", "train", path, None, PICTURE_PX, PICTURE_PX, digest, "", ""))
     return [replace(frames[number % len(frames)], id=f"growth/{number:07d}") for number in range(count)]
