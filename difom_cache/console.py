@@ -39,13 +39,14 @@ def run_app(app: typer.Typer, *, interrupted: str) -> None:
 
     Args:
         app: what to run.
-        interrupted: the sentence printed after Ctrl-C; it says how to go on.
+        interrupted: the sentence printed after Ctrl-C; it says how to go on, where the command has no words of its own.
     """
     warnings.showwarning = _print_warning
     if sys.argv[1:2] == ["--version"]:
         print(describe_versions())
         sys.exit(0)
     asked_to_end = _heed_sigterm()
+    words = [interrupted]
     keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):  # a file's name need not be UTF-8, and is shown all the same
         if isinstance(stream, io.TextIOWrapper):
@@ -55,31 +56,31 @@ def run_app(app: typer.Typer, *, interrupted: str) -> None:
     if any("\0" in word for word in sys.argv[1:]):  # no shell passes one on, but a program that calls this one may
         _end("error: an argument holds a zero byte, which no file's name can have; is it text?", USER_ERROR)
     try:
-        status = app(standalone_mode=False)
+        status = app(standalone_mode=False, obj=words)
     except DifomError as error:
         if asked_to_end:  # such as the news that a worker has died
-            _end_early(interrupted, asked_to_end)
+            _end_early(words, asked_to_end)
         _end(f"error: {_one_line(error)}", USER_ERROR)
     except TyperException as error:  # the parser's own: an option that does not exist
         _end(f"error: {error.format_message()} (see --help)", USER_ERROR)
     except BrokenPipeError:
         _end("", 1)
     except (KeyboardInterrupt, typer.Abort):
-        _end_early(interrupted, asked_to_end)
+        _end_early(words, asked_to_end)
     except OSError as error:  # the machine's, not the program's: a file, a disk, a limit
         _end(f"error: {describe_os_error(error)}", USER_ERROR)
     except MemoryError:
         _end("error: there is not enough memory for this; give it a larger machine, or less at once", USER_ERROR)
     except Exception as error:
         if isinstance(error.__cause__, KeyboardInterrupt) or asked_to_end:  # a pool whose workers were ended, too
-            _end_early(interrupted, asked_to_end)
+            _end_early(words, asked_to_end)
         if isinstance(error, RuntimeError) and str(error).startswith(
             "Symlink loop"
         ):  # pathlib's, where others raise OSError
             _end(f"error: {_one_line(error)}", USER_ERROR)
         raise
     if status == INTERRUPTED:  # the parser has seen Ctrl-C itself
-        _end_early(interrupted, asked_to_end)
+        _end_early(words, asked_to_end)
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -111,10 +112,10 @@ def _heed_sigterm() -> list[int]:
     return came
 
 
-def _end_early(interrupted: str, asked_to_end: list[int]) -> None:
+def _end_early(words: list[str], asked_to_end: list[int]) -> None:
     if asked_to_end:
-        _end(f"ended by SIGTERM: {interrupted}", TERMINATED)
-    _end(interrupted, INTERRUPTED)
+        _end(f"ended by SIGTERM: {words[0]}", TERMINATED)
+    _end(words[0], INTERRUPTED)
 
 
 def describe_os_error(error: OSError) -> str:
@@ -125,7 +126,13 @@ def describe_os_error(error: OSError) -> str:
 
 
 def add_command(
-    app: typer.Typer, config: str, run: Callable[[Any], object], name: str | None = None, *, plain: bool = False
+    app: typer.Typer,
+    config: str,
+    run: Callable[[Any], object],
+    name: str | None = None,
+    *,
+    plain: bool = False,
+    interrupted: str | None = None,
 ) -> None:
     """Make `run` a command of `app` whose options are the fields of a config.
 
@@ -137,15 +144,15 @@ def add_command(
         run: takes the checked config; its name and docstring are the command's.
         name: in place of the function's.
         plain: whether it is what the application does when no command is named.
+        interrupted: its own sentence after Ctrl-C, in place of the application's.
     """
 
     def call(context: typer.Context) -> None:
         """Stands in for `run` until the options are known."""
 
     call.__doc__ = run.__doc__
-    kind = type(
-        run.__name__, (_ConfiguredGroup if plain else _ConfiguredCommand,), {"config": config, "run": staticmethod(run)}
-    )
+    own = {"config": config, "run": staticmethod(run), "interrupted": interrupted}
+    kind = type(run.__name__, (_ConfiguredGroup if plain else _ConfiguredCommand,), own)
     if plain:
         app.callback(cls=kind, invoke_without_command=True)(call)
     else:
@@ -218,6 +225,7 @@ class _Configured:
 
     config: str
     run: Callable[[Any], object]
+    interrupted: str | None
     params: list[Any]
     callback: Any
     _groups: Mapping[str, str] | None = None
@@ -230,7 +238,7 @@ class _Configured:
             model = find_config(self.config)
             options = list(list_options(model))
             made = typer.Typer(add_completion=False)
-            made.command()(_with_options(model, options, self.run))
+            made.command()(_with_options(model, options, self.run, self.interrupted))
             parsed = typer.main.get_command(made)
             self.params, self.callback = parsed.params, parsed.callback
             self._groups = {"_".join(option.path): option.group for option in options}
@@ -245,13 +253,20 @@ class _ConfiguredGroup(_Configured, _Alike, TyperGroup):
     pass
 
 
-def _with_options(model: "type[Config]", options: "list[Option]", run: Callable[[Any], object]) -> Callable[..., None]:
-    """Return a function that typer reads the options from, and that calls `run` with the config of what was given."""
+def _with_options(
+    model: "type[Config]", options: "list[Option]", run: Callable[[Any], object], interrupted: str | None
+) -> Callable[..., None]:
+    """Return a function that typer reads the options from, and that calls `run` with the config of what was given.
+
+    While it runs, `interrupted` is what `run_app` says after Ctrl-C.
+    """
     from difom_cache.options import build
 
     def call(context: typer.Context, **values: Any) -> None:
         if context.invoked_subcommand is None:
             given = {option.name: value for option in options if (value := values["_".join(option.path)]) is not None}
+            if interrupted is not None:
+                context.obj[:] = [interrupted]
             run(build(model, given, command_line=True))
 
     parameters = [inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]

@@ -39,7 +39,7 @@ app.add_typer(bench_app, name="bench")
 
 def main() -> None:
     """Run the command."""
-    run_app(app, interrupted="interrupted; the same command with --resume goes on after the last finished epoch")
+    run_app(app, interrupted="interrupted; run the same command again")
 
 
 def train(config: "TrainOptions") -> None:
@@ -55,7 +55,10 @@ def train(config: "TrainOptions") -> None:
     leave_processes()
 
 
-add_command(app, "difom_train.config:TrainOptions", train, plain=True)
+_RESUME = "interrupted; the same command with --resume goes on after the last finished epoch"
+_GOES_ON = "interrupted; the same command goes on where it stopped"
+
+add_command(app, "difom_train.config:TrainOptions", train, plain=True, interrupted=_RESUME)
 
 
 def recipes(config: "RecipesConfig") -> None:
@@ -171,11 +174,12 @@ for command, config in (
     (export, "ExportConfig"),
     (cost, "CostConfig"),
 ):
-    add_command(app, f"difom_train.commands:{config}", command)
+    own = _GOES_ON if command in (demo, study) else None
+    add_command(app, f"difom_train.commands:{config}", command, interrupted=own)
 add_command(bench_app, "difom_train.commands:StepConfig", step)
 add_command(bench_app, "difom_train.commands:LoaderConfig", loader)
 add_command(bench_app, "difom_train.commands:GrowthConfig", growth)
-add_command(bench_app, "difom_train.commands:AllConfig", bench_all, "all")
+add_command(bench_app, "difom_train.commands:AllConfig", bench_all, "all", interrupted=_GOES_ON)
 
 
 def _answer(config: "CommandConfig", result: Any) -> None:

@@ -8,6 +8,7 @@ from painted_folder import paint_folder
 from small_cache import write_small_cache
 
 from difom_cache import Cache
+from difom_train.cli import main
 
 SMALL = ("--weights", "random", "--input-size", 64, "--views", 2)
 
@@ -107,6 +108,36 @@ def test_ctrl_c_says_how_to_go_on(run, monkeypatch: pytest.MonkeyPatch, tmp_path
     code, _, err = run("info", tmp_path)
     assert code == 130
     assert "run the same command again" in err
+
+
+@pytest.mark.parametrize(
+    ("called", "arguments", "words"),
+    [
+        (
+            "training.run.train",
+            ("--cache", "feats"),
+            "the same command with --resume goes on after the last finished epoch",
+        ),
+        ("benchmarks.suite.bench_all", ("bench", "all"), "the same command goes on where it stopped"),
+        ("benchmarks.growth.bench_growth", ("bench", "growth"), "run the same command again"),
+    ],
+)
+def test_ctrl_c_says_what_this_command_can_do(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    called: str,
+    arguments: tuple[str, ...],
+    words: str,
+):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"difom_train.{called}", interrupt)
+    monkeypatch.setattr("sys.argv", ["difom-train", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == f"interrupted; {words}\n"
 
 
 def test_sample_and_manifest(run, tmp_path: Path):
