@@ -57,7 +57,16 @@ def test_asking_a_cache_what_it_holds_loads_no_network_library(tmp_path):
 def test_a_run_starts_without_what_it_does_not_use():
     loaded = loaded_by("import difom_train; difom_train.train")
     assert "torch" in loaded
-    unused = {"timm", "matplotlib", "lightning", "segmentation_models_pytorch", "torchmetrics", "torchvision", "scipy"}
+    unused = {
+        "timm",
+        "matplotlib",
+        "lightning",
+        "segmentation_models_pytorch",
+        "torchmetrics",
+        "torchvision",
+        "scipy",
+        "kornia",
+    }
     assert not unused & loaded
 
 

@@ -9,8 +9,6 @@ levels.
 import math
 
 import torch
-from kornia import enhance
-from kornia.geometry.transform import warp_affine
 from torch import Tensor
 from torch.nn import functional
 
@@ -61,6 +59,9 @@ def flip_and_turn(x: Tensor, params: ViewParams) -> Tensor:
 
 def _rotate(x: Tensor, params: ViewParams, size_px: int) -> Tensor:
     """Return the rotated view, (C, S', S') float32 -> (C, size_px, size_px), border values beyond the border."""
+    # Here, as training from stored pictures turns and colours none, and starts without kornia.
+    from kornia.geometry.transform import warp_affine
+
     side_px = x.shape[-1]
     scale = size_px * spread_of(params) / side_px
     cos, sin = scale * math.cos(to_radians(params)), scale * math.sin(to_radians(params))
@@ -82,6 +83,8 @@ def _replay(source: Tensor, params: ViewParams, size_px: int) -> Tensor:
 
 def recolour(image: Tensor, params: ViewParams) -> Tensor:
     """Return `image` (3, S, S) in [0, 1] with the recorded colours."""
+    from kornia import enhance  # as above
+
     image = enhance.adjust_brightness_accumulative(image, 1 + params.brightness_permille / 1000)
     image = enhance.adjust_contrast_with_mean_subtraction(image, 1 + params.contrast_permille / 1000)
     image = enhance.adjust_saturation(image, 1 + params.saturation_permille / 1000)
