@@ -25,7 +25,6 @@ from difom_cache import (
     open_cache,
     write_blank_cache,
     write_manifest,
-    write_picture,
 )
 from difom_cache.errors import SettingsError
 from difom_cache.options import read_call
@@ -130,7 +129,7 @@ def _paint(pictures: Path, count: int) -> list[Record]:
     for number in range(min(count, MOST_FILES)):
         path = pictures / f"{number:06d}.png"
         red, green, blue = number.to_bytes(3)
-        write_picture(path, Image.new("RGB", (PICTURE_PX, PICTURE_PX), (red, green, blue)))
+        Image.new("RGB", (PICTURE_PX, PICTURE_PX), (red, green, blue)).save(path)
         digest = sha256(path.read_bytes()).hexdigest()
         frames.append(Record("", "growth", "train", path, None, PICTURE_PX, PICTURE_PX, digest, "", ""))
     return [replace(frames[number % len(frames)], id=f"growth/{number:07d}") for number in range(count)]
