@@ -11,6 +11,7 @@ HEAVY = ("torch", "transformers", "zarr", "matplotlib", "lightning_fabric", "sci
 PATIENCE_S = 10  # far beyond what it takes, for a machine that is busy with other things
 
 ASK = """
+import gc
 import sys
 from importlib import import_module
 main = import_module(sys.argv[1]).main
@@ -19,6 +20,7 @@ try:
     main()
 except SystemExit as stop:
     assert not stop.code, stop.code
+print(f"threshold {gc.get_threshold()[0]}")
 print("LOADED", *sorted({name.partition(".")[0] for name in sys.modules}))
 """
 
@@ -30,6 +32,9 @@ def test_help_is_quick_and_loads_nothing_heavy(module: str) -> None:
     took_s = time.perf_counter() - started_s
     help_text, _, loaded = done.stdout.rpartition("LOADED")
     assert "Usage" in help_text
+    assert (
+        "threshold 50000" in help_text
+    )  # thousands of objects are made and kept: looking among them each 700 is a waste
     assert not set(HEAVY) & set(loaded.split())
     assert took_s < PATIENCE_S
 
