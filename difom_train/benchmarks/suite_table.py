@@ -40,7 +40,8 @@ def _as_markdown(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _list_teachers(teachers: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """Return a row for each way of each teacher; share is that of the matrix products' ceiling that a network reaches."""
+    """Return a row for each way of each teacher; share is that of the matrix products' ceiling, of the same precision, that a
+    network reaches."""
     rows = [
         ["teacher", "way", "JPEG to bytes", "hours for all", "network alone", "cosine", "share", "peak memory, GiB"]
     ]
@@ -51,18 +52,10 @@ def _list_teachers(teachers: dict[str, dict[str, Any]]) -> list[list[str]]:
             hours = f"{answer['pictures'] / whole / 3600:.2f} for {answer['pictures']}"
             cosine = f"{way['cosine']:.6f}" if "cosine" in way else ""
             memory = f"{peak / 2**30:.2f}" if peak else "-"
-            rows.append(
-                [
-                    answer["teacher"],
-                    name,
-                    f"{whole:.2f}",
-                    hours,
-                    f"{network:.2f}",
-                    cosine,
-                    f"{network / ceiling:.0%}",
-                    memory,
-                ]
-            )
+            alike = name in ("library", "difom") or name.endswith(answer["precision"])
+            share = f"{network / ceiling:.0%}" if alike else ""
+            figures = [f"{whole:.2f}", hours, f"{network:.2f}", cosine, share, memory]
+            rows.append([answer["teacher"], name, *figures])
     return rows
 
 

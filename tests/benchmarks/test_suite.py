@@ -157,7 +157,7 @@ def test_the_table_shows_what_each_part_found() -> None:
     about = {"size": "full", "versions": {"difom": "1", "torch": "2"}, "hardware": {"gpu": "H100"}}
     table = format_suite({"about": about, "parts": parts})
     assert "H100; difom 1, torch 2; random weights." in table
-    assert "| sam:vit_b@1024 | notebook | 1.00 | 0.40 for 1440 | 2.00 |  | 8% | 1.00 |" in table
+    assert "| sam:vit_b@1024 | notebook | 1.00 | 0.40 for 1440 | 2.00 |  |  | 1.00 |" in table
     assert "| sam:vit_b@1024 | difom | 10.00 | 0.04 for 1440 | 20.00 | 0.999987 | 80% | 1.00 |" in table
     assert "| memcpy | 20.0 | 2.00 | 0.50 x | 0.75 x |" in table and "| gather | 10.0 | 1.00 |  |  |" in table
     assert "| 1 | 2.50 | 12.5% | 0.750 | - |" in table
