@@ -30,6 +30,7 @@ from difom_cache.extraction import (
     find_missing,
     parse_part,
     prepare,
+    run,
     teacher_blocks,
 )
 from difom_cache.store import (
@@ -432,3 +433,20 @@ def test_a_precision_that_the_processor_emulates_is_one_line(
     options = SMALL | {"quiet": False, "dry_run": True, "device": "cpu", "precision": precision}
     extract(data=data, cache=tmp_path / "feats", **options)
     assert capsys.readouterr().out.count("NOTE: Old 5000 has no instructions for bfloat16") == said
+
+
+def test_a_cpu_without_openvino_is_told_of_it(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = "PyTorch runs the network; with pip install 'difom[openvino]' a CPU is faster"
+    small = {"teacher": "sam:tiny", "weights": "random", "input_size": 64, "views": 1, "strides": (32,)}
+    small |= {
+        "data": paint_folder(tmp_path / "frames", frames=3),
+        "device": "cpu",
+        "backend": "torch",
+        "codec": "float16",
+    }
+    monkeypatch.setattr(run, "has_openvino", lambda: True)
+    extract(cache=tmp_path / "with", **small)
+    assert told not in capsys.readouterr().out
+    monkeypatch.setattr(run, "has_openvino", lambda: False)
+    extract(cache=tmp_path / "without", **small)
+    assert told in capsys.readouterr().out

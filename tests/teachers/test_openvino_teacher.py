@@ -10,7 +10,7 @@ from painted_folder import paint_folder
 
 from difom_cache import TeacherRequest, build_teacher, extract, open_cache, verify
 from difom_cache.errors import CacheIdentityError, DeviceError, SettingsError, TeacherError
-from difom_cache.extraction import choose_backend, own_teachers, run
+from difom_cache.extraction import choose_backend, own_teachers
 from difom_cache.store import withdraw_block
 from difom_cache.teachers import OpenVinoTeacher, openvino_teacher
 
@@ -107,15 +107,6 @@ def test_what_it_cannot_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return paint_folder(tmp_path_factory.mktemp("data") / "frames", frames=6)
-
-
-def test_a_cpu_without_it_is_told_of_it(data: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = "PyTorch runs the network; with pip install 'difom[openvino]' a CPU is faster"
-    extract(data=data, cache=tmp_path / "with", backend="torch", **(SMALL | {"quiet": False}))
-    assert told not in capsys.readouterr().out
-    monkeypatch.setattr(run, "has_openvino", lambda: False)
-    extract(data=data, cache=tmp_path / "without", backend="torch", **(SMALL | {"quiet": False}))
-    assert told in capsys.readouterr().out
 
 
 def test_a_column_says_what_computed_it_and_goes_on_with_that(data: Path, tmp_path: Path, capsys) -> None:
