@@ -132,7 +132,7 @@ class BenchConfig(CommandConfig):
     "Runs of each way, alternating; medians are shown."
     device: str = "auto"
     "auto, cpu, cuda or cuda:N."
-    backend: Annotated[tuple[Literal["auto", "torch", "openvino"], ...], Field(min_length=1)] = ("auto",)
+    backend: Annotated[tuple[Literal["auto", "torch", "openvino"], ...], Opt(default="DIFOM_BACKEND, or auto")] = ()
     "What runs our network; each with every precision."
     precision: Annotated[tuple[Literal["float32", "bfloat16"], ...], Opt(default="as extract chooses")] = ()
     "Of our network; the library's way has the first."

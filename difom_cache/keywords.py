@@ -212,7 +212,7 @@ class BenchKeywords(TypedDict, total=False):
     device: str | None
     "auto, cpu, cuda or cuda:N. [default: auto]"
     backend: Literal["auto", "torch", "openvino"] | Sequence[Literal["auto", "torch", "openvino"]] | None
-    "What runs our network; each with every precision. [default: auto]"
+    "What runs our network; each with every precision. [default: DIFOM_BACKEND, or auto]"
     precision: Literal["float32", "bfloat16"] | Sequence[Literal["float32", "bfloat16"]] | None
     "Of our network; the library's way has the first. [default: as extract chooses]"
     ways: Literal["notebook", "library", "difom"] | Sequence[Literal["notebook", "library", "difom"]] | None

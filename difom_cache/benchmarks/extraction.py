@@ -34,7 +34,7 @@ from difom_cache.data.record import Record
 from difom_cache.errors import DataError
 from difom_cache.extraction.prepare import probe_batch
 from difom_cache.extraction.run import extract
-from difom_cache.extraction.teachers import choose_backend, load_teacher
+from difom_cache.extraction.teachers import choose_backend, load_teacher, usual_backend
 from difom_cache.hardware import name_device, resolve_device
 from difom_cache.keywords import BenchKeywords
 from difom_cache.options import read_call
@@ -162,7 +162,7 @@ def list_ways(rig: Rig, config: BenchConfig) -> dict[str, Way]:
 
 def _list_ours(rig: Rig, config: BenchConfig) -> dict[str, Way]:
     """Return ours with each backend and precision; "difom" alone where there is one of them."""
-    kinds = list(product(config.backend, config.precision or (rig.spec.precision,)))
+    kinds = list(product(config.backend or (None,), config.precision or (rig.spec.precision,)))
     plain = build_teacher(rig.teacher, weights=rig.weights, device=str(rig.device), precision="float32")
     pictures = Pictures(rig.records[: rig.batch], rig.spec.input_px)
     pixels = torch.stack([pictures[number] for number in range(rig.batch)]).to(rig.device)
@@ -176,10 +176,10 @@ def _list_ours(rig: Rig, config: BenchConfig) -> dict[str, Way]:
             device=str(rig.device),
             precision=precision,
             compile=rig.compile,
-            backend=backend,
+            backend=backend or usual_backend(),
         )
         features = load_teacher(choose_backend(request, None, rig.batch)).features
-        name = "difom" if len(kinds) == 1 else f"difom {backend} {precision}"
+        name = "difom" if len(kinds) == 1 else f"difom {request.backend} {precision}"
         whole = partial(_extract, rig, backend, precision)
         ways[name] = Way(whole, features, rig.batch, _compare_features(features(pixels), expected))
     return ways
@@ -234,7 +234,7 @@ def _store_plainly(rig: Rig, run: Callable[[Tensor], list[Tensor]], batch: int, 
                 number += 1
 
 
-def _extract(rig: Rig, backend: Backend, precision: Precision) -> float:
+def _extract(rig: Rig, backend: Backend | None, precision: Precision) -> float:
     with tempfile.TemporaryDirectory(dir=rig.folder) as folder:
         report = extract(
             teacher=rig.teacher,

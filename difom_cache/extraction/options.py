@@ -8,6 +8,7 @@ from pydantic import Field
 
 from difom_cache.data.options import DataOptions
 from difom_cache.options import Count, Opt, Positive
+from difom_cache.teachers.base import Backend, Precision
 
 MOST_VIEWS = (
     10_000  # of a record: more than any run has epochs, and a plan of a few thousand records still fits into memory
@@ -60,13 +61,13 @@ class ExtractConfig(DataOptions):
     "Store views and masks too."
     device: str = "auto"
     "auto, cpu, cuda or cuda:N."
-    precision: Literal["float32", "bfloat16"] | None = None
+    precision: Precision | None = None
     "Of the teachers; by default bfloat16 on CUDA and float32 elsewhere."
     batch_size: Positive | None = None
     "Views a teacher sees at once; probed by default."
     compile: bool = False
     "Run teachers through torch.compile."
-    backend: Annotated[Literal["auto", "torch", "openvino"] | None, Opt(default="DIFOM_BACKEND, or auto")] = None
+    backend: Annotated[Backend | None, Opt(default="DIFOM_BACKEND, or auto")] = None
     "What runs networks; auto takes what a begun column holds and, on a CPU, OpenVINO where it is installed."
     engine: Literal["local", "dask", "slurm", "pbs", "lsf", "sge", "htcondor"] = "local"
     "Where blocks are computed."

@@ -1,6 +1,5 @@
 """The top of stage one: a config becomes a cache. Views are drawn, identities fixed, missing blocks computed."""
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
@@ -27,10 +26,10 @@ from difom_cache.extraction.prepare import ColumnChoices, ColumnWork, prepare_pi
 from difom_cache.extraction.report import ExtractReport, format_rates
 from difom_cache.extraction.rows import ViewList, start_cache
 from difom_cache.extraction.teachers import (
-    AUTO,
     load_teacher,
     own_teachers,
     release_teachers,
+    usual_backend,
 )
 from difom_cache.extraction.timing import STAGES
 from difom_cache.extraction.weights import choose_weights
@@ -134,7 +133,7 @@ def request_teachers(config: ExtractConfig, device: str) -> list[TeacherRequest]
             precision=config.precision,
             picture_px=config.input_size,
             compile=config.compile,
-            backend=config.backend or os.environ.get("DIFOM_BACKEND", AUTO),
+            backend=config.backend or usual_backend(),
         )
         for spec, weights in zip(
             config.teacher or (), choose_weights(config.weights, config.teacher or ()), strict=True

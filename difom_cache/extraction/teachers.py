@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -16,11 +16,11 @@ from difom_cache.extraction.weights import HUB
 from difom_cache.store.identity import name_differences
 from difom_cache.store.schema import TeacherIdentity
 from difom_cache.store.source import TeacherSource
-from difom_cache.teachers.base import RANDOM, Teacher, TeacherRequest, TeacherSpec
+from difom_cache.teachers.base import RANDOM, Backend, Teacher, TeacherRequest, TeacherSpec
 from difom_cache.teachers.catalogue import OWN_WEIGHTS, build_requested, split_code
 from difom_cache.teachers.openvino_teacher import OpenVinoTeacher, has_openvino
 
-AUTO, TORCH, OPENVINO = BACKENDS = ("auto", "torch", "openvino")
+AUTO, TORCH, OPENVINO = BACKENDS = get_args(Backend)
 MOST_HELD = 4  # teachers of a run are few; more would only take memory
 
 
@@ -54,6 +54,11 @@ def _build(request: TeacherRequest) -> Teacher:
         plain = replace(request, backend=TORCH)
         return OpenVinoTeacher(_held.pop(plain) if plain in _held else _build(plain))
     return build_requested(request)
+
+
+def usual_backend() -> str:
+    """Return the backend of a request that names none: what DIFOM_BACKEND says, or "auto"."""
+    return os.environ.get("DIFOM_BACKEND", AUTO)
 
 
 def choose_backend(request: TeacherRequest, held: TeacherIdentity | None, batch: int) -> TeacherRequest:

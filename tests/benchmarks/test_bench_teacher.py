@@ -6,7 +6,7 @@ from PIL import Image
 from small_networks import save_onnx
 
 from difom_cache import bench_teacher, build_teacher
-from difom_cache.benchmarks import PLAIN, WAYS, build_plain, format_bench, measure_matmul
+from difom_cache.benchmarks import PLAIN, WAYS, build_plain, extraction, format_bench, measure_matmul
 from difom_cache.errors import DataError, DeviceError, SettingsError
 from difom_cache.teachers import normalise
 
@@ -73,6 +73,15 @@ def test_backends_and_precisions_are_ways_of_their_own_and_say_how_near_their_fe
     assert result["pictures"] == 3 and "all 3" in format_bench(result)
     alone = bench_teacher("dinov2:tiny", data=frames, views=2, repeats=1, device="cpu", ways="difom", backend="torch")
     assert list(alone["ways"]) == ["difom"]
+
+
+def test_the_environment_names_the_backend_as_it_does_for_extract(frames, monkeypatch):
+    built = []
+    load = extraction.load_teacher
+    monkeypatch.setattr(extraction, "load_teacher", lambda request: built.append(request) or load(request))
+    monkeypatch.setenv("DIFOM_BACKEND", "torch")
+    bench_teacher("dinov2:tiny", data=frames, views=1, repeats=1, device="cpu", ways="difom", batch_size=1)
+    assert [request.backend for request in built] == ["torch"]
 
 
 def test_openvino_is_a_way_of_its_own(frames):
