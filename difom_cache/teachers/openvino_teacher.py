@@ -1,5 +1,6 @@
 """A teacher's network as OpenVINO runs it: the same weights, taps and normalisation, faster on a CPU."""
 
+import functools
 import warnings
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -25,11 +26,22 @@ def has_openvino() -> bool:
     return find_spec("openvino") is not None
 
 
-def cpu_capabilities() -> list[str]:
-    """Return what OpenVINO says that this CPU computes in, such as FP32 and BF16."""
+@functools.cache
+def _core() -> Any:
+    """Return this process' one `openvino.Core`, which is never let go of.
+
+    Each core's CPU plugin sets the thread's stack for signal handlers and, when it goes, puts back what it found. Of two
+    that do not go in the reverse order of their coming, the last puts back memory that is unmapped already, and the next
+    signal that has a handler (Ctrl-C, SIGTERM, the end of a child) kills the process.
+    """
     import openvino
 
-    return list(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return openvino.Core()
+
+
+def cpu_capabilities() -> list[str]:
+    """Return what OpenVINO says that this CPU computes in, such as FP32 and BF16."""
+    return list(_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 class _Taps(nn.Module):
@@ -111,7 +123,6 @@ class OpenVinoTeacher:
 
     @torch.no_grad()
     def _compile(self, batch: int) -> Any:
-        import openvino
         from openvino.frontend import FrontEndManager
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
@@ -133,7 +144,7 @@ class OpenVinoTeacher:
                 "INFERENCE_NUM_THREADS": torch.get_num_threads(),
                 "ENABLE_CPU_PINNING": False,  # several workers would be pinned to the same cores
             }
-            return openvino.Core().compile_model(model, "CPU", hints)
+            return _core().compile_model(model, "CPU", hints)
         except Exception as error:  # converter and compiler have errors of many families
             reason = " ".join(str(error).split())[:_REASON_CHARS] or type(error).__name__
             raise TeacherError(

@@ -1,5 +1,6 @@
 """OpenVINO runs the same network: equal features, one identity, and nothing that only looks like an answer."""
 
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,26 @@ def test_a_network_that_has_worked_for_pytorch_is_taken() -> None:
     taken = OpenVinoTeacher(built)
     taken.check(1)
     assert taken.features(pixels_of(built)).keys() == features.keys()
+
+
+SIGNAL_AFTER_TWO = """
+import os, signal
+from difom_cache import build_teacher
+from difom_cache.teachers import OpenVinoTeacher
+
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+one, other = (OpenVinoTeacher(build_teacher("dinov2:tiny", weights="random")) for _ in range(2))
+for teacher in (one, other):
+    teacher.check(1)
+del teacher, one  # the first to come is the first to go
+del other
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_signals_are_handled_after_teachers_have_come_and_gone() -> None:
+    done = subprocess.run([sys.executable, "-c", SIGNAL_AFTER_TWO], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 def test_a_network_that_it_gets_wrong_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
