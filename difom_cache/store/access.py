@@ -77,10 +77,15 @@ def open_access(how: str, cache: Path, column: Column, array: ArraySpec, blocks:
 def take_all(rows: NDArray[np.int64], takes: Sequence[tuple[RowAccess, NDArray[np.generic]]]) -> None:
     """Fill each array with `rows` of its access; reads, which may wait for a server, overlap."""
     parts: list[tuple[ReadRows, NDArray[np.int64], NDArray[np.generic]]] = []
+    places: dict[tuple[int, int], NDArray[np.int64]] = {}  # arrays of one column mostly lie at the same distances
     for access, out in takes:
         if isinstance(access, ReadRows):
             each = max(1, _READ_BYTES // access.row_bytes)
             parts += [(access, rows[i : i + each], out[i : i + each]) for i in range(0, len(rows), each)]
+        elif isinstance(access, MappedRows):
+            if access.distances not in places:
+                places[access.distances] = access.places_of(rows)
+            access.copy(places[access.distances], out)
         else:
             access.take(rows, out)
     if parts:
@@ -103,17 +108,26 @@ class MappedRows:
         shard_bytes = column.block_rows * array.row_bytes + index_bytes_of(column.block_rows)
         step = math.lcm(array.row_bytes, mmap.PAGESIZE)
         stride = -(-shard_bytes // step) * step
-        self._block_rows, self._stride_rows = column.block_rows, stride // array.row_bytes
+        # In rows: of a block, and from the beginning of a block to that of the next.
+        self.distances = column.block_rows, stride // array.row_bytes
         base = _reserve(stride * column.blocks)
         weakref.finalize(self, _libc().munmap, base, stride * column.blocks)
         for block in blocks:
             _map_shard(shard_path(cache, column, array, block), column, array, block, base + block * stride)
         memory = (ctypes.c_ubyte * (stride * column.blocks)).from_address(base)
-        shape = (self._stride_rows * column.blocks, *array.row_shape)
+        shape = (self.distances[1] * column.blocks, *array.row_shape)
         self._rows: NDArray[np.generic] = np.frombuffer(memoryview(memory), dtype=array.dtype).reshape(shape)
 
     def take(self, rows: NDArray[np.int64], out: NDArray[np.generic]) -> None:
-        places = rows + rows // self._block_rows * (self._stride_rows - self._block_rows)
+        self.copy(self.places_of(rows), out)
+
+    def places_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where `rows` lie in the stretch; the same for all arrays of the same distances."""
+        block_rows, stride_rows = self.distances
+        return rows + rows // block_rows * (stride_rows - block_rows)
+
+    def copy(self, places: NDArray[np.int64], out: NDArray[np.generic]) -> None:
+        """Fill `out` with the rows at `places`."""
         self._rows.take(places, axis=0, out=out, mode="clip")  # "raise" would copy twice
 
 

@@ -64,6 +64,7 @@ class Cache:
         self._asked: dict[tuple[tuple[str, ...] | None, bool], list[_AskedColumn]] = {}
         self._opening = threading.Lock()  # threads that share a cache map its shards once
         self._codecs: dict[str, Codec] = {}
+        self._ones: dict[int, NDArray[np.uint8]] = {}  # a `valid` of ones by the number of its rows
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Cache, (self.path, self._access)
@@ -118,7 +119,7 @@ class Cache:
             ValueError: an array of `out` has too few rows, another row shape or type, or is not contiguous.
         """
         wanted = np.ascontiguousarray(rows, dtype=np.int64)
-        if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(self)):
+        if wanted.size and wanted.view(np.uint64).max() >= len(self):  # a negative one is a large one
             raise CacheIncompleteError(
                 f"{self.path} has rows 0 to {len(self) - 1}; asked for {wanted.min()} to {wanted.max()}"
             )
@@ -240,7 +241,9 @@ class Cache:
 
     def _all_valid(self, rows: int, out: Batch | None) -> NDArray[np.uint8]:
         if out is None or "valid" not in out:  # nothing to copy: one byte stands for all
-            return np.broadcast_to(np.uint8(1), (rows, self.picture_px, self.picture_px))
+            if rows not in self._ones:
+                self._ones[rows] = np.broadcast_to(np.uint8(1), (rows, self.picture_px, self.picture_px))
+            return self._ones[rows]
         out["valid"][:rows] = 1
         return out["valid"][:rows]
 

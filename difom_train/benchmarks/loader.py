@@ -105,6 +105,7 @@ def bench_loader(folder: str | Path | LoaderConfig, **options: Unpack[LoaderKeyw
     ways = {
         "memcpy": _copy_memory(views, sample_bytes, batch_size),
         "NumPy's take from one mapped file": _take_mapped(mapped, batch_size),
+        "the same as one take an array": _take_arrays(mapped, batch_size),
         "gather": _gather(cache, batch_size),
         "difom_train's loader": _load(cache, batch_size),
         "zarr-python, row by row": _read_zarr(folder / "feats", cache, batch_size, by_row=True),
@@ -182,6 +183,24 @@ def _take_mapped(mapped: NDArray[np.uint8], batch: int) -> Callable[[Rows], int]
 
     def read(rows: Rows) -> int:
         np.take(mapped, rows, axis=0, out=out, mode="clip")
+        return len(rows)
+
+    return read
+
+
+def _take_arrays(mapped: NDArray[np.uint8], batch: int) -> Callable[[Rows], int]:
+    """Return copies of the same bytes out of the same map, its arrays one after the other, as a cache has them."""
+    tap_bytes = [CHANNELS * GRID**2, CHANNELS * 4]
+    arrays, start = [], 0
+    for row_bytes in [3 * PICTURE_PX**2, PICTURE_PX**2, *tap_bytes * TAPS]:
+        stop = start + len(mapped) * row_bytes
+        arrays.append(mapped.reshape(-1)[start:stop].reshape(len(mapped), row_bytes))
+        start = stop
+    outs = [np.empty((batch, array.shape[1]), np.uint8) for array in arrays]
+
+    def read(rows: Rows) -> int:
+        for array, out in zip(arrays, outs, strict=True):
+            np.take(array, rows, axis=0, out=out, mode="clip")
         return len(rows)
 
     return read

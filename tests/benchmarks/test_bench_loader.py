@@ -21,6 +21,7 @@ def test_every_way_is_measured(speeds):
     assert speeds.samples_per_s.keys() - peers == {
         "memcpy",
         "NumPy's take from one mapped file",
+        "the same as one take an array",
         "gather",
         "difom_train's loader",
         "zarr-python, row by row",
