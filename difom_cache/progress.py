@@ -12,10 +12,8 @@ from tqdm import tqdm
 
 from difom_cache.text import format_seconds
 
-FIRST_S, THEN_S = (
-    8.0,
-    60.0,
-)  # until the first plain line, as ten silent seconds look like a program that hangs; between others
+# Until the first plain line, as ten silent seconds look like a program that hangs; between others.
+FIRST_S, THEN_S = 8.0, 60.0
 Item = TypeVar("Item")
 
 
@@ -109,8 +107,16 @@ def track(
 
 
 @contextmanager
-def explain_wait(what: str) -> Iterator[None]:
-    """Say on stderr what the program is at, where that takes longer than eight seconds; say nothing where it does not."""
+def explain_wait(what: str, *, quiet: bool = False) -> Iterator[None]:
+    """Say on stderr what the program is at, where that takes longer than eight seconds; say nothing where it does not.
+
+    Args:
+        what: it is at, such as "loading sam".
+        quiet: say nothing however long it takes.
+    """
+    if quiet:
+        yield
+        return
     over = Event()
 
     def explain() -> None:

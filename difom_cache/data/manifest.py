@@ -37,6 +37,7 @@ def load_records(
     splits: Sequence[str] | None = None,
     limit: int | None = None,
     mask_levels: MaskLevels | None = None,
+    quiet: bool = False,
 ) -> list[Record]:
     """Return the records of a manifest CSV, of a folder in any layout that layouts.py knows, of a COCO file, or of videos.
 
@@ -48,6 +49,7 @@ def load_records(
         splits: keep these only; None keeps all.
         limit: keep so many of each split, those whose ids hash lowest, so that every data set has its share.
         mask_levels: which levels of the masks are polyp; None where the masks say it themselves.
+        quiet: do not say how far the reading is.
 
     Raises:
         DataError: a folder, a picture or a partner is missing; sizes of picture and mask differ; nothing is left.
@@ -69,7 +71,9 @@ def load_records(
             records, read = _load_manifest(source, source.data), _check_record
         else:
             records, read = name_records(source, memory), _read_record
-        return _read_files(_choose(records, source.place, splits, limit), read, memory, mask_levels)
+        chosen = _choose(records, source.place, splits, limit)
+        with ProgressBar(len(chosen), "reading files", "record", quiet=quiet) as bar:
+            return _read_files(chosen, read, memory, mask_levels, bar)
     finally:
         memory.save()
 
@@ -211,15 +215,14 @@ def _choose(records: list[Record], data: Path, splits: Sequence[str] | None, lim
 Reading = Callable[[Record, Memory, MaskLevels | None], tuple[Record, float | None]]
 
 
-def _read_files(records: list[Record], read: Reading, memory: Memory, levels: MaskLevels | None) -> list[Record]:
+def _read_files(
+    records: list[Record], read: Reading, memory: Memory, levels: MaskLevels | None, bar: ProgressBar
+) -> list[Record]:
     """Return the records as `read` gives them, by threads (decoding and hashing release the interpreter)."""
     together = min(_MOST_TOGETHER, 1 + len(records) // 1000)
     parts = [records[start : start + together] for start in range(0, len(records), together)]
     found: list[tuple[Record, float | None]] = []
-    with (
-        ProgressBar(len(records), "reading files", "record") as bar,
-        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads,
-    ):
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         for done in threads.map(lambda part: [read(record, memory, levels) for record in part], parts):
             found += done
             bar.update(len(done))

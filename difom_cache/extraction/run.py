@@ -76,8 +76,8 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
     if config.teacher is None and config.like is None:
         raise SettingsError("--teacher is missing: name one, or --like a cache that has some")
     part, device = parse_part(config.part), str(resolve_device(config.device))
-    records = load_records(config.find_source(), splits=config.split, limit=config.limit)
-    with explain_wait(f"drawing {config.views} views of {len(records)} records"):
+    records = load_records(config.find_source(), splits=config.split, limit=config.limit, quiet=quiet)
+    with explain_wait(f"drawing {config.views} views of {len(records)} records", quiet=quiet):
         plan = draw_plan(records, views=config.views, seed=config.seed, policy=config.plan)
     rows = ViewList(records, plan)
     refuse_unwritable(config.cache)
@@ -86,14 +86,14 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
     if not requests and not config.pictures:
         raise SettingsError("there is nothing to cache: no teacher is named, and --no-pictures leaves the views out")
     for request in requests:  # a name or file that does not exist must leave no cache behind
-        with explain_wait(f"loading {request.spec}"):
+        with explain_wait(f"loading {request.spec}", quiet=quiet):
             if config.dry_run:
                 outline_teacher(request)
             else:
                 load_teacher(request)
     if not config.dry_run:
         start_cache(config.cache, records, plan, views=config.views, picture_px=config.input_size)
-    with explain_wait("making the columns ready, and looking at what is there"):
+    with explain_wait("making the columns ready, and looking at what is there", quiet=quiet):
         works = prepare_columns(config, requests, olds, rows, pads=not plan.wholly_valid)
     missing = {w.column.folder: find_missing(config.cache, w, part, repair=not config.dry_run) for w in works}
     counts = [len(blocks) for blocks in missing.values()]
@@ -114,7 +114,7 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
             release_teachers()
         for work in works:
             compute_column(work, missing[work.column.folder], rows, executor, report, quiet=quiet)
-    with explain_wait("summing up the statistics"):
+    with explain_wait("summing up the statistics", quiet=quiet):
         finish_columns(config.cache, works, report)
     report.left_blocks = {w.column.folder: find_missing(config.cache, w, part, repair=False) for w in works}
     say(format_rates(report))

@@ -12,7 +12,16 @@ from painted_folder import paint_folder
 from PIL import Image
 from small_cache import SmallCache, teacher_identity, write_small_block, write_small_cache
 
-from difom_cache import ExtractConfig, describe_teachers, extract, hardware, load_records, open_cache, write_manifest
+from difom_cache import (
+    ExtractConfig,
+    describe_teachers,
+    extract,
+    hardware,
+    load_records,
+    open_cache,
+    progress,
+    write_manifest,
+)
 from difom_cache.errors import (
     CacheFormatError,
     CacheIdentityError,
@@ -450,3 +459,11 @@ def test_a_cpu_without_openvino_is_told_of_it(tmp_path: Path, capsys, monkeypatc
     monkeypatch.setattr(run, "has_openvino", lambda: False)
     extract(cache=tmp_path / "without", **small)
     assert told in capsys.readouterr().out
+
+
+def test_quiet_is_silent_however_long_anything_takes(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "FIRST_S", 0)
+    assert extract(data=data, cache=tmp_path / "feats", **SMALL).computed_blocks
+    assert capfd.readouterr() == ("", "")
