@@ -384,7 +384,7 @@ def test_a_precision_that_the_processor_emulates_is_one_line(train, capsys, monk
 
 def test_published_losses_collapse_and_mark_the_run(train, capsys):
     changes = ["optimizer.lr=0.03", "phases.0.until_frac=0.0", "phases.1.until_frac=1.0", "phases.1.segmentation=0.0"]
-    folder = train(recipe="difom-published", epochs=12, changes=changes)
+    folder = train(recipe="difom-published", epochs=8, changes=changes)
     facts = read_run(folder)["distillation"]
     assert facts["alive"] is False
     assert any(line.startswith("distill/target_var/") and "collapsed" in line for line in facts["warnings"])
