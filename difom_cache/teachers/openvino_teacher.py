@@ -58,7 +58,9 @@ class _Taps(nn.Module):
 
 
 class OpenVinoTeacher:
-    """A teacher on the CPU whose network was compiled by OpenVINO, once for each batch that it is shown.
+    """A teacher on the CPU whose network was compiled by OpenVINO for the first batch that it is shown, and for larger ones.
+
+    A smaller batch, such as the last, is filled up with black: compiling costs more than a batch, and as much memory again.
 
     Raises:
         SettingsError: OpenVINO is not installed, the teacher brings its own runtime, or `torch.compile` was asked for.
@@ -97,10 +99,14 @@ class OpenVinoTeacher:
     def features(self, pixels: Tensor) -> dict[str, Tensor]:
         """Return float32 maps (B, C, h, w) of float32 pixels (B, 3, S, S) in [0, 1], by native tap name."""
         check_pixels(pixels, self.spec.input_px)
-        if len(pixels) not in self._compiled:
-            self._compiled[len(pixels)] = self._compile(len(pixels))
-        found = self._compiled[len(pixels)](pixels.numpy(), share_inputs=True)
-        return {name: torch.from_numpy(found[place].copy()) for place, name in enumerate(self._taps.names)}
+        shown = len(pixels)
+        batch = min((size for size in self._compiled if size >= shown), default=shown)
+        if batch not in self._compiled:
+            self._compiled[batch] = self._compile(batch)
+        if batch > shown:
+            pixels = torch.cat([pixels, pixels.new_zeros((batch - shown, *pixels.shape[1:]))])
+        found = self._compiled[batch](pixels.numpy(), share_inputs=True)
+        return {name: torch.from_numpy(found[place][:shown].copy()) for place, name in enumerate(self._taps.names)}
 
     @torch.no_grad()
     def check(self, batch: int) -> None:
@@ -135,7 +141,9 @@ class OpenVinoTeacher:
                 )  # the tracer's, of every branch and loop; `check` looks at what came out
                 # What `openvino.convert_model` does; that one also asks for consent to send data home, and sends it.
                 frontend = FrontEndManager().load_by_framework("pytorch")
-                decoder = TorchScriptPythonDecoder(self._taps, example_input=(example,))
+                # PyTorch's own check would trace the network twice more, over half of a start; `check` says more for less.
+                tracing = {"check_trace": False}
+                decoder = TorchScriptPythonDecoder(self._taps, example_input=(example,), trace_kwargs=tracing)
                 model = frontend.convert(frontend.load(decoder))
             model.reshape(list(example.shape))
             hints = {

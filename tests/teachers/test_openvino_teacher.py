@@ -89,6 +89,16 @@ def test_signals_are_handled_after_teachers_have_come_and_gone() -> None:
     assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
+def test_a_smaller_batch_is_filled_up_and_a_larger_one_compiled() -> None:
+    built = build_teacher("dinov2:tiny", weights="random")
+    taken, pixels = OpenVinoTeacher(built), pixels_of(built).repeat(3, 1, 1, 1)
+    for batch, compiled in ((2, [2]), (1, [2]), (3, [2, 3]), (1, [2, 3])):
+        found = taken.features(pixels[:batch])
+        assert list(taken._compiled) == compiled
+        assert {len(feature) for feature in found.values()} == {batch}
+        assert min(cosines(found, built.features(pixels[:batch]))) > 0.99999
+
+
 def test_a_network_that_it_gets_wrong_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     teacher = OpenVinoTeacher(build_teacher("sam:tiny", weights="random"))
     teacher.check(2)
