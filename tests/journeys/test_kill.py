@@ -50,7 +50,7 @@ def assert_kills_lost_little(answer: dict[str, Any], blocks: int) -> None:
 @pytest.mark.parametrize(
     ("teacher", "runs"),
     [
-        ("dinov2:tiny@56", 4),
+        ("dinov2:tiny@56", 2),
         ("mask2former:tiny@64", 2),
         pytest.param("dinov2:tiny@56", 40, marks=pytest.mark.slow),
         pytest.param("mask2former:tiny@64", 40, marks=pytest.mark.slow),
