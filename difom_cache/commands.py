@@ -130,6 +130,8 @@ class BenchConfig(CommandConfig):
     "Pictures in each run."
     repeats: Positive = 5
     "Runs of each way, alternating; medians are shown."
+    batch_size: Positive | None = None
+    "Of the library's way and ours; probed by default."
     device: str = "auto"
     "auto, cpu, cuda or cuda:N."
     backend: Annotated[tuple[Literal["auto", "torch", "openvino"], ...], Opt(default="DIFOM_BACKEND, or auto")] = ()

@@ -209,6 +209,8 @@ class BenchKeywords(TypedDict, total=False):
     "Pictures in each run. (at least 1) [default: 64]"
     repeats: int | None
     "Runs of each way, alternating; medians are shown. (at least 1) [default: 5]"
+    batch_size: int | None
+    "Of the library's way and ours; probed by default. (at least 1)"
     device: str | None
     "auto, cpu, cuda or cuda:N. [default: auto]"
     backend: Literal["auto", "torch", "openvino"] | Sequence[Literal["auto", "torch", "openvino"]] | None

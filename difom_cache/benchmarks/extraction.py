@@ -5,7 +5,8 @@
 `difom`: `extract`, into a cache, with each backend and precision that is asked for.
 
 All read the same files, one view a picture, and write to the same disk. Runs alternate; medians are reported. What is done once
-before the first picture, such as loading or compiling a network, is not counted in any way.
+before the first picture, such as loading or compiling a network, is not counted in any way. One way's network is held at a time,
+and built anew for each of its runs, so that the largest teachers fit and a way's peak memory is its own.
 """
 
 import statistics
@@ -21,26 +22,28 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cosine_similarity
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from difom_cache.benchmarks.library_teachers import PlainForward, build_plain
+from difom_cache.benchmarks.library_teachers import build_plain
 from difom_cache.commands import BenchConfig
 from difom_cache.data.manifest import load_records, write_manifest
 from difom_cache.data.record import Record
 from difom_cache.errors import DataError
+from difom_cache.extraction.options import ExtractConfig
 from difom_cache.extraction.prepare import probe_batch
-from difom_cache.extraction.run import extract
-from difom_cache.extraction.teachers import choose_backend, load_teacher, usual_backend
+from difom_cache.extraction.run import request_teachers, run_extraction
+from difom_cache.extraction.teachers import choose_backend, load_teacher, own_teachers, usual_backend
 from difom_cache.hardware import name_device, resolve_device
+from difom_cache.heap import return_freed_memory
 from difom_cache.keywords import BenchKeywords
 from difom_cache.options import read_call
 from difom_cache.progress import track
-from difom_cache.teachers.base import Backend, Precision, Teacher, TeacherSpec
-from difom_cache.teachers.catalogue import OWN_WEIGHTS, build_teacher, parse_teacher
+from difom_cache.teachers.base import Precision, Teacher, TeacherRequest, TeacherSpec, parse_teacher
+from difom_cache.teachers.catalogue import OWN_WEIGHTS, build_teacher
 from difom_cache.teachers.preprocess import normalise
 
 WAYS = ("notebook", "library", "difom")
@@ -79,25 +82,24 @@ class Rig:
 
 @dataclass(frozen=True)
 class Way:
-    """One way to do the work: from files to stored bytes, and the network alone on a batch of pixels in [0, 1].
+    """One way to do the work, its network on the device.
 
     Attributes:
-        whole: does all pictures and returns the seconds that they took.
-        network: takes (B, 3, S, S).
+        whole: does all pictures, from files to stored bytes, and returns the seconds that they took.
+        network: takes a batch (B, 3, S, S) of pixels in [0, 1].
         batch: B.
-        cosine: of its features and those of the same network in PyTorch and float32; None where they are not compared.
+        features: of such a batch, by native tap name; None where they are not compared.
     """
 
     whole: Callable[[], float]
     network: Callable[[Tensor], object]
     batch: int
-    cosine: float | None = None
+    features: Callable[[Tensor], Mapping[str, Tensor]] | None = None
 
 
 def bench_teacher(
     teacher: str | BenchConfig,
     *,
-    batch_size: int | None = None,
     compile: bool = False,
     scratch: str | Path | None = None,
     **options: Unpack[BenchKeywords],
@@ -106,7 +108,6 @@ def bench_teacher(
 
     Args:
         teacher: `NAME[:VARIANT][@PX]`, or the config of the call.
-        batch_size: None probes the device.
         compile: run our teacher through torch.compile.
         scratch: folder for what is written; None for the system's.
         **options: listed in `BenchKeywords`.
@@ -121,12 +122,12 @@ def bench_teacher(
     first = config.precision[0] if config.precision else None
     ours = build_teacher(teacher, weights=weights, device=chosen, precision=first, compile=compile)
     with tempfile.TemporaryDirectory(prefix="difom-bench-", dir=scratch) as folder:
-        batch = min(config.views, batch_size or probe_batch(ours, chosen))
+        batch = min(config.views, config.batch_size or probe_batch(ours, chosen))
         rig = Rig(teacher, weights, records, count, torch.device(chosen), batch, compile, Path(folder), ours.spec)
         write_manifest(records, rig.folder / "pictures.csv")
         facts = _describe(rig) | _count(rig, ours)
         del ours
-        return facts | {"ways": _alternate(list_ways(rig, config), rig, config.repeats)}
+        return facts | {"ways": _alternate(list_ways(rig, config), rig, config)}
 
 
 def choose_pictures(data: Path, count: int) -> tuple[tuple[Record, ...], int]:
@@ -141,48 +142,57 @@ def choose_pictures(data: Path, count: int) -> tuple[tuple[Record, ...], int]:
     return tuple(replace(record, split="train") for record in records[:count]), len(records)
 
 
-def list_ways(rig: Rig, config: BenchConfig) -> dict[str, Way]:
-    """Return the ways that were asked for, by name, their networks on the device.
+def list_ways(rig: Rig, config: BenchConfig) -> dict[str, Callable[[], Way]]:
+    """Return what builds each way that was asked for, by name.
 
     Raises:
         SettingsError: a backend is not installed, or cannot take the teacher.
     """
-    ways = {}
+    ways: dict[str, Callable[[], Way]] = {}
     if "notebook" in config.ways:
-        network, forward = _plain(rig, torch.float32)
-        ways["notebook"] = _plain_way(rig, network, forward, torch.float32, 1)
+        ways["notebook"] = partial(_open_plain, rig, torch.float32, 1)
     if "library" in config.ways:
         dtype = torch.bfloat16 if rig.spec.precision == "bfloat16" else torch.float32
-        network, forward = _plain(rig, dtype)
-        ways["library"] = _plain_way(rig, network, forward, dtype, rig.batch)
+        ways["library"] = partial(_open_plain, rig, dtype, rig.batch)
     if "difom" in config.ways:
-        ways |= _list_ours(rig, config)
+        kinds = list(product(config.backend or (usual_backend(),), config.precision or (rig.spec.precision,)))
+        for backend, precision in kinds:
+            name = "difom" if len(kinds) == 1 else f"difom {backend} {precision}"
+            ways[name] = partial(_open_ours, rig, _configure_ours(rig, backend, precision))
     return ways
 
 
-def _list_ours(rig: Rig, config: BenchConfig) -> dict[str, Way]:
-    """Return ours with each backend and precision; "difom" alone where there is one of them."""
-    kinds = list(product(config.backend or (None,), config.precision or (rig.spec.precision,)))
-    plain = build_teacher(rig.teacher, weights=rig.weights, device=str(rig.device), precision="float32")
-    pictures = Pictures(rig.records[: rig.batch], rig.spec.input_px)
-    pixels = torch.stack([pictures[number] for number in range(rig.batch)]).to(rig.device)
-    expected = plain.features(pixels)
-    del plain
-    ways = {}
-    for backend, precision in kinds:
-        request = replace(
-            parse_teacher(rig.teacher),
-            weights=rig.weights,
-            device=str(rig.device),
-            precision=precision,
-            compile=rig.compile,
-            backend=backend or usual_backend(),
-        )
-        features = load_teacher(choose_backend(request, None, rig.batch)).features
-        name = "difom" if len(kinds) == 1 else f"difom {request.backend} {precision}"
-        whole = partial(_extract, rig, backend, precision)
-        ways[name] = Way(whole, features, rig.batch, _compare_features(features(pixels), expected))
-    return ways
+def _configure_ours(rig: Rig, backend: str, precision: Precision) -> ExtractConfig:
+    """Return the pass over the pictures of one backend and precision; "auto" becomes the backend that it takes."""
+    options = {
+        "teacher": rig.teacher,
+        "data": rig.folder / "pictures.csv",
+        "weights": rig.weights,
+        "views": 1,
+        "split": "train",
+        "unlabelled": True,
+        "pictures": False,
+        "device": str(rig.device),
+        "precision": precision,
+        "backend": backend,
+        "batch_size": rig.batch,
+        "compile": rig.compile,
+    }
+    config = read_call(ExtractConfig, options)
+    with own_teachers():
+        chosen = choose_backend(_request(rig, config), None, rig.batch)
+    return config.model_copy(update={"backend": chosen.backend})
+
+
+def _open_ours(rig: Rig, config: ExtractConfig) -> Way:
+    """Return ours; its teacher is the one that the pass over all pictures finds held."""
+    features = load_teacher(_request(rig, config)).features
+    return Way(partial(_extract, rig, config), features, rig.batch, features)
+
+
+def _request(rig: Rig, config: ExtractConfig) -> TeacherRequest:
+    (request,) = request_teachers(config, str(rig.device))
+    return request
 
 
 def _compare_features(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> float:
@@ -191,12 +201,10 @@ def _compare_features(found: Mapping[str, Tensor], expected: Mapping[str, Tensor
     return min(float(cosine_similarity(ours, theirs, dim=1).mean()) for ours, theirs in about)
 
 
-def _plain(rig: Rig, dtype: torch.dtype) -> tuple[nn.Module, PlainForward]:
+def _open_plain(rig: Rig, dtype: torch.dtype, batch: int) -> Way:
     network, forward = build_plain(rig.teacher, rig.weights)
-    return network.eval().requires_grad_(False).to(rig.device, dtype), forward
+    network = network.eval().requires_grad_(False).to(rig.device, dtype)
 
-
-def _plain_way(rig: Rig, network: nn.Module, forward: PlainForward, dtype: torch.dtype, batch: int) -> Way:
     def run(pixels: Tensor) -> list[Tensor]:
         return forward(network, normalise(pixels, rig.spec.mean, rig.spec.std).to(dtype))
 
@@ -234,44 +242,46 @@ def _store_plainly(rig: Rig, run: Callable[[Tensor], list[Tensor]], batch: int, 
                 number += 1
 
 
-def _extract(rig: Rig, backend: Backend | None, precision: Precision) -> float:
+def _extract(rig: Rig, config: ExtractConfig) -> float:
     with tempfile.TemporaryDirectory(dir=rig.folder) as folder:
-        report = extract(
-            teacher=rig.teacher,
-            data=rig.folder / "pictures.csv",
-            cache=Path(folder) / "feats",
-            weights=rig.weights,
-            views=1,
-            split=("train",),
-            unlabelled=True,
-            pictures=False,
-            device=str(rig.device),
-            precision=precision,
-            backend=backend,
-            batch_size=rig.batch,
-            compile=rig.compile,
-            quiet=True,
-        )
+        report = run_extraction(config.model_copy(update={"cache": Path(folder) / "feats"}), quiet=True)
     return sum(report.wall_s.values())
 
 
-def _alternate(ways: dict[str, Way], rig: Rig, repeats: int) -> dict[str, dict[str, Any]]:
-    """Return medians of `repeats` rounds, every round running all ways; a first round warms up and shows the peak."""
-    lines: dict[str, dict[str, Any]] = {}
-    for name, way in ways.items():
+def _alternate(ways: dict[str, Callable[[], Way]], rig: Rig, config: BenchConfig) -> dict[str, dict[str, Any]]:
+    """Return medians of rounds, every round running all ways; a first round warms up, compares, and shows the peak."""
+    lines: dict[str, dict[str, Any]] = {name: {"whole_s": [], "network_s": []} for name in ways}
+    compared = _plain_features(rig) if "difom" in config.ways else None
+    for name, build in ways.items():
         _reset_peak(rig.device)
-        way.whole()
-        lines[name] = {"peak_bytes": _read_peak(rig.device), "whole_s": [], "network_s": []}
-        lines[name] |= {} if way.cosine is None else {"cosine": way.cosine}
-        _run_network(way, rig)
-    for _ in track(range(repeats), f"bench {rig.teacher}", "round"):
-        for name, way in ways.items():
-            lines[name]["whole_s"].append(way.whole())
-            lines[name]["network_s"].append(_seconds(partial(_run_network, way, rig), rig.device))
+        with own_teachers():
+            way = build()
+            way.whole()
+            lines[name] |= {"peak_bytes": _read_peak(rig.device)}
+            if compared and way.features:
+                pixels, expected = compared
+                lines[name] |= {"cosine": _compare_features(way.features(pixels), expected)}
+            del way
+    for _ in track(range(config.repeats), f"bench {rig.teacher}", "round"):
+        for name, build in ways.items():
+            with own_teachers():
+                way = build()
+                _run_network(way, rig)
+                lines[name]["whole_s"].append(way.whole())
+                lines[name]["network_s"].append(_seconds(partial(_run_network, way, rig), rig.device))
+                del way
     for line in lines.values():
         line["images_per_s"] = len(rig.records) / statistics.median(line["whole_s"])
         line["network_images_per_s"] = len(rig.records) / statistics.median(line["network_s"])
     return lines
+
+
+def _plain_features(rig: Rig) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """Return a batch of pictures, and what the network makes of it in PyTorch and float32."""
+    plain = build_teacher(rig.teacher, weights=rig.weights, device=str(rig.device), precision="float32")
+    pictures = Pictures(rig.records[: rig.batch], rig.spec.input_px)
+    pixels = torch.stack([pictures[number] for number in range(rig.batch)]).to(rig.device)
+    return pixels, plain.features(pixels)
 
 
 def _run_network(way: Way, rig: Rig) -> None:
@@ -301,6 +311,7 @@ def _reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif _STATUS.exists():
+        return_freed_memory()
         Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM to what is held now
 
 
