@@ -23,6 +23,17 @@ def own_user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def nothing_waits_for_the_disk() -> Iterator[None]:
+    """Let no call of a test's own process wait until a disk has what was written: a power cut is the only thing it is for.
+
+    Waiting is most of what small caches take. Tests of the order of these calls see them all the same.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def torch_runs_teachers() -> Iterator[None]:
     """Let PyTorch run small teachers, which OpenVINO would take seconds to compile; its own tests name it."""
     before = os.environ.setdefault("DIFOM_BACKEND", "torch")
