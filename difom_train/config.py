@@ -212,6 +212,8 @@ class DistillConfig(Config):
     "Share of the student's gradient that all terms together get, by one factor on their weights; 0 = the weights as they are."
     feature_weight: Size = 1.0
     "Of multiscale's feature term."
+    relation_weight: Size = 0.0
+    "Of multiscale's term on the cosines between all pairs of cells of a picture."
     logits_weight: Size = 1.0
     "Of multiscale's term on the teachers' logits; 0 leaves their logits unread."
     hard_masks: bool = False

@@ -110,6 +110,8 @@ class TrainKeywords(TypedDict, total=False):
     "Share of the student's gradient that all terms together get, by one factor on their weights; 0 = the weights as they are. (in [0, 1)) [default: 0.0]"
     feature_weight: float | None
     "Of multiscale's feature term. (at least 0) [default: 1.0]"
+    relation_weight: float | None
+    "Of multiscale's term on the cosines between all pairs of cells of a picture; needs the feature term. (at least 0) [default: 0.0]"
     logits_weight: float | None
     "Of multiscale's term on the teachers' logits; 0 leaves their logits unread. (at least 0) [default: 1.0]"
     hard_masks: bool | None

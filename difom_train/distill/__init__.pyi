@@ -12,6 +12,7 @@ from .comparison import resize_to_coarser as resize_to_coarser
 from .comparison import summarise_moments as summarise_moments
 from .losses import cosine_and_smooth_l1 as cosine_and_smooth_l1
 from .losses import mean_inside as mean_inside
+from .losses import relation_error as relation_error
 from .losses import soft_mask_loss as soft_mask_loss
 from .losses import squared_error as squared_error
 from .matching import Match as Match

@@ -6,8 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similarity
 
+from difom_train.distill.comparison import INSIDE_FRAC, to_grid
+
 COSINE_SHARE = 0.9  # as Theia (arXiv 2407.20179); the rest is smooth L1
 SMOOTH = 1.0
+RELATED_GRID = 12
+"""Most cells a side that `relation_error` compares; the number of pairs grows with the fourth power of it."""
 _EPS = 1e-6  # least norm of a cell, as in PyTorch's cosine_similarity
 
 
@@ -62,6 +66,33 @@ class _CosineAndSmoothL1(torch.autograd.Function):
 def cosine_distance(student: Tensor, target: Tensor, inside: Tensor) -> Tensor:
     """Return 1 - cosine over channels of each picture (B,), of maps (B, k, h, w): direction counts, scale does not."""
     return mean_inside(1 - cosine_similarity(student, target, dim=1, eps=_EPS).unsqueeze(1), inside)
+
+
+def relation_error(student: Tensor, target: Tensor, inside: Tensor) -> Tensor:
+    """Return how differently the cells of each picture resemble each other, (B,); 0 where they do so equally.
+
+    The mean squared difference of cosines over all pairs of cells, as the pair-wise distillation of Liu et al. (CVPR 2019,
+    arXiv 1903.04197), of maps about their own mean and on at most `RELATED_GRID` cells a side.
+
+    Args:
+        student: (B, k, h, w).
+        target: (B, k, h, w).
+        inside: (B, 1, h, w), 1 or 0.
+    """
+    grid = min(RELATED_GRID, inside.shape[-1])
+    among = (to_grid(inside, grid) >= INSIDE_FRAC).flatten(2).float()  # (B, 1, cells)
+    own, wanted = (_cosines_of_cells(x, inside, grid) for x in (student, target))
+    squares = (own - wanted).square() * among * among.mT
+    return squares.sum(dim=(1, 2)) / among.sum(dim=(1, 2)).square().clamp_min(1.0)
+
+
+def _cosines_of_cells(maps: Tensor, inside: Tensor, grid: int) -> Tensor:
+    """Return (B, cells, cells)."""
+    mean = (maps * inside).sum(dim=(2, 3), keepdim=True) / inside.sum(dim=(2, 3), keepdim=True).clamp_min(1.0)
+    cells = to_grid((maps - mean) * inside, grid).flatten(2)
+    products = cells.mT @ cells
+    length = products.diagonal(dim1=1, dim2=2).clamp_min(_EPS**2).sqrt()
+    return products / (length.unsqueeze(1) * length.unsqueeze(2))
 
 
 def soft_mask_loss(logits: Tensor, prob: Tensor, inside: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from difom_train.distill.base import Batch, Distiller, Targets, cells_to_compare
 from difom_train.distill.calibration import fit_calibration, sample_cells
 from difom_train.distill.comparison import Comparison, cells_inside, resize_to_coarser, to_grid
 from difom_train.distill.heads import build_heads, read_level
-from difom_train.distill.losses import cosine_and_smooth_l1, soft_mask_loss, squared_error
+from difom_train.distill.losses import cosine_and_smooth_l1, relation_error, soft_mask_loss, squared_error
 from difom_train.distill.matching import (
     TeachingCache,
     logits_taps,
@@ -28,8 +28,9 @@ MASK_LEVEL = "logits"  # the student's own main output
 class MultiscaleDistiller(Distiller):
     """Each pair of tap and level has its own head; pairs count equally within a teacher, and teachers among each other.
 
-    Targets are rotated so that every channel has variance 1 (PHI-S), and compared by 0.9 cosine + 0.1 smooth L1. The
-    logits of teachers that give them are calibrated on training masks and compared as soft masks.
+    Targets are rotated so that every channel has variance 1 (PHI-S), and compared by 0.9 cosine + 0.1 smooth L1, cell by cell,
+    and, where it is asked for, by how cells resemble each other. The logits of teachers that give them are calibrated on
+    training masks and compared as soft masks.
     """
 
     calibration: Tensor
@@ -37,11 +38,13 @@ class MultiscaleDistiller(Distiller):
     def __init__(
         self, options: DistillConfig, cache: TeachingCache, student: Student, teachers: Sequence[str], input_px: int
     ) -> None:
-        matches = match_levels(cache, teachers, student, input_px) if options.feature_weight > 0 else []
+        by_features = options.feature_weight > 0 or options.relation_weight > 0
+        matches = match_levels(cache, teachers, student, input_px) if by_features else []
         logits = logits_taps(cache, teachers) if options.logits_weight > 0 else []
         if not matches and not logits:
-            refuse_nothing(cache, teachers, student, features=options.feature_weight > 0)
-        weights = {"feature": options.feature_weight} if matches else {}
+            refuse_nothing(cache, teachers, student, features=by_features)
+        weights = {"feature": options.feature_weight} if matches and options.feature_weight > 0 else {}
+        weights |= {"relation": options.relation_weight} if matches and options.relation_weight > 0 else {}
         weights |= {"low": options.low_weight, "high": options.high_weight} if matches and options.bands else {}
         weights |= {"logits": options.logits_weight} if logits else {}
         super().__init__(cache, [match.tap for match in matches] + logits, weights)
@@ -117,8 +120,10 @@ class MultiscaleDistiller(Distiller):
         terms: dict[str, list[tuple[str, Tensor]]] = {name: [] for name in self.weights}
         with in_float32(output.logits[0].device):
             for pair in self.compare_features(output, targets, valid):
-                loss = cosine_and_smooth_l1(pair.student, pair.target, pair.inside)
-                terms["feature"].append((pair.what, loss))
+                if "feature" in terms:
+                    terms["feature"].append((pair.what, cosine_and_smooth_l1(pair.student, pair.target, pair.inside)))
+                if "relation" in terms:
+                    terms["relation"].append((pair.what, relation_error(pair.student, pair.target, pair.inside)))
                 if "low" in terms:
                     low, high = _band_errors(pair)
                     terms["low"].append((pair.what, low))

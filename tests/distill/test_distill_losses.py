@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity, smooth_l1_loss
 
-from difom_train.distill import cosine_and_smooth_l1, mean_inside, soft_mask_loss, squared_error
+from difom_train.distill import cosine_and_smooth_l1, mean_inside, relation_error, soft_mask_loss, squared_error
 
 
 def test_means_are_taken_over_channels_and_cells_inside():
@@ -48,6 +48,32 @@ def test_cosine_and_smooth_l1_in_one_are_pytorchs_two_and_so_is_the_gradient(inn
     assert ours.grad[1, :, 0, 0].isfinite().all()
     ours.grad[1, :, 0, 0] = theirs.grad[1, :, 0, 0] = 0
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-7)
+
+
+def test_relations_are_cosines_of_all_pairs_of_cells_inside():
+    generator = torch.Generator().manual_seed(0)
+    student, target = torch.randn(2, 2, 5, 4, 4, generator=generator).unbind(0)
+    inside = torch.ones(2, 1, 4, 4)
+    inside[1, :, 3] = 0
+    expected = []
+    for own, wanted, here in zip(student, target, inside[:, 0].bool(), strict=True):
+        both = [(x[:, here] - x[:, here].mean(dim=1, keepdim=True)).T for x in (own, wanted)]
+        own_cosines, wanted_cosines = (cosine_similarity(x[:, None], x[None], dim=2) for x in both)
+        expected.append(float(((own_cosines - wanted_cosines) ** 2).mean()))
+    torch.testing.assert_close(relation_error(student, target, inside), torch.tensor(expected))
+
+
+def test_relations_see_no_turn_no_size_and_no_mean_and_no_picture_gives_none():
+    target = torch.randn(2, 6, 20, 20, generator=torch.Generator().manual_seed(0))
+    turn = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(1))).Q
+    student = (3 * torch.einsum("ij,bjhw->bihw", turn, target) + 1).requires_grad_()
+    inside = torch.ones(2, 1, 20, 20)
+    found = relation_error(student, target, inside)
+    torch.testing.assert_close(found, torch.zeros(2), atol=1e-6, rtol=0)
+    nothing = relation_error(student, target, torch.zeros_like(inside))
+    assert nothing.tolist() == [0.0, 0.0]
+    (relation_error(student[:, :, :1, :1], target[:, :, :1, :1], inside[..., :1, :1]) + nothing).sum().backward()
+    assert student.grad.isfinite().all()
 
 
 def test_a_soft_mask_is_its_own_best_answer():

@@ -214,7 +214,7 @@ def test_teachers_count_equally_however_many_taps_they_have():
     assert mean_over_teachers(losses).tolist() == [6.0]
 
 
-def test_multiscale_learns_from_what_is_weighted(cache, batch):
+def test_multiscale_learns_from_what_is_weighted(cache, batch, pictures):
     _, distiller = build(cache, "multiscale")
     assert distiller.taps == ("a/deep@16", "a/fine@8", "b/deep@16", "b/logits@2")
     assert distiller.weights == {"feature": 1.0, "logits": 1.0}
@@ -222,6 +222,10 @@ def test_multiscale_learns_from_what_is_weighted(cache, batch):
     assert "b/logits@2" not in features_only.taps and not features_only.needs_calibration
     _, logits_only = build(cache, "multiscale", feature_weight=0.0)
     assert logits_only.taps == ("b/logits@2",) and list(logits_only.parameters()) == []
+    student, related = build(cache, "multiscale", feature_weight=0.0, relation_weight=2.0, logits_weight=0.0)
+    assert related.weights == {"relation": 2.0} and related.taps == features_only.taps
+    terms = related(student.forward_train(pictures), related.targets(batch), batch["valid"])
+    assert list(terms) == ["relation"] and (terms["relation"] > 0).all()
     with pytest.raises(CacheIncompleteError, match=r"no tap can teach unet: with feature_weight 0 .*difom-cache probe"):
         build(cache, "multiscale", feature_weight=0.0, teachers=("a",))
 
