@@ -80,16 +80,19 @@ def relation_error(student: Tensor, target: Tensor, inside: Tensor) -> Tensor:
         inside: (B, 1, h, w), 1 or 0.
     """
     grid = min(RELATED_GRID, inside.shape[-1])
-    among = (to_grid(inside, grid) >= INSIDE_FRAC).flatten(2).float()  # (B, 1, cells)
-    own, wanted = (_cosines_of_cells(x, inside, grid) for x in (student, target))
-    squares = (own - wanted).square() * among * among.mT
-    return squares.sum(dim=(1, 2)) / among.sum(dim=(1, 2)).square().clamp_min(1.0)
+    shown = to_grid(inside, grid)
+    among = (shown >= INSIDE_FRAC).float()
+    own, wanted = (
+        _cosines_of_cells(to_grid(x * inside, grid) / shown.clamp_min(INSIDE_FRAC), among) for x in (student, target)
+    )
+    pairs = among.flatten(2) * among.flatten(2).mT
+    return ((own - wanted).square() * pairs).sum(dim=(1, 2)) / pairs.sum(dim=(1, 2)).clamp_min(1.0)
 
 
-def _cosines_of_cells(maps: Tensor, inside: Tensor, grid: int) -> Tensor:
-    """Return (B, cells, cells)."""
-    mean = (maps * inside).sum(dim=(2, 3), keepdim=True) / inside.sum(dim=(2, 3), keepdim=True).clamp_min(1.0)
-    cells = to_grid((maps - mean) * inside, grid).flatten(2)
+def _cosines_of_cells(maps: Tensor, among: Tensor) -> Tensor:
+    """Return (B, cells, cells), about the mean of the cells among; 0 of all others."""
+    mean = (maps * among).sum(dim=(2, 3), keepdim=True) / among.sum(dim=(2, 3), keepdim=True).clamp_min(1.0)
+    cells = ((maps - mean) * among).flatten(2)
     products = cells.mT @ cells
     length = products.diagonal(dim1=1, dim2=2).clamp_min(_EPS**2).sqrt()
     return products / (length.unsqueeze(1) * length.unsqueeze(2))
