@@ -11,14 +11,14 @@ from difom_cache import check_out_folder, read_object, write_atomic
 from difom_cache.errors import RunError, SettingsError
 from difom_cache.options import read_call
 from difom_train.commands import StudyConfig
-from difom_train.config import names_code, read_recipe
+from difom_train.config import compose_keywords, names_code, read_recipe
 from difom_train.evaluation.evaluate import evaluate
 from difom_train.evaluation.files import file_name
 from difom_train.evaluation.summary import SetScores
 from difom_train.keywords import StudyKeywords
 from difom_train.studies.table import RowKey, StudyTable, build_table, write_table
 from difom_train.training.run import train
-from difom_train.training.run_folder import RUN_FILE, read_run
+from difom_train.training.run_folder import RUN_FILE, read_run, refuse_other_settings
 
 BUDGET_FILE = "study.json"
 CELL_FILE = "cell.json"
@@ -127,22 +127,28 @@ def list_cells(config: StudyConfig) -> list[Cell]:
 
 
 def run_cell(cell: Cell, budget: Mapping[str, Any], config: StudyConfig) -> None:
-    """Train one run, or go on with it, unless it is finished; its cell.json says which run of the study it is."""
+    """Train one run, or go on with it, unless it is finished; its cell.json says which run of the study it is.
+
+    Raises:
+        RunError: the run that lies there was given other settings, such as those of a recipe that has changed since.
+    """
     folder = config.out / cell.folder
-    if not _is_finished(folder):
-        train(
-            cell.student,
-            cache=config.cache,
-            recipe=cell.recipe,
-            out=folder,
-            resume=True,
-            device=config.device,
-            teachers=cell.own_teachers or None,
-            labels=cell.labels,
-            labels_seed=cell.labels_seed,
-            seed=cell.seed,
-            **budget,
-        )
+    options = {
+        "cache": config.cache,
+        "recipe": cell.recipe,
+        "out": folder,
+        "resume": True,
+        "device": config.device,
+        "teachers": cell.own_teachers or None,
+        "labels": cell.labels,
+        "labels_seed": cell.labels_seed,
+        "seed": cell.seed,
+        **budget,
+    }
+    if _is_finished(folder):
+        refuse_other_settings(folder, compose_keywords(student=cell.student, **options))
+    else:
+        train(cell.student, **options)
     write_atomic(folder / CELL_FILE, (json.dumps(asdict(cell), indent=1) + "\n").encode())
 
 

@@ -35,10 +35,15 @@ def open_folder(folder: Path, config: TrainConfig) -> bool:
         return False
     if not config.run.resume:
         raise RunError(f"{folder} already holds a run; go on with it by --resume, or choose another --out")
-    differences = find_differences(read_settings(written), config, ignore=FREE)
+    refuse_other_settings(folder, config)
+    return True
+
+
+def refuse_other_settings(folder: Path, config: TrainConfig) -> None:
+    """Raise RunError if the run in `folder` was started with settings that give another student."""
+    differences = find_differences(read_settings(folder / SETTINGS_FILE), config, ignore=FREE)
     if differences:
         raise RunError(f"{folder} was started with other settings: {'; '.join(differences)}; choose another --out")
-    return True
 
 
 def describe_versions() -> dict[str, str]:

@@ -131,6 +131,16 @@ def test_what_is_finished_is_not_trained_or_scored_again(run, tmp_path):
     assert more.rows[1].mean == pytest.approx(first.rows[0].mean)
 
 
+def test_a_finished_run_of_a_recipe_that_has_changed_is_refused(run, tmp_path):
+    """Its row would be the mean of two recipes."""
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text("[optimizer]\nlr = 0.01\n\n[[phases]]\n")
+    run(recipes=[str(recipe)], labels=[1.0], seeds=[0])
+    recipe.write_text("[optimizer]\nlr = 0.02\n\n[[phases]]\n")
+    with pytest.raises(RunError, match=r"was started with other settings: optimizer\.lr.*choose another --out"):
+        run(recipes=[str(recipe)], labels=[1.0], seeds=[0, 1])
+
+
 def test_changes_reach_every_run(run, tmp_path):
     run(recipes=["baseline"], labels=[1.0], seeds=[0], changes=["machine.logger=none", "optimizer.lr=0.0123"])
     facts = json.loads((tmp_path / "study" / name("baseline") / "run.json").read_text())

@@ -415,6 +415,6 @@ def test_the_pretrained_encoders_recipe_starts_from_timms_own_file(train, tmp_pa
 def test_terms_keep_their_weight_beside_a_mask_loss_that_sums_four_outputs_and_the_papers_theirs(train):
     four = {"student": "unet++", "changes": ["student.deep_supervision=true"]}
     (line,) = read_log(train("ours", recipe="difom-multiscale", epochs=1, **four))
-    assert line["loss"] - line["segmentation"] == pytest.approx(4 * line["feature"], rel=1e-4)
+    assert line["loss"] - line["segmentation"] == pytest.approx(4 * (line["feature"] + line["relation"]), rel=1e-4)
     line = read_log(train("paper", recipe="difom-paper", **four))[1]
     assert line["loss"] - 0.6 * line["segmentation"] == pytest.approx(0.1 * (line["low"] + line["high"]), rel=1e-3)

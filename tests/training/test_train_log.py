@@ -45,7 +45,9 @@ def test_every_epoch_is_one_line_with_the_figures_of_the_log(train, capsys):
     best = -1.0
     for found, line in zip(epochs_of(kept), log, strict=True):
         best = max(best, line["val_dice"])
-        losses = f"segmentation {line['segmentation']:.4f}, feature {line['feature']:.4f}"
+        losses = (
+            f"segmentation {line['segmentation']:.4f}, feature {line['feature']:.4f}, relation {line['relation']:.4f}"
+        )
         said = (line["epoch"] + 1, f"{line['loss']:.4f}", losses, f"{line['val_dice']:.4f}", f"{best:.4f}")
         assert (int(found[1]), *found.groups()[1:5]) == said
         # 16 train records in 2 steps of 8; the figure has one decimal
