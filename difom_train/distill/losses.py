@@ -79,23 +79,22 @@ def relation_error(student: Tensor, target: Tensor, inside: Tensor) -> Tensor:
         target: (B, k, h, w).
         inside: (B, 1, h, w), 1 or 0.
     """
-    grid = min(RELATED_GRID, inside.shape[-1])
-    shown = to_grid(inside, grid)
-    among = (shown >= INSIDE_FRAC).float()
-    own, wanted = (
-        _cosines_of_cells(to_grid(x * inside, grid) / shown.clamp_min(INSIDE_FRAC), among) for x in (student, target)
-    )
-    pairs = among.flatten(2) * among.flatten(2).mT
+    if inside.shape[-1] > RELATED_GRID:
+        shown = to_grid(inside, RELATED_GRID)
+        student, target = (to_grid(x * inside, RELATED_GRID) / shown.clamp_min(INSIDE_FRAC) for x in (student, target))
+        inside = (shown >= INSIDE_FRAC).float()
+    among = inside.flatten(2)  # (B, 1, cells)
+    own, wanted = (_cosines_of_cells(x.flatten(2), among) for x in (student, target))
+    pairs = among * among.mT
     return ((own - wanted).square() * pairs).sum(dim=(1, 2)) / pairs.sum(dim=(1, 2)).clamp_min(1.0)
 
 
-def _cosines_of_cells(maps: Tensor, among: Tensor) -> Tensor:
-    """Return (B, cells, cells), about the mean of the cells among; 0 of all others."""
-    mean = (maps * among).sum(dim=(2, 3), keepdim=True) / among.sum(dim=(2, 3), keepdim=True).clamp_min(1.0)
-    cells = ((maps - mean) * among).flatten(2)
+def _cosines_of_cells(cells: Tensor, among: Tensor) -> Tensor:
+    """Return cosines about the mean of the cells among: (B, k, cells), (B, 1, cells) of 1 and 0 -> (B, cells, cells)."""
+    cells = cells - cells @ (among / among.sum(dim=2, keepdim=True).clamp_min(1.0)).mT
     products = cells.mT @ cells
-    length = products.diagonal(dim1=1, dim2=2).clamp_min(_EPS**2).sqrt()
-    return products / (length.unsqueeze(1) * length.unsqueeze(2))
+    length = products.diagonal(dim1=1, dim2=2).clamp_min(_EPS**2).rsqrt()
+    return products * length.unsqueeze(1) * length.unsqueeze(2)
 
 
 def soft_mask_loss(logits: Tensor, prob: Tensor, inside: Tensor) -> Tensor:
