@@ -54,6 +54,12 @@ def test_bfloat16_is_another_number_and_near() -> None:
     assert all(0.999 < cosine < 0.9999999 for cosine in cosines(one, other))
 
 
+@pytest.mark.skipif("BF16" not in openvino_teacher.cpu_capabilities(), reason="this CPU has no bfloat16")
+def test_cells_that_look_alike_in_noise_are_no_reason_to_refuse_bfloat16() -> None:
+    """About their mean, what is left of SAM 2.1's cells of white noise is a quarter rounding."""
+    OpenVinoTeacher(build_teacher("sam2:tiny@352", weights="random", precision="bfloat16")).check(1)
+
+
 def test_bfloat16_is_refused_where_float32_would_be_computed_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino_teacher, "cpu_capabilities", lambda: ["FP32", "INT8"])
     with pytest.raises(DeviceError, match=r"--precision bfloat16: this CPU has none.*use --backend torch"):
