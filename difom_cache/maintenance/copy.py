@@ -16,8 +16,10 @@ from difom_cache.commands import CopyConfig
 from difom_cache.errors import CacheIncompleteError, SettingsError
 from difom_cache.extraction.cells import sum_cells, to_moments
 from difom_cache.extraction.prepare import FIT_RECORDS
+from difom_cache.files import read_plain
 from difom_cache.keywords import CopyKeywords
 from difom_cache.maintenance.decoded import blocks_of, decode_rows
+from difom_cache.maintenance.rows import read_records
 from difom_cache.options import read_call
 from difom_cache.progress import say
 from difom_cache.store.atomic import write_once
@@ -31,7 +33,7 @@ from difom_cache.store.columns import (
 )
 from difom_cache.store.consolidated import consolidate
 from difom_cache.store.identity import digest_identity, read_identity
-from difom_cache.store.layout import BESIDE_IDENTITY, PICTURES, RECORDS, Column, teacher_folder, totals_path
+from difom_cache.store.layout import BESIDE_IDENTITY, PICTURES, Column, teacher_folder, totals_path
 from difom_cache.store.reader import Cache, open_cache
 from difom_cache.store.schema import PicturesIdentity
 from difom_cache.store.source import read_source, write_source
@@ -62,7 +64,7 @@ def copy(source: str | Path | CopyConfig, target: str | Path | None = None, **op
         say(line)
     if folder.resolve() == config.source.resolve():
         raise SettingsError(f"copy: source and target are the same folder {folder}; choose another target")
-    records = (opened.path / RECORDS).read_bytes()
+    records = read_records(opened.path, opened.identity)
     create_cache(folder, opened.identity, records, opened.table.as_rows())
     compression = "zstd" if config.compress else "none"
     if config.pictures and opened.has_pictures:
@@ -104,7 +106,7 @@ def copy_teacher(
     for name in BESIDE_IDENTITY:
         lying = source.path / column.folder / name
         if lying.exists():
-            write_once(target / column.folder / name, [lying.read_bytes()])
+            write_once(target / column.folder / name, [read_plain(lying)])
     kept = {tap for tap in taps if codecs[tap].identity() == source.codec(tap).identity()}
     for block, rows in blocks_of(column, f"copy {label}"):
         write_recoded(source, target, column, block, rows, codecs, kept)

@@ -11,9 +11,10 @@ from tqdm import tqdm
 
 from difom_cache.codecs.catalogue import BASES
 from difom_cache.errors import CacheFormatError, CacheIncompleteError, CacheSpaceError
-from difom_cache.files import refuse_special
+from difom_cache.files import read_plain, refuse_special
 from difom_cache.maintenance.book import EXPORT_AGAIN, Book
 from difom_cache.maintenance.finish import finish
+from difom_cache.maintenance.rows import read_records
 from difom_cache.maintenance.verify import verify
 from difom_cache.progress import track
 from difom_cache.store.atomic import build_folder, draft_of, write_once
@@ -43,7 +44,7 @@ def export_hdf5(cache: str | Path, file: str | Path) -> None:
     try:
         with draft_of(path) as draft, _Writing(draft) as writing, h5py.File(writing, "w") as book:
             book.attrs["identity"] = canonical(opened.identity.to_dict()).decode()
-            book.create_dataset(RECORDS, data=np.frombuffer((opened.path / RECORDS).read_bytes(), np.uint8))
+            book.create_dataset(RECORDS, data=np.frombuffer(read_records(opened.path, opened.identity), np.uint8))
             for name, values in vars(opened.table.as_rows()).items():
                 book.create_dataset(f"rows/{name}", data=values)
             for column in opened.columns():
@@ -168,18 +169,18 @@ class _Writing(io.FileIO):
 def _export_column(cache: Cache, column: Column, book: h5py.File) -> None:
     label = column.folder.partition("/")[2]
     group = book.create_group(column.folder)
-    identity = (cache.path / column.folder / "identity.json").read_text()
+    identity = read_plain(cache.path / column.folder / "identity.json").decode()
     markers = cache.markers(column)
     group.attrs["identity"] = identity
     fidelity = canonical({str(block): markers[block].fidelity for block in sorted(markers)})
     group.create_dataset("fidelity.json", data=np.frombuffer(fidelity, np.uint8))
     totals = totals_path(cache.path, column.folder)
     if totals.exists():
-        group.create_dataset(totals.name, data=np.frombuffer(totals.read_bytes(), np.uint8))
+        group.create_dataset(totals.name, data=np.frombuffer(read_plain(totals), np.uint8))
     for name in BESIDE_IDENTITY:
         lying = cache.path / column.folder / name
         if lying.exists():
-            group.create_dataset(name, data=np.frombuffer(lying.read_bytes(), np.uint8))
+            group.create_dataset(name, data=np.frombuffer(read_plain(lying), np.uint8))
     for array in column.arrays:
         shape = (column.rows, *array.row_shape)
         group.create_dataset(array.path, shape, array.dtype, chunks=(1, *array.row_shape))

@@ -26,6 +26,28 @@ from difom_cache.views.plan import ViewPlan, draw_plan
 MEND = "`difom-cache verify --repair`, or `difom-cache extract` with the same arguments, writes it anew"
 
 
+_RECORDS_HINT = "copy it again from another copy, or run `difom-cache extract` with the same arguments"
+
+
+def read_records(cache: Path, identity: CacheIdentity) -> bytes:
+    """Return a cache's records.csv, which is the one that its identity speaks of.
+
+    Raises:
+        CacheDamagedError: it is not.
+    """
+    path = cache / RECORDS
+    try:
+        content = read_plain(path)
+    except OSError as error:
+        raise CacheDamagedError(f"{path}: {explain(error)}; {_RECORDS_HINT}") from None
+    found = sha256(content).hexdigest()
+    if found != identity.records_sha256:
+        raise CacheDamagedError(
+            f"{path}: its digest {found[:12]}… is not the identity's {identity.records_sha256[:12]}…; {_RECORDS_HINT}"
+        )
+    return content
+
+
 def read_lines(cache: Path, identity: CacheIdentity) -> list[dict[str, str]]:
     """Return the lines of a cache's records.csv, which are those that its identity speaks of.
 
@@ -33,19 +55,10 @@ def read_lines(cache: Path, identity: CacheIdentity) -> list[dict[str, str]]:
         CacheDamagedError: they are not.
     """
     path = cache / RECORDS
-    hint = "copy it again from another copy, or run `difom-cache extract` with the same arguments"
     try:
-        content = read_plain(path)
-        found = sha256(content).hexdigest()
-        if found != identity.records_sha256:
-            raise CacheDamagedError(
-                f"{path}: its digest {found[:12]}… is not the identity's {identity.records_sha256[:12]}…; {hint}"
-            )
-        lines = parse_records(content)
-    except OSError as error:
-        raise CacheDamagedError(f"{path}: {explain(error)}; {hint}") from None
+        lines = parse_records(read_records(cache, identity))
     except ValueError as error:
-        raise CacheDamagedError(f"{path}: {error}; {hint}") from None
+        raise CacheDamagedError(f"{path}: {error}; {_RECORDS_HINT}") from None
     if len(lines) != identity.records:
         raise CacheDamagedError(f"{path}: holds {len(lines)} records, the identity says {identity.records}")
     for number, line in enumerate(lines):
@@ -119,7 +132,7 @@ def restore_rows(cache: Path, identity: CacheIdentity) -> None:
             f"{cache}: the views drawn here are not those of the identity (plan digest {plan.digest()[:12]}… where "
             f"{held.digest[:12]}… is held); use the difom version that wrote the cache"
         )
-    write_skeleton(cache, identity, read_plain(cache / RECORDS), tabulate(records, plan))
+    write_skeleton(cache, identity, read_records(cache, identity), tabulate(records, plan))
 
 
 def _record_of(line: Mapping[str, str]) -> Record:

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from difom_cache.errors import SettingsError, WeightsError
+from difom_cache.files import read_plain
 
 WEIGHTS_VARIABLE = "DIFOM_WEIGHTS"
 HUB, MAIN = "hub", "main"
@@ -221,7 +222,7 @@ def refuse_mismatch(
 def read_json(path: Path) -> dict:
     """Return the JSON object in `path`, or raise a WeightsError that names it."""
     try:
-        held = json.loads(path.read_text())
+        held = json.loads(read_plain(path))
     except FileNotFoundError as err:
         raise WeightsError(f"{path.parent}: expected a {path.name} beside the weights, found none") from err
     except (OSError, ValueError, RecursionError) as err:

@@ -12,7 +12,7 @@ import pytest
 from small_cache import Shape, SmallCache, write_small_cache
 
 from difom_cache import copy, export_hdf5, finish, import_hdf5, open_cache
-from difom_cache.errors import CacheFormatError, CacheIncompleteError, CacheSpaceError
+from difom_cache.errors import CacheDamagedError, CacheFormatError, CacheIncompleteError, CacheSpaceError
 from difom_cache.store import canonical
 
 
@@ -60,6 +60,20 @@ def test_an_incomplete_cache_is_not_exported_and_leaves_no_file(tmp_path: Path):
     with pytest.raises(CacheIncompleteError, match="1 blocks are missing"):
         export_hdf5(small.path, tmp_path / "feats.h5")
     assert not list(tmp_path.glob("feats.h5*"))
+
+
+@pytest.mark.parametrize("read", [export_hdf5, copy])
+def test_records_that_are_not_the_identitys_are_carried_nowhere(
+    small: SmallCache, tmp_path: Path, read: Callable[[Path, Path], Any]
+):
+    """A link to a device has no end: whoever reads it whole takes all memory there is."""
+    records = small.path / "records.csv"
+    for damage in (lambda: records.write_text("id\n0\n"), lambda: records.symlink_to("/dev/zero")):
+        records.unlink()
+        damage()
+        with pytest.raises(CacheDamagedError, match=r"records\.csv.*copy it again"):
+            read(small.path, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_file_that_is_there_is_not_overwritten(small: SmallCache, tmp_path: Path):
