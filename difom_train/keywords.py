@@ -111,7 +111,7 @@ class TrainKeywords(TypedDict, total=False):
     feature_weight: float | None
     "Of multiscale's feature term. (at least 0) [default: 1.0]"
     relation_weight: float | None
-    "Of multiscale's term on the cosines between all pairs of cells of a picture; needs the feature term. (at least 0) [default: 0.0]"
+    "Of multiscale's term on the cosines between all pairs of cells of a picture. (at least 0) [default: 0.0]"
     logits_weight: float | None
     "Of multiscale's term on the teachers' logits; 0 leaves their logits unread. (at least 0) [default: 1.0]"
     hard_masks: bool | None
