@@ -106,6 +106,7 @@ def study(
     _refuse_shared([cell.folder for cell in cells] + [place.name for place in places.values()])
     budget = {name: getattr(config, name) for name in BUDGET}
     _fix_budget(folder, budget)
+    _refuse_other_runs(cells, budget, config)  # before anything is trained
     for cell in cells:
         run_cell(cell, budget, config)
     whole = sorted(finished_cells(folder), key=lambda each: _place_of(each, cells))
@@ -127,16 +128,19 @@ def list_cells(config: StudyConfig) -> list[Cell]:
 
 
 def run_cell(cell: Cell, budget: Mapping[str, Any], config: StudyConfig) -> None:
-    """Train one run, or go on with it, unless it is finished; its cell.json says which run of the study it is.
-
-    Raises:
-        RunError: the run that lies there was given other settings, such as those of a recipe that has changed since.
-    """
+    """Train one run, or go on with it, unless it is finished; its cell.json says which run of the study it is."""
     folder = config.out / cell.folder
-    options = {
+    if not _is_finished(folder):
+        train(cell.student, **_options_of(cell, budget, config))
+    write_atomic(folder / CELL_FILE, (json.dumps(asdict(cell), indent=1) + "\n").encode())
+
+
+def _options_of(cell: Cell, budget: Mapping[str, Any], config: StudyConfig) -> dict[str, Any]:
+    """Return the keywords of `train`, but for the student."""
+    return {
         "cache": config.cache,
         "recipe": cell.recipe,
-        "out": folder,
+        "out": config.out / cell.folder,
         "resume": True,
         "device": config.device,
         "teachers": cell.own_teachers or None,
@@ -145,11 +149,15 @@ def run_cell(cell: Cell, budget: Mapping[str, Any], config: StudyConfig) -> None
         "seed": cell.seed,
         **budget,
     }
-    if _is_finished(folder):
-        refuse_other_settings(folder, compose_keywords(student=cell.student, **options))
-    else:
-        train(cell.student, **options)
-    write_atomic(folder / CELL_FILE, (json.dumps(asdict(cell), indent=1) + "\n").encode())
+
+
+def _refuse_other_runs(cells: Iterable[Cell], budget: Mapping[str, Any], config: StudyConfig) -> None:
+    """Raise RunError if a finished run was given other settings, such as those of a recipe that has changed since."""
+    for cell in cells:
+        folder = config.out / cell.folder
+        if _is_finished(folder):
+            asked = compose_keywords(student=cell.student, **_options_of(cell, budget, config))
+            refuse_other_settings(folder, asked)
 
 
 def finished_cells(folder: Path) -> list[Cell]:

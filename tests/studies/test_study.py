@@ -138,7 +138,8 @@ def test_a_finished_run_of_a_recipe_that_has_changed_is_refused(run, tmp_path):
     run(recipes=[str(recipe)], labels=[1.0], seeds=[0])
     recipe.write_text("[optimizer]\nlr = 0.02\n\n[[phases]]\n")
     with pytest.raises(RunError, match=r"was started with other settings: optimizer\.lr.*choose another --out"):
-        run(recipes=[str(recipe)], labels=[1.0], seeds=[0, 1])
+        run(recipes=["baseline", str(recipe)], labels=[1.0], seeds=[0])
+    assert not (tmp_path / "study" / name("baseline")).exists(), "refused before anything is trained"
 
 
 def test_changes_reach_every_run(run, tmp_path):
