@@ -21,7 +21,10 @@ PYTHON ?= $(firstword $(foreach py,python3 python3.11 python3.12 python3.13 pyth
 .PHONY: demo test attack test-slow lint docs gains keywords clean
 .DEFAULT_GOAL := test
 
-# Of the 21,000 files that come in, a few thousand are ever run: Python compiles those when it does.
+# Of the 21,000 files that come in, a few thousand are ever run: Python compiles those when it does, and must keep what it
+# has compiled, or each of the suite's hundreds of processes compiles PyTorch anew. Empty means kept.
+export PYTHONDONTWRITEBYTECODE :=
+
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "difom needs Python >= 3.11 with venv: install one, or make PYTHON=/path/to/python3"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -80,3 +80,30 @@ def test_what_fabric_asks_of_torchmetrics_it_still_learns():
         f"import difom_train; difom_train.train; {asked}; from torchmetrics import MeanMetric; MeanMetric()"
     )
     assert "torchmetrics" in loaded
+
+
+FIRST_STEP = """
+import sys
+from pathlib import Path
+import torch
+from difom_train import build_student
+from difom_train.config import OptimizerConfig
+from difom_train.training import build_optimizer, open_fabric
+student = build_student("unet", width=2, seed=0)
+optimizer = build_optimizer(OptimizerConfig(), student, [], pretrained=False)
+fabric = open_fabric(torch.device("cpu"), "float32", logger="none", folder=Path())
+model, optimizer = fabric.setup(student, optimizer)
+fabric.backward(model(torch.ones(2, 3, 32, 32)).sum())
+optimizer.step()
+optimizer.zero_grad()
+optimizer.load_state_dict(optimizer.state_dict())
+assert "torch._dynamo" not in sys.modules
+from lightning_fabric.wrappers import OptimizedModule
+compiled = torch.compile(torch.nn.Linear(2, 2))
+assert isinstance(compiled, OptimizedModule) and not isinstance(student, OptimizedModule)
+assert sys.modules["torch._dynamo"].OptimizedModule is type(compiled)
+"""
+
+
+def test_the_first_step_is_made_without_pytorchs_compiler_and_fabric_knows_what_has_been_through_it():
+    subprocess.run([sys.executable, "-c", FIRST_STEP], capture_output=True, text=True, check=True)

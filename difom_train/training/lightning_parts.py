@@ -1,23 +1,52 @@
-"""What is used of Lightning Fabric, which is loaded without torchmetrics.
+"""What is used of Lightning Fabric, which is loaded without what it only asks about.
 
-Fabric imports torchmetrics to learn its version, and that brings torchvision, SciPy and transformers where they are installed: a
-third of a run's start. An empty module in its place is enough: Fabric then asks the package's metadata.
+Fabric imports torchmetrics to learn its version, and that brings torchvision, SciPy and transformers where they are
+installed; and PyTorch's compiler, to tell whether a network has been through it. Together they are more than half of a run's
+start. An empty module in the first one's place is enough: Fabric then asks the package's metadata. In the second one's place
+stands a class that looks for the compiler when it is asked: where nothing has loaded it, nothing has been compiled.
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from types import ModuleType
 
-_STANDS_IN = "torchmetrics" not in sys.modules and find_spec("torchmetrics") is not None
-if _STANDS_IN:
-    sys.modules["torchmetrics"] = ModuleType("torchmetrics")
-try:
+
+class _AskedLater(type):
+    """A class whose instances are those of the compiler's class of the same name, which may not be loaded yet."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        compiler = sys.modules.get(_COMPILER)
+        return compiler is not None and isinstance(instance, getattr(compiler, cls.__name__))
+
+
+class OptimizedModule(metaclass=_AskedLater):
+    """What `torch.compile` makes of a network."""
+
+
+_COMPILER = "torch._dynamo"
+_compiler_stand_in = ModuleType(_COMPILER)
+_compiler_stand_in.OptimizedModule = OptimizedModule  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _stand_ins() -> Iterator[None]:
+    """Put a module in the place of each that is installed and not loaded yet, for as long as the context lasts."""
+    modules = {"torchmetrics": ModuleType("torchmetrics"), _COMPILER: _compiler_stand_in}
+    put = {name: module for name, module in modules.items() if name not in sys.modules and find_spec(name) is not None}
+    sys.modules.update(put)
+    try:
+        yield
+    finally:
+        for name in put:
+            del sys.modules[name]
+
+
+with _stand_ins():
     from lightning_fabric import Fabric
     from lightning_fabric.loggers import CSVLogger, TensorBoardLogger
     from lightning_fabric.plugins import Precision
     from lightning_fabric.strategies import DDPStrategy
-finally:
-    if _STANDS_IN:
-        del sys.modules["torchmetrics"]
 
 __all__ = ["CSVLogger", "DDPStrategy", "Fabric", "Precision", "TensorBoardLogger"]

@@ -1,7 +1,8 @@
 """What moves and how fast: the optimizer, the learning rate of every step, and the phase of every epoch."""
 
+import inspect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from difom_train.students.base import Student
 
 _FLOOR = 0.01  # of the highest rate, where the cosine ends
 _SGD_MOMENTUM = 0.9
+_MARKED = ("step", "zero_grad", "add_param_group", "state_dict", "load_state_dict")
 
 
 def build_optimizer(
@@ -37,8 +39,18 @@ def build_optimizer(
     ]
     # Fused: one pass over a parameter in place of ten, on CPUs and GPUs alike.
     if options.name == "sgd":
-        return torch.optim.SGD(tables, momentum=_SGD_MOMENTUM, fused=True)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.name](tables, fused=True)
+        return _never_compiled(torch.optim.SGD)(tables, momentum=_SGD_MOMENTUM, fused=True)
+    kind = _never_compiled({"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.name])
+    return kind(tables, fused=True)
+
+
+def _never_compiled(kind: type[Optimizer]) -> Callable[..., Optimizer]:
+    """Return the optimizer without the marks that its methods carry for `torch.compile`.
+
+    They load the compiler before the first step, which takes as long as PyTorch itself; a run compiles no optimizer.
+    """
+    plain = {name: inspect.unwrap(getattr(kind, name)) for name in _MARKED}
+    return type(kind.__name__, (kind,), plain | {"step": torch.no_grad()(plain["step"])})
 
 
 def rate_factor(options: OptimizerConfig, step: int, steps: int) -> float:
