@@ -3,12 +3,15 @@
 import json
 import os
 import stat
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from difom_cache.errors import DifomError
 
 _LARGEST_TEXT_BYTES = 1 << 30
+_WORTH_LISTING = 64  # files of one folder from which on its list comes sooner than an answer for each; not tuned
 
 
 def open_plain(path: Path) -> int:
@@ -73,6 +76,38 @@ def refuse_special(path: Path) -> Path:
     """
     os.close(open_plain(path))
     return path
+
+
+def find_absent(paths: Sequence[Path]) -> list[Path]:
+    """Return those of some paths at which nothing lies, in their order.
+
+    Folders of many of them are listed: a network file system answers for a hundred names at once, and else for each.
+    """
+    places = [os.path.split(path) for path in paths]
+    counts = Counter(folder for folder, _ in places)
+    listed = {folder: _list_names(folder) for folder, count in counts.items() if count >= _WORTH_LISTING}
+    nothing: frozenset[str] = frozenset()
+    return [
+        path
+        for path, (folder, name) in zip(paths, places, strict=True)
+        if name not in listed.get(folder, nothing) and not _is_there(path)
+    ]
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that no disk can hold
+        return False
+
+
+def _list_names(folder: str) -> frozenset[str]:
+    """Return the names in a folder, but not those of links, which may lead nowhere; none where it cannot be listed."""
+    try:
+        with os.scandir(folder or os.curdir) as entries:
+            return frozenset(entry.name for entry in entries if not entry.is_symlink())
+    except OSError:
+        return frozenset()
 
 
 def explain(error: OSError) -> str:

@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -60,10 +61,7 @@ class Memory:
 
     def find(self, key: str) -> Decoded | None:
         """Return what is known of a file, or None."""
-        known = self._known.get(key)
-        if known is None and (match := _DECODED.fullmatch(self._lines.get(key, ""))):
-            known = self._known[key] = Decoded(int(match[1]), int(match[2]), float(match[3]))
-        return known
+        return self._known.get(key) or _parse_decoded(self._lines.get(key, ""))
 
     def add(self, key: str, decoded: Decoded) -> None:
         """Remember a file; kept by `save`."""
@@ -95,6 +93,13 @@ class Memory:
         except OSError:
             return
         self._new.clear()
+
+
+@lru_cache(100_000)
+def _parse_decoded(text: str) -> Decoded | None:
+    """Return what a line says of a file; many pictures are of one size."""
+    match = _DECODED.fullmatch(text)
+    return Decoded(int(match[1]), int(match[2]), float(match[3])) if match else None
 
 
 def state_of(path: Path) -> str | None:

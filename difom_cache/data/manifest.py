@@ -20,7 +20,7 @@ from difom_cache.data.record import COLUMNS, Record, refuse_twins
 from difom_cache.data.source import DataSource
 from difom_cache.data.video import VIDEO_SUFFIXES
 from difom_cache.errors import DataError, ManifestError, SettingsError, name_nearest
-from difom_cache.files import explain, read_plain
+from difom_cache.files import explain, find_absent, read_plain
 from difom_cache.progress import ProgressBar
 from difom_cache.store.atomic import write_atomic
 from difom_cache.store.layout import SPLITS
@@ -87,17 +87,11 @@ def _load_manifest(source: DataSource, path: Path) -> list[Record]:
     if source.every is not None:
         raise SettingsError(f"--every is for videos; {path} is a manifest, which names its frames")
     records = read_manifest(path)
-    missing = [str(each) for record in records for each in (record.image, record.mask) if each and not _is_there(each)]
-    if missing:
+    files = [each for record in records for each in (record.image, record.mask) if each is not None]
+    if absent := set(find_absent([file_of(each) for each in files])):
+        missing = [each for each in files if file_of(each) in absent]
         raise ManifestError(f"{path}: {len(missing)} files are not there, the first is {missing[0]}; scan again")
     return records if source.group_by is None else set_groups(records, source)
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return file_of(path).exists()
-    except OSError:  # a name that no disk can hold
-        return False
 
 
 def read_manifest(path: Path) -> list[Record]:
@@ -112,10 +106,10 @@ def read_manifest(path: Path) -> list[Record]:
         names = next(rows, [])
         if tuple(names) != COLUMNS:
             raise ManifestError(_refuse_columns(path, names))
-        records = []
+        records, folder = [], path.parent
         for line, row in enumerate(filter(None, rows), start=2):
             try:
-                records.append(_record_of(row, path.parent))
+                records.append(_record_of(row, folder))
             except ValueError as error:
                 raise ManifestError(f"{path}, line {line}: {error}") from None
     except OSError as error:

@@ -72,7 +72,7 @@ def format_records(lines: Iterable[Mapping[str, Any]]) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(RECORD_FIELDS)
     cells = itemgetter(*RECORD_FIELDS)
-    writer.writerows([escape_cell(str(cell)) for cell in cells(line)] for line in lines)
+    writer.writerows([escape_cell(cell) if isinstance(cell, str) else cell for cell in cells(line)] for line in lines)
     return text.getvalue().encode()
 
 
