@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # at run time loaded late: --help of all commands needs no op
     from difom_cache.options import Config, Option
 
 USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
-_NEW_OBJECTS = 50_000
+_NEW_OBJECTS = 200_000
 """After so many new objects Python looks for rings of unused ones; its own 700 is a tenth of the time that imports take, and a
 quarter of that of a hundred thousand records."""
 

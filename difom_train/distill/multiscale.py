@@ -99,13 +99,19 @@ class MultiscaleDistiller(Distiller):
         return targets
 
     def compare_features(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> list[Comparison]:
-        """Return each level, through its head, beside the target of each of its taps."""
+        """Return each level, through its head, beside the target of each of its taps.
+
+        Heads compute as the student does, in bfloat16 where it does; what they give is compared in float32.
+        """
         pairs = []
         for match, head in zip(self.matches, self.heads, strict=True):
-            level, target = resize_to_coarser(output.levels[match.level].float(), targets[match.tap])
+            level, target = output.levels[match.level], targets[match.tap]
             with in_float32(target.device):
+                level, target = resize_to_coarser(
+                    level if level.shape[-1] <= target.shape[-1] else level.float(), target
+                )
                 inside = cells_to_compare(targets, valid, target)
-                pairs.append(Comparison(match.tap, match.level, read_level(head, level), target, inside))
+            pairs.append(Comparison(match.tap, match.level, read_level(head, level).float(), target, inside))
         return pairs
 
     def compare_masks(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> list[Comparison]:
@@ -118,8 +124,9 @@ class MultiscaleDistiller(Distiller):
 
     def terms(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> dict[str, Tensor]:
         terms: dict[str, list[tuple[str, Tensor]]] = {name: [] for name in self.weights}
+        pairs = self.compare_features(output, targets, valid)
         with in_float32(output.logits[0].device):
-            for pair in self.compare_features(output, targets, valid):
+            for pair in pairs:
                 if "feature" in terms:
                     terms["feature"].append((pair.what, cosine_and_smooth_l1(pair.student, pair.target, pair.inside)))
                 if "relation" in terms:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.functional import cosine_similarity, smooth_l1_loss
 
 from difom_train.distill import cosine_and_smooth_l1, mean_inside, relation_error, soft_mask_loss, squared_error
@@ -61,6 +62,33 @@ def test_relations_are_cosines_of_all_pairs_of_cells_inside():
         own_cosines, wanted_cosines = (cosine_similarity(x[:, None], x[None], dim=2) for x in both)
         expected.append(float(((own_cosines - wanted_cosines) ** 2).mean()))
     torch.testing.assert_close(relation_error(student, target, inside), torch.tensor(expected))
+
+
+def test_the_gradient_of_relations_is_that_of_the_cosines_written_out():
+    generator = torch.Generator().manual_seed(0)
+    student, target = torch.randn(2, 3, 5, 4, 4, generator=generator, dtype=torch.float64).unbind(0)
+    inside = torch.ones(3, 1, 4, 4, dtype=torch.float64)
+    inside[1, :, 3] = 0
+    inside[2, :, :, 1:3] = 0
+    student[2, :, 0, 0] = student[2, :, inside[2, 0].bool()].mean(dim=1)  # a cell that is the mean has no direction
+    weights = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+
+    def written_out(x: Tensor) -> Tensor:
+        errors = []
+        for own, wanted, here in zip(x, target, inside[:, 0].bool(), strict=True):
+            both = [(each[:, here] - each[:, here].mean(dim=1, keepdim=True)).T for each in (own, wanted)]
+            lengths = [each.square().sum(dim=1).clamp_min(1e-12).sqrt() for each in both]
+            cosines = [each @ each.T / (long[:, None] * long) for each, long in zip(both, lengths, strict=True)]
+            errors.append((cosines[0] - cosines[1]).square().mean())
+        return torch.stack(errors)
+
+    ours, theirs = (student.clone().requires_grad_() for _ in range(2))
+    found, expected = relation_error(ours, target, inside), written_out(theirs)
+    (found * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(ours.grad, theirs.grad)
+    assert ours.grad[:2].abs().max() > 1e-3
 
 
 def test_relations_see_no_turn_no_size_and_no_mean_and_no_picture_gives_none():

@@ -360,15 +360,38 @@ def test_what_lies_outside_the_frame_teaches_nothing(cache, batch, pictures):
 
 
 @pytest.mark.usefixtures("small_notebook_grid")
-def test_a_bfloat16_context_changes_no_term(cache, batch, pictures):
-    for kind in ("difom", "published", "multiscale"):
-        student, distiller = build(cache, kind, bands=True)
-        calibrated(distiller, batch)
-        output = student.forward_train(pictures)
-        expected = distiller(output, distiller.targets(batch), None)
-        with torch.autocast("cpu", torch.bfloat16):
-            terms = distiller(output, distiller.targets(batch), None)
-        assert all(torch.equal(terms[name], expected[name]) for name in expected)
+@pytest.mark.parametrize("kind", ["difom", "published", "multiscale"])
+def test_a_bfloat16_context_changes_no_target_and_of_the_terms_what_heads_round(cache, batch, pictures, kind):
+    student, distiller = build(cache, kind, bands=True, relation_weight=1.0)
+    calibrated(distiller, batch)
+    output, targets = student.forward_train(pictures), distiller.targets(batch)
+    expected = distiller(output, targets, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        again = distiller.targets(batch)
+        terms = distiller(output, again, None)
+    assert all(torch.equal(again[name], targets[name]) for name in targets)
+    rounded = {"feature", "relation", "low", "high"} if kind == "multiscale" else set()
+    for name in expected:
+        assert terms[name].dtype == torch.float32
+        assert torch.equal(terms[name], expected[name]) or name in rounded
+        torch.testing.assert_close(terms[name], expected[name], rtol=5e-3, atol=0)
+
+
+def test_heads_compute_in_bfloat16_where_the_student_does_and_learn_the_same(cache, batch, pictures):
+    student, distiller = build(cache, "multiscale", relation_weight=1.0, logits_weight=0.0)
+    targets = distiller.targets(batch)
+    gradients = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            output = student.forward_train(pictures)
+            terms = distiller(output, targets, batch["valid"])
+        assert output.levels["encoder4"].dtype == (torch.bfloat16 if enabled else torch.float32)
+        weights = list(distiller.heads.parameters())
+        gradients.append(
+            torch.cat([each.flatten() for each in torch.autograd.grad(sum(terms.values()).sum(), weights)])
+        )
+    assert not torch.equal(*gradients)
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.999
 
 
 @pytest.mark.parametrize(
