@@ -101,15 +101,15 @@ class MultiscaleDistiller(Distiller):
     def compare_features(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> list[Comparison]:
         """Return each level, through its head, beside the target of each of its taps.
 
-        Heads compute as the student does, in bfloat16 where it does; what they give is compared in float32.
+        Heads compute in bfloat16 within such an autocast, as the student does; what they give is compared in float32.
         """
         pairs = []
         for match, head in zip(self.matches, self.heads, strict=True):
             level, target = output.levels[match.level], targets[match.tap]
+            if level.shape[-1] > target.shape[-1] or not torch.is_autocast_enabled(level.device.type):
+                level = level.float()  # a mean of cells needs it, and so do heads where nothing makes types equal
             with in_float32(target.device):
-                level, target = resize_to_coarser(
-                    level if level.shape[-1] <= target.shape[-1] else level.float(), target
-                )
+                level, target = resize_to_coarser(level, target)
                 inside = cells_to_compare(targets, valid, target)
             pairs.append(Comparison(match.tap, match.level, read_level(head, level).float(), target, inside))
         return pairs
