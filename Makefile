@@ -37,8 +37,8 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# One process a core, each with one thread: small networks gain nothing from a second, and the cores are full.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+# One process a core (each with one thread, which conftest.py sees to).
+PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 # Signatures of functions that take options by keyword, after an option has changed.
 keywords: $(STAMP)

@@ -46,6 +46,23 @@ def read_plain(path: Path, *, most_bytes: int = _LARGEST_TEXT_BYTES) -> bytes:
         return file.read()
 
 
+def read_held(path: Path, error: type[DifomError], hint: str) -> bytes:
+    """Return the bytes of the plain file at `path`, which should be there.
+
+    Args:
+        path: the file.
+        error: what to raise.
+        hint: how the user mends it, at the end of the one line.
+
+    Raises:
+        DifomError: an `error`, because the file cannot be read.
+    """
+    try:
+        return read_plain(path)
+    except OSError as problem:
+        raise error(f"{path} cannot be read ({explain(problem)}); {hint}") from problem
+
+
 def read_object(path: Path, error: type[DifomError], hint: str) -> dict[str, Any]:
     """Return the JSON object that the plain file at `path` holds.
 
@@ -57,10 +74,9 @@ def read_object(path: Path, error: type[DifomError], hint: str) -> dict[str, Any
     Raises:
         DifomError: an `error`, because the file cannot be read, or holds something else.
     """
+    content = read_held(path, error, hint)
     try:
-        held = json.loads(read_plain(path))
-    except OSError as problem:
-        raise error(f"{path} cannot be read ({explain(problem)}); {hint}") from problem
+        held = json.loads(content)
     except (ValueError, RecursionError) as problem:
         raise error(f"{path} is damaged ({problem}); {hint}") from problem
     if not isinstance(held, dict):

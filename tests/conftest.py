@@ -23,6 +23,14 @@ def own_user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Let this process and all that it starts compute with one thread: forks wait for ever for the others, which they lack."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
 def nothing_waits_for_the_disk() -> Iterator[None]:
     """Let no call of a test's own process wait until a disk has what was written: a power cut is the only thing it is for.
 

@@ -10,11 +10,11 @@ import zarr
 from tqdm import tqdm
 
 from difom_cache.codecs.catalogue import BASES
-from difom_cache.errors import CacheFormatError, CacheIncompleteError, CacheSpaceError
-from difom_cache.files import read_plain, refuse_special
+from difom_cache.errors import CacheDamagedError, CacheFormatError, CacheIncompleteError, CacheSpaceError
+from difom_cache.files import read_held, refuse_special
 from difom_cache.maintenance.book import EXPORT_AGAIN, Book
 from difom_cache.maintenance.finish import finish
-from difom_cache.maintenance.rows import read_records
+from difom_cache.maintenance.rows import COPY_AGAIN, read_records
 from difom_cache.maintenance.verify import verify
 from difom_cache.progress import track
 from difom_cache.store.atomic import build_folder, draft_of, write_once
@@ -29,6 +29,7 @@ def export_hdf5(cache: str | Path, file: str | Path) -> None:
     """Write every array of a complete cache into one HDF5 file, under the names that it has in the cache.
 
     Raises:
+        CacheDamagedError: a file of the cache cannot be read.
         CacheIncompleteError: blocks are missing.
         CacheSpaceError: the file exists, or cannot be written.
     """
@@ -169,18 +170,20 @@ class _Writing(io.FileIO):
 def _export_column(cache: Cache, column: Column, book: h5py.File) -> None:
     label = column.folder.partition("/")[2]
     group = book.create_group(column.folder)
-    identity = read_plain(cache.path / column.folder / "identity.json").decode()
+    identity = read_held(cache.path / column.folder / "identity.json", CacheDamagedError, COPY_AGAIN).decode()
     markers = cache.markers(column)
     group.attrs["identity"] = identity
     fidelity = canonical({str(block): markers[block].fidelity for block in sorted(markers)})
     group.create_dataset("fidelity.json", data=np.frombuffer(fidelity, np.uint8))
     totals = totals_path(cache.path, column.folder)
     if totals.exists():
-        group.create_dataset(totals.name, data=np.frombuffer(read_plain(totals), np.uint8))
+        group.create_dataset(
+            totals.name, data=np.frombuffer(read_held(totals, CacheDamagedError, COPY_AGAIN), np.uint8)
+        )
     for name in BESIDE_IDENTITY:
         lying = cache.path / column.folder / name
         if lying.exists():
-            group.create_dataset(name, data=np.frombuffer(read_plain(lying), np.uint8))
+            group.create_dataset(name, data=np.frombuffer(read_held(lying, CacheDamagedError, COPY_AGAIN), np.uint8))
     for array in column.arrays:
         shape = (column.rows, *array.row_shape)
         group.create_dataset(array.path, shape, array.dtype, chunks=(1, *array.row_shape))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from difom_cache.data.record import Record
 from difom_cache.errors import CacheDamagedError, DifomError
 from difom_cache.extraction.rows import tabulate
-from difom_cache.files import explain, read_plain
+from difom_cache.files import read_held
 from difom_cache.store.layout import RECORDS, SPLITS
 from difom_cache.store.metadata import find_difference
 from difom_cache.store.schema import CacheIdentity
@@ -24,9 +24,7 @@ from difom_cache.views.params import COLUMNS
 from difom_cache.views.plan import ViewPlan, draw_plan
 
 MEND = "`difom-cache verify --repair`, or `difom-cache extract` with the same arguments, writes it anew"
-
-
-_RECORDS_HINT = "copy it again from another copy, or run `difom-cache extract` with the same arguments"
+COPY_AGAIN = "copy it again from another copy, or run `difom-cache extract` with the same arguments"
 
 
 def read_records(cache: Path, identity: CacheIdentity) -> bytes:
@@ -36,14 +34,11 @@ def read_records(cache: Path, identity: CacheIdentity) -> bytes:
         CacheDamagedError: it is not.
     """
     path = cache / RECORDS
-    try:
-        content = read_plain(path)
-    except OSError as error:
-        raise CacheDamagedError(f"{path}: {explain(error)}; {_RECORDS_HINT}") from None
+    content = read_held(path, CacheDamagedError, COPY_AGAIN)
     found = sha256(content).hexdigest()
     if found != identity.records_sha256:
         raise CacheDamagedError(
-            f"{path}: its digest {found[:12]}… is not the identity's {identity.records_sha256[:12]}…; {_RECORDS_HINT}"
+            f"{path}: its digest {found[:12]}… is not the identity's {identity.records_sha256[:12]}…; {COPY_AGAIN}"
         )
     return content
 
@@ -54,11 +49,14 @@ def read_lines(cache: Path, identity: CacheIdentity) -> list[dict[str, str]]:
     Raises:
         CacheDamagedError: they are not.
     """
-    path = cache / RECORDS
+    return _parse_lines(cache / RECORDS, read_records(cache, identity), identity)
+
+
+def _parse_lines(path: Path, content: bytes, identity: CacheIdentity) -> list[dict[str, str]]:
     try:
-        lines = parse_records(read_records(cache, identity))
+        lines = parse_records(content)
     except ValueError as error:
-        raise CacheDamagedError(f"{path}: {error}; {_RECORDS_HINT}") from None
+        raise CacheDamagedError(f"{path}: {error}; {COPY_AGAIN}") from None
     if len(lines) != identity.records:
         raise CacheDamagedError(f"{path}: holds {len(lines)} records, the identity says {identity.records}")
     for number, line in enumerate(lines):
@@ -124,7 +122,8 @@ def restore_rows(cache: Path, identity: CacheIdentity) -> None:
     Raises:
         CacheDamagedError: records.csv is not that of the identity; or the plan drawn here is another one.
     """
-    records = [_record_of(line) for line in read_lines(cache, identity)]
+    content = read_records(cache, identity)
+    records = [_record_of(line) for line in _parse_lines(cache / RECORDS, content, identity)]
     held = identity.plan
     plan = draw_plan(records, views=held.views, seed=held.seed, policy=held.policy)
     if plan.digest() != held.digest or len(plan) != identity.rows:
@@ -132,7 +131,7 @@ def restore_rows(cache: Path, identity: CacheIdentity) -> None:
             f"{cache}: the views drawn here are not those of the identity (plan digest {plan.digest()[:12]}… where "
             f"{held.digest[:12]}… is held); use the difom version that wrote the cache"
         )
-    write_skeleton(cache, identity, read_records(cache, identity), tabulate(records, plan))
+    write_skeleton(cache, identity, content, tabulate(records, plan))
 
 
 def _record_of(line: Mapping[str, str]) -> Record:

@@ -76,6 +76,19 @@ def test_records_that_are_not_the_identitys_are_carried_nowhere(
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("read", [export_hdf5, copy])
+def test_a_file_of_a_teacher_that_cannot_be_read_is_named_and_no_disk_is_called_full(
+    small: SmallCache, tmp_path: Path, read: Callable[[Path, Path], Any]
+):
+    identity = min((small.path / "teachers").glob("*/identity.json"))
+    identity.with_name("heads.safetensors").symlink_to("/dev/zero")
+    with pytest.raises(
+        CacheDamagedError, match=r"heads\.safetensors cannot be read \(it is a device, .*\); copy it again"
+    ):
+        read(small.path, tmp_path / "out")
+    assert not list(tmp_path.glob("out*/*/*/heads*")) and not list(tmp_path.glob("out*h5"))
+
+
 def test_a_file_that_is_there_is_not_overwritten(small: SmallCache, tmp_path: Path):
     (tmp_path / "feats.h5").write_text("something else")
     with pytest.raises(CacheSpaceError, match="exists"):
