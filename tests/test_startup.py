@@ -107,3 +107,22 @@ assert sys.modules["torch._dynamo"].OptimizedModule is type(compiled)
 
 def test_the_first_step_is_made_without_pytorchs_compiler_and_fabric_knows_what_has_been_through_it():
     subprocess.run([sys.executable, "-c", FIRST_STEP], capture_output=True, text=True, check=True)
+
+
+DEMANDING = """
+import sys
+from importlib import import_module
+class Demanding:
+    def find_spec(self, name, path=None, target=None):
+        if name == "lightning_fabric.wrappers":
+            import_module("torch._dynamo.config")
+sys.meta_path.insert(0, Demanding())
+from difom_train.training.lightning_parts import Fabric
+from lightning_fabric.wrappers import OptimizedModule, _FabricModule
+from torch._dynamo import OptimizedModule as compilers
+assert OptimizedModule is compilers
+"""
+
+
+def test_a_fabric_that_needs_more_of_the_compiler_gets_it():
+    subprocess.run([sys.executable, "-c", DEMANDING], capture_output=True, text=True, check=True)

@@ -43,10 +43,16 @@ def _stand_ins() -> Iterator[None]:
             del sys.modules[name]
 
 
-with _stand_ins():
-    from lightning_fabric import Fabric
-    from lightning_fabric.loggers import CSVLogger, TensorBoardLogger
-    from lightning_fabric.plugins import Precision
-    from lightning_fabric.strategies import DDPStrategy
+try:
+    with _stand_ins():
+        import lightning_fabric  # noqa: F401
+except ImportError:  # a version that needs more of them than their names is loaded below, as it comes
+    for _name in [name for name in sys.modules if name.partition(".")[0] == "lightning_fabric"]:
+        del sys.modules[_name]
+
+from lightning_fabric import Fabric  # noqa: E402
+from lightning_fabric.loggers import CSVLogger, TensorBoardLogger  # noqa: E402
+from lightning_fabric.plugins import Precision  # noqa: E402
+from lightning_fabric.strategies import DDPStrategy  # noqa: E402
 
 __all__ = ["CSVLogger", "DDPStrategy", "Fabric", "Precision", "TensorBoardLogger"]
