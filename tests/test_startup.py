@@ -115,7 +115,7 @@ from importlib import import_module
 class Demanding:
     def find_spec(self, name, path=None, target=None):
         if name == "lightning_fabric.wrappers":
-            import_module("torch._dynamo.config")
+            exec(sys.argv[1])
 sys.meta_path.insert(0, Demanding())
 from difom_train.training.lightning_parts import Fabric
 from lightning_fabric.wrappers import OptimizedModule, _FabricModule
@@ -124,5 +124,10 @@ assert OptimizedModule is compilers
 """
 
 
-def test_a_fabric_that_needs_more_of_the_compiler_gets_it():
-    subprocess.run([sys.executable, "-c", DEMANDING], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize(
+    "demand",
+    ['import_module("torch._dynamo.config")', 'import_module("torch._dynamo").disable'],
+    ids=["module", "name"],
+)
+def test_a_fabric_that_needs_more_of_the_compiler_gets_it(demand):
+    subprocess.run([sys.executable, "-c", DEMANDING, demand], capture_output=True, text=True, check=True)

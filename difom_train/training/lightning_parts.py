@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from types import ModuleType
 
+_COMPILER = "torch._dynamo"
+
 
 class _AskedLater(type):
     """A class whose instances are those of the compiler's class of the same name, which may not be loaded yet."""
@@ -25,15 +27,11 @@ class OptimizedModule(metaclass=_AskedLater):
     """What `torch.compile` makes of a network."""
 
 
-_COMPILER = "torch._dynamo"
-_compiler_stand_in = ModuleType(_COMPILER)
-_compiler_stand_in.OptimizedModule = OptimizedModule  # type: ignore[attr-defined]
-
-
 @contextmanager
 def _stand_ins() -> Iterator[None]:
     """Put a module in the place of each that is installed and not loaded yet, for as long as the context lasts."""
-    modules = {"torchmetrics": ModuleType("torchmetrics"), _COMPILER: _compiler_stand_in}
+    modules = {name: ModuleType(name) for name in ("torchmetrics", _COMPILER)}
+    modules[_COMPILER].OptimizedModule = OptimizedModule  # type: ignore[attr-defined]
     put = {name: module for name, module in modules.items() if name not in sys.modules and find_spec(name) is not None}
     sys.modules.update(put)
     try:
@@ -46,7 +44,7 @@ def _stand_ins() -> Iterator[None]:
 try:
     with _stand_ins():
         import lightning_fabric  # noqa: F401
-except ImportError:  # a version that needs more of them than their names is loaded below, as it comes
+except (AttributeError, ImportError):  # a version that needs more of them than their names is loaded below, as it comes
     for _name in [name for name in sys.modules if name.partition(".")[0] == "lightning_fabric"]:
         del sys.modules[_name]
 

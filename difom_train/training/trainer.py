@@ -70,9 +70,7 @@ class Trainer:
             average = get_ema_multi_avg_fn(config.optimizer.ema_decay)
             self.ema = AveragedModel(self.student, multi_avg_fn=average, use_buffers=True)
         if config.machine.compile:
-            from torch._functorch import (
-                config as compiler,
-            )  # here, as it takes seconds to load and most runs compile nothing
+            from torch._functorch import config as compiler  # loaded where something is compiled
 
             compiler.donated_buffer = False  # the gradient share looks at the graph a second time
             self.student.forward_train = torch.compile(self.student.forward_train)  # type: ignore[method-assign]
