@@ -102,11 +102,10 @@ def find_absent(paths: Sequence[Path]) -> list[Path]:
     places = [os.path.split(path) for path in paths]
     counts = Counter(folder for folder, _ in places)
     listed = {folder: _list_names(folder) for folder, count in counts.items() if count >= _WORTH_LISTING}
-    nothing: frozenset[str] = frozenset()
     return [
         path
         for path, (folder, name) in zip(paths, places, strict=True)
-        if name not in listed.get(folder, nothing) and not _is_there(path)
+        if name not in listed.get(folder, ()) and not _is_there(path)
     ]
 
 

@@ -13,13 +13,12 @@ from difom_cache.codecs.catalogue import BASES, build_codec, describe_fallback, 
 from difom_cache.codecs.compact import choose_basis
 from difom_cache.codecs.measure import measure_fidelity
 from difom_cache.commands import CopyConfig
-from difom_cache.errors import CacheDamagedError, CacheIncompleteError, SettingsError
+from difom_cache.errors import CacheIncompleteError, SettingsError
 from difom_cache.extraction.cells import sum_cells, to_moments
 from difom_cache.extraction.prepare import FIT_RECORDS
-from difom_cache.files import read_held
 from difom_cache.keywords import CopyKeywords
 from difom_cache.maintenance.decoded import blocks_of, decode_rows
-from difom_cache.maintenance.rows import COPY_AGAIN, read_records
+from difom_cache.maintenance.rows import read_records
 from difom_cache.options import read_call
 from difom_cache.progress import say
 from difom_cache.store.atomic import write_once
@@ -27,6 +26,7 @@ from difom_cache.store.columns import (
     describe_tap,
     pictures_column,
     read_basis,
+    read_beside,
     tap_specs,
     teacher_column,
     write_basis,
@@ -103,10 +103,8 @@ def copy_teacher(
         identity = held  # a whole copy is the same column
     column = teacher_column(identity, label, len(source))
     create_column(target, column, identity)
-    for name in BESIDE_IDENTITY:
-        lying = source.path / column.folder / name
-        if lying.exists():
-            write_once(target / column.folder / name, [read_held(lying, CacheDamagedError, COPY_AGAIN)])
+    for name, content in read_beside(source.path / column.folder, BESIDE_IDENTITY):
+        write_once(target / column.folder / name, [content])
     kept = {tap for tap in taps if codecs[tap].identity() == source.codec(tap).identity()}
     for block, rows in blocks_of(column, f"copy {label}"):
         write_recoded(source, target, column, block, rows, codecs, kept)

@@ -14,12 +14,29 @@ from difom_cache.errors import CacheDamagedError, CacheFormatError, CacheIncompl
 from difom_cache.files import read_held, refuse_special
 from difom_cache.maintenance.book import EXPORT_AGAIN, Book
 from difom_cache.maintenance.finish import finish
-from difom_cache.maintenance.rows import COPY_AGAIN, read_records
+from difom_cache.maintenance.rows import read_records
 from difom_cache.maintenance.verify import verify
 from difom_cache.progress import track
 from difom_cache.store.atomic import build_folder, draft_of, write_once
-from difom_cache.store.columns import BASIS, BASIS_ARRAYS, pictures_column, teacher_column, write_basis
-from difom_cache.store.layout import BESIDE_IDENTITY, PICTURES, RECORDS, Column, canonical, teacher_folder, totals_path
+from difom_cache.store.columns import (
+    BASIS,
+    BASIS_ARRAYS,
+    MAKE_ANEW,
+    pictures_column,
+    read_beside,
+    teacher_column,
+    write_basis,
+)
+from difom_cache.store.layout import (
+    BESIDE_IDENTITY,
+    IDENTITY,
+    PICTURES,
+    RECORDS,
+    Column,
+    canonical,
+    teacher_folder,
+    totals_path,
+)
 from difom_cache.store.reader import Cache, open_cache
 from difom_cache.store.schema import CacheIdentity, FidelityHeld, PicturesIdentity, TeacherIdentity, check_plain_name
 from difom_cache.store.writer import ROWS, RowTable, create_cache, create_column, write_block
@@ -170,26 +187,19 @@ class _Writing(io.FileIO):
 def _export_column(cache: Cache, column: Column, book: h5py.File) -> None:
     label = column.folder.partition("/")[2]
     group = book.create_group(column.folder)
-    identity = read_held(cache.path / column.folder / "identity.json", CacheDamagedError, COPY_AGAIN).decode()
+    folder = cache.path / column.folder
     markers = cache.markers(column)
-    group.attrs["identity"] = identity
+    group.attrs["identity"] = read_held(folder / IDENTITY, CacheDamagedError, MAKE_ANEW).decode()
     fidelity = canonical({str(block): markers[block].fidelity for block in sorted(markers)})
     group.create_dataset("fidelity.json", data=np.frombuffer(fidelity, np.uint8))
-    totals = totals_path(cache.path, column.folder)
-    if totals.exists():
-        group.create_dataset(
-            totals.name, data=np.frombuffer(read_held(totals, CacheDamagedError, COPY_AGAIN), np.uint8)
-        )
-    for name in BESIDE_IDENTITY:
-        lying = cache.path / column.folder / name
-        if lying.exists():
-            group.create_dataset(name, data=np.frombuffer(read_held(lying, CacheDamagedError, COPY_AGAIN), np.uint8))
+    for name, content in read_beside(folder, (totals_path(cache.path, column.folder).name, *BESIDE_IDENTITY)):
+        group.create_dataset(name, data=np.frombuffer(content, np.uint8))
     for array in column.arrays:
         shape = (column.rows, *array.row_shape)
         group.create_dataset(array.path, shape, array.dtype, chunks=(1, *array.row_shape))
     for tap in {Path(array.path).parent for array in column.arrays if label}:
         for name in BASIS:
-            values = cache.path / column.folder / tap / name
+            values = folder / tap / name
             if values.exists():
                 group.create_dataset(f"{tap}/{name}", data=zarr.open_array(values, mode="r")[...])
     taps = [tap for tap in cache.taps if tap.partition("/")[0] == label] if label else []

@@ -24,7 +24,7 @@ from difom_cache.views.params import COLUMNS
 from difom_cache.views.plan import ViewPlan, draw_plan
 
 MEND = "`difom-cache verify --repair`, or `difom-cache extract` with the same arguments, writes it anew"
-COPY_AGAIN = "copy it again from another copy, or run `difom-cache extract` with the same arguments"
+_COPY_AGAIN = "copy it again from another copy, or run `difom-cache extract` with the same arguments"
 
 
 def read_records(cache: Path, identity: CacheIdentity) -> bytes:
@@ -34,11 +34,11 @@ def read_records(cache: Path, identity: CacheIdentity) -> bytes:
         CacheDamagedError: it is not.
     """
     path = cache / RECORDS
-    content = read_held(path, CacheDamagedError, COPY_AGAIN)
+    content = read_held(path, CacheDamagedError, _COPY_AGAIN)
     found = sha256(content).hexdigest()
     if found != identity.records_sha256:
         raise CacheDamagedError(
-            f"{path}: its digest {found[:12]}… is not the identity's {identity.records_sha256[:12]}…; {COPY_AGAIN}"
+            f"{path}: its digest {found[:12]}… is not the identity's {identity.records_sha256[:12]}…; {_COPY_AGAIN}"
         )
     return content
 
@@ -56,7 +56,7 @@ def _parse_lines(path: Path, content: bytes, identity: CacheIdentity) -> list[di
     try:
         lines = parse_records(content)
     except ValueError as error:
-        raise CacheDamagedError(f"{path}: {error}; {COPY_AGAIN}") from None
+        raise CacheDamagedError(f"{path}: {error}; {_COPY_AGAIN}") from None
     if len(lines) != identity.records:
         raise CacheDamagedError(f"{path}: holds {len(lines)} records, the identity says {identity.records}")
     for number, line in enumerate(lines):

@@ -1,5 +1,6 @@
 """What an identity says about the arrays of its column, for writer and reader alike."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ from numpy.typing import NDArray
 from difom_cache.codecs.base import Basis, Codec
 from difom_cache.codecs.catalogue import BASES, CODECS, build_codec
 from difom_cache.errors import CacheDamagedError, CacheFormatError, CodecError
-from difom_cache.files import refuse_special
+from difom_cache.files import read_held, refuse_special
 from difom_cache.store.layout import IDENTITY, NO_MASK, PICTURES, ArraySpec, Column, TapSpec, teacher_folder
 from difom_cache.store.schema import PicturesIdentity, TapHeld, TeacherIdentity
 from difom_cache.store.writer import write_constant
 
+MAKE_ANEW = "copy it again from another copy, or remove the column with `difom-cache drop` and make it anew"
 _IMAGE = {"long_name": "the view, RGB", "units": "grey level, 0 to 255"}
 _MASK = {
     "long_name": "polyp of the view",
@@ -184,3 +186,14 @@ def _fitting(codec: Codec, cache: Path, label: str, tap: TapHeld) -> Codec:
             f"{says}, its codec {codec.identity()['name']} makes {makes}; restore it from a copy of the cache"
         )
     return codec
+
+
+def read_beside(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield name and bytes of those files in a column's folder that are there.
+
+    Raises:
+        CacheDamagedError: one is there and cannot be read.
+    """
+    for name in names:
+        if (folder / name).exists():
+            yield name, read_held(folder / name, CacheDamagedError, MAKE_ANEW)
