@@ -373,7 +373,7 @@ def test_a_bfloat16_context_changes_no_target_and_of_the_terms_what_heads_round(
     rounded = {"feature", "relation", "low", "high"} if kind == "multiscale" else set()
     for name in expected:
         assert terms[name].dtype == torch.float32
-        assert torch.equal(terms[name], expected[name]) or name in rounded
+        assert torch.equal(terms[name], expected[name]) == (name not in rounded)
         torch.testing.assert_close(terms[name], expected[name], rtol=5e-3, atol=0)
 
 
