@@ -2,6 +2,7 @@
 # make test       everything that must hold: style, types, walls, units, journeys (under ten minutes on two cores)
 # make test-slow  kill sweeps, full-size teachers, real data
 # make attack     thousands of hostile files and command lines; prints class, tried, mishandled
+# make truth      what people bring, beside the truth; prints case, read, right
 # make lint       style, types and walls alone
 # make keywords   the signatures of functions with options by keyword, from the configs
 # make docs       the documentation as pages, in build/site
@@ -18,7 +19,7 @@ NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(firstword $(foreach py,python3 python3.11 python3.12 python3.13 python,\
 	$(if $(filter yes,$(shell $(py) -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo yes)),$(py))))
 
-.PHONY: demo test attack test-slow lint docs gains keywords clean
+.PHONY: demo test attack truth test-slow lint docs gains keywords clean
 .DEFAULT_GOAL := test
 
 # Of the 21,000 files that come in, a few thousand are ever run: Python compiles those when it does, and must keep what it
@@ -49,6 +50,9 @@ test: lint
 
 attack: $(STAMP)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python tests/hostile/attack.py
+
+truth: $(STAMP)
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python tests/truth/truth_table.py
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow
