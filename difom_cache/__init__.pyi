@@ -14,6 +14,7 @@ from .data.manifest import read_manifest as read_manifest
 from .data.manifest import write_manifest as write_manifest
 from .data.options import FolderOptions as FolderOptions
 from .data.options import GroupOptions as GroupOptions
+from .data.options import PixelOptions as PixelOptions
 from .data.record import Record as Record
 from .data.source import DataSource as DataSource
 from .data.video import VIDEO_SUFFIXES as VIDEO_SUFFIXES

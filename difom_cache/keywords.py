@@ -8,6 +8,8 @@ from typing import Literal, TypedDict
 class ExtractKeywords(TypedDict, total=False):
     """Keywords of `ExtractConfig`."""
 
+    max_pixels: int | None
+    "Largest image that is read, width times height in px. (at least 1) [default: 178956970]"
     teacher: str | Sequence[str] | None
     "NAME[:VARIANT][@PX]; may repeat. `difom-cache teachers` lists them. In Python () caches the views alone. [default: those of --like]"
     cache: str | Path | None
@@ -102,6 +104,8 @@ class ProbeKeywords(TypedDict, total=False):
 class ManifestKeywords(TypedDict, total=False):
     """Keywords of `ManifestConfig`."""
 
+    max_pixels: int | None
+    "Largest image that is read, width times height in px. (at least 1) [default: 178956970]"
     out: str | Path | None
     "CSV to write."
     check: bool | None
@@ -124,11 +128,15 @@ class ManifestKeywords(TypedDict, total=False):
     "Pictures without a mask are meant."
     mask_levels: str | None
     "Which levels of the masks are polyp: 100, 1,2, 129-255, #ff0000 or alpha."
+    exif: Literal["upright", "raw"] | None
+    "What masks were drawn on whose images EXIF turns: the image as viewers show it, or its pixels as they are stored."
 
 
 class VerifyKeywords(TypedDict, total=False):
     """Keywords of `VerifyConfig`."""
 
+    max_pixels: int | None
+    "Largest image that is read, width times height in px. (at least 1) [default: 178956970]"
     recompute: int | None
     "Random views to encode again and compare. (at least 0) [default: 0]"
     equivariance: bool | None

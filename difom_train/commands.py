@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from difom_cache import GroupOptions
+from difom_cache import GroupOptions, PixelOptions
 from difom_cache.options import CommandConfig, Config, Count, Opt, Positive, SomeShare
 
 Above0 = Annotated[float, Field(gt=0)]
@@ -52,7 +52,7 @@ class EvaluateConfig(CommandConfig, OwnStudents, GroupOptions):
     "Of these PNGs."
 
 
-class PredictConfig(CommandConfig, OwnStudent):
+class PredictConfig(CommandConfig, OwnStudent, PixelOptions):
     """Mark polyps."""
 
     run: Annotated[str, Opt(argument=True)]

@@ -10,6 +10,8 @@ class TrainKeywords(TypedDict, total=False):
 
     seed: int | None
     "Key of all randomness. (in [0, 9223372036854775807]) [default: 0]"
+    max_pixels: int | None
+    "Largest image that is read, width times height in px. (at least 1) [default: 178956970]"
     cache: str | Path | Sequence[str | Path] | None
     "Cache to train from; several are trained on together. [default: feats]"
     out: str | Path | None
@@ -133,6 +135,8 @@ class TrainKeywords(TypedDict, total=False):
 class EvaluateKeywords(TypedDict, total=False):
     """Keywords of `EvaluateConfig`."""
 
+    max_pixels: int | None
+    "Largest image that is read, width times height in px. (at least 1) [default: 178956970]"
     limit: int | None
     "Score so many frames of each set. (at least 1)"
     device: str | None
@@ -160,6 +164,8 @@ class EvaluateKeywords(TypedDict, total=False):
 class PredictKeywords(TypedDict, total=False):
     """Keywords of `PredictConfig`."""
 
+    max_pixels: int | None
+    "Largest image that is read, width times height in px. (at least 1) [default: 178956970]"
     out: str | Path | None
     "Where masks, outlines and polyps.jsonl go."
     device: str | None
@@ -175,6 +181,8 @@ class PredictKeywords(TypedDict, total=False):
 class StudyKeywords(TypedDict, total=False):
     """Keywords of `StudyConfig`."""
 
+    max_pixels: int | None
+    "Largest image that is read, width times height in px. (at least 1) [default: 178956970]"
     out: str | Path | None
     "Folder of the runs and of study.csv, .md, .html and .svg; later commands add rows. [default: study]"
     cache: str | Path | Sequence[str | Path] | None
@@ -222,6 +230,8 @@ class StudyKeywords(TypedDict, total=False):
 class CompareKeywords(TypedDict, total=False):
     """Keywords of `CompareConfig`."""
 
+    max_pixels: int | None
+    "Largest image that is read, width times height in px. (at least 1) [default: 178956970]"
     out: str | Path | None
     "Where tables and report.html go. [default: comparison]"
     published: bool | None

@@ -154,15 +154,15 @@ def check_records(records: Sequence[Record]) -> Report:
 
 def _read(record: Record) -> tuple[Fingerprint, bool]:
     """Return the picture's fingerprint and whether its mask is empty."""
-    empty = record.mask is not None and not read_mask(record.mask).any()
-    return take_fingerprint(read_image(record.image)), empty
+    empty = record.mask is not None and not read_mask(record.mask, max_pixels=None).any()
+    return take_fingerprint(read_image(record.image, max_pixels=None)), empty
 
 
 def _describe(twins: Twins, records: Sequence[Record]) -> Pair:
     first, second = records[twins.first], records[twins.second]
     iou = None
     if twins.kind == "exact" and first.mask is not None and second.mask is not None:
-        masks = read_mask(first.mask), read_mask(second.mask)
+        masks = read_mask(first.mask, max_pixels=None), read_mask(second.mask, max_pixels=None)
         union = int((masks[0] | masks[1]).sum())
         iou = round(int((masks[0] & masks[1]).sum()) / union, 6) if union else 1.0
     return Pair(

@@ -23,31 +23,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difom_cache.data.addresses import parse_address
-from difom_cache.data.images import image_of_bytes, mask_of_bytes, read_image, read_mask
+from difom_cache.data.images import (
+    MAX_PIXELS,
+    head_of_bytes,
+    image_of_bytes,
+    mask_of_bytes,
+    read_image,
+    read_mask,
+    refuse_large,
+)
 from difom_cache.data.mask_levels import MaskLevels
 from difom_cache.errors import DataError, DifomWarning
 from difom_cache.files import explain, read_plain
 
-_DECODED = re.compile(r"([0-9]+) ([0-9]+) ([0-9.]{1,8})")
+_DECODED = re.compile(r"([0-9]+) ([0-9]+) ([0-9.]{1,8}) ([1-8])")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+MEMORY = "decoded-2.txt"
+"Its number grows with what is remembered of a file, and whenever a file would be read as other pixels."
 _REST_NS = 2_000_000_000  # a file that was changed less than this ago may change again and keep its times
 _INVERTED_FRAC, _INVERTED_SHARE = 0.8, 0.5  # of a frame, in more than this share of the masks; not tuned
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What decoding a file gave: its size in px, upright, and the share of the frame that is polyp (masks)."""
+    """What decoding a file gave: its size in px, upright, the share of the frame that is polyp (masks), how EXIF turns it."""
 
     width: int
     height: int
     covered: float = 0.0
+    orientation: int = 1
 
 
 class Memory:
     """What was decoded before, by this user on this machine; a folder that cannot be written remembers nothing."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._file = (folder or user_cache_folder()) / "decoded-1.txt"
+        self._file = (folder or user_cache_folder()) / MEMORY
         self._lines: dict[str, str] = {}  # as they were read; most are never asked for
         self._known: dict[str, Decoded] = {}
         self._new: list[str] = []
@@ -66,7 +77,7 @@ class Memory:
     def add(self, key: str, decoded: Decoded) -> None:
         """Remember a file; kept by `save`."""
         if self._known.setdefault(key, decoded) is decoded:  # else another thread has added the same file meanwhile
-            self._new.append(f"{key}\t{decoded.width} {decoded.height} {decoded.covered:.4f}\n")
+            self._new.append(f"{key}\t{decoded.width} {decoded.height} {decoded.covered:.4f} {decoded.orientation}\n")
 
     def find_digest(self, state: str) -> str | None:
         """Return the SHA-256 of the file in this state (`state_of`), or None."""
@@ -99,7 +110,7 @@ class Memory:
 def _parse_decoded(text: str) -> Decoded | None:
     """Return what a line says of a file; many pictures are of one size."""
     match = _DECODED.fullmatch(text)
-    return Decoded(int(match[1]), int(match[2]), float(match[3])) if match else None
+    return Decoded(int(match[1]), int(match[2]), float(match[3]), int(match[4])) if match else None
 
 
 def state_of(path: Path) -> str | None:
@@ -133,21 +144,26 @@ def digest_pixels(values: NDArray[np.uint8]) -> str:
     return sha256(repr(values.shape).encode() + values.tobytes()).hexdigest()
 
 
-def examine_image(path: Path, memory: Memory) -> tuple[str, Decoded]:
+def examine_image(path: Path, memory: Memory, max_pixels: int = MAX_PIXELS) -> tuple[str, Decoded]:
     """Return the digest of a picture and what decoding it gave; of one inside a larger file the digest is its pixels'.
 
     Raises:
-        DataError, ImageError: it cannot be read.
+        DataError, ImageError: it cannot be read, or is larger than `max_pixels`.
     """
     if parse_address(path) is None:
         data, digest = digest_file(path, memory)
         known = memory.find(f"i {digest}")
-        return digest, known or decode_image(data or read_file(path), digest, path, memory)
+        if known is None:
+            known = decode_image(data or read_file(path), digest, path, memory, max_pixels)
+        refuse_large(path, known.width, known.height, max_pixels)
+        return digest, known
     image = read_image(path)
     return digest_pixels(image), Decoded(image.shape[1], image.shape[0])
 
 
-def examine_mask(path: Path, memory: Memory, levels: MaskLevels | None) -> tuple[str, Decoded]:
+def examine_mask(
+    path: Path, memory: Memory, levels: MaskLevels | None, max_pixels: int = MAX_PIXELS
+) -> tuple[str, Decoded]:
     """Return the digest of a mask and what decoding it gave, as `examine_image`.
 
     Raises:
@@ -156,7 +172,7 @@ def examine_mask(path: Path, memory: Memory, levels: MaskLevels | None) -> tuple
     if parse_address(path) is None:
         data, digest = digest_file(path, memory)
         known = memory.find(mask_key(digest, levels))
-        return digest, known or decode_mask(data or read_file(path), digest, path, memory, levels)
+        return digest, known or decode_mask(data or read_file(path), digest, path, memory, levels, max_pixels)
     mask = read_mask(path, levels)
     return digest_pixels(mask), Decoded(mask.shape[1], mask.shape[0], round(float(mask.mean()), 4))
 
@@ -202,7 +218,7 @@ def read_file(path: Path) -> bytes:
         raise DataError(f"{path}: cannot be read ({explain(error)}); check its permissions") from error
 
 
-def decode_image(data: bytes, digest: str, path: Path, memory: Memory) -> Decoded:
+def decode_image(data: bytes, digest: str, path: Path, memory: Memory, max_pixels: int) -> Decoded:
     """Return the size of a picture that can be decoded.
 
     Raises:
@@ -211,13 +227,15 @@ def decode_image(data: bytes, digest: str, path: Path, memory: Memory) -> Decode
     key = f"i {digest}"
     known = memory.find(key)
     if known is None:
-        height, width = image_of_bytes(data, path).shape[:2]
-        known = Decoded(width, height)
+        height, width = image_of_bytes(data, path, max_pixels).shape[:2]
+        known = Decoded(width, height, orientation=head_of_bytes(data, path).orientation)
         memory.add(key, known)
     return known
 
 
-def decode_mask(data: bytes, digest: str, path: Path, memory: Memory, levels: MaskLevels | None) -> Decoded:
+def decode_mask(
+    data: bytes, digest: str, path: Path, memory: Memory, levels: MaskLevels | None, max_pixels: int
+) -> Decoded:
     """Return size and area of a mask that can be decoded, and whose levels say which of them are polyp.
 
     Raises:
@@ -226,8 +244,9 @@ def decode_mask(data: bytes, digest: str, path: Path, memory: Memory, levels: Ma
     key = mask_key(digest, levels)
     known = memory.find(key)
     if known is None:
-        mask = mask_of_bytes(data, path, levels)
-        known = Decoded(mask.shape[1], mask.shape[0], round(float(mask.mean()), 4))
+        mask = mask_of_bytes(data, path, levels, max_pixels)
+        covered, orientation = round(float(mask.mean()), 4), head_of_bytes(data, path).orientation
+        known = Decoded(mask.shape[1], mask.shape[0], covered, orientation)
         memory.add(key, known)
     return known
 

@@ -1,9 +1,11 @@
 """A picture or mask file becomes a checked array here, and nowhere else."""
 
 import stat
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,41 +24,72 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 Ghostscript), and each is one more way in. WebP is on the list on purpose: annotation tools write it."""
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
+_PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # chunks in which a PNG says its orientation
 _BEGINNINGS = (b"\x89PNG", b"\xff\xd8", b"II*\0", b"MM\0*", b"BM", b"RIFF")
+Drawn = Literal["upright", "raw"]
+"""What a mask was drawn on: the picture as viewers show it, or its pixels as they are stored."""
+MAX_PIXELS = 178_956_970
+"""Of one image, unless --max-pixels says otherwise: where Pillow stops by itself."""
+
 _LARGEST_BYTES = 1 << 30
 _EXIF_ORIENTATION = 0x0112
-_SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_BACK = {6: 8, 8: 6}  # orientations that undo each other; every other one undoes itself
+_OPENING = Lock()  # Pillow's own limit belongs to the whole process
 _WIDE_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow's modes for grey of more than eight bits
 _COLOURS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+@dataclass(frozen=True)
+class Head:
+    """What the head of a picture file says: its size in px, upright, and how EXIF turns it (1: not at all)."""
+
+    width: int
+    height: int
+    orientation: int = 1
+
+
+def read_image(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> NDArray[np.uint8]:
     """Return the picture in `path`, or the video's frame that it names (addresses.py), as RGB, upright.
 
     JPEG, PNG, TIFF, BMP and WebP; grey, palette, CMYK, alpha (dropped) and 16-bit (scaled by 1 / 257) all become RGB.
+
+    Args:
+        path: its file.
+        max_pixels: a larger picture is refused; None for one whose size is known already, such as a record's.
 
     Returns:
         (H, W, 3), RGB, after the EXIF orientation was applied.
 
     Raises:
-        ImageError: the file is missing, truncated, no picture of these formats, or of other colours (Lab, floats).
+        ImageError: the file is missing, truncated, no picture of these formats, too large, or of other colours (Lab, floats).
     """
     address = parse_address(path)
     if isinstance(address, FrameAddress):
         return read_frame(address)
-    return image_of_bytes(_read_bytes(path), path)
+    return image_of_bytes(_read_bytes(path), path, max_pixels)
 
 
-def image_of_bytes(data: bytes, path: Path) -> NDArray[np.uint8]:
+def image_of_bytes(data: bytes, path: Path, max_pixels: int | None = MAX_PIXELS) -> NDArray[np.uint8]:
     """Return the picture in a file's bytes like `read_image`; `path` names it in messages."""
-    image = _decode_upright(data, path)
+    image = _decode_upright(data, path, max_pixels)
     if image.mode in _WIDE_GREY:
         grey = _grey_from_wide(image, path)
         return np.repeat(grey[:, :, None], 3, axis=2)
     return np.ascontiguousarray(np.asarray(_without_palette(image).convert("RGB")))
 
 
-def read_mask(path: Path, levels: MaskLevels | None = None) -> NDArray[np.uint8]:
+def read_mask(
+    path: Path, levels: MaskLevels | None = None, *, max_pixels: int | None = MAX_PIXELS
+) -> NDArray[np.uint8]:
     """Return the mask in `path`, or the polygons that it names (addresses.py): 1 where a polyp is, else 0.
 
     A mask says itself where its levels are black and white, with soft edges at most, or where they are 0 and one of 1, 255
@@ -65,6 +98,7 @@ def read_mask(path: Path, levels: MaskLevels | None = None) -> NDArray[np.uint8]
     Args:
         path: its file.
         levels: which levels are polyp; None where the mask says itself.
+        max_pixels: as of `read_image`.
 
     Returns:
         (H, W), values 0 and 1, after the EXIF orientation was applied.
@@ -76,12 +110,14 @@ def read_mask(path: Path, levels: MaskLevels | None = None) -> NDArray[np.uint8]
     address = parse_address(path)
     if isinstance(address, PolygonsAddress):
         return read_polygons(address, levels)
-    return mask_of_bytes(_read_bytes(path), path, levels)
+    return mask_of_bytes(_read_bytes(path), path, levels, max_pixels)
 
 
-def mask_of_bytes(data: bytes, path: Path, levels: MaskLevels | None = None) -> NDArray[np.uint8]:
+def mask_of_bytes(
+    data: bytes, path: Path, levels: MaskLevels | None = None, max_pixels: int | None = MAX_PIXELS
+) -> NDArray[np.uint8]:
     """Return the mask in a file's bytes like `read_mask`; `path` names it in messages."""
-    image = _decode_upright(data, path)
+    image = _decode_upright(data, path, max_pixels)
     lossy = image.info["difom_format"] == "JPEG"
     if image.mode == "1":
         values = np.asarray(image.convert("L"))
@@ -135,35 +171,89 @@ def refuse_other_file(path: Path) -> None:
         raise CacheSpaceError(f"{path} exists and is no picture; choose another file, or remove it")
 
 
-def read_size(path: Path) -> tuple[int, int]:
-    """Return (width, height) of the picture in `path` after its EXIF orientation, without decoding its pixels.
+def read_head(path: Path) -> Head:
+    """Return what the head of the picture in `path` says, without decoding its pixels.
 
     Raises:
         ImageError: the file is missing or its head is no picture's.
     """
-    return size_of_bytes(_read_bytes(path), path)
+    return head_of_bytes(_read_bytes(path), path)
 
 
-def size_of_bytes(data: bytes, path: Path) -> tuple[int, int]:
-    """Return (width, height) like `read_size`, for a caller who has read the file's bytes already."""
+def read_size(path: Path) -> tuple[int, int]:
+    """Return (width, height) of the picture in `path` after its EXIF orientation; see `read_head`."""
+    head = read_head(path)
+    return head.width, head.height
+
+
+def head_of_bytes(data: bytes, path: Path) -> Head:
+    """Return what a file's head says like `read_head`, for a caller who has read the file's bytes already."""
     try:
-        with Image.open(BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            # Pillow turns TIFF sizes by itself, and decodes a whole PNG to look for EXIF that hardly any PNG has.
-            may_lie = image.format != "TIFF" and (image.format != "PNG" or b"eXIf" in data)
-            orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if may_lie else 1
+        with _open_picture(data) as image:
+            (width, height), orientation = image.size, 1
+            # Pillow decodes a whole PNG to look for EXIF, which hardly any PNG has.
+            if image.format != "PNG" or any(name in data for name in _PNG_EXIF):
+                found = image.getexif().get(_EXIF_ORIENTATION, 1)
+                orientation = found if found in _TURNS else 1
+            sideways = turns_sideways(orientation) and image.format != "TIFF"  # whose size Pillow turns by itself
     except Exception as error:  # decoders raise whatever a garbled file leads them to
         raise ImageError(_unreadable(path, data, error)) from error
-    return (height, width) if orientation in _SIDEWAYS else (width, height)
+    return Head(height, width, orientation) if sideways else Head(width, height, orientation)
 
 
-def _decode_upright(data: bytes, path: Path) -> Image.Image:
+def turns_sideways(orientation: int) -> bool:
+    """Return whether an EXIF orientation swaps width and height."""
+    return orientation >= 5
+
+
+def turn(values: NDArray[np.uint8], orientation: int, *, back: bool = False) -> NDArray[np.uint8]:
+    """Return a picture or mask as its EXIF orientation says that it is shown; with `back`, as it is stored to be shown so."""
+    way = _BACK.get(orientation, orientation) if back else orientation
+    return np.asarray(Image.fromarray(values).transpose(_TURNS[way])) if way in _TURNS else values
+
+
+def exif_of(orientation: int) -> Image.Exif | None:
+    """Return EXIF that says nothing but an orientation; none where it turns nothing."""
+    if orientation == 1:
+        return None
+    exif = Image.Exif()
+    exif[_EXIF_ORIENTATION] = orientation
+    return exif
+
+
+def refuse_large(path: Path, width: int, height: int, max_pixels: int | None) -> None:
+    """Raise where a picture has more pixels than its user expects of any.
+
+    Raises:
+        ImageError: names the limit, and the option that raises it.
+    """
+    if max_pixels is not None and width * height > max_pixels:
+        raise ImageError(
+            f"{path}: has {width} x {height} px, {width * height} pixels, and the limit is {max_pixels}; if it is meant, pass "
+            f"--max-pixels {width * height}"
+        )
+
+
+def _open_picture(data: bytes) -> Image.Image:
+    """Return a picture whose pixels are not decoded yet, of whatever size; Pillow's limit would warn of an attack."""
+    with _OPENING:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(BytesIO(data), formats=FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _decode_upright(data: bytes, path: Path, max_pixels: int | None) -> Image.Image:
     try:
-        image = Image.open(BytesIO(data), formats=FORMATS)
+        image = _open_picture(data)
         kind = "JPEG" if image.format in ("JPEG", "MPO") else image.format
+        refuse_large(path, *image.size, max_pixels)
         image.load()
         upright = ImageOps.exif_transpose(image)
         upright.info["difom_format"] = kind
+    except ImageError:
+        raise
     except Exception as error:  # decoders raise whatever a garbled file leads them to
         raise ImageError(_unreadable(path, data, error)) from error
     if upright.mode not in (*_COLOURS, *_WIDE_GREY):

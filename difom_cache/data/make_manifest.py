@@ -9,8 +9,9 @@ from typing import Unpack
 
 from PIL import Image
 
+from difom_cache.data.addresses import parse_address
 from difom_cache.data.check import Report, check_records
-from difom_cache.data.images import read_mask, write_picture
+from difom_cache.data.images import Drawn, exif_of, read_head, read_mask, turn, write_picture
 from difom_cache.data.manifest import load_records, write_manifest, write_names
 from difom_cache.data.mask_levels import MaskLevels, parse_levels
 from difom_cache.data.montage import draw_montage
@@ -34,27 +35,28 @@ def make_manifest(
     Args:
         data: a folder, a COCO file, a video, or a manifest to check; or several, which become one; or the config of the call.
         out: the CSV to write; with `check` also a report beside it, whose name ends in .check.json, and a picture of the pairs
-            that it finds, ending in .check.png. With `mask_levels` the masks are written as black and white beside it, into a
-            folder whose name ends in -masks.
+            that it finds, ending in .check.png. With `mask_levels` or `exif` the masks are written as black and white beside it,
+            into a folder whose name ends in -masks.
         **options: listed in `ManifestKeywords`.
 
     Raises:
         DataError, ManifestError, ImageError: as `load_records` and `check_records`.
     """
     config = read_call(ManifestConfig, {"out": out} | options, data=data or None)
-    out, montage, mask_levels = config.out, config.montage, config.mask_levels
+    out, montage, exif = config.out, config.montage, config.exif
     if out is not None and not config.force and (out.exists() or out.is_symlink()):
         raise SettingsError(f"--out {out} exists; choose another file, or pass --force to write over it")
     if montage is not None:
         check_out_file(montage, "--montage", force=config.force)
-    if mask_levels is not None and out is None:
-        raise SettingsError("--mask-levels writes masks beside the manifest: name it with --out")
-    levels = parse_levels(mask_levels) if mask_levels is not None else None
+    decided = [flag for flag, value in (("--mask-levels", config.mask_levels), ("--exif", exif)) if value is not None]
+    if decided and out is None:
+        raise SettingsError(f"{decided[0]} writes masks beside the manifest: name it with --out")
+    levels = parse_levels(config.mask_levels) if config.mask_levels is not None else None
     sources = config.find_sources()
-    records = [record for source in sources for record in load_records(source, mask_levels=levels)]
+    records = [record for source in sources for record in load_records(source, mask_levels=levels, exif=exif)]
     refuse_twins(records, sources[0].place)
-    if levels is not None and out is not None:
-        records = write_masks(records, out.with_name(f"{out.stem}-masks"), levels)
+    if decided and out is not None:
+        records = write_masks(records, out.with_name(f"{out.stem}-masks"), levels, exif)
     if out is not None:
         write_manifest(records, out)
     if config.names is not None:
@@ -71,15 +73,38 @@ def make_manifest(
     return records, report
 
 
-def write_masks(records: list[Record], folder: Path, levels: MaskLevels) -> list[Record]:
-    """Write the masks of `records` as black and white, polyp where `levels` says, and return records of these masks."""
-    make_private_folder(folder)
+def write_masks(
+    records: list[Record], folder: Path, levels: MaskLevels | None, exif: Drawn | None = None
+) -> list[Record]:
+    """Write masks as black and white, polyp where `levels` says, and turned by EXIF as their pictures are.
+
+    Without `levels`, only those masks are written that are turned otherwise than their pictures.
+
+    Args:
+        records: whose masks are read.
+        folder: is made for them.
+        levels: which are polyp; None where the masks say it themselves.
+        exif: what masks were drawn on that are turned otherwise than their pictures.
+
+    Returns:
+        The records, with the masks that were written.
+    """
     said = []
     for number, record in enumerate(records):
-        if record.mask is None:
-            said.append(record)
-            continue
-        path = folder / f"{number:06d}-{record.image.stem[:100]}.png"
-        write_picture(path, Image.fromarray(read_mask(record.mask, levels) == 1))
-        said.append(replace(record, mask=path, mask_sha256=sha256(path.read_bytes()).hexdigest()))
+        turned = _orientation_of(record.image)
+        own = turned if record.mask is None else _orientation_of(record.mask)
+        if record.mask is not None and (levels is not None or own != turned):
+            mask = read_mask(record.mask, levels, max_pixels=None)
+            if exif == "raw":
+                mask = turn(turn(mask, own, back=True), turned)
+            path = folder / f"{number:06d}-{record.image.stem[:100]}.png"
+            make_private_folder(folder)
+            write_picture(path, Image.fromarray(turn(mask, turned, back=True) == 1), exif=exif_of(turned))
+            record = replace(record, mask=path, mask_sha256=sha256(path.read_bytes()).hexdigest())
+        said.append(record)
     return said
+
+
+def _orientation_of(path: Path) -> int:
+    """Return how EXIF turns a picture or mask; what lies inside a larger file is never turned."""
+    return read_head(path).orientation if parse_address(path) is None else 1

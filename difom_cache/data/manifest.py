@@ -8,12 +8,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from difom_cache.data.addresses import file_of, parse_address
 from difom_cache.data.coco import is_coco
 from difom_cache.data.decoded import Decoded, Memory, digest_of, examine_image, examine_mask, mask_key, warn_inverted
+from difom_cache.data.images import Drawn, refuse_large, turns_sideways
 from difom_cache.data.mask_levels import MaskLevels
 from difom_cache.data.name_records import name_records, set_groups
 from difom_cache.data.record import COLUMNS, Record, refuse_twins
@@ -37,6 +39,7 @@ def load_records(
     splits: Sequence[str] | None = None,
     limit: int | None = None,
     mask_levels: MaskLevels | None = None,
+    exif: Drawn | None = None,
     quiet: bool = False,
 ) -> list[Record]:
     """Return the records of a manifest CSV, of a folder in any layout that layouts.py knows, of a COCO file, or of videos.
@@ -49,6 +52,7 @@ def load_records(
         splits: keep these only; None keeps all.
         limit: keep so many of each split, those whose ids hash lowest, so that every data set has its share.
         mask_levels: which levels of the masks are polyp; None where the masks say it themselves.
+        exif: what masks were drawn on whose pictures EXIF turns otherwise than themselves; None refuses such a pair.
         quiet: do not say how far the reading is.
 
     Raises:
@@ -73,7 +77,7 @@ def load_records(
             records, read = name_records(source, memory), _read_record
         chosen = _choose(records, source.place, splits, limit)
         with ProgressBar(len(chosen), "reading files", "record", quiet=quiet) as bar:
-            return _read_files(chosen, read, memory, mask_levels, bar)
+            return _read_files(chosen, partial(read, rules=_Rules(memory, mask_levels, exif, source.max_pixels)), bar)
     finally:
         memory.save()
 
@@ -206,47 +210,56 @@ def _choose(records: list[Record], data: Path, splits: Sequence[str] | None, lim
     return [record for record in chosen if record.id in kept]
 
 
-Reading = Callable[[Record, Memory, MaskLevels | None], tuple[Record, float | None]]
+@dataclass(frozen=True)
+class _Rules:
+    """How files are read, and what is remembered of them."""
+
+    memory: Memory
+    levels: MaskLevels | None
+    exif: Drawn | None
+    max_pixels: int
 
 
-def _read_files(
-    records: list[Record], read: Reading, memory: Memory, levels: MaskLevels | None, bar: ProgressBar
-) -> list[Record]:
+Reading = Callable[[Record], tuple[Record, float | None]]
+
+
+def _read_files(records: list[Record], read: Reading, bar: ProgressBar) -> list[Record]:
     """Return the records as `read` gives them, by threads (decoding and hashing release the interpreter)."""
     together = min(_MOST_TOGETHER, 1 + len(records) // 1000)
     parts = [records[start : start + together] for start in range(0, len(records), together)]
     found: list[tuple[Record, float | None]] = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        for done in threads.map(lambda part: [read(record, memory, levels) for record in part], parts):
+        for done in threads.map(lambda part: [read(record) for record in part], parts):
             found += done
             bar.update(len(done))
     warn_inverted([covered for _, covered in found if covered is not None])
     return [record for record, _ in found]
 
 
-def _read_record(record: Record, memory: Memory, levels: MaskLevels | None) -> tuple[Record, float | None]:
+def _read_record(record: Record, rules: _Rules) -> tuple[Record, float | None]:
     """Return a named record with sizes and digests, and the area of its mask."""
     if record.image_sha256:  # of a video, which was decoded when its frames were chosen
         return record, None
-    image_sha256, image = examine_image(record.image, memory)
+    image_sha256, image = examine_image(record.image, rules.memory, rules.max_pixels)
     mask_sha256, covered = "", None
     if record.mask is not None:
-        mask_sha256, mask = examine_mask(record.mask, memory, levels)
-        _refuse_other_size(record, image, (mask.width, mask.height))
+        mask_sha256, mask = examine_mask(record.mask, rules.memory, rules.levels, rules.max_pixels)
+        _refuse_unlike(record, image, mask, rules.exif)
         covered = mask.covered
     size = {"width": image.width, "height": image.height}
     return replace(record, **size, image_sha256=image_sha256, mask_sha256=mask_sha256), covered  # type: ignore[arg-type]
 
 
-def _check_record(record: Record, memory: Memory, levels: MaskLevels | None) -> tuple[Record, float | None]:
+def _check_record(record: Record, rules: _Rules) -> tuple[Record, float | None]:
     """Return a record of a manifest whose files can be decoded, and the area of its mask.
 
     Files that were decoded before are not read: extraction compares each with its digest once more.
     """
-    image = memory.find(f"i {record.image_sha256}")
+    image = rules.memory.find(f"i {record.image_sha256}")
     if image is None:
         check_unchanged(record)
-        _, image = examine_image(record.image, memory)
+        _, image = examine_image(record.image, rules.memory, rules.max_pixels)
+    refuse_large(record.image, image.width, image.height, rules.max_pixels)
     if (image.width, image.height) != (record.width, record.height):
         raise ManifestError(
             f"{record.image}: has {image.width} x {image.height} px, the manifest says {record.width} x {record.height}; "
@@ -254,19 +267,32 @@ def _check_record(record: Record, memory: Memory, levels: MaskLevels | None) -> 
         )
     if record.mask is None:
         return record, None
-    mask = memory.find(mask_key(record.mask_sha256, levels))
+    mask = rules.memory.find(mask_key(record.mask_sha256, rules.levels))
     if mask is None:
         check_unchanged(record)
-        _, mask = examine_mask(record.mask, memory, levels)
-    _refuse_other_size(record, image, (mask.width, mask.height))
+        _, mask = examine_mask(record.mask, rules.memory, rules.levels, rules.max_pixels)
+    _refuse_unlike(record, image, mask, rules.exif)
     return record, mask.covered
 
 
-def _refuse_other_size(record: Record, image: Decoded, mask_px: tuple[int, int]) -> None:
+def _refuse_unlike(record: Record, image: Decoded, mask: Decoded, exif: Drawn | None) -> None:
+    """Raise where a mask is not turned as its picture, and nobody has said how, or where it has another size."""
+    if image.orientation != mask.orientation and exif is None:
+        raise DataError(
+            f"{record.image}: EXIF turns this image (orientation {image.orientation}), and not in the same way its mask "
+            f"{record.mask} (orientation {mask.orientation}); say what the masks were drawn on: `difom-cache manifest DATA "
+            "--exif upright --out FILE.csv` for the image as viewers show it, --exif raw for its pixels as they are stored, "
+            "and give FILE.csv as the data"
+        )
+    mask_px = (mask.width, mask.height)
+    if exif == "raw" and turns_sideways(image.orientation) != turns_sideways(mask.orientation):
+        mask_px = mask_px[::-1]
     if mask_px != (image.width, image.height):
+        turned = f" (EXIF turns it, orientation {image.orientation})" if image.orientation != 1 else ""
         raise DataError(
             f"{record.mask}: expected a mask of the picture's size, {image.width} x {image.height} px as "
-            f"{record.image.name}, found {mask_px[0]} x {mask_px[1]} px; export it again at the picture's size"
+            f"{record.image.name}{turned}, found {mask_px[0]} x {mask_px[1]} px; export it again at the picture's size"
+            + (f", or is --exif {exif} the wrong one?" if exif and turned else "")
         )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from difom_cache.data.images import read_image
+from difom_cache.data.images import MAX_PIXELS, read_head, read_image
 from difom_cache.data.listing import list_pictures
 
 _LOOKED_AT = 8  # files of a folder
@@ -27,6 +27,9 @@ def holds_masks(folder: Path) -> bool:
 
 def _count_classes(path: Path) -> int:
     """Return how many classes a picture is a map of; 0 where it is none."""
+    head = read_head(path)
+    if head.width * head.height > MAX_PIXELS:
+        return 0  # whether it is read at all is decided later
     image = read_image(path)
     pixels = image.reshape(-1, 3)
     colours = np.unique(pixels.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32))

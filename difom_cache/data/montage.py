@@ -41,10 +41,14 @@ def draw_montage(report: Report, records: Sequence[Record], path: Path, *, most:
 
 
 def _draw_tile(record: Record, side_px: int) -> Image.Image:
-    tile = Image.fromarray(read_image(record.image)).resize((side_px, side_px), Image.Resampling.BILINEAR)
+    tile = Image.fromarray(read_image(record.image, max_pixels=None)).resize(
+        (side_px, side_px), Image.Resampling.BILINEAR
+    )
     if record.mask is None:
         return tile
-    mask = Image.fromarray(read_mask(record.mask) * np.uint8(255)).resize(tile.size, Image.Resampling.NEAREST)
+    mask = Image.fromarray(read_mask(record.mask, max_pixels=None) * np.uint8(255)).resize(
+        tile.size, Image.Resampling.NEAREST
+    )
     inside = np.asarray(mask) > 0
     core = inside.copy()
     for axis in (0, 1):

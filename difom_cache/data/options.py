@@ -5,14 +5,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
+from difom_cache.data.images import MAX_PIXELS, Drawn
 from difom_cache.data.source import DataSource
 from difom_cache.errors import SettingsError
-from difom_cache.options import CommandConfig, Config, Opt
+from difom_cache.options import CommandConfig, Config, Opt, Positive
 
 DEFAULT_DATA = Path("data")
 
 
-class FolderOptions(Config):
+class PixelOptions(Config):
+    """What is said of image files of unknown origin."""
+
+    max_pixels: Positive = MAX_PIXELS
+    "Largest image that is read, width times height in px."
+
+
+class FolderOptions(PixelOptions):
     """What is said of pictures, or in place of their layout; every command that reads records takes these beside its data."""
 
     images: Path | None = None
@@ -30,7 +38,7 @@ class FolderOptions(Config):
         """
         if self.images is not None and data is not None:
             raise SettingsError(f"--data {data} and --images {self.images}: give one of them")
-        return DataSource(data, self.images, self.masks, unlabelled, every=self.every)
+        return DataSource(data, self.images, self.masks, unlabelled, every=self.every, max_pixels=self.max_pixels)
 
 
 class GroupOptions(FolderOptions):
@@ -71,13 +79,15 @@ class ManifestConfig(CommandConfig, UnlabelledOptions):
     """Data sets as records."""
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "Data": ("images", "masks", "group_by", "every", "unlabelled", "mask_levels"),
+        "Data": ("images", "masks", "group_by", "every", "unlabelled", "mask_levels", "exif"),
     }
 
     data: Annotated[tuple[Path, ...], Opt(argument=True)] = ()
     "Folders in known layouts, manifests, COCO files, videos."
     mask_levels: str | None = None
     "Which levels of the masks are polyp: 100, 1,2, 129-255, #ff0000 or alpha."
+    exif: Drawn | None = None
+    "What masks were drawn on whose images EXIF turns: the image as viewers show it, or its pixels as they are stored."
     out: Path | None = None
     "CSV to write."
     check: bool = False
@@ -97,7 +107,7 @@ class ManifestConfig(CommandConfig, UnlabelledOptions):
         Raises:
             SettingsError: neither data nor --images.
         """
-        said = GroupOptions(group_by=self.group_by, every=self.every)
+        said = GroupOptions(group_by=self.group_by, every=self.every, max_pixels=self.max_pixels)
         sources = [said.describe_source(each, unlabelled=self.unlabelled) for each in self.data]
         if self.images is not None or self.masks is not None or not sources:
             sources = [self.describe_source(next(iter(self.data), None), unlabelled=self.unlabelled)]

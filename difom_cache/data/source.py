@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from difom_cache.data.images import MAX_PIXELS
 from difom_cache.errors import SettingsError
 
 EVERY_MS = 500  # between the frames that are taken of a video, unless --every says otherwise; not tuned
@@ -22,6 +23,7 @@ class DataSource:
         unlabelled: pictures without a mask are meant.
         group_by: a regular expression on file names, or FILE.csv:COLUMN (groups.py); None keeps the groups that are known.
         every: between frames of videos, such as "0.5s" or "500ms"; None takes `EVERY_MS`.
+        max_pixels: of one image; a larger one is refused.
     """
 
     data: Path | None = None
@@ -30,6 +32,7 @@ class DataSource:
     unlabelled: bool = False
     group_by: str | None = None
     every: str | None = None
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if self.images is None and self.masks is not None:

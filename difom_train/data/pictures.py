@@ -77,14 +77,18 @@ class SourcePictures:
         record = self._records[record_id]
         side_px = out["image"].shape[1]
         # As extraction lays it out: another memory layout resamples to other last bits.
-        picture = torch.from_numpy(np.ascontiguousarray(read_image(record.image).transpose(2, 0, 1)))  # -> (3, H, W)
+        picture = torch.from_numpy(
+            np.ascontiguousarray(read_image(record.image, max_pixels=None).transpose(2, 0, 1))
+        )  # -> (3, H, W)
         view = replay_image(picture, params, side_px)
         out["image"][place] = (view * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         out["valid"][place] = replay_valid(params, side_px).numpy()
         if record.mask is None:
             out["mask"][place] = NO_MASK
         else:
-            out["mask"][place] = replay_mask(torch.from_numpy(read_mask(record.mask)), params, side_px).numpy()
+            out["mask"][place] = replay_mask(
+                torch.from_numpy(read_mask(record.mask, max_pixels=None)), params, side_px
+            ).numpy()
 
     def _refuse_others(self, data: Path) -> None:
         """Raise unless `data` holds every record of the cache, unchanged."""

@@ -195,7 +195,7 @@ def find_scores(folder: Path, identity: Mapping[str, Any], records: Sequence[Rec
 
 def _jobs_of(segmenter: Segmenter, records: Sequence[Record], folder: Path, batch_size: int) -> Iterator[FrameJob]:
     for batch in in_batches(records, batch_size):
-        logits = segment(segmenter, [read_image(record.image) for record in batch])
+        logits = segment(segmenter, [read_image(record.image, max_pixels=None) for record in batch])
         for record, each in zip(batch, logits, strict=True):
             yield FrameJob(record, logits=each, mask_path=mask_path(folder, record.dataset, record.id))
 

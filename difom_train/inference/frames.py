@@ -48,7 +48,7 @@ def read_truth(record: Record) -> NDArray[np.bool_]:
     """
     if record.mask is None:
         raise DataError(f"record {record.id} has no mask, so it cannot be scored; leave it out of the test data")
-    truth = read_mask(record.mask).astype(bool)
+    truth = read_mask(record.mask, max_pixels=None).astype(bool)
     if truth.shape != (record.height, record.width):
         raise DataError(
             f"{record.mask}: expected a mask of {record.width} x {record.height} px as its picture, "

@@ -93,7 +93,7 @@ def _measure_parity(
 
 def render_frame(record: Record, input_px: int) -> NDArray[np.uint8]:
     """Return a record's frame as an exported file takes it, (input_px, input_px, 3) uint8."""
-    pixels = render_picture(read_image(record.image), input_px)
+    pixels = render_picture(read_image(record.image, max_pixels=None), input_px)
     return (pixels * 255).round().byte().permute(1, 2, 0).contiguous().numpy()  # (3, S, S) -> (S, S, 3)
 
 
@@ -121,7 +121,7 @@ def _whole_frames(
             yield noise.integers(0, 256, (input_px * 5 // 4, input_px * 3 // 2, 3), dtype=np.uint8), None
         return
     for record in spread(choose_records(Path(check)), frames):
-        yield read_image(record.image), read_truth(record)
+        yield read_image(record.image, max_pixels=None), read_truth(record)
 
 
 def spread(records: Sequence[Record], count: int) -> list[Record]:

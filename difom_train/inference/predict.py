@@ -179,7 +179,7 @@ def _mark_pictures(
     def read() -> Iterator[tuple[str, NDArray[np.uint8], None]]:
         for path, name in zip(track(pictures, "marking", "picture"), names, strict=True):
             try:
-                picture = read_image(path)
+                picture = read_image(path, max_pixels=config.max_pixels)
             except ImageError as error:  # one bad file must not cost a long run; it is named at the end
                 broken.append(str(error))
             else:

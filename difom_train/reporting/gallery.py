@@ -94,7 +94,7 @@ def gather_cases(
         ]
     cases = []
     for dataset, frame, kinds, dice in track(wanted, "gallery", "frame"):
-        truth = read_mask(Path(frame.mask)).astype(bool)
+        truth = read_mask(Path(frame.mask), max_pixels=None).astype(bool)
         masks = [_read_entry_mask(entry, dataset, frame, truth.shape) for entry in entries]
         size = fit(frame.width, frame.height)
         cases.append(
@@ -102,7 +102,7 @@ def gather_cases(
                 dataset=dataset,
                 id=frame.id,
                 kinds=kinds,
-                picture=_encode_picture(read_image(Path(frame.image)), size),
+                picture=_encode_picture(read_image(Path(frame.image), max_pixels=None), size),
                 truth=encode_overlay(truth, truth_colour, size),
                 masks=tuple(encode_overlay(mask, colour, size) for mask, colour in zip(masks, colours, strict=True)),
                 dice=tuple(float(value) for value in dice),

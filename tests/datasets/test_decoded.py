@@ -15,7 +15,7 @@ from difom_cache.errors import DifomWarning, ImageError, ManifestError
 @pytest.fixture
 def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    return tmp_path / "home" / "difom" / "decoded-1.txt"
+    return tmp_path / "home" / "difom" / decoded.MEMORY
 
 
 def paint(root: Path, frames: int = 4, *, covered: float = 0.25, top: int = 255, size: int = 40) -> Path:
@@ -75,7 +75,7 @@ def test_a_file_that_two_threads_decode_at_once_is_remembered_once(memory: Path)
     for _ in range(2):  # each looked it up before the other had added it
         kept.add(f"m {0:064x}", decoded.Decoded(40, 40, 0.25))
     kept.save()
-    assert memory.read_text() == f"m {0:064x}\t40 40 0.2500\n"
+    assert memory.read_text() == f"m {0:064x}\t40 40 0.2500 1\n"
 
 
 def rest(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

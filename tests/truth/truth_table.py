@@ -7,7 +7,9 @@ from tempfile import TemporaryDirectory
 
 from truth_case import Case, judge
 
-KINDS: tuple[str, ...] = ()
+KINDS: tuple[str, ...] = (
+    "truth_pictures",
+)
 """Modules beside this one, each with a list `CASES`."""
 
 

@@ -1,0 +1,112 @@
+"""Pictures as cameras and tools write them: turned, of 10 and 12 bits, with names that other tools gave. Truth: painted."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from truth_case import Case, Refused
+
+from difom_cache import load_records, make_manifest, read_image, read_mask
+
+HEIGHT, WIDTH = 48, 64
+
+
+def paint(height: int = HEIGHT, width: int = WIDTH) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Return a stored picture with a red polyp towards one corner, and where that is."""
+    y, x = np.mgrid[:height, :width]
+    polyp = (y - height // 4) ** 2 + (x - width // 3) ** 2 < (height // 6) ** 2
+    return np.where(polyp[..., None], (220, 60, 40), (60, 50, 90)).astype(np.uint8), polyp
+
+
+def tag(orientation: int) -> dict[str, Any]:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return {"exif": exif}
+
+
+def agree(records: list[Any]) -> bool:
+    """Whether every mask lies where its picture is red: painted so, and so to be read."""
+    return bool(records) and all(
+        np.array_equal(read_mask(each.mask) == 1, read_image(each.image)[..., 0] > 128) for each in records
+    )
+
+
+def turned(
+    orientation: int, *, drawn_on: str, said: str | None = None, square: bool = False, mask_tag: bool = False
+) -> Callable[[Path], Any]:
+    """Return a reading of a picture that EXIF turns, with a mask of what is stored, or of what a viewer shows."""
+
+    def read(folder: Path) -> Any:
+        picture, polyp = paint(HEIGHT, HEIGHT if square else WIDTH)
+        (folder / "images").mkdir()
+        (folder / "masks").mkdir()
+        Image.fromarray(picture).save(folder / "images" / "1.png", **tag(orientation))
+        mask = Image.fromarray(polyp.astype(np.uint8) * 255)
+        if drawn_on == "upright":
+            mask.getexif()[0x0112] = orientation
+            mask = ImageOps.exif_transpose(mask)
+        mask.save(folder / "masks" / "1.png", **(tag(orientation) if mask_tag else {}))
+        if said is None:
+            return agree(load_records(folder))
+        make_manifest(folder, folder / "m.csv", exif=said)
+        return agree(load_records(folder / "m.csv"))
+
+    return read
+
+
+def turned_coco(said: str | None) -> Callable[[Path], Any]:
+    """Return a reading of a picture that EXIF turns by 90 degrees, with a polygon in its stored pixels."""
+
+    def read(folder: Path) -> Any:
+        picture = np.full((HEIGHT, WIDTH, 3), (60, 50, 90), np.uint8)
+        picture[8:20, 12:30] = 220, 60, 40
+        Image.fromarray(picture).save(folder / "1.png", **tag(6))
+        corners = [12, 8, 30, 8, 30, 20, 12, 20]
+        held = {
+            "images": [{"id": 1, "file_name": "1.png", "width": WIDTH, "height": HEIGHT}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": [corners]}],
+            "categories": [{"id": 1, "name": "polyp"}],
+        }
+        (folder / "set.json").write_text(json.dumps(held))
+        if said is None:
+            return agree(load_records(folder / "set.json"))
+        make_manifest(folder / "set.json", folder / "m.csv", exif=said)
+        return agree(load_records(folder / "m.csv"))
+
+    return read
+
+
+def large(limit: int) -> Callable[[Path], Any]:
+    """Return a reading of a picture of 3,072 pixels under a limit."""
+
+    def read(folder: Path) -> Any:
+        turned(1, drawn_on="raw")(folder)
+        return [(each.width, each.height) for each in make_manifest(folder, max_pixels=limit)[0]]
+
+    return read
+
+
+ASKED = Refused("EXIF", "--exif upright", "raw")
+CASES = [
+    Case("EXIF 180 degrees, mask drawn on raw pixels", turned(3, drawn_on="raw"), ASKED),
+    Case(
+        "EXIF 90 degrees of a square picture, mask drawn on raw pixels", turned(6, drawn_on="raw", square=True), ASKED
+    ),
+    Case("EXIF 90 degrees, mask of the other shape", turned(6, drawn_on="raw"), ASKED),
+    Case("EXIF mirrored, mask drawn on the upright picture", turned(2, drawn_on="upright"), ASKED),
+    *(
+        Case(f"EXIF {orientation}, --exif {drawn_on}", turned(orientation, drawn_on=drawn_on, said=drawn_on), True)
+        for orientation, drawn_on in ((3, "raw"), (6, "raw"), (8, "upright"), (7, "raw"))
+    ),
+    Case("EXIF 6, --exif upright of a raw mask", turned(6, drawn_on="raw", said="upright"), Refused("EXIF", "--exif")),
+    Case("EXIF 6 on picture and mask", turned(6, drawn_on="raw", mask_tag=True), True),
+    Case("EXIF 1", turned(1, drawn_on="raw"), True),
+    Case("EXIF 6 and a COCO polygon", turned_coco(None), ASKED),
+    Case("EXIF 6 and a COCO polygon, --exif raw", turned_coco("raw"), True),
+    Case("a picture over the limit of pixels", large(3000), Refused("3072 pixels", "3000", "--max-pixels 3072")),
+    Case("a picture at the limit of pixels", large(3072), [(WIDTH, HEIGHT)]),
+]
