@@ -12,7 +12,7 @@ MOST = {
     "difom_cache": 1190,
     "difom_cache/benchmarks": 433,
     "difom_cache/codecs": 624,
-    "difom_cache/data": 2413,
+    "difom_cache/data": 2430,
     "difom_cache/extraction": 1624,
     "difom_cache/maintenance": 1363,
     "difom_cache/painting": 514,

@@ -44,6 +44,7 @@ _TURNS = {
 }
 _BACK = {6: 8, 8: 6}  # orientations that undo each other; every other one undoes itself
 _OPENING = Lock()  # Pillow's own limit belongs to the whole process
+_SUBFILE_TYPE, _NO_PAGE = 254, 0b101  # TIFF 6.0, page 36: a smaller copy of another page, or its transparency
 _WIDE_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow's modes for grey of more than eight bits
 _COLOURS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 
@@ -249,6 +250,7 @@ def _decode_upright(data: bytes, path: Path, max_pixels: int | None) -> Image.Im
         image = _open_picture(data)
         kind = "JPEG" if image.format in ("JPEG", "MPO") else image.format
         refuse_large(path, *image.size, max_pixels)
+        pages = _count_pages(image)
         image.load()
         upright = ImageOps.exif_transpose(image)
         upright.info["difom_format"] = kind
@@ -256,9 +258,27 @@ def _decode_upright(data: bytes, path: Path, max_pixels: int | None) -> Image.Im
         raise
     except Exception as error:  # decoders raise whatever a garbled file leads them to
         raise ImageError(_unreadable(path, data, error)) from error
+    if pages != 1:
+        raise ImageError(
+            f"{path}: expected one picture, found {pages} pages or frames, of which one would be read; save each to a file of "
+            "its own, or join them"
+        )
     if upright.mode not in (*_COLOURS, *_WIDE_GREY):
         raise ImageError(f"{path}: expected RGB or grey, found colours of kind {upright.mode}; save it as RGB")
     return upright
+
+
+def _count_pages(image: Image.Image) -> int:
+    """Return the number of whole pictures in an open file; the others of a JPEG are previews by definition (CIPA DC-007)."""
+    count = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+    if image.format != "TIFF" or count == 1:
+        return count
+    kinds = []
+    for page in range(count):
+        image.seek(page)
+        kinds.append(int(image.tag_v2.get(_SUBFILE_TYPE, 0)) & _NO_PAGE)  # type: ignore[attr-defined]
+    image.seek(0)
+    return count if kinds[0] else kinds.count(0)
 
 
 def _read_bytes(path: Path) -> bytes:

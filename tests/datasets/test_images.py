@@ -225,3 +225,33 @@ def test_a_file_that_is_no_picture_is_named(tmp_path: Path, content: bytes, mess
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"gone\.png.*no such file"):
         read_image(tmp_path / "gone.png")
+
+
+PAGES = {"TIFF": {}, "PNG": {}, "WEBP": {"lossless": True}}
+
+
+@pytest.mark.parametrize("kind", PAGES)
+@pytest.mark.parametrize("read", [read_image, read_mask])
+def test_a_file_of_several_pages_or_frames_is_refused_with_their_number(tmp_path: Path, kind: str, read) -> None:
+    frames = [Image.fromarray(np.full((8, 8), level, np.uint8)) for level in (0, 255, 0)]
+    for name, others in (("one", []), ("three", frames[1:])):
+        frames[0].save(tmp_path / name, kind, save_all=True, append_images=others, **PAGES[kind])
+    assert read(tmp_path / "one").max() == 0
+    with pytest.raises(ImageError, match=r"three: expected one picture, found 3 pages or frames"):
+        read(tmp_path / "three")
+
+
+def test_previews_are_no_pages(tmp_path: Path) -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:40, 10:30] = 255
+    whole, half = Image.fromarray(mask), Image.fromarray(mask[::2, ::2])
+    whole.encoderinfo, half.encoderinfo = {}, {"tiffinfo": {254: 1}}  # as a pyramid has them
+    whole.save(tmp_path / "a.tif", save_all=True, append_images=[half])
+    with Image.open(tmp_path / "a.tif") as opened:
+        assert opened.n_frames == 2
+    assert np.array_equal(read_mask(tmp_path / "a.tif"), mask // 255)
+    half.save(tmp_path / "b.tif", save_all=True, append_images=[whole], tiffinfo={254: 1})
+    with pytest.raises(ImageError, match="2 pages"):
+        read_mask(tmp_path / "b.tif")
+    two_colours().save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[two_colours()])
+    assert read_image(tmp_path / "a.jpg").shape == (4, 6, 3)

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from truth_case import Case, judge
 
 KINDS: tuple[str, ...] = (
+    "truth_masks",
     "truth_pictures",
 )
 """Modules beside this one, each with a list `CASES`."""
