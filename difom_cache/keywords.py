@@ -26,6 +26,8 @@ class ExtractKeywords(TypedDict, total=False):
     "Between the frames taken of videos, such as 0.5s (the default) or 500ms."
     unlabelled: bool | None
     "Pictures without a mask are meant."
+    negatives: str | Path | None
+    "Folder of images without a polyp, in the data or beside it: each has an empty mask, and counts as labelled."
     split: Literal["train", "val", "test"] | Sequence[Literal["train", "val", "test"]] | None
     "Splits to cache. [default: train,val]"
     limit: int | None
@@ -126,6 +128,8 @@ class ManifestKeywords(TypedDict, total=False):
     "Between the frames taken of videos, such as 0.5s (the default) or 500ms."
     unlabelled: bool | None
     "Pictures without a mask are meant."
+    negatives: str | Path | None
+    "Folder of images without a polyp, in the data or beside it: each has an empty mask, and counts as labelled."
     mask_levels: str | None
     "Which levels of the masks are polyp: 100, 1,2, 129-255, #ff0000 or alpha."
     exif: Literal["upright", "raw"] | None
@@ -137,6 +141,8 @@ class VerifyKeywords(TypedDict, total=False):
 
     max_pixels: int | None
     "Largest image that is read, width times height in px. (at least 1) [default: 178956970]"
+    negatives: str | Path | None
+    "Folder of images without a polyp, in the data or beside it: each has an empty mask, and counts as labelled."
     recompute: int | None
     "Random views to encode again and compare. (at least 0) [default: 0]"
     equivariance: bool | None

@@ -9,11 +9,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST = {
-    "difom_cache": 1190,
+    "difom_cache": 1193,
     "difom_cache/benchmarks": 433,
     "difom_cache/codecs": 624,
-    "difom_cache/data": 2430,
-    "difom_cache/extraction": 1624,
+    "difom_cache/data": 2759,
+    "difom_cache/extraction": 1637,
     "difom_cache/maintenance": 1363,
     "difom_cache/painting": 514,
     "difom_cache/probing": 667,

@@ -19,4 +19,5 @@ from .near_pairs import find_correlated as find_correlated
 from .pairing import PictureFolder as PictureFolder
 from .pairing import pair_files as pair_files
 from .record import belongs_to_val as belongs_to_val
+from .record import choose_validating as choose_validating
 from .source import parse_every as parse_every

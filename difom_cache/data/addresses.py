@@ -1,7 +1,8 @@
-"""Pictures and masks that lie inside larger files, by name: a video's frame, or the polygons of one picture of a COCO file.
+"""Pictures and masks that are no files of their own, by name: a video's frame, polygons of a COCO file, an empty mask.
 
-`clip.mp4#t=00012.500` is the first frame at or after 12.5 seconds (as a media fragment has it), and `set.json#image=17` is
-what the file draws on picture 17. They stand in manifests where a file's name would stand, and nothing is written out.
+`clip.mp4#t=00012.500` is the first frame at or after 12.5 seconds (as a media fragment has it), `set.json#image=17` is
+what the file draws on picture 17, and `17.jpg#empty` is the mask of a picture that shows no polyp, as somebody has said. They
+stand in manifests where a file's name would stand, and nothing is written out.
 """
 
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 from difom_cache.data.video import VIDEO_SUFFIXES
 
 _FRAME = re.compile(r"(?s:(.+))#t=([0-9]{5,7})\.([0-9]{3})")
+_EMPTY = re.compile(r"(?s:(.+))#empty")
 _POLYGONS = re.compile(r"(?s:(.+))#image=([0-9]{1,18})")
 
 
@@ -30,10 +32,24 @@ class PolygonsAddress:
     image_id: int
 
 
-def parse_address(path: Path) -> FrameAddress | PolygonsAddress | None:
+@dataclass(frozen=True)
+class EmptyAddress:
+    """The empty mask of the picture at `image`, a file or a video's frame."""
+
+    image: Path
+
+    @property
+    def file(self) -> Path:
+        """The file on the disk that the picture lies in."""
+        return file_of(self.image)
+
+
+def parse_address(path: Path) -> FrameAddress | PolygonsAddress | EmptyAddress | None:
     """Return what a path means inside of a larger file, or None for a plain file."""
     if "#" not in path.name:
         return None
+    if match := _EMPTY.fullmatch(path.name):
+        return EmptyAddress(path.with_name(match[1]))
     if match := _FRAME.fullmatch(path.name):
         file = path.with_name(match[1])
         if file.suffix.lower() in VIDEO_SUFFIXES:
@@ -58,6 +74,11 @@ def frame_path(video: Path, time_ms: int) -> Path:
 def polygons_path(file: Path, image_id: int) -> Path:
     """Return the name of what a COCO file draws on one picture."""
     return file.with_name(f"{file.name}#image={image_id}")
+
+
+def empty_path(image: Path) -> Path:
+    """Return the name of the empty mask of a picture."""
+    return image.with_name(f"{image.name}#empty")
 
 
 def file_of(path: Path) -> Path:

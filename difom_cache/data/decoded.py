@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.data.addresses import parse_address
+from difom_cache.data.addresses import EmptyAddress, parse_address
 from difom_cache.data.images import (
     MAX_PIXELS,
     head_of_bytes,
@@ -144,6 +144,11 @@ def digest_pixels(values: NDArray[np.uint8]) -> str:
     return sha256(repr(values.shape).encode() + values.tobytes()).hexdigest()
 
 
+def digest_empty(height: int, width: int) -> str:
+    """Return the digest of an empty mask."""
+    return digest_pixels(np.zeros((height, width), np.uint8))
+
+
 def examine_image(path: Path, memory: Memory, max_pixels: int = MAX_PIXELS) -> tuple[str, Decoded]:
     """Return the digest of a picture and what decoding it gave; of one inside a larger file the digest is its pixels'.
 
@@ -169,10 +174,14 @@ def examine_mask(
     Raises:
         DataError, ImageError: it cannot be read, or does not say which of its levels are polyp.
     """
-    if parse_address(path) is None:
+    address = parse_address(path)
+    if address is None:
         data, digest = digest_file(path, memory)
         known = memory.find(mask_key(digest, levels))
         return digest, known or decode_mask(data or read_file(path), digest, path, memory, levels, max_pixels)
+    if isinstance(address, EmptyAddress):
+        _, image = examine_image(address.image, memory, max_pixels)
+        return digest_empty(image.height, image.width), image
     mask = read_mask(path, levels)
     return digest_pixels(mask), Decoded(mask.shape[1], mask.shape[0], round(float(mask.mean()), 4))
 

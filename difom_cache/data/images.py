@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from difom_cache.data.addresses import FrameAddress, PolygonsAddress, parse_address
+from difom_cache.data.addresses import EmptyAddress, FrameAddress, PolygonsAddress, parse_address
 from difom_cache.data.coco import read_polygons
 from difom_cache.data.mask_levels import MaskLevels, choose_polyp, describe_odd_levels
 from difom_cache.data.video_frames import read_frame
@@ -111,6 +111,10 @@ def read_mask(
     address = parse_address(path)
     if isinstance(address, PolygonsAddress):
         return read_polygons(address, levels)
+    if isinstance(address, EmptyAddress):
+        inside = parse_address(address.image) is not None
+        width, height = read_image(address.image).shape[1::-1] if inside else read_size(address.image)
+        return np.zeros((height, width), np.uint8)
     return mask_of_bytes(_read_bytes(path), path, levels, max_pixels)
 
 

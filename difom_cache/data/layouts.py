@@ -1,6 +1,9 @@
 """Which folders hold pictures, which hold their masks, and what their names say about data set and split."""
 
+import filecmp
 import re
+import warnings
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,14 +11,15 @@ from pathlib import Path
 from difom_cache.data.benchmark import find_set
 from difom_cache.data.coco import find_pictures, find_split_word, is_coco, read_coco
 from difom_cache.data.images import PICTURE_SUFFIXES
-from difom_cache.data.listing import has_pictures, list_folders
+from difom_cache.data.listing import has_pictures, list_folders, list_pictures
 from difom_cache.data.mask_folders import holds_masks
 from difom_cache.data.nnunet import find_nnunet, is_nnunet
 from difom_cache.data.pairing import LAYOUTS, PictureFolder, find_mask_endings
-from difom_cache.errors import DataError
+from difom_cache.data.split_lists import find_lists
+from difom_cache.errors import DataError, DifomWarning
 
 _WORDS = {
-    "image": ("images", "image", "imgs", "img", "original", "frames"),
+    "image": ("images", "image", "imgs", "img", "original", "frames", "frame"),
     "mask": ("masks", "mask", "ground_truth", "groundtruth", "gt"),
     "label": (
         "annotations",
@@ -26,10 +30,20 @@ _WORDS = {
     ),  # masks where they hold pictures, and no mask/ is there
 }
 _FORMAT_WORDS = ("png", "jpg", "jpeg", "tif", "tiff", "bmp", "webp")  # ClinicDB comes as PNG/Original and TIF/Original
-_PUBLISHED_SPLITS = {"traindataset": "train", "traindb": "train", "testdataset": "test", "testdb": "test"}
+_MASK_OF = ("_gt", "_mask", "_masks", "_groundtruth")  # of a folder's name, beside the one without it: BKAI's train_gt
+_PUBLISHED_SPLITS = {
+    "traindataset": "train",
+    "traindb": "train",
+    "testdataset": "test",
+    "testdb": "test",
+    "testeasydataset": "test",  # of SUN-SEG, as the next
+    "testharddataset": "test",
+}
 _PLAIN_SPLITS = {
     "train": "train",
     "training": "train",
+    "trainvalid": "train",  # of LDPolypVideo
+    "trainval": "train",
     "val": "val",
     "valid": "val",
     "validation": "val",
@@ -37,6 +51,10 @@ _PLAIN_SPLITS = {
     "testing": "test",
 }
 _YEAR = re.compile(r"20[0-9]{2}$")  # COCO's train2017
+_HALVES = ("seen", "unseen")  # of SUN-SEG's test sets: TestEasyDataset/Seen
+_SIDES = ("positive", "negativeonly")  # of PolypGen's sequences
+_SEQUENCE = re.compile(r"(?:case|clip|patient|seq|sequence|video)[ _-]?[0-9]+.*", re.IGNORECASE)
+_CLIP = re.compile(r"(case[0-9]+)_[0-9]+", re.IGNORECASE)  # SUN-SEG's case1_3 is the third part of one video
 
 
 @dataclass(frozen=True)
@@ -48,6 +66,8 @@ class _Found:
     nnunet: bool = False
     part: str = ""
     "Name of a folder inside of images/, such as train."
+    bare: bool = False
+    "Whether the publisher holds the masks back."
 
 
 def find_folders(root: Path) -> list[PictureFolder]:
@@ -76,7 +96,7 @@ def find_folders(root: Path) -> list[PictureFolder]:
             raise DataError(
                 f"{each.images}: these pictures are masks, and their pictures are not found; expected {LAYOUTS}"
             )
-    return _note_validation([_describe(each, root if root.is_dir() else root.parent) for each in found])
+    return _finish([_describe(each, root if root.is_dir() else root.parent) for each in found])
 
 
 def pair_folders(images: Path, masks: Path | None) -> list[PictureFolder]:
@@ -105,7 +125,7 @@ def pair_folders(images: Path, masks: Path | None) -> list[PictureFolder]:
                 f"--images {each.images}: these pictures are masks; are --images and --masks the wrong way round?"
             )
     found = [_find_beside(each) for each in found]
-    return _note_validation([_describe(each, images) for each in found])
+    return _finish([_describe(each, images) for each in found])
 
 
 def describe_video(video: Path, root: Path) -> tuple[str, str]:
@@ -125,8 +145,14 @@ def _find_in(root: Path) -> list[_Found]:
         beside = [*_pair_folders(root.parent), *_find_coco(root.parent)]
         masked = [each for each in beside if each.masks and root in (each.images, each.images.parent)]
         return masked or _unfold(root, None)
-    if _kind(root.parent.name)[0] == "image" and _split_of(root.name):
-        return [each for each in _pair_folders(root.parent.parent) if each.images == root]
+    if _kind(root.parent.name)[0] == "image":
+        inner = [each for each in _pair_folders(root.parent.parent) if each.images == root]
+        if inner:
+            return inner
+    for above in (root.parent, root.parent.parent) if _split_of(root.name) else ():
+        inner = [each for each in _pair_by_suffix(above) if root in (each.images, each.images.parent)]
+        if inner:
+            return inner
     return _walk(root, beside_pair=False)
 
 
@@ -139,7 +165,7 @@ def _walk(folder: Path, *, beside_pair: bool) -> list[_Found]:
 
     Loose pictures count where nothing better is found: beside images/ and masks/ lie edge maps and drawn boxes.
     """
-    pairs = _nnunet(folder) or _pair_folders(folder)
+    pairs = _nnunet(folder) or _pair_folders(folder) or _pair_by_suffix(folder)
     if not any(pair.masks for pair in pairs):
         pairs = _find_coco(folder) or pairs
     taken = {path for pair in pairs for path in (pair.images, pair.masks, pair.images.parent)}
@@ -173,6 +199,25 @@ def _pair_folders(folder: Path) -> list[_Found]:
         elif has_pictures(path):
             raise DataError(f"{path}: masks without a picture; expected a folder images/ beside it, found none")
     return pairs
+
+
+def _pair_by_suffix(folder: Path) -> list[_Found]:
+    """Return train/ with the masks of train_gt/ beside it, each perhaps in a folder of its own name, and test/ without any."""
+    named = {child.name.lower(): child for child in list_folders(folder)}
+    masks = {name.removesuffix(end): path for name, path in named.items() for end in _MASK_OF if name.endswith(end)}
+    inner = {name: (_inside(named[name]), _inside(masks[name])) for name in masks.keys() & named.keys()}
+    pairs = {name: each for name, each in inner.items() if all(map(has_pictures, each))}
+    held_back = [path for name, path in named.items() if pairs and name not in masks and _split_of(name) == "test"]
+    return [
+        *(_Found(images, gt, _split_of(name)) for name, (images, gt) in sorted(pairs.items())),
+        *(_Found(_inside(path), None, "test", bare=True) for path in held_back if has_pictures(_inside(path))),
+    ]
+
+
+def _inside(folder: Path) -> Path:
+    """Return the folder of the same name in a folder that holds no pictures itself, as archives unpack; else the folder."""
+    inner = folder / folder.name
+    return inner if inner.is_dir() and not has_pictures(folder) else folder
 
 
 def _unfold(images: Path, masks: Path | None) -> list[_Found]:
@@ -221,6 +266,8 @@ def _describe(found: _Found, root: Path) -> PictureFolder:
         name, bare = find_set(images.parent.name) or images.parent.name, masks is None
         return PictureFolder(images, masks, name, found.split, False, images.name, channels=True, bare=bare)
     home = _find_home(found)
+    if masks is None:
+        _name_unread(home)
     chain = [home, *home.parents]
     inside = [path.name for path in chain if path == home or path.is_relative_to(root)]
     outside = [path.name for path in chain[len(inside) : len(inside) + 2]]
@@ -232,11 +279,55 @@ def _describe(found: _Found, root: Path) -> PictureFolder:
     top = _find_top(home)
     known = [find_set(name) for name in [*inside, top.name]]
     dataset: str | None = next(filter(None, known), None)
-    mixed = dataset is None and split == "train" and _split_of(home.name) is not None
-    if dataset is None and (found.part or _split_of(home.name)) and home.name.lower() not in _PUBLISHED_SPLITS:
-        part = "/".join([*home.relative_to(top).parts, *filter(None, [found.part])])
-        return PictureFolder(images, masks, top.name or home.name, split, mixed, part)
-    return PictureFolder(images, masks, dataset or inside[0], split, mixed)
+    lists = find_lists(home) or (find_lists(top) if top != home else None)
+    if lists is not None and split is not None:
+        lists.ignore("the names of folders say the splits")
+        lists = None
+    mixed = dataset is None and split == "train" and _split_of(home.name) is not None and not found.part
+    folder = PictureFolder(
+        images, masks, dataset or "", split, mixed, bare=found.bare, group=_name_group(found, home, top), lists=lists
+    )
+    if dataset is not None:
+        return folder
+    if found.part or _is_side(home) or (_split_of(home.name) and home.name.lower() not in _PUBLISHED_SPLITS):
+        part = "/".join(_without_repeats([*home.relative_to(top).parts, *filter(None, [found.part])]))
+        return replace(folder, dataset=_name_set(top, top.name or home.name), part=part)
+    return replace(folder, dataset=_name_set(home, inside[0]))
+
+
+def _name_set(folder: Path, name: str) -> str:
+    """Return the name of a data set; of SUN-SEG's halves that of the folder above too."""
+    half = folder.name.lower() in _HALVES and folder.parent.name.lower() in _PUBLISHED_SPLITS
+    return f"{folder.parent.name}-{folder.name}" if half else name
+
+
+def _is_side(home: Path) -> bool:
+    return home.parent.name.lower() in _SIDES
+
+
+def _without_repeats(names: Sequence[str]) -> list[str]:
+    """Return the names of train/train as one."""
+    return [name for place, name in enumerate(names) if place == 0 or name != names[place - 1]]
+
+
+def _name_group(found: _Found, home: Path, top: Path) -> str:
+    """Return the video or sequence that a folder's name says it is of, such as SUN-SEG/case1; "" where it says nothing."""
+    numbered = [found.part] if found.part.isdecimal() else []  # LDPolypVideo's Images/12
+    name = next(iter([*numbered, *filter(_SEQUENCE.fullmatch, (found.part, home.name))]), "")
+    if not name:
+        return ""
+    clip = _CLIP.fullmatch(name)
+    apart = (*_HALVES, *_PUBLISHED_SPLITS)
+    whole = next((path for path in (top, *top.parents) if path.name.lower() not in apart), top)
+    return f"{whole.name}/{clip[1] if clip else name}"
+
+
+def _name_unread(home: Path) -> None:
+    """Warn of a folder that is called as one of masks is, and holds none, such as LDPolypVideo's of boxes."""
+    for child in list_folders(home):
+        if _kind(child.name)[0] in ("mask", "label") and any(child.iterdir()) and not _holds_pictures(child):
+            text = f"{child} not read: it holds no images; boxes and text are not masks"
+            warnings.warn(text, DifomWarning, stacklevel=2)
 
 
 def _find_home(found: _Found) -> Path:
@@ -251,8 +342,9 @@ def _find_home(found: _Found) -> Path:
 
 
 def _find_top(home: Path) -> Path:
-    """Return the nearest folder, from `home` upwards, whose name is not that of a split or of a file format."""
-    for path in (home, *home.parents):
+    """Return the nearest folder, from `home` upwards, whose name is not that of a split, a file format or PolypGen's kinds."""
+    lowest = home.parent.parent if _is_side(home) else home
+    for path in (lowest, *lowest.parents):
         if path.name.lower() not in _FORMAT_WORDS and (
             not _split_of(path.name) or path.name.lower() in _PUBLISHED_SPLITS
         ):
@@ -263,6 +355,59 @@ def _find_top(home: Path) -> Path:
 def _split_of(name: str) -> str | None:
     plain = name.lower()
     return _PUBLISHED_SPLITS.get(plain) or _PLAIN_SPLITS.get(_YEAR.sub("", plain))
+
+
+def _finish(folders: Sequence[PictureFolder]) -> list[PictureFolder]:
+    return _note_validation(_leave_out_copies(folders))
+
+
+def _leave_out_copies(folders: Sequence[PictureFolder]) -> list[PictureFolder]:
+    """Return the folders without those whose every picture lies in others too, under its name and byte for byte.
+
+    PolypGen pools pictures of many folders in imagesAll_positive/, and PolypDB holds all twice, by centre and by modality. Only a
+    folder without masks, or one of the set, part and split of an earlier one, is looked at: benchmark sets share pictures on
+    purpose. A warning names what is left out.
+    """
+    masked = [folder for folder in folders if folder.masks is not None and folder.masks.is_dir()]
+    bare = [folder for folder in folders if folder.masks is None] if masked else []
+    counts = Counter(map(_where, masked))
+    looked_at = [*bare, *(folder for folder in masked if counts[_where(folder)] > 1)]
+    homes: dict[str, list[tuple[Path, PictureFolder]]] = defaultdict(list)
+    for folder in masked if looked_at else ():
+        for path in list_pictures(folder.images):
+            homes[path.name].append((path, folder))
+    left_out: list[PictureFolder] = []
+
+    def find_homes(path: Path, folder: PictureFolder) -> set[Path]:
+        return {
+            other.images
+            for home, other in homes[path.name]
+            if other.images != folder.images
+            and other not in left_out
+            and (_where(other) == _where(folder) if folder.masks else other.split == folder.split)
+            and filecmp.cmp(home, path, shallow=False)
+        }
+
+    for folder in looked_at:
+        there: set[Path] = set()
+        for path in list_pictures(folder.images):
+            found = find_homes(path, folder)
+            there |= found
+            if not found:
+                break
+        else:
+            if len(there) > (0 if folder.masks else 1):
+                left_out.append(folder)
+                warnings.warn(
+                    f"{folder.images} left out: each of its images lies in another folder too, byte for byte",
+                    DifomWarning,
+                    stacklevel=2,
+                )
+    return [folder for folder in folders if folder not in left_out]
+
+
+def _where(folder: PictureFolder) -> tuple[str, str, str | None]:
+    return folder.dataset, folder.part, folder.split
 
 
 def _note_validation(folders: Sequence[PictureFolder]) -> list[PictureFolder]:

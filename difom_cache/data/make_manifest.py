@@ -9,10 +9,10 @@ from typing import Unpack
 
 from PIL import Image
 
-from difom_cache.data.addresses import parse_address
+from difom_cache.data.addresses import EmptyAddress, parse_address
 from difom_cache.data.check import Report, check_records
 from difom_cache.data.images import Drawn, exif_of, read_head, read_mask, turn, write_picture
-from difom_cache.data.manifest import load_records, write_manifest, write_names
+from difom_cache.data.manifest import load_records, warn_of_fresh_splits, write_manifest, write_names
 from difom_cache.data.mask_levels import MaskLevels, parse_levels
 from difom_cache.data.montage import draw_montage
 from difom_cache.data.options import ManifestConfig
@@ -53,7 +53,11 @@ def make_manifest(
         raise SettingsError(f"{decided[0]} writes masks beside the manifest: name it with --out")
     levels = parse_levels(config.mask_levels) if config.mask_levels is not None else None
     sources = config.find_sources()
-    records = [record for source in sources for record in load_records(source, mask_levels=levels, exif=exif)]
+    records = []
+    for source in sources:
+        found = load_records(source, mask_levels=levels, exif=exif)
+        warn_of_fresh_splits(source, found)
+        records += found
     refuse_twins(records, sources[0].place)
     if decided and out is not None:
         records = write_masks(records, out.with_name(f"{out.stem}-masks"), levels, exif)
@@ -106,5 +110,8 @@ def write_masks(
 
 
 def _orientation_of(path: Path) -> int:
-    """Return how EXIF turns a picture or mask; what lies inside a larger file is never turned."""
-    return read_head(path).orientation if parse_address(path) is None else 1
+    """Return how EXIF turns a picture or mask; what lies inside a larger file is never turned, and no mask is as its picture."""
+    address = parse_address(path)
+    if isinstance(address, EmptyAddress):
+        return _orientation_of(address.image)
+    return read_head(path).orientation if address is None else 1

@@ -5,8 +5,9 @@ import hashlib
 import io
 import os
 import re
+import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,11 +18,11 @@ from difom_cache.data.coco import is_coco
 from difom_cache.data.decoded import Decoded, Memory, digest_of, examine_image, examine_mask, mask_key, warn_inverted
 from difom_cache.data.images import Drawn, refuse_large, turns_sideways
 from difom_cache.data.mask_levels import MaskLevels
-from difom_cache.data.name_records import name_records, set_groups
+from difom_cache.data.name_records import describe_kept, keep_splits, name_records, set_groups, split_again
 from difom_cache.data.record import COLUMNS, Record, refuse_twins
 from difom_cache.data.source import DataSource
 from difom_cache.data.video import VIDEO_SUFFIXES
-from difom_cache.errors import DataError, ManifestError, SettingsError, name_nearest
+from difom_cache.errors import DataError, DifomWarning, ManifestError, SettingsError, name_nearest
 from difom_cache.files import explain, find_absent, read_plain
 from difom_cache.progress import ProgressBar
 from difom_cache.store.atomic import write_atomic
@@ -40,6 +41,7 @@ def load_records(
     limit: int | None = None,
     mask_levels: MaskLevels | None = None,
     exif: Drawn | None = None,
+    held: Mapping[str, tuple[str, str]] | None = None,
     quiet: bool = False,
 ) -> list[Record]:
     """Return the records of a manifest CSV, of a folder in any layout that layouts.py knows, of a COCO file, or of videos.
@@ -53,6 +55,8 @@ def load_records(
         limit: keep so many of each split, those whose ids hash lowest, so that every data set has its share.
         mask_levels: which levels of the masks are polyp; None where the masks say it themselves.
         exif: what masks were drawn on whose pictures EXIF turns otherwise than themselves; None refuses such a pair.
+        held: (split, group) by record id, of a cache that was begun: it keeps them, whatever a fresh reading of folders says;
+            but --group-by is another wish.
         quiet: do not say how far the reading is.
 
     Raises:
@@ -75,11 +79,24 @@ def load_records(
             records, read = _load_manifest(source, source.data), _check_record
         else:
             records, read = name_records(source, memory), _read_record
+            records = keep_splits(records, held) if held and source.group_by is None else records
         chosen = _choose(records, source.place, splits, limit)
         with ProgressBar(len(chosen), "reading files", "record", quiet=quiet) as bar:
             return _read_files(chosen, partial(read, rules=_Rules(memory, mask_levels, exif, source.max_pixels)), bar)
     finally:
         memory.save()
+
+
+def warn_of_fresh_splits(source: DataSource, records: Sequence[Record]) -> None:
+    """Warn where records of a manifest, which keeps its splits, would be split otherwise by a fresh reading of their folders."""
+    if source.data is None or not _is_manifest(source.data):
+        return
+    if told := describe_kept(records, split_again(records)):
+        warnings.warn(
+            f"{source.data} keeps its splits: {told}; `difom-cache manifest FOLDER --out FILE.csv` writes those",
+            DifomWarning,
+            stacklevel=2,
+        )
 
 
 def _is_manifest(data: Path) -> bool:
@@ -90,6 +107,11 @@ def _is_manifest(data: Path) -> bool:
 def _load_manifest(source: DataSource, path: Path) -> list[Record]:
     if source.every is not None:
         raise SettingsError(f"--every is for videos; {path} is a manifest, which names its frames")
+    if source.negatives is not None:
+        raise SettingsError(
+            f"--negatives {source.negatives} is for folders; to add it to {path}: `difom-cache manifest {path} "
+            f"{source.negatives} --negatives {source.negatives} --out NEW.csv`"
+        )
     records = read_manifest(path)
     files = [each for record in records for each in (record.image, record.mask) if each is not None]
     if absent := set(find_absent([file_of(each) for each in files])):

@@ -1,19 +1,20 @@
 """A source becomes records by names alone: which picture, which mask, which data set, split and group."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from difom_cache.data.addresses import frame_path, spell_time
+from difom_cache.data.addresses import empty_path, frame_path, parse_address, spell_time
 from difom_cache.data.benchmark import CLINICDB_SIZE_PX, read_frames
-from difom_cache.data.decoded import Memory
+from difom_cache.data.decoded import Memory, digest_empty
 from difom_cache.data.groups import below, read_group_rule, refuse_unnamed
 from difom_cache.data.images import read_size
 from difom_cache.data.layouts import describe_video, find_folders, pair_folders
 from difom_cache.data.listing import list_videos, natural_key
 from difom_cache.data.pairing import Pair, PictureFolder, pair_files
-from difom_cache.data.record import Record, belongs_to_val, refuse_twins
+from difom_cache.data.record import Record, choose_validating, refuse_twins
 from difom_cache.data.sample_video import sample_video
 from difom_cache.data.source import DataSource
 from difom_cache.data.video import VIDEO_SUFFIXES
@@ -40,6 +41,10 @@ def name_records(source: DataSource, memory: Memory) -> list[Record]:
             raise SettingsError(f"--every is for videos, and {source.place} holds none; leave it out")
         records = _name_pictures(source)
     refuse_twins(records, source.place)
+    return _sort(records)
+
+
+def _sort(records: Sequence[Record]) -> list[Record]:
     return sorted(records, key=lambda record: (SPLITS.index(record.split), natural_key(record.id)))
 
 
@@ -60,41 +65,142 @@ def set_groups(records: Sequence[Record], source: DataSource) -> list[Record]:
 
 def _name_pictures(source: DataSource) -> list[Record]:
     folders = find_folders(source.data) if source.data else pair_folders(source.images or Path(), source.masks)
+    folders = _mark_negatives(folders, source.negatives) if source.negatives else folders
     named: list[tuple[Record, PictureFolder]] = []
     for folder, pairs in zip(folders, pair_files(folders, unlabelled=source.unlabelled), strict=True):
         name_set = _recogniser(pairs, by_size=not folder.part) if folder.mixed else None
-        for pair in pairs:
-            own = name_set(pair) if name_set else None
-            named.append((_name_record(pair, folder, own), folder))
+        own = [name_set(pair) if name_set else None for pair in pairs]
+        records = [_name_record(pair, folder, each) for pair, each in zip(pairs, own, strict=True)]
+        named += [(record, folder) for record in set_splits(records, folder)]
     records = [record for record, _ in named]
     if source.group_by is not None:
         records = set_groups(records, source)
-    return [
-        replace(record, split=_choose_split(record, folder)) for record, (_, folder) in zip(records, named, strict=True)
-    ]
+    return validate_some(records, [folder for _, folder in named])
 
 
 def _name_record(pair: Pair, folder: PictureFolder, own_set: str | None) -> Record:
     """Return one record; `own_set` is the benchmark set that its name gives away in a folder of several."""
     dataset = own_set or folder.dataset
     frame = read_frames(dataset).get(pair.stem)
-    group = frame.group if frame else ""
+    group = frame.group if frame else folder.group
     part = "" if own_set or not folder.part else f"{folder.part}/"
-    split = folder.split or (frame.split if frame else "train")
-    return Record(f"{dataset}/{part}{pair.stem}", dataset, split, pair.image, pair.mask, 0, 0, "", "", group)
+    mask = empty_path(pair.image) if folder.negative else pair.mask
+    return Record(f"{dataset}/{part}{pair.stem}", dataset, "train", pair.image, mask, 0, 0, "", "", group)
 
 
-def _choose_split(record: Record, folder: PictureFolder) -> str:
-    """Return the split of a record.
+def _mark_negatives(folders: Sequence[PictureFolder], negatives: Path) -> list[PictureFolder]:
+    """Return the folders, with those of --negatives marked; they are added where they lie elsewhere.
 
-    A folder without splits counts as train, except that frames of a benchmark set keep their published split: a test
-    frame that slips into the training records would make every later score worthless. A tenth of the groups of training
-    records validate, unless their publisher has chosen a validation set. In folders such as train/ what validates follows
-    from the name inside the data set: a set that is renamed keeps its validation records.
+    Raises:
+        DataError: there are none, or they have masks.
     """
-    own = folder.part and record.dataset == folder.dataset
-    key = record.group or (record.id.removeprefix(f"{record.dataset}/") if own else record.id)
-    return "val" if record.split == "train" and not folder.own_val and belongs_to_val(key) else record.split
+    root = negatives.resolve()
+    found = [folder for folder in folders if folder.images.is_relative_to(root)]
+    more = [] if found else find_folders(root)
+    masked = next((folder for folder in [*found, *more] if folder.masks is not None), None)
+    if masked is not None:
+        raise DataError(f"--negatives {negatives}: {masked.images} has masks; name a folder whose images have none")
+    return [replace(each, bare=True, negative=True) if each in found else each for each in folders] + [
+        replace(each, bare=True, negative=True) for each in more
+    ]
+
+
+def set_splits(records: Sequence[Record], folder: PictureFolder) -> list[Record]:
+    """Return the records of a folder with the splits that its publisher chose; those of which nothing is said train.
+
+    A folder without splits counts as train, except that frames of a benchmark set keep their published split: a test frame that
+    slips into the training records would make every later score worthless.
+    """
+    stems = [_stem_of(record, folder) for record in records]
+    frames = [read_frames(record.dataset).get(stem) for record, stem in zip(records, stems, strict=True)]
+    published = [folder.split or ("test" if frame and frame.split == "test" else "train") for frame in frames]
+    listed = folder.lists.choose(stems) if folder.lists else None
+    if listed is None:
+        return [replace(record, split=split) for record, split in zip(records, published, strict=True)]
+    seen = [stem for stem, split in zip(stems, published, strict=True) if split == "test" and listed[stem] != "test"]
+    if seen:
+        warnings.warn(
+            f"{folder.images}: lists beside it put {len(seen)} of {folder.dataset}'s published test images into train or val "
+            f"({name_some(seen)}): a student of these must not be scored on that test set",
+            DifomWarning,
+            stacklevel=2,
+        )
+    return [replace(record, split=listed[stem]) for record, stem in zip(records, stems, strict=True)]
+
+
+def keep_splits(records: Sequence[Record], held: Mapping[str, tuple[str, str]]) -> list[Record]:
+    """Return the records with the (split, group) that `held` has for their ids, in order; a warning says what differs."""
+    own = [held.get(record.id, (record.split, record.group)) for record in records]
+    kept = [replace(record, split=split, group=group) for record, (split, group) in zip(records, own, strict=True)]
+    if told := describe_kept(kept, records):
+        warnings.warn(
+            f"the cache keeps the splits and groups of its records.csv: {told}; another --cache takes it",
+            DifomWarning,
+            stacklevel=2,
+        )
+    return _sort(kept)
+
+
+def split_again(records: Sequence[Record]) -> list[Record]:
+    """Return a manifest's records with the splits that a fresh reading of their folders would give, and groups as they are.
+
+    Those whose folders say nothing (any more) are returned as they are.
+    """
+    folders: dict[Path, PictureFolder] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DifomWarning)
+        try:
+            for home in {record.image.parent for record in records if parse_address(record.image) is None}:
+                folders |= {folder.images: folder for folder in find_folders(home)}
+            homes = [folders.get(record.image.parent.resolve()) for record in records]
+            known = [(record, home) for record, home in zip(records, homes, strict=True) if home is not None]
+            named = []
+            for folder in folders.values():
+                own = [record for record, home in known if home is folder]
+                named += [(record, folder) for record in set_splits(own, folder)]
+        except (DataError, OSError):
+            return list(records)
+    fresh = validate_some([record for record, _ in named], [folder for _, folder in named])
+    split_of = {record.id: record.split for record in fresh}
+    return [replace(record, split=split_of.get(record.id, record.split)) for record in records]
+
+
+def describe_kept(kept: Sequence[Record], fresh: Sequence[Record]) -> str:
+    """Return how many records a fresh reading would put into another split or group, and into which; "" where it would none."""
+    pairs = list(zip(kept, fresh, strict=True))
+    moves = Counter(f"{old.split} -> {new.split}" for old, new in pairs if old.split != new.split)
+    grouped = sum(old.group != new.group for old, new in pairs)
+    told = [f"{count} {move}" for move, count in moves.items()] + ([f"{grouped} other groups"] if grouped else [])
+    return f"a fresh reading would differ for {', '.join(told)} of {len(pairs)} records" if told else ""
+
+
+def _stem_of(record: Record, folder: PictureFolder) -> str:
+    own = f"{folder.part}/" if folder.part and record.dataset == folder.dataset else ""
+    return record.id.removeprefix(f"{record.dataset}/{own}")
+
+
+def validate_some(records: Sequence[Record], folders: Sequence[PictureFolder]) -> list[Record]:
+    """Return the records; of the training groups of each data set a tenth validates, unless its publisher has chosen some.
+
+    In folders such as train/ what validates follows from the name inside the data set: a set that is renamed keeps its
+    validation records.
+    """
+    validated = {record.dataset for record in records if record.split == "val"}
+    keys: dict[str, set[str]] = defaultdict(set)
+    key_of = []
+    for record, folder in zip(records, folders, strict=True):
+        own = folder.part and record.dataset == folder.dataset
+        key = record.group or (record.id.removeprefix(f"{record.dataset}/") if own else record.id)
+        key = key.rpartition("/")[2] if folder.group and key == folder.group else key
+        trains = record.split == "train" and not folder.own_val and record.dataset not in validated
+        key_of.append(key if trains else "")
+        if trains:
+            keys[record.dataset].add(key)
+    chosen = {dataset: choose_validating(each) for dataset, each in keys.items()}
+    return [
+        replace(record, split="val") if key and key in chosen[record.dataset] else record
+        for record, key in zip(records, key_of, strict=True)
+    ]
 
 
 def _recogniser(pairs: list[Pair], *, by_size: bool) -> Callable[[Pair], str | None]:
@@ -146,24 +252,29 @@ def _name_frames(videos: Sequence[Path], source: DataSource, memory: Memory) -> 
     """Return a record for every frame that is taken; a video is a group, and its frames have no masks."""
     root = source.place.resolve()
     root = root if root.is_dir() else root.parent
+    negatives = source.negatives.resolve() if source.negatives else None
+    if negatives and not any(video.is_relative_to(negatives) for video in videos):
+        raise SettingsError(f"--negatives {source.negatives} holds none of the videos in {source.place}")
     records = []
     for video in videos:
         found = sample_video(video, source.every_ms, memory)
         say(f"{video}: {len(found.frames)} frames, {found.near} near-duplicates left out")
         dataset, split = describe_video(video, root)
         inside = video.relative_to(root).with_suffix("").as_posix()
+        shows_none = negatives is not None and video.is_relative_to(negatives)
         for frame in found.frames:
+            image = frame_path(video, frame.time_ms)
             records.append(
                 Record(
                     id=f"{dataset}/{inside}/{spell_time(frame.time_ms)}",
                     dataset=dataset,
                     split=split,
-                    image=frame_path(video, frame.time_ms),
-                    mask=None,
+                    image=image,
+                    mask=empty_path(image) if shows_none else None,
                     width=frame.width,
                     height=frame.height,
                     image_sha256=frame.pixels_sha256,
-                    mask_sha256="",
+                    mask_sha256=digest_empty(frame.height, frame.width) if shows_none else "",
                     group=f"{dataset}/{inside}",
                 )
             )

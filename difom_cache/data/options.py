@@ -57,6 +57,12 @@ class UnlabelledOptions(GroupOptions):
 
     unlabelled: bool = False
     "Pictures without a mask are meant."
+    negatives: Path | None = None
+    "Folder of images without a polyp, in the data or beside it: each has an empty mask, and counts as labelled."
+
+    def describe_source(self, data: Path | None, *, unlabelled: bool = False) -> DataSource:
+        """Return where records come from, and which of them show no polyp; see `GroupOptions`."""
+        return replace(super().describe_source(data, unlabelled=unlabelled), negatives=self.negatives)
 
 
 class DataOptions(UnlabelledOptions):
@@ -79,7 +85,7 @@ class ManifestConfig(CommandConfig, UnlabelledOptions):
     """Data sets as records."""
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "Data": ("images", "masks", "group_by", "every", "unlabelled", "mask_levels", "exif"),
+        "Data": ("images", "masks", "group_by", "every", "unlabelled", "negatives", "mask_levels", "exif"),
     }
 
     data: Annotated[tuple[Path, ...], Opt(argument=True)] = ()
@@ -107,8 +113,12 @@ class ManifestConfig(CommandConfig, UnlabelledOptions):
         Raises:
             SettingsError: neither data nor --images.
         """
+        if self.images is not None or self.masks is not None or not self.data:
+            return [self.describe_source(next(iter(self.data), None), unlabelled=self.unlabelled)]
         said = GroupOptions(group_by=self.group_by, every=self.every, max_pixels=self.max_pixels)
         sources = [said.describe_source(each, unlabelled=self.unlabelled) for each in self.data]
-        if self.images is not None or self.masks is not None or not sources:
-            sources = [self.describe_source(next(iter(self.data), None), unlabelled=self.unlabelled)]
+        if self.negatives is not None:
+            within = [self.negatives.resolve().is_relative_to(each.resolve()) for each in self.data]
+            place = within.index(True) if any(within) else 0
+            sources[place] = replace(sources[place], negatives=self.negatives)
         return sources

@@ -8,12 +8,13 @@ from difom_cache.data.addresses import polygons_path
 from difom_cache.data.coco import read_coco
 from difom_cache.data.listing import natural_key, pictures_by_stem
 from difom_cache.data.nnunet import pictures_by_case
+from difom_cache.data.split_lists import SplitLists
 from difom_cache.errors import DataError
 
 LAYOUTS = (
-    "TrainDataset/ and TestDataset/; images/ (or img/) beside masks/, annotations/ or labels/; train/, val/ and test/ with these "
-    'inside; imagesTr/ and labelsTr/; Original/ beside "Ground Truth"/; a COCO file beside its pictures; a manifest; videos; or '
-    "--images DIR --masks DIR"
+    "TrainDataset/ and TestDataset/; images/ (or img/, Frame/) beside masks/, annotations/, labels/ or GT/; train/, val/ and "
+    'test/ with these inside; train/ beside train_gt/; imagesTr/ and labelsTr/; Original/ beside "Ground Truth"/; a COCO file '
+    "beside its pictures; a manifest; videos; or --images DIR --masks DIR"
 )
 _MASK_ENDINGS = ("_mask", "-mask", "_gt", "_segmentation", "_label", "_annotation")
 _LISTED = 100  # names in one message; more would bury it
@@ -33,6 +34,9 @@ class PictureFolder:
         own_val: whether the data set has a validation folder, so that no training record validates.
         channels: whether names end in nnU-Net's channel.
         bare: whether pictures have no masks by design.
+        negative: whether somebody has said that none of the pictures shows a polyp.
+        group: the video or sequence that the folder's name says its pictures are of; "" where it says nothing.
+        lists: the publisher's lists beside the pictures, which name the split of each; None where there are none.
     """
 
     images: Path
@@ -44,6 +48,9 @@ class PictureFolder:
     own_val: bool = False
     channels: bool = False
     bare: bool = False
+    negative: bool = False
+    group: str = ""
+    lists: SplitLists | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ def pair_files(folders: Iterable[PictureFolder], *, unlabelled: bool) -> list[li
         if folder.masks is None and found and not folder.bare and not unlabelled:
             raise DataError(
                 f"{folder.images}: no masks found for its {_count([pair.image for pair in found], 'picture')}; expected "
-                f"{LAYOUTS}; or pass --unlabelled if they have none"
+                f"{LAYOUTS}; or pass --unlabelled if they have none, or --negatives DIR if they show no polyp"
             )
         bare += [pair.image for pair in found if pair.mask is None and not folder.bare]
     if alone:

@@ -1,13 +1,17 @@
 """One frame of the data: its picture, its mask, and what is known of both."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from difom_cache.errors import DataError
 
 VAL_SHARE = 10  # every tenth group of the training records; not tuned
+_FEW_GROUPS, _FEW_SHARE = (
+    20,
+    3,
+)  # of fewer groups than 20 every third at most, where the hash takes most of them; not tuned
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,27 @@ COLUMNS = tuple(field.name for field in fields(Record))
 
 def belongs_to_val(key: str) -> bool:
     """Return whether training records of this group (or, without one, of this id) validate: SHA-256 mod 10 = 0."""
-    return int(hashlib.sha256(key.encode()).hexdigest(), 16) % VAL_SHARE == 0
+    return _hash(key) % VAL_SHARE == 0
+
+
+def choose_validating(keys: Iterable[str]) -> frozenset[str]:
+    """Return which groups of one data set's training records validate: those of `belongs_to_val`.
+
+    Where that is more than half of fewer than 20 groups, only those with the lowest hashes do, a third of all groups at most:
+    of three images two would validate and one would train.
+
+    Args:
+        keys: the group of each record, or its id where it has none.
+    """
+    groups = set(keys)
+    chosen = sorted(filter(belongs_to_val, groups), key=_hash)
+    if len(groups) < _FEW_GROUPS and 2 * len(chosen) > len(groups):
+        chosen = chosen[: len(groups) // _FEW_SHARE]
+    return frozenset(chosen)
+
+
+def _hash(key: str) -> int:
+    return int(hashlib.sha256(key.encode()).hexdigest(), 16)
 
 
 def refuse_twins(records: Sequence[Record], where: Path) -> None:

@@ -21,6 +21,7 @@ class DataSource:
         images: a folder of pictures.
         masks: the folder of their masks, or their COCO file; None where they have none.
         unlabelled: pictures without a mask are meant.
+        negatives: a folder of pictures that show no polyp, in the data or beside it: their masks are empty.
         group_by: a regular expression on file names, or FILE.csv:COLUMN (groups.py); None keeps the groups that are known.
         every: between frames of videos, such as "0.5s" or "500ms"; None takes `EVERY_MS`.
         max_pixels: of one image; a larger one is refused.
@@ -33,6 +34,7 @@ class DataSource:
     group_by: str | None = None
     every: str | None = None
     max_pixels: int = MAX_PIXELS
+    negatives: Path | None = None
 
     def __post_init__(self) -> None:
         if self.images is None and self.masks is not None:

@@ -23,7 +23,7 @@ class ExtractConfig(DataOptions):
     """What `difom-cache extract` does."""
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "Data": ("data", "images", "masks", "group_by", "every", "unlabelled", "split", "limit"),
+        "Data": ("data", "images", "masks", "group_by", "every", "unlabelled", "negatives", "split", "limit"),
         "Views": ("views", "seed", "plan", "input_size", "pictures", "public"),
         "Features": ("like", "weights", "strides", "codec", "taps"),
         "Machine": ("device", "precision", "batch_size", "compile", "backend"),

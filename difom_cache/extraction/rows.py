@@ -9,8 +9,11 @@ import numpy as np
 
 from difom_cache.data.record import Record
 from difom_cache.extraction.jobs import ViewJob
-from difom_cache.store.layout import SPLITS
+from difom_cache.files import read_plain
+from difom_cache.store.identity import read_identity
+from difom_cache.store.layout import IDENTITY, RECORDS, SPLITS
 from difom_cache.store.schema import CacheIdentity
+from difom_cache.store.table import parse_records
 from difom_cache.store.writer import RowTable, create_cache, format_records
 from difom_cache.views.params import COLUMNS, REPLAY_VERSION
 from difom_cache.views.plan import ViewPlan
@@ -59,6 +62,16 @@ def start_cache(
     )
     create_cache(cache, identity, formatted, tabulate(records, plan))
     return identity
+
+
+def held_splits(cache: Path) -> dict[str, tuple[str, str]]:
+    """Return (split, group) of each record that a cache was begun with; nothing where there is none, or it is damaged."""
+    if not (cache / IDENTITY).is_file() or not (cache / RECORDS).is_file():
+        return {}
+    content = read_plain(cache / RECORDS)
+    if hashlib.sha256(content).hexdigest() != read_identity(cache, CacheIdentity).records_sha256:
+        return {}
+    return {line["id"]: (line["split"], line["group"]) for line in parse_records(content)}
 
 
 def _describe(record: Record) -> dict[str, str | int]:

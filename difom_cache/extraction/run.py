@@ -12,7 +12,7 @@ import torch
 
 from difom_cache.codecs.catalogue import describe_fallback
 from difom_cache.data.groups import describe_unknown
-from difom_cache.data.manifest import load_records
+from difom_cache.data.manifest import load_records, warn_of_fresh_splits
 from difom_cache.data.record import Record
 from difom_cache.errors import CacheSpaceError, SettingsError
 from difom_cache.extraction.blocks import compute_block, compute_blocks
@@ -24,7 +24,7 @@ from difom_cache.extraction.missing import find_missing, finish_columns, parse_p
 from difom_cache.extraction.options import ExtractConfig
 from difom_cache.extraction.prepare import ColumnChoices, ColumnWork, prepare_pictures, prepare_teacher
 from difom_cache.extraction.report import ExtractReport, format_rates
-from difom_cache.extraction.rows import ViewList, start_cache
+from difom_cache.extraction.rows import ViewList, held_splits, start_cache
 from difom_cache.extraction.teachers import (
     load_teacher,
     own_teachers,
@@ -76,7 +76,10 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
     if config.teacher is None and config.like is None:
         raise SettingsError("--teacher is missing: name one, or --like a cache that has some")
     part, device = parse_part(config.part), str(resolve_device(config.device))
-    records = load_records(config.find_source(), splits=config.split, limit=config.limit, quiet=quiet)
+    source, held = config.find_source(), held_splits(config.cache)
+    records = load_records(source, splits=config.split, limit=config.limit, held=held, quiet=quiet)
+    if not held:
+        warn_of_fresh_splits(source, records)
     with explain_wait(f"drawing {config.views} views of {len(records)} records", quiet=quiet):
         plan = draw_plan(records, views=config.views, seed=config.seed, policy=config.plan)
     rows = ViewList(records, plan)

@@ -7,7 +7,6 @@ from truth_case import Case, Refused, judge
 from truth_table import every_case
 
 
-
 @pytest.mark.parametrize("case", every_case(), ids=lambda case: case.name)
 def test_read_right_or_refused_with_the_reason(case: Case, tmp_path: Path):
     verdict = judge(case, tmp_path)

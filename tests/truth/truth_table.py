@@ -10,6 +10,7 @@ from truth_case import Case, judge
 KINDS: tuple[str, ...] = (
     "truth_masks",
     "truth_pictures",
+    "truth_sets",
 )
 """Modules beside this one, each with a list `CASES`."""
 
