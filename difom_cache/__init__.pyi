@@ -8,6 +8,7 @@ from .data.images import PICTURE_SUFFIXES as PICTURE_SUFFIXES
 from .data.images import read_image as read_image
 from .data.images import read_mask as read_mask
 from .data.images import write_picture as write_picture
+from .data.join import join_records as join_records
 from .data.make_manifest import make_manifest as make_manifest
 from .data.manifest import load_records as load_records
 from .data.manifest import read_manifest as read_manifest

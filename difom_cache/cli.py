@@ -66,13 +66,15 @@ def info(config: "InfoConfig") -> None:
     """Say what a cache holds, how well its codes keep the features, and its content digest; of several, side by side."""
     from difom_cache.maintenance.info import format_info
     from difom_cache.maintenance.info import info as read
-    from difom_cache.maintenance.side_by_side import format_side_by_side
+    from difom_cache.maintenance.side_by_side import format_side_by_side, join_caches
 
     facts = [read(cache) for cache in config.caches]
-    if config.as_json:
-        print_json(facts if len(facts) > 1 else facts[0])
-    else:
-        print(format_side_by_side(facts) if len(facts) > 1 else format_info(facts[0]))
+    if len(facts) == 1:
+        print_json(facts[0]) if config.as_json else print(format_info(facts[0]))
+        return
+    join = join_caches(config.caches)
+    together = {"together": join.as_json()}
+    print_json([each | together for each in facts]) if config.as_json else print(format_side_by_side(facts, join))
 
 
 def show(config: "ShowConfig") -> None:

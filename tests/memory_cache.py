@@ -1,6 +1,7 @@
 """A cache in memory with the reader's own methods: painted discs as pictures, and features that a student can learn."""
 
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,6 +32,7 @@ class MemoryCache:
     seed: int = 0
     weights: str = "a" * 64
     seen: dict[str, frozenset[str] | None] = field(default_factory=dict)
+    dataset: str = ""
 
     def __post_init__(self) -> None:
         self.path = Path(self.name)
@@ -51,10 +53,12 @@ class MemoryCache:
         labelled[: self.unlabelled] = 0
         lines = [
             {
-                "id": f"{self.name}/{i:03d}",
-                "dataset": self.name,
+                "id": f"{self.dataset or self.name}/{i:03d}",
+                "dataset": self.dataset or self.name,
+                "split": SPLITS[split[i]],
                 "group": f"seq{i // 2}",
                 "labelled": labelled[i],
+                "image_sha256": sha256(f"{self.dataset or self.name} {self.seed} {i}".encode()).hexdigest(),
                 "mask_sha256": f"{i:064d}",
             }
             for i in range(self.records)

@@ -6,6 +6,7 @@ from .fingerprints import NEAR_BITS as NEAR_BITS
 from .fingerprints import Fingerprint as Fingerprint
 from .fingerprints import take_fingerprint as take_fingerprint
 from .images import read_size as read_size
+from .join import join_records as join_records
 from .layouts import find_folders as find_folders
 from .listing import natural_key as natural_key
 from .manifest import check_unchanged as check_unchanged

@@ -1,22 +1,31 @@
 """Several caches in one table: what they hold, and whether they can be trained on together."""
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from difom_cache.data.join import Join, join_records
 from difom_cache.store.layout import PICTURES
-from difom_cache.text import format_bytes, format_table
+from difom_cache.store.reader import open_cache
+from difom_cache.text import format_bytes, format_table, name_some
 
 _MIXED = ("name", "variant", "input_px", "weights_digest", "precision")
 """What must be equal for one teacher's features of two caches to be mixed, beside its taps."""
 _ABSENT = "-"
 
 
-def format_side_by_side(caches: Sequence[dict[str, Any]]) -> str:
-    """Return the facts of several caches, a column each, and what keeps them from being trained on together.
+def join_caches(caches: Sequence[Path]) -> Join:
+    """Return what the records of some caches are called in a run that reads all of them."""
+    return join_records([open_cache(cache).table.records for cache in caches])
+
+
+def format_side_by_side(caches: Sequence[dict[str, Any]], join: Join) -> str:
+    """Return the facts of several caches, a column each, and what a run that reads all of them would see.
 
     Args:
         caches: as `info` gives them.
+        join: of their records.
     """
     names = _name_columns([Path(facts["path"]) for facts in caches])
     folders = list(dict.fromkeys(name for facts in caches for name in facts["columns"]))
@@ -39,18 +48,31 @@ def format_side_by_side(caches: Sequence[dict[str, Any]]) -> str:
             rows += [[f"  {tap.partition('/')[2]}", *(_describe_tap(column, tap) for column in held)] for tap in taps]
     rows.append(["bytes", *(_sum_bytes(facts) for facts in caches)])
     rows.append(["content digest", *(facts["content_digest"]["cache"][:12] for facts in caches)])
-    told = find_obstacles(caches)
-    return "\n".join([format_table(rows, left=None), "", *(told or ["these caches can be trained on together"])])
+    seen = join.as_json()
+    together = [f"together: {seen['records']} records in {seen['groups']} groups", *join.describe()]
+    told = find_obstacles(caches, join) or ["these caches can be trained on together"]
+    return "\n".join([format_table(rows, left=None), "", *together, *told])
 
 
-def find_obstacles(caches: Sequence[dict[str, Any]]) -> list[str]:
+def find_obstacles(caches: Sequence[dict[str, Any]], join: Join) -> list[str]:
     """Return a line for everything that keeps caches from being trained on together, or that they do not share.
 
     Args:
         caches: as `info` gives them.
+        join: of their records.
     """
-    names = _name_columns([Path(facts["path"]) for facts in caches])
-    lines = []
+    paths = [Path(facts["path"]) for facts in caches]
+    names = _name_columns(paths)
+    lines = [
+        f"cannot be trained on together: {one} and {other} are one cache"
+        for one, other in combinations(paths, 2)
+        if one.samefile(other)
+    ]
+    if join.torn:
+        lines.append(
+            f"cannot be trained on together: {len(join.torn)} images train in one cache and validate in another "
+            f"({name_some(join.torn)})"
+        )
     if len({facts["picture_px"] for facts in caches}) > 1:
         lines.append("cannot be trained on together: their pictures have different sizes")
     for folder in dict.fromkeys(name for facts in caches for name in facts["columns"] if name != PICTURES):

@@ -10,7 +10,7 @@ from difom_cache import PICTURES, SPLITS, resolve_device
 from difom_cache.errors import SettingsError, name_nearest
 from difom_train.config import DataConfig
 from difom_train.data.caches import JointCache, require_taps
-from difom_train.data.feed import Feed, select_rows
+from difom_train.data.feed import Feed, one_row_each, select_rows
 from difom_train.data.loader import Batch, Loader
 from difom_train.data.own_batches import CacheSource, choose_form, form_batch, open_sources
 from difom_train.data.stage import Rows, choose_stage
@@ -97,7 +97,8 @@ class CacheLoader:
             self._rows, self._labelled = selection.train, selection.supervised
         else:
             rows = self.cache.rows_of(split)
-            self._rows, self._labelled = rows[self.cache.view[rows] == 0][rank::world], self.cache.labelled
+            rows = one_row_each(self.cache, rows[self.cache.view[rows] == 0])
+            self._rows, self._labelled = rows[rank::world], self.cache.labelled
         require_taps(self.cache, self._rows, self.form.taps, allow_partial=False)
         self._groups = [PICTURES, *self.form.taps]
         self._stage = choose_stage(

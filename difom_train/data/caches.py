@@ -1,18 +1,21 @@
 """One or several caches, read as one: rows are numbered through, cache after cache."""
 
+import json
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from difom_cache import SPLITS, CacheIdentity, TeacherIdentity
+from difom_cache import SPLITS, CacheIdentity, TeacherIdentity, join_records, name_some
 from difom_cache.errors import CacheIdentityError, CacheIncompleteError
 from difom_train.data.counter_rng import Keys, keys_of
 
 HostBatch = dict[str, NDArray[Any]]
+T = TypeVar("T")
 
 
 class OneCache(Protocol):
@@ -76,22 +79,34 @@ class JointStats:
 class JointCache:
     """Caches with the same picture size, and teachers that are the same wherever both have them.
 
+    Records of several caches are joined by their images, whatever their files are called (`join_records`).
+
     Attributes:
         parts: the caches, in the order given.
+        join: what records and groups are called here.
         taps: full name to TapSpec of every tap that all of them hold.
-        record_key: (R,) uint64, equal for the views of one record.
+        record_key: (R,) uint64, equal for the views of one record; it does not depend on the order of the caches.
         view, split, labelled: (R,) as in each cache's table.
+
+    Raises:
+        CacheIdentityError: a cache stands there twice, the caches do not go together, or a record trains in one and validates
+            in another.
     """
 
     def __init__(self, parts: Sequence[OneCache]) -> None:
         self.parts = list(parts)
         self._starts = np.cumsum([0, *[len(part) for part in parts]])
         first = self.parts[0]
+        for one, other in combinations(self.parts, 2):
+            _refuse_same(one.path, other.path)
         for other in self.parts[1:]:
             _refuse_unlike(first, other)
         self.taps = {name: spec for name, spec in first.taps.items() if all(name in part.taps for part in parts)}
         tables = [part.table for part in parts]
-        self.record_key: Keys = np.concatenate([keys_of(table.ids)[table.record] for table in tables])
+        self.join = join_records([table.records for table in tables])
+        _refuse_torn(self.join.torn, self.parts)
+        keys = [keys_of(names) for names in self.join.names]
+        self.record_key: Keys = np.concatenate([key[table.record] for key, table in zip(keys, tables, strict=True)])
         self.view: NDArray[np.int32] = np.concatenate([np.asarray(table.view) for table in tables])
         self.split: NDArray[np.uint8] = np.concatenate([np.asarray(table.split) for table in tables])
         self.labelled: NDArray[np.bool_] = np.concatenate([np.asarray(table.labelled) > 0 for table in tables])
@@ -127,21 +142,28 @@ class JointCache:
         return np.concatenate([part.finished_rows(taps, pictures=pictures) for part in self.parts])
 
     def record_ids(self, rows: ArrayLike) -> list[str]:
-        """Return the record id of each row."""
-        return [str(line["id"]) for line in self.records_of(rows)]
+        """Return what the record of each row is called: its id, unless other caches have other images of that id."""
+        return self._look_up(self.join.names, rows)
 
     def groups(self, rows: ArrayLike) -> list[str]:
         """Return the group of each row; a record without one is a group of its own."""
-        return [str(line["group"] or line["id"]) for line in self.records_of(rows)]
+        return self._look_up(self.join.groups, rows)
 
     def records_of(self, rows: ArrayLike) -> list[Mapping[str, str]]:
         """Return the line of records.csv of each row."""
-        lines = []
-        for row in np.asarray(rows, np.int64).tolist():
-            part = int(np.searchsorted(self._starts, row, side="right")) - 1
-            table = self.parts[part].table
-            lines.append(table.records[int(table.record[row - self._starts[part]])])
-        return lines
+        return self._look_up([part.table.records for part in self.parts], rows)
+
+    def part_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the place of each row's cache in `parts`."""
+        return self._locate(rows)[0]
+
+    def in_one_order(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return rows in an order of their caches that is the same however these are given."""
+        if len(self.parts) == 1:
+            return rows
+        identities = [json.dumps(part.identity.to_dict(), sort_keys=True) for part in self.parts]
+        place = np.argsort(np.argsort(identities, kind="stable"), kind="stable")
+        return rows[np.argsort(place[self.part_of(rows)], kind="stable")]
 
     def params(self, rows: ArrayLike) -> NDArray[np.int32]:
         """Return the recorded view parameters of each row, (B, P)."""
@@ -194,6 +216,13 @@ class JointCache:
         """Return the digests of the mask files of rows, each of which has one."""
         return frozenset(str(line["mask_sha256"]) for line in self.records_of(rows))
 
+    def _look_up(self, lists: Sequence[Sequence[T]], rows: ArrayLike) -> list[T]:
+        """Return what `lists`, one for each cache, holds of the record of each row."""
+        part, local = self._locate(np.asarray(rows, np.int64))
+        return [
+            lists[p][int(self.parts[p].table.record[row])] for p, row in zip(part.tolist(), local.tolist(), strict=True)
+        ]
+
     def _locate(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         part = np.searchsorted(self._starts, rows, side="right") - 1
         return part, rows - self._starts[part]
@@ -220,6 +249,19 @@ def require_taps(
             f"{names}: not one of {len(rows)} views is finished; run `difom-cache extract` first"
         )
     return rows[finished]
+
+
+def _refuse_same(one: Path, other: Path) -> None:
+    if one == other or (one.exists() and other.exists() and one.samefile(other)):
+        raise CacheIdentityError(f"{one} and {other} are one cache; name each cache once")
+
+
+def _refuse_torn(torn: Sequence[str], parts: Sequence[OneCache]) -> None:
+    if torn:
+        raise CacheIdentityError(
+            f"{', '.join(str(part.path) for part in parts)}: {len(torn)} images train in one cache and validate in another "
+            f"({name_some(torn)}); extract both from one manifest, in which each image has one split"
+        )
 
 
 def _refuse_unlike(first: OneCache, other: OneCache) -> None:

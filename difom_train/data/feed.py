@@ -53,7 +53,7 @@ def select_rows(cache: JointCache, options: DataConfig, *, seed: int, usable: ND
         train = train[cache.view[train] < options.views]
     val = cache.rows_of("val")
     budget = choose_masks(cache, options, seed=seed)
-    val = val[usable[val] & (cache.view[val] == 0) & budget[val]]
+    val = one_row_each(cache, val[usable[val] & (cache.view[val] == 0) & budget[val]])
     names = ", ".join(str(part.path) for part in cache.parts)
     if not len(train):
         raise CacheIncompleteError(f"{names} holds no finished train view; extract the split 'train'")
@@ -61,6 +61,8 @@ def select_rows(cache: JointCache, options: DataConfig, *, seed: int, usable: ND
         raise CacheIncompleteError(f"{names} holds no train mask; extract records with masks")
     supervised = np.zeros(len(cache), bool)
     supervised[train] = budget[train]
+    twice = ~supervised[train] & np.isin(cache.record_key[train], cache.record_key[supervised])
+    train = train[~twice]  # a record that has its mask in one cache is not seen without it in another
     if not supervised.any():
         raise SettingsError(
             f"data.labels = {options.labels} with labels seed {options.labels_seed} holds no mask of a train record; use a "
@@ -78,13 +80,19 @@ def choose_masks(cache: JointCache, options: DataConfig, *, seed: int) -> NDArra
     drawn = np.concatenate([cache.rows_of("train"), *([] if options.labels_frac < 1 else [cache.rows_of("val")])])
     key, first = np.unique(cache.record_key[drawn], return_index=True)
     records = drawn[first]  # one row of each record
-    groups, labelled = cache.groups(records), cache.labelled[records]
+    groups, labelled = cache.groups(records), np.isin(key, cache.record_key[cache.labelled])
     if options.labels_frac < 1:
         kept = choose_labelled(groups, labelled, frac=options.labels_frac, seed=seed)
         validating = cache.labelled & (cache.split == SPLITS.index("val"))
-        return np.isin(cache.record_key, key[kept]) | validating
+        return (cache.labelled & np.isin(cache.record_key, key[kept])) | validating
     kept = draw_budget(groups, labelled, share=options.labels, labels_seed=options.labels_seed)
-    return np.isin(cache.record_key, key[kept])
+    return cache.labelled & np.isin(cache.record_key, key[kept])
+
+
+def one_row_each(cache: JointCache, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return one of `rows` for each record, in order: what lies in several caches counts once."""
+    ordered = cache.in_one_order(rows)
+    return np.sort(ordered[np.unique(cache.record_key[ordered], return_index=True)[1]])
 
 
 class Feed:
@@ -170,7 +178,7 @@ class Feed:
         """
         key, train = self.cache.record_key, self.selection.train
         whole = train[self.cache.view[train] == 0]
-        whole = whole[np.argsort(key[whole])]
+        whole = whole[np.argsort(key[whole], kind="stable")]
         found = whole[np.searchsorted(key[whole], key[rows]).clip(max=len(whole) - 1)] if len(whole) else rows * 0 - 1
         lacking = np.flatnonzero((key[found] != key[rows]).reshape(-1))
         if len(lacking):
@@ -208,6 +216,7 @@ class Feed:
         yield from self.loader.batches(_cut(np.sort(chosen), self.options.batch_size), [PICTURES, *taps])
 
     def _pool(self, rows: NDArray[np.int64]) -> Pool:
+        rows = self.cache.in_one_order(rows)
         return build_pool(rows, self.cache.record_key, self.cache.view, all_views=self.options.all_views)
 
 

@@ -1,6 +1,6 @@
 """Pictures that are rendered while training, for caches without pictures and for views that change every epoch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +43,9 @@ class SourcePictures:
         self, cache: JointCache, data: DataSource, *, policy: str | None = None, seed: int = 0, threads: int = 4
     ) -> None:
         self._cache, self._policy, self._seed = cache, policy, seed
-        self._records = {record.id: record for record in load_records(data, unlabelled=True)}
+        records = load_records(data, unlabelled=True)
+        self._records = {record.id: record for record in records}
+        self._by_content = {_digests(record): record for record in records}
         self._refuse_others(data.place)
         self._fresh: dict[str, NDArray[np.int32]] = {}
         self._mixed = False
@@ -60,21 +62,27 @@ class SourcePictures:
 
     def fill(self, rows: NDArray[np.int64], out: HostBatch) -> None:
         """Render `rows` into `image` (B, S, S, 3), `mask` and `valid` (B, S, S) of `out`, all uint8."""
-        ids = self._cache.record_ids(rows)
+        records = [self._find(line) for line in self._cache.records_of(rows)]
         recorded = [ViewParams.from_row(numbers) for numbers in self._cache.params(rows)]
         views = [fresh or own for fresh, own in zip(self.fresh_params(rows), recorded, strict=True)]
-        list(self._pool.map(lambda place: self._fill_one(place, ids[place], views[place], out), range(len(ids))))
+        list(
+            self._pool.map(lambda place: self._fill_one(place, records[place], views[place], out), range(len(records)))
+        )
 
     def fresh_params(self, rows: NDArray[np.int64]) -> list[ViewParams | None]:
         """Return the fresh view of each row of a batch; None where it shows the view that was recorded."""
         if not self._fresh:
             return [None] * len(rows)
         fresh = (self._cache.split[rows] == 0) & fresh_places(len(rows), mixed=self._mixed)
-        ids = self._cache.record_ids(rows)
+        ids = [self._find(line).id for line in self._cache.records_of(rows)]
         return [ViewParams.from_row(self._fresh[each]) if new else None for each, new in zip(ids, fresh, strict=True)]
 
-    def _fill_one(self, place: int, record_id: str, params: ViewParams, out: HostBatch) -> None:
-        record = self._records[record_id]
+    def _find(self, line: Mapping[str, str]) -> Record:
+        """Return the record of a cache's line: of its name, or, where another image has that name here, of its content."""
+        named = self._records.get(line["id"])
+        return named if named and _digests(named) == _stored_digests(line) else self._by_content[_stored_digests(line)]
+
+    def _fill_one(self, place: int, record: Record, params: ViewParams, out: HostBatch) -> None:
         side_px = out["image"].shape[1]
         # As extraction lays it out: another memory layout resamples to other last bits.
         picture = torch.from_numpy(
@@ -92,18 +100,18 @@ class SourcePictures:
 
     def _refuse_others(self, data: Path) -> None:
         """Raise unless `data` holds every record of the cache, unchanged."""
-        lines = {str(line["id"]): line for part in self._cache.parts for line in part.table.records}
-        absent = [record_id for record_id in lines if record_id not in self._records]
+        lines = [line for part in self._cache.parts for line in part.table.records]
+        others = [line["id"] for line in lines if _stored_digests(line) not in self._by_content]
+        absent = [record_id for record_id in others if record_id not in self._records]
         if absent:
             raise DataError(
                 f"{data} lacks {len(absent)} of the {len(lines)} records of the cache, such as "
                 f"{', '.join(absent[:_SHOWN_IDS])}; give the data that the cache was extracted from"
             )
-        changed = [name for name, line in lines.items() if _digests(self._records[name]) != _stored_digests(line)]
-        if changed:
+        if others:
             raise ManifestError(
-                f"{len(changed)} pictures or masks in {data} changed since the cache was made, such as "
-                f"{', '.join(changed[:_SHOWN_IDS])}; restore them, or extract a new cache"
+                f"{len(others)} pictures or masks in {data} changed since the cache was made, such as "
+                f"{', '.join(others[:_SHOWN_IDS])}; restore them, or extract a new cache"
             )
 
 
@@ -116,8 +124,8 @@ def _digests(record: Record) -> tuple[str, str]:
     return record.image_sha256, record.mask_sha256
 
 
-def _stored_digests(line: object) -> tuple[str, str]:
-    return line["image_sha256"], line["mask_sha256"]  # type: ignore[index]
+def _stored_digests(line: Mapping[str, str]) -> tuple[str, str]:
+    return line["image_sha256"], line["mask_sha256"]
 
 
 def picture_shapes(side_px: int, *, valid: bool) -> dict[str, Sequence[int]]:

@@ -137,6 +137,7 @@ def describe_run(config: TrainConfig, fabric: Fabric, learner: Learner, feed: Fe
         "hardware": describe_hardware(fabric.device, fabric.world_size),
         "seed": config.seed,
         "caches": [str(path.resolve()) for path in config.run.cache],
+        **({"joined_by": "image"} if feed.cache.join.describe() else {}),
         "cache_digests": [{name: each for name, each in some.items() if name in used} for some in digests],
         "manifest_digests": [_digest_records(part.table.records) for part in parts],
         "rows": {
@@ -162,8 +163,11 @@ def _find_unknown_groups(feed: Feed) -> list[str]:
     """Return a line for every data set of the run whose groups nobody knows."""
     used = np.concatenate([feed.selection.train, feed.selection.val])
     _, first = np.unique(feed.cache.record_key[used], return_index=True)
-    lines = feed.cache.records_of(used[np.sort(first)])
-    return describe_unknown([str(line["dataset"]) for line in lines], [str(line["group"]) for line in lines])
+    rows, parts = used[np.sort(first)], feed.cache.parts
+    lines, places = feed.cache.records_of(rows), feed.cache.part_of(rows)
+    homes = [f" in {parts[place].path}" if len(parts) > 1 else "" for place in places]  # sets of one name are not one
+    sets = [f"{line['dataset']}{home}" for line, home in zip(lines, homes, strict=True)]
+    return describe_unknown(sets, [line["group"] for line in lines])
 
 
 def _digest_records(lines: Sequence[Mapping[str, Any]]) -> str:

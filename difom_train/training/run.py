@@ -34,7 +34,7 @@ from difom_train.training.train_log import describe_end, describe_start
 from difom_train.training.trainer import Trainer
 
 CALIBRATION_PICTURES = 256
-_SAME_ON_RESUME = ("manifest_digests", "cache_digests", "pictures_per_step", "steps_per_epoch")
+_SAME_ON_RESUME = ("joined_by", "manifest_digests", "cache_digests", "pictures_per_step", "steps_per_epoch")
 
 
 def train(config: TrainConfig | str | Student | None = None, /, **options: Unpack[TrainKeywords]) -> list[Path]:

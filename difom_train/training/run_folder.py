@@ -152,6 +152,10 @@ def refuse_differences(there: dict[str, Any], here: dict[str, Any], keys: Iterab
 
 def _describe_difference(key: str, there: Any, here: Any) -> str:
     """Return what differs in words, and only then by its digests, cut short."""
+    if key == "joined_by":
+        return (
+            f"the records of its caches were joined by {there or 'name'} there and are joined by {here or 'name'} here"
+        )
     if key == "manifest_digests":
         return f"the caches hold other records ({_digests(there)} there, {_digests(here)} here)"
     if key == "cache_digests" and isinstance(there, list) and isinstance(here, list):

@@ -159,6 +159,7 @@ def describe_start(
     lines = [
         f"{folder}: {rows['labelled_records']} records with masks, {rows['unlabelled_records']} without, "
         f"{rows['val_records']} for validation, {facts['steps_per_epoch']} steps of {facts['pictures_per_step']}",
+        *feed.cache.join.describe(),
         facts["stage"],
         *facts["distillation"]["about"],
     ]

@@ -5,7 +5,8 @@ import pytest
 
 from difom_cache import TapSpec
 from difom_cache.errors import CacheIdentityError, CacheIncompleteError
-from difom_train.data import JointCache, require_taps
+from difom_train.config import DataConfig
+from difom_train.data import JointCache, keys_of, require_taps, select_rows
 
 A = TapSpec("a/x@16", "feature", 4, 2, 16, "float16")
 B = TapSpec("b/y@16", "feature", 3, 2, 16, "float16")
@@ -89,3 +90,39 @@ def test_nothing_finished_is_an_error_even_if_partial_is_allowed(make_cache):
     cache.finished[:] = False
     with pytest.raises(CacheIncompleteError, match="not one of 3 views"):
         require_taps(JointCache([cache]), np.arange(3), [], allow_partial=True)
+
+
+def test_two_caches_with_equal_ids_of_other_images_have_keys_of_their_own(make_cache):
+    one, other = (make_cache(records=8, name=name, dataset="polyps", seed=seed) for seed, name in enumerate("ab"))
+    joint = JointCache([one, other])
+    assert len(np.unique(joint.record_key)) == 16
+    assert set(JointCache([other, one]).record_key) == set(joint.record_key)
+    assert len(set(joint.record_ids(np.arange(len(joint))))) == 16
+
+
+def test_a_cache_alone_keeps_the_keys_of_its_ids(make_cache):
+    cache = make_cache(records=8)
+    joint = JointCache([cache])
+    assert (joint.record_key == keys_of(cache.table.ids)[cache.table.record]).all()
+    assert joint.groups([0]) == ["seq0"] and joint.record_ids([0]) == ["memory/000"]
+
+
+def test_names_that_other_caches_do_not_have_keep_their_keys(parts):
+    joint = JointCache(parts)
+    assert (joint.record_key[: len(parts[0])] == keys_of(parts[0].table.ids)[parts[0].table.record]).all()
+
+
+def test_an_image_with_its_mask_in_one_cache_alone_is_seen_with_it(make_cache):
+    bare, masked = make_cache(unlabelled=8), make_cache(name="again", dataset="memory")
+    joint = JointCache([bare, masked])
+    chosen = select_rows(joint, DataConfig(), seed=0, usable=np.ones(len(joint), bool))
+    assert len(np.unique(joint.record_key)) == len(bare.table.ids)
+    assert joint.labelled[chosen.train].all()
+    assert set(joint.record_key[chosen.train]) == set(joint.record_key[joint.rows_of("train")])
+
+
+def test_one_folder_under_two_names_is_refused(make_cache, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with pytest.raises(CacheIdentityError, match=r"real and .*link are one cache"):
+        JointCache([make_cache(name=str(tmp_path / "real")), make_cache(name=str(tmp_path / "link"), seed=1)])

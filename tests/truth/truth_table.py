@@ -11,6 +11,7 @@ KINDS: tuple[str, ...] = (
     "truth_masks",
     "truth_pictures",
     "truth_sets",
+    "truth_joins",
 )
 """Modules beside this one, each with a list `CASES`."""
 
