@@ -22,14 +22,14 @@ MOST = {
     "difom_cache/views": 514,
     "difom_train": 850,
     "difom_train/benchmarks": 1073,
-    "difom_train/data": 1026,
+    "difom_train/data": 1034,
     "difom_train/distill": 855,
     "difom_train/evaluation": 706,
     "difom_train/inference": 813,
     "difom_train/reporting": 1005,
     "difom_train/students": 1162,
-    "difom_train/studies": 335,
-    "difom_train/training": 1419,
+    "difom_train/studies": 336,
+    "difom_train/training": 1468,
 }
 
 

@@ -209,11 +209,24 @@ class Feed:
 
     def calibration_batches(self, taps: Sequence[str], most: int) -> Generator[Batch, None, None]:
         """Yield up to `most` labelled train rows of view 0, the same on every process."""
+        chosen = self._choose_some(self.supervised_rows(), most)
+        yield from self.loader.batches(_cut(chosen, self.options.batch_size), [PICTURES, *taps])
+
+    def supervised_rows(self) -> NDArray[np.int64]:
+        """Return the train rows of view 0 whose masks are used, or those of other views where no view 0 is."""
         train = self.selection.train
         rows = train[self.selection.supervised[train] & (self.cache.view[train] == 0)]
-        rows = rows if len(rows) else train[self.selection.supervised[train]]
-        chosen = rows[np.argsort(self.cache.record_key[rows], kind="stable")[:most]]
-        yield from self.loader.batches(_cut(np.sort(chosen), self.options.batch_size), [PICTURES, *taps])
+        return rows if len(rows) else train[self.selection.supervised[train]]
+
+    def count_empty(self, rows: NDArray[np.int64], most: int = 512) -> tuple[int, int]:
+        """Return how many masks show no polyp, of how many: of all `rows`, or of `most` of them where there are more."""
+        chosen, empty = self._choose_some(rows, most), 0
+        for batch in self.loader.batches(_cut(chosen, self.options.batch_size), [PICTURES]):
+            empty += int((batch.tensors["mask"] == 0).flatten(1).all(1).sum())
+        return empty, len(chosen)
+
+    def _choose_some(self, rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+        return np.sort(rows[np.argsort(self.cache.record_key[rows], kind="stable")[:most]])
 
     def _pool(self, rows: NDArray[np.int64]) -> Pool:
         rows = self.cache.in_one_order(rows)

@@ -155,8 +155,9 @@ def build_table(
         if yardstick is not folders:
             difference = _compare([scored[each] for each in folders], [scored[each] for each in yardstick])
         best = [read_run(folder)["best_val_dice"] for folder in folders]
+        val_dice = None if None in best else mean(best)
         found.append(
-            _make_row(key, [scored[each] for each in folders], mean(best), difference, "; ".join(marks_of(folders)))
+            _make_row(key, [scored[each] for each in folders], val_dice, difference, "; ".join(marks_of(folders)))
         )
     for name, scores in beside.items():
         found.append(_make_row(RowKey("-", name, "", None), [scores], None, None, "training data unknown"))

@@ -147,6 +147,10 @@ def describe_run(config: TrainConfig, fabric: Fabric, learner: Learner, feed: Fe
             "unlabelled_records": len(feed.unlabelled),
         },
         "groups_unknown": _find_unknown_groups(feed),
+        "empty_masks": {
+            "training": feed.count_empty(feed.supervised_rows()),
+            "validation": feed.count_empty(feed.selection.val),
+        },
         "masks": masks,
         "steps_per_epoch": feed.steps,
         "pictures_per_step": feed.shape.step,

@@ -1,6 +1,7 @@
 """The state of a run on disk: written whole after every epoch, read back bit for bit."""
 
 import io
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ class Progress:
     epochs_done: int = 0
     best_dice: float = -1.0
     best_epoch: int = -1
+    best_loss: float = math.inf
+    "On the validation split, where no mask of it shows a polyp, so that `best_dice` says nothing."
     first_alive: dict[str, float] = field(default_factory=dict)
     "The distiller's figures of the first epoch that distilled, which later ones are compared with."
     alive: list[dict[str, float]] = field(default_factory=list)
@@ -31,12 +34,13 @@ class Progress:
     warnings: list[str] = field(default_factory=list)
     "`collapsed`, and what is unexplained as of now."
 
-    def count_epoch(self, epoch: int, dice: float | None) -> bool:
+    def count_epoch(self, epoch: int, dice: float | None, loss: float | None = None) -> bool:
         """Count an epoch that is done; return whether it is the best so far, as the last one is where nothing is validated."""
         self.epochs_done = epoch + 1
-        better = dice is None or dice > self.best_dice
+        better = dice > self.best_dice if dice is not None else loss is None or loss < self.best_loss
         if better:
             self.best_dice, self.best_epoch = -1.0 if dice is None else dice, epoch
+            self.best_loss = math.inf if loss is None else loss
         return better
 
     def is_stale(self, patience_epochs: int) -> bool:

@@ -167,7 +167,7 @@ def _refuse_other_neck(saved: Student, student: Student, folder: Path) -> None:
 
 def _close(trainer: Trainer, facts: dict[str, Any], before: int) -> None:
     """Write down how the run ended, and say it; `before` epochs were done when it was started."""
-    progress, validated = trainer.progress, facts["rows"]["val_records"] > 0
+    progress = trainer.progress
     alive = not progress.warnings if progress.alive else None
     facts["distillation"] |= {"alive": alive, "warnings": progress.warnings, "last": progress.alive[-1:]}
     facts |= {
@@ -175,13 +175,13 @@ def _close(trainer: Trainer, facts: dict[str, Any], before: int) -> None:
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "epochs_done": progress.epochs_done,
         "best_epoch": progress.best_epoch,
-        "best_val_dice": progress.best_dice if validated else None,
+        "best_val_dice": progress.best_dice if progress.best_dice >= 0 else None,
     }
     for logger in trainer.fabric.loggers:
         logger.finalize("success")
     if trainer.fabric.is_global_zero:
         write_run(trainer.folder, facts)
-        trainer.log.say(*describe_end(trainer.folder, trainer.config, progress, before=before, validated=validated))
+        trainer.log.say(*describe_end(trainer.folder, trainer.config, progress, before=before))
 
 
 @contextmanager

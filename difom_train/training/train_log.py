@@ -1,5 +1,6 @@
 """What a run says: one line an epoch and what else there is to know, on the terminal and in train.log."""
 
+import math
 import os
 import shlex
 import time
@@ -89,6 +90,9 @@ class TrainLog:
         if line["val_dice"] is not None:
             parts.append(f"val Dice {line['val_dice']:.4f}")
             parts.append(f"best {progress.best_dice:.4f} (epoch {progress.best_epoch + 1})")
+        elif line.get("val_loss") is not None:
+            parts.append(f"val loss {line['val_loss']:.4f}")
+            parts.append(f"best {progress.best_loss:.4f} (epoch {progress.best_epoch + 1})")
         parts.append(f"{pictures / max(line['train_s'], 1e-9):.1f} images/s")
         parts.append(f"data wait {line['data_wait_frac']:.0%}")
         parts.append(f"{format_seconds(left_s)} left" if done < epochs else f"{format_seconds(spent_s)} in all")
@@ -117,9 +121,7 @@ def describe_phase(config: TrainConfig, number: int) -> str:
     return f"phase {number + 1} of {len(config.phases)}: {factors}{frozen}"
 
 
-def describe_end(
-    folder: Path, config: TrainConfig, progress: Progress, *, before: int, validated: bool
-) -> Sequence[str]:
+def describe_end(folder: Path, config: TrainConfig, progress: Progress, *, before: int) -> Sequence[str]:
     """Return the last lines of a run: how it went, where the student lies, and what to type next.
 
     Args:
@@ -127,20 +129,29 @@ def describe_end(
         config: of the run.
         progress: at the end.
         before: epochs that were done when it was started.
-        validated: whether there were validation records.
     """
     epochs, done = config.optimizer.epochs, progress.epochs_done
     how = f"{done} of {epochs} epochs"
     if before == done:
         how += " were done before; nothing was left to train"
     elif done < epochs:
-        how += f"; stopped, as {config.optimizer.patience_epochs} epochs brought no better validation Dice"
-    kept = f"best validation Dice {progress.best_dice:.4f} in epoch {progress.best_epoch + 1}"
-    lines = [f"{folder}: {how}; {kept if validated else 'the last epoch is kept'}"]
+        measure = "Dice" if progress.best_dice >= 0 else "loss"
+        how += f"; stopped, as {config.optimizer.patience_epochs} epochs brought no better validation {measure}"
+    lines = [f"{folder}: {how}; {_describe_best(progress)}"]
     lines.append(f"student: {folder / WEIGHTS_FILE}; beside it {TRAIN_LOG}, log.jsonl and curves.png")
     run = shlex.quote(os.fspath(folder))
     lines.append(f"next: difom-train evaluate {run} --data TEST_SETS, difom-train predict {run} PICTURES --out MASKS")
     return lines
+
+
+def _describe_best(progress: Progress) -> str:
+    epoch = progress.best_epoch + 1
+    if progress.best_dice >= 0:
+        return f"best validation Dice {progress.best_dice:.4f} in epoch {epoch}"
+    if progress.best_loss < math.inf:
+        why = "no validation mask shows a polyp, so Dice means nothing there"
+        return f"lowest validation loss {progress.best_loss:.4f} in epoch {epoch}; {why}"
+    return "the last epoch is kept"
 
 
 def describe_start(
@@ -160,6 +171,7 @@ def describe_start(
         f"{folder}: {rows['labelled_records']} records with masks, {rows['unlabelled_records']} without, "
         f"{rows['val_records']} for validation, {facts['steps_per_epoch']} steps of {facts['pictures_per_step']}",
         *feed.cache.join.describe(),
+        *_describe_empty(facts["empty_masks"]),
         facts["stage"],
         *facts["distillation"]["about"],
     ]
@@ -180,3 +192,22 @@ def describe_start(
         explain_bfloat16(torch.device(facts["hardware"]["device"])) if config.machine.precision == "bfloat16" else ""
     )
     return [*lines, emulated] if emulated else lines
+
+
+def _describe_empty(facts: Mapping[str, Sequence[int]]) -> list[str]:
+    """Return how many masks show no polyp, and a warning where that is most of them.
+
+    Args:
+        facts: "training" and "validation" to masks without a polyp, and masks that were looked at.
+    """
+    (empty, looked), (val_empty, val_looked) = facts["training"], facts["validation"]
+    told = f"masks without a polyp: {empty} of {looked} looked at in training"
+    lines = [f"{told}, {val_empty} of {val_looked} in validation" if val_looked else told]
+    if 2 * empty > looked:
+        lines.append(f"WARNING: {empty} of {looked} training masks show no polyp: are they the right masks?")
+    if val_looked and val_empty == val_looked:
+        lines.append(
+            "WARNING: no validation mask shows a polyp, so Dice means nothing there (an empty answer has 1): the best epoch is "
+            "chosen by the validation loss"
+        )
+    return lines

@@ -206,6 +206,7 @@ class Trainer:
                 self.eval_model,
                 self.distiller,
                 self.feed,
+                loss_name=self.learner.loss_name,
                 input_px=self.config.data.input_px,
                 distils=self.distils,
             )
@@ -215,13 +216,14 @@ class Trainer:
         progress = self.progress
         for warning in detect_collapse(progress, found.distillation, self.config.optimizer.epochs):
             self.log.say(f"WARNING: the distillation is dead: {warning}")
-        better = progress.count_epoch(epoch, found.dice)
+        better = progress.count_epoch(epoch, found.dice, found.loss)
         phase = {
             "segmentation": self.phase.segmentation,
             "distillation": self.phase.distillation,
             "frozen": self.phase.freeze_encoder,
         }
         dice = {"val_dice": found.dice, "val_pictures": found.pictures}
+        dice |= {} if found.loss is None else {"val_loss": found.loss}
         line = {"epoch": epoch, "phase": phase} | metrics | dice | found.distillation
         self.fabric.log_dict({name: value for name, value in line.items() if isinstance(value, float)}, step=epoch)
         if self.fabric.is_global_zero:
