@@ -25,7 +25,7 @@ MOST = {
     "difom_train/data": 1034,
     "difom_train/distill": 855,
     "difom_train/evaluation": 706,
-    "difom_train/inference": 813,
+    "difom_train/inference": 825,
     "difom_train/reporting": 1005,
     "difom_train/students": 1162,
     "difom_train/studies": 336,

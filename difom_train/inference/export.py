@@ -38,7 +38,7 @@ from difom_train.students.outside import StudentSources
 
 FORMATS = ("onnx", "torch")
 TORCHSCRIPT = ("torchscript", "script", "jit")
-OPSET = 18  # the oldest with antialiased resize; runtimes of 2023 and later read it
+OPSET = 18  # the oldest with antialiased resize; with IR 8 runtimes of 2023 and later read it
 PARITY_PROB = 1e-4  # largest difference in probability between a float file and its student
 PARITY_FRAME_PROB = 0.05  # the same where the file resizes: single pixels are rounded to the next grey level
 TO_FRAME_SIZE = "log(prob / (1 - prob)), bilinear resize with half-pixel centres to the frame, then 1 / (1 + exp(-x))"
@@ -218,10 +218,29 @@ def _write_metadata(path: Path, metadata: dict[str, Any]) -> None:
 
     model = onnx.load(str(path))
     _strip_traces(model)
+    _lower_versions(model)
     model.doc_string = RESEARCH_NOTICE
     words = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
     onnx.helper.set_model_props(model, words)
     onnx.save(model, str(path))
+
+
+def _lower_versions(model: Any) -> None:
+    """Give a model the oldest opset in which each of its operators is what it is now, and the oldest IR that goes with that.
+
+    The exporter writes the newest IR that it knows, which older runtimes refuse whatever the graph holds.
+    """
+    from onnx import defs, helper
+
+    used = {node.domain for node in model.graph.node}
+    kept = [helper.make_opsetid(each.domain, each.version) for each in model.opset_import if each.domain in used]
+    for opset in kept:
+        operators = {node.op_type for node in model.graph.node if node.domain == opset.domain}
+        if opset.domain == "":
+            opset.version = max(defs.get_schema(each, opset.version).since_version for each in operators)
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    model.ir_version = helper.find_min_ir_version_for(kept, ignore_unknown=True)
 
 
 def _strip_traces(message: Any) -> None:

@@ -114,6 +114,54 @@ def test_file_runs_where_difom_and_torch_are_not_installed(
         assert read_mask(tmp_path / "masks" / path.name).shape == read_image(path).shape[:2]
 
 
+def versions(path: Path) -> tuple[int, dict[str, int]]:
+    """Return a file's IR, and its opsets by domain."""
+    model = onnx.load(str(path))
+    return model.ir_version, {each.domain: each.version for each in model.opset_import}
+
+
+def test_file_asks_for_no_newer_runtime_than_its_operators_need(onnx_file: Exported) -> None:
+    assert versions(onnx_file.path) == (
+        8,
+        {"": 18},
+    )  # Resize is of opset 18, which came with IR 8: ONNX 1.13, January 2023
+
+
+def test_an_operator_that_did_not_change_since_needs_no_later_opset() -> None:
+    module = sys.modules["difom_train.inference.export"]
+    nodes = [onnx.helper.make_node("Relu", ["x"], ["y"]), onnx.helper.make_node("Sigmoid", ["y"], ["prob"])]
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "prob")]
+    imports = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("com.microsoft", 1)]
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:]), opset_imports=imports, ir_version=10
+    )
+    module._lower_versions(model)
+    assert model.ir_version == 7  # ONNX's Versioning.md: opset 14 came with IR 7
+    assert [(each.domain, each.version) for each in model.opset_import] == [
+        ("", 14)
+    ]  # Operators.md: Relu 14, Sigmoid 13
+
+
+@pytest.mark.slow
+def test_files_run_in_a_runtime_of_2023(run: Path, benchmark: Path, tmp_path: Path) -> None:
+    python = os.environ.get("DIFOM_OLD_ONNXRUNTIME")
+    if not python:
+        pytest.skip("set DIFOM_OLD_ONNXRUNTIME to the Python of an environment with onnxruntime 1.16 and 'numpy<2'")
+    picture = noise(1, 32, 32)
+    np.save(tmp_path / "picture.npy", picture)
+    code = (
+        "import sys, numpy, onnxruntime; assert onnxruntime.__version__ < '1.17'; "
+        "session = onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider']); "
+        "numpy.save('prob.npy', session.run(['prob'], {'pictures': numpy.load('picture.npy')})[0])"
+    )
+    for options in ({}, {"dynamic_size": True}, {"output_size": "frame"}, {"int8": True, "calibration": benchmark}):
+        path = export(run, out=tmp_path / "student.onnx", frames=2, force=True, **options).path
+        assert versions(path) == (8, {"": 18})
+        subprocess.run([python, "-c", code, path.name], cwd=tmp_path, check=True)
+        atol = 1e-3 if "int8" in options else 1e-6
+        np.testing.assert_allclose(np.load(tmp_path / "prob.npy"), load_exported(path)(picture), atol=atol)
+
+
 def test_torch_file_gives_the_students_probabilities_and_holds_its_facts(run: Path, tmp_path: Path) -> None:
     exported = export(run, format="torch", out=tmp_path / "student.pt2", frames=2)
     pictures = noise(3, 32, 32)
@@ -177,6 +225,7 @@ def test_int8_file_says_so_and_agrees_on_most_pixels(run: Path, benchmark: Path,
     assert exported.metadata["precision"] == "int8"
     kinds = {node.op_type for node in onnx.load(str(exported.path)).graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
+    assert versions(exported.path) == (8, {"": 18})
     assert exported.parity.agreement_frac > 0.9
     assert sorted(path.name for path in tmp_path.iterdir()) == ["int8.onnx"]
 
