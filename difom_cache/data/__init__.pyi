@@ -14,6 +14,7 @@ from .manifest import write_names as write_names
 from .mask_levels import choose_polyp as choose_polyp
 from .mask_levels import describe_odd_levels as describe_odd_levels
 from .mask_levels import parse_levels as parse_levels
+from .mask_pixels import MaskPixels as MaskPixels
 from .montage import draw_montage as draw_montage
 from .near_pairs import find_close_bits as find_close_bits
 from .near_pairs import find_correlated as find_correlated

@@ -1,5 +1,6 @@
 """A picture or mask file becomes a checked array here, and nowhere else."""
 
+import re
 import stat
 from dataclasses import dataclass
 from io import BytesIO
@@ -14,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from difom_cache.data.addresses import EmptyAddress, FrameAddress, PolygonsAddress, parse_address
 from difom_cache.data.coco import read_polygons
 from difom_cache.data.mask_levels import MaskLevels, choose_polyp, describe_odd_levels
+from difom_cache.data.mask_pixels import MaskPixels
 from difom_cache.data.video_frames import read_frame
 from difom_cache.errors import CacheSpaceError, ImageError
 from difom_cache.files import explain, read_plain
@@ -94,7 +96,7 @@ def read_mask(
     """Return the mask in `path`, or the polygons that it names (addresses.py): 1 where a polyp is, else 0.
 
     A mask says itself where its levels are black and white, with soft edges at most, or where they are 0 and one of 1, 255
-    and 65535. JPEG masks are polyp above grey level 128, as in PraNet's evaluation. An empty mask is a real case.
+    and 65535 (mask_levels.py). It is polyp above grey level 128, as in PraNet's evaluation. An empty mask is a real case.
 
     Args:
         path: its file.
@@ -122,21 +124,36 @@ def mask_of_bytes(
     data: bytes, path: Path, levels: MaskLevels | None = None, max_pixels: int | None = MAX_PIXELS
 ) -> NDArray[np.uint8]:
     """Return the mask in a file's bytes like `read_mask`; `path` names it in messages."""
+    pixels = mask_pixels_of_bytes(data, path, max_pixels)
+    if levels is None and (odd := describe_odd_levels(pixels)):
+        raise ImageError(f"{path}: this mask does not say which of its levels are polyp: {odd}")
+    return choose_polyp(pixels, levels).astype(np.uint8)
+
+
+def read_mask_pixels(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> MaskPixels:
+    """Return the pixels of the mask in `path` as they were stored, upright.
+
+    Raises:
+        ImageError: as `read_mask`, but for levels.
+    """
+    return mask_pixels_of_bytes(_read_bytes(path), path, max_pixels)
+
+
+def mask_pixels_of_bytes(data: bytes, path: Path, max_pixels: int | None = MAX_PIXELS) -> MaskPixels:
+    """Return a mask's pixels as they were stored; `path` names it in messages."""
     image = _decode_upright(data, path, max_pixels)
-    lossy = image.info["difom_format"] == "JPEG"
+    lossy = bool(image.info["difom_lossy"])
     if image.mode == "1":
-        values = np.asarray(image.convert("L"))
-    else:
-        grey = image.mode == "L" or image.mode in _WIDE_GREY
-        values = np.asarray(image if grey else _without_palette(image).convert("RGBA"))
-    if levels is None:
-        odd = describe_odd_levels(values, lossy=lossy)
-        if odd:
-            raise ImageError(
-                f"{path}: this mask does not say which of its levels are polyp: {odd}; say it with `difom-cache manifest "
-                "FOLDER --out FILE.csv --mask-levels LEVELS`, and give FILE.csv as the data"
-            )
-    return choose_polyp(values, levels).astype(np.uint8)
+        bits = np.asarray(image).astype(np.uint8)
+        return MaskPixels(bits * np.uint8(255), index=bits, palette_size=2)
+    if image.mode == "L" or image.mode in _WIDE_GREY:
+        return MaskPixels(np.asarray(image), lossy=lossy)
+    opaque = image.mode[-1] not in "Aa" and "transparency" not in image.info
+    rgba = np.asarray(_without_palette(image).convert("RGBA"))
+    if image.mode != "P":
+        return MaskPixels.of_rgba(rgba, opaque=opaque, lossy=lossy)
+    size = len(image.getpalette() or ()) // 3
+    return MaskPixels.of_rgba(rgba, opaque=opaque, index=np.asarray(image), palette_size=size)
 
 
 def write_picture(path: Path, picture: Image.Image, kind: str = "PNG", **options: Any) -> None:
@@ -252,12 +269,11 @@ def _open_picture(data: bytes) -> Image.Image:
 def _decode_upright(data: bytes, path: Path, max_pixels: int | None) -> Image.Image:
     try:
         image = _open_picture(data)
-        kind = "JPEG" if image.format in ("JPEG", "MPO") else image.format
         refuse_large(path, *image.size, max_pixels)
         pages = _count_pages(image)
         image.load()
         upright = ImageOps.exif_transpose(image)
-        upright.info["difom_format"] = kind
+        upright.info["difom_lossy"] = _is_lossy(image, data)
     except ImageError:
         raise
     except Exception as error:  # decoders raise whatever a garbled file leads them to
@@ -270,6 +286,14 @@ def _decode_upright(data: bytes, path: Path, max_pixels: int | None) -> Image.Im
     if upright.mode not in (*_COLOURS, *_WIDE_GREY):
         raise ImageError(f"{path}: expected RGB or grey, found colours of kind {upright.mode}; save it as RGB")
     return upright
+
+
+def _is_lossy(image: Image.Image, data: bytes) -> bool:
+    """Return whether an open file's levels are never pure: JPEG, also inside of a TIFF, and WebP's lossy kind."""
+    if image.format == "WEBP":
+        chunk = re.search(rb"VP8[ L]", data)
+        return chunk is not None and chunk[0] == b"VP8 "
+    return image.format in ("JPEG", "MPO") or image.info.get("compression") in ("jpeg", "webp")
 
 
 def _count_pages(image: Image.Image) -> int:

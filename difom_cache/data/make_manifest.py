@@ -9,6 +9,7 @@ from typing import Unpack
 
 from PIL import Image
 
+from difom_cache.data.absent_levels import refuse_absent_levels
 from difom_cache.data.addresses import EmptyAddress, parse_address
 from difom_cache.data.check import Report, check_records
 from difom_cache.data.images import Drawn, exif_of, read_head, read_mask, turn, write_picture
@@ -93,6 +94,8 @@ def write_masks(
     Returns:
         The records, with the masks that were written.
     """
+    if levels is not None:
+        refuse_absent_levels(records, levels)
     said = []
     for number, record in enumerate(records):
         turned = _orientation_of(record.image)

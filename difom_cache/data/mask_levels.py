@@ -6,15 +6,29 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
+from difom_cache.data.mask_pixels import LEAST_FLAT_SHARE, Level, MaskPixels, choose_nearest, find_levels, share_flat
 from difom_cache.errors import SettingsError
 
 MASK_THRESHOLD = 128  # as PraNet's evaluation: ground truth is polyp where it is above 128
-_BLACK, _WHITE = 16, 239  # grey levels up to here, and from here, count as black and white; not tuned
-_FEW_LEVELS = 16  # a mask of so few levels has no soft edges: it is a map of classes
+_BLACK, _WHITE, _LOSSY_WHITE = (
+    16,
+    239,
+    207,
+)  # grey levels up to here, and from here, count as black and white; not tuned
+_FEW_LEVELS = 16  # a mask of so few levels has no soft edges: all of it is looked at as a map of classes
 _MOST_SOFT = 0.1  # of the frame may lie between black and white
+_BAND_SHARE = (
+    0.05  # of the soft pixels' one main level is flat where they are a class's band of 3 px; of soft edges none is
+)
+_MIDDLE = (48, 206)  # ringing seldom comes so far; soft edges pass through
+_EVEN_PX, _EVEN_LEVELS = 5, 24  # a place in the middle that changes by no more over so many px is no edge; not tuned
+_RIM_PX = 24  # ringing of JPEG, 8 px, in a file that was enlarged threefold
+_MOST_FAR = 0.01  # of the frame: specks and lines of one pixel turn soft where a mask is made smaller
+_CLASSES = 4  # levels; so few are no soft edges
 _SAYING = {1, 255, 65535}  # the one level above black that cannot be mistaken
-_TOLD = 6
+_TOLD, _OFFERED = 16, 6
 
 
 @dataclass(frozen=True)
@@ -25,6 +39,10 @@ class MaskLevels:
     ranges: tuple[tuple[int, int], ...] = ()
     colours: tuple[tuple[int, int, int], ...] = ()
     alpha: bool = False
+
+    def split(self) -> "list[MaskLevels]":
+        """Return its parts."""
+        return [parse_levels(part) for part in self.text.split(",")]
 
 
 def parse_levels(text: str) -> MaskLevels:
@@ -45,63 +63,141 @@ def parse_levels(text: str) -> MaskLevels:
             raise SettingsError(
                 f"--mask-levels: expected grey levels (100 or 129-255), colours (#ff0000) or alpha, found {part!r}"
             )
-    return MaskLevels(text, tuple(ranges), tuple(colours), alpha)
+    return MaskLevels(text.strip(), tuple(ranges), tuple(colours), alpha)
 
 
-def choose_polyp(values: NDArray[Any], levels: MaskLevels | None) -> NDArray[np.bool_]:
+def choose_polyp(pixels: MaskPixels, levels: MaskLevels | None) -> NDArray[np.bool_]:
     """Return where a mask is polyp.
 
     Args:
-        values: (H, W) grey of any depth, or (H, W, 4) RGBA of bytes.
+        pixels: of a mask.
         levels: None for a mask that says it itself.
     """
-    grey = _grey_of(values)
+    grey = pixels.grey
     if levels is None:
-        binary = values.dtype != np.uint8 or int(grey.max()) == 1
+        binary = grey.dtype != np.uint8 or (int(grey.max()) == 1 and not pixels.lossy)
         return np.asarray(grey > (0 if binary else MASK_THRESHOLD))
     polyp = np.zeros(grey.shape, bool)
     for low, high in levels.ranges:
-        polyp |= (grey >= low) & (grey <= high)
-    if values.ndim == 3:
-        for colour in levels.colours:
-            polyp |= (values[..., :3] == colour).all(-1)
-        if levels.alpha:
-            polyp |= np.asarray(values[..., 3]) > MASK_THRESHOLD
+        # A level of a palette is its index; where it has no such index, the grey of its colours is meant.
+        values = grey if pixels.index is None or low >= pixels.palette_size else pixels.index
+        if pixels.lossy and low == high:
+            if not (low and _is_blank(grey)):
+                polyp |= choose_nearest(values[..., None], (low,))
+        else:
+            polyp |= (values >= low) & (values <= high)
+    for colour in levels.colours:
+        points = np.repeat(grey[..., None], 3, -1) if pixels.rgb is None else pixels.rgb
+        polyp |= choose_nearest(points, colour) if pixels.lossy else (points == colour).all(-1)
+    if levels.alpha and pixels.alpha is not None:
+        polyp |= pixels.alpha > MASK_THRESHOLD
     return polyp
 
 
-def describe_odd_levels(values: NDArray[Any], *, lossy: bool) -> str:
-    """Return what a mask's levels are, where they do not say which of them are polyp; else "".
+def describe_odd_levels(pixels: MaskPixels) -> str:
+    """Return what a mask's levels are, and how to say which are polyp, where the mask does not say it itself; else ""."""
+    if pixels.transparent and pixels.index is None and pixels.alpha is not None:
+        return _ask("is drawn in the alpha channel, with levels", find_levels(MaskPixels(pixels.alpha)), ["alpha"])
+    if not _is_odd_palette(pixels) and not pixels.coloured and _is_clear(pixels.grey, lossy=pixels.lossy):
+        return ""
+    levels = find_levels(pixels)
+    kind = "colours" if pixels.coloured else "grey levels"
+    if pixels.index is not None:
+        kind = "indices and colours"
+    elif len(levels) == 1:  # what was drawn is too small to be an area, or too faint
+        top = int(pixels.grey.max())
+        levels.append(Level(str(top), "", (top,), float((pixels.grey > top / 2).mean())))
+    start = f"is a lossy file with {kind} about" if pixels.lossy else f"has the {kind}"
+    black = [level for level in levels if not any(level.value)]
+    background = black[0] if black else max(levels, key=lambda level: level.share)
+    drawn = sorted((level for level in levels if level is not background), key=lambda level: -level.share)
+    names = [level.name for level in drawn]
+    if len(names) > _TOLD and not pixels.coloured:
+        top = levels[-1].value[0]
+        names = [f"{MASK_THRESHOLD + 1}-255" if _WHITE <= top <= 255 else f"1-{top}"]
+    return _ask(start, levels, names)
 
-    Args:
-        values: as of `choose_polyp`.
-        lossy: whether the file is a JPEG, whose levels are never pure.
+
+def _ask(start: str, levels: list[Level], names: list[str]) -> str:
+    told = sorted(levels, key=lambda level: -level.share)[:_TOLD]
+    listed = ", ".join(str(level) for level in levels if level in told).replace(")", " of the frame)", 1)
+    more = f" and {len(levels) - len(told)} more up to {levels[-1].name}" if len(levels) > len(told) else ""
+    choice = f" (or {', '.join(names[1:_OFFERED])}, or several, with commas)" if len(names) > 1 else ""
+    return (
+        f"it {start} {listed}{more}; say which are polyp with `difom-cache manifest FOLDER --out FILE.csv --mask-levels "
+        f"{names[0]}`{choice}, and give FILE.csv as the data"
+    )
+
+
+def _is_odd_palette(pixels: MaskPixels) -> bool:
+    """Return whether a palette's indices say more than its colours: transparent ones, or two of one colour."""
+    if pixels.index is None or pixels.rgb is None:
+        return False
+    colours = {level.about for level in find_levels(pixels)}
+    return pixels.transparent or len(colours) < len(np.unique(pixels.index))
+
+
+def _is_clear(grey: NDArray[Any], *, lossy: bool) -> bool:
+    """Return whether grey levels are black and white alone, apart from soft edges: the gate of every mask.
+
+    Whatever is neither the main black nor the main white must be a rim: no area of its own, few pixels, near to both.
     """
-    if values.ndim == 3:
-        alpha = np.unique(values[..., 3])
-        if len(alpha) > 1:
-            return f"it is drawn in the alpha channel (levels {_tell(alpha)})"
-        spread = values[..., :3].max(-1).astype(int) - values[..., :3].min(-1)
-        if not lossy and spread.max() > 0:
-            colours = np.unique(values[..., :3].reshape(-1, 3), axis=0)
-            told = ", ".join("#" + bytes(colour).hex() for colour in colours[:_TOLD])
-            return f"it has the colours {told}{' and more' if len(colours) > _TOLD else ''}"
-    grey = _grey_of(values)
+    if lossy and _is_blank(grey):
+        return True
     found, counts = _count_levels(grey)
-    tops = set(found.tolist()) - {0}
-    wide = values.dtype != np.uint8
-    if not tops or (len(tops) == 1 and tops <= _SAYING and not lossy):
-        return ""
-    if wide:
-        return f"it has the grey levels {_tell(found)}"
-    soft = (found > _BLACK) & (found < _WHITE)
-    if lossy:
-        quiet = found[-1] <= 2 * _BLACK or found[-1] >= _WHITE - 2 * _BLACK  # ringing about black; nearly white
-        return "" if quiet else f"it is a JPEG whose grey levels end at {found[-1]}"
-    few = soft.any() and len(found) <= _FEW_LEVELS
-    if found[-1] >= _WHITE and not few and counts[soft].sum() <= _MOST_SOFT * grey.size:
-        return ""
-    return f"it has the grey levels {_tell(found)}"
+    top = int(found[-1])
+    if not lossy and (top == 0 or (top in _SAYING and set(found.tolist()) <= {0, top})):
+        return True
+    white = _LOSSY_WHITE if lossy else _WHITE
+    few = len(found) <= _FEW_LEVELS
+    if grey.dtype != np.uint8 or top < white or (few and not lossy and found[0] > 0):
+        return False
+    ends = [
+        levels[counts[levels].argmax()]
+        for levels in map(np.flatnonzero, (found <= _BLACK, found >= white))
+        if levels.size
+    ]
+    between = np.ones(len(found), bool)
+    between[ends] = False
+    if not between.any():
+        return True
+    soft = between & (found > _BLACK) & (found < white)
+    if counts[soft].sum() > _MOST_SOFT * grey.size:
+        return False
+    most = np.full(len(found), LEAST_FLAT_SHARE)
+    if few:
+        most[soft & (2 * counts >= counts[soft].sum())] = _BAND_SHARE
+    areas = between & (share_flat(grey, found, counts) > most)
+    strict = few and not lossy
+    if (areas & (soft | strict)).any() or _has_faint_class(grey, found[areas & (found <= _BLACK)], white):
+        return False
+    loose = np.isin(grey, found[between]) if few else (grey >= _MIDDLE[0]) & (grey <= _MIDDLE[1])
+    if not loose.any():
+        return True
+    far = int((loose & _is_far(grey, white)).sum())
+    return not _is_even(grey).any() and far <= (_MOST_FAR * grey.size if len(found) > _CLASSES else 0)
+
+
+def _is_blank(grey: NDArray[Any]) -> bool:
+    """Return whether nothing is drawn in a lossy file: its one black comes out of a JPEG as up to 8."""
+    return int(grey.max()) <= _BLACK and grey.min() == grey.max()
+
+
+def _has_faint_class(grey: NDArray[np.uint8], levels: NDArray[Any], white: int) -> bool:
+    """Return whether areas of nearly black are a class: large beside the white, or far from it; else a codec left them."""
+    large = int((grey >= white).sum()) / 2
+    far = ndimage.maximum_filter(grey, 2 * _RIM_PX + 1) < white if levels.size else grey
+    return any((grey == level).sum() >= large or (far & (grey == level)).any() for level in levels.tolist())
+
+
+def _is_even(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    low, high = ndimage.minimum_filter(grey, _EVEN_PX), ndimage.maximum_filter(grey, _EVEN_PX)
+    return np.asarray((low >= _MIDDLE[0]) & (high <= _MIDDLE[1]) & (high - low <= _EVEN_LEVELS))
+
+
+def _is_far(grey: NDArray[np.uint8], white: int) -> NDArray[np.bool_]:
+    size = 2 * _RIM_PX + 1
+    return np.asarray((ndimage.minimum_filter(grey, size) > _BLACK) | (ndimage.maximum_filter(grey, size) < white))
 
 
 def _count_levels(grey: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -110,16 +206,3 @@ def _count_levels(grey: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     counts = np.bincount(grey.ravel(), minlength=256)
     found = np.flatnonzero(counts)
     return found, counts[found]
-
-
-def _grey_of(values: NDArray[Any]) -> NDArray[Any]:
-    """Return grey levels (H, W); of RGBA by ITU-R 601, as Pillow converts."""
-    if values.ndim == 2:
-        return values
-    red, green, blue = (values[..., channel].astype(np.int64) for channel in range(3))
-    return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint8)
-
-
-def _tell(levels: NDArray[Any]) -> str:
-    told = ", ".join(str(level) for level in levels[:_TOLD].tolist())
-    return told if len(levels) <= _TOLD else f"{told} and {len(levels) - _TOLD} more up to {levels[-1]}"

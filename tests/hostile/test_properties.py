@@ -12,7 +12,7 @@ from PIL import Image
 from small_cache import identity_of, pictures_identity, teacher_identity
 
 from difom_cache import read_image, read_manifest
-from difom_cache.data import choose_polyp, describe_odd_levels, parse_levels
+from difom_cache.data import MaskPixels, choose_polyp, describe_odd_levels, parse_levels
 from difom_cache.errors import CacheDamagedError, CacheFormatError, ImageError, ManifestError, SettingsError
 from difom_cache.store import IDENTITIES, read_checked, read_marker
 from difom_cache.text import escape_cell, unescape_cell
@@ -106,14 +106,16 @@ def test_any_text_is_levels_or_refused(text: str):
     except SettingsError as error:
         assert "--mask-levels" in str(error)
     else:
-        assert choose_polyp(np.zeros((2, 2, 4), np.uint8), levels).shape == (2, 2)
+        for lossy in (False, True):
+            pixels = MaskPixels.of_rgba(np.zeros((2, 2, 4), np.uint8), lossy=lossy)
+            assert choose_polyp(pixels, levels).shape == (2, 2)
 
 
 @given(low=st.integers(0, 255), high=st.integers(0, 255))
 @QUICK
 def test_two_grey_levels_are_a_mask_of_both_or_refused(low: int, high: int):
     """A lossless mask that is taken holds polyp wherever its higher level is, never nothing in silence."""
-    values = np.array([[low, high]], np.uint8)
-    if not describe_odd_levels(values, lossy=False):
-        polyp = choose_polyp(values, None)
+    pixels = MaskPixels(np.array([[low, high]], np.uint8))
+    if not describe_odd_levels(pixels):
+        polyp = choose_polyp(pixels, None)
         assert polyp.any() or max(low, high) == 0
