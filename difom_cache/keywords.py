@@ -95,10 +95,10 @@ class ProbeKeywords(TypedDict, total=False):
     "Of the choice of masks and of the folds. (at least 0) [default: 0]"
     folds: int | None
     "Parts of the labelled groups; each part's logits come from the masks of the others. (at least 2) [default: 5]"
-    head: Literal["linear", "3x3"] | None
-    "From a cell's own features, or from those of its neighbours too. [default: linear]"
+    head: Literal["decoder", "linear", "3x3"] | None
+    "A small decoder; or from a cell's own features, or those of its neighbors too. A probe that is there keeps its own. [default: decoder]"
     stride: float | None
-    "Of the logits, picture px; by default that of the finest tap. (more than 0)"
+    "Of the logits, image px; by default a quarter of the finest tap's, at least 4, or, without a decoder, the finest tap's. (more than 0)"
     name: str | None
     "Of the column; by default teachers, percent of masks and seed, as in dinov2-small-probe-l10-s0."
 

@@ -230,7 +230,7 @@ def check_beside(cache: Path, column: Column) -> Iterator[str]:
     try:
         read_seen_masks(folder, identity)
         if identity.probe is not None:
-            read_heads(folder, identity.probe.head)
+            read_heads(folder, identity.probe.head, identity.taps[0].grid)
     except FileNotFoundError as error:
         yield f"{error.filename}: missing; `difom-cache probe` with the same arguments writes it anew"
     except CacheDamagedError as error:

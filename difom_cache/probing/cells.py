@@ -1,6 +1,6 @@
 """What heads see of a cache: features of all taps on one grid, the share of polyp in each cell, which cells count."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -25,23 +25,33 @@ class FeatureReader:
     """
 
     def __init__(self, cache: Cache, taps: Sequence[str], grid: int) -> None:
-        self._cache, self._taps, self._grid = cache, list(taps), grid
+        self._cache, self.taps, self._grid = cache, tuple(taps), grid
         self._means, self._stds = [], []
-        for tap in self._taps:
+        for tap in self.taps:
             stats = cache.stats(tap)
             variance = np.diag(stats.covariance).clip(min=0)
             floor = max(LEAST_STD_FRAC**2 * float(variance.mean()), float(np.finfo(np.float32).tiny))
             self._means.append(torch.tensor(stats.mean, dtype=torch.float32)[:, None, None])
             self._stds.append(torch.tensor(np.sqrt(variance.clip(min=floor)), dtype=torch.float32)[:, None, None])
-        self.channels = sum(cache.taps[tap].channels for tap in self._taps)
+        self.channels = sum(cache.taps[tap].channels for tap in self.taps)
+        self.row_bytes = 4 * self.channels * grid**2
 
     def read(self, rows: NDArray[np.int64]) -> Tensor:
         """Return (B, grid, grid, channels) float32."""
-        batch = self._cache.gather(rows, self._taps, pictures=False)
-        parts = []
-        for tap, mean, std in zip(self._taps, self._means, self._stds, strict=True):
-            target = torch.from_numpy(self._cache.decode(tap, batch[f"{tap}/code"], batch.get(f"{tap}/scale")))
-            parts.append((to_grid(target, self._grid) - mean) / std)
+        batch = self._cache.gather(rows, self.taps, pictures=False)
+        return self.standardise(
+            {
+                tap: torch.from_numpy(self._cache.decode(tap, batch[f"{tap}/code"], batch.get(f"{tap}/scale")))
+                for tap in self.taps
+            }
+        )
+
+    def standardise(self, targets: Mapping[str, Tensor]) -> Tensor:
+        """Return decoded maps (B, C, h, w) of the taps as one, (B, grid, grid, channels)."""
+        parts = [
+            (to_grid(targets[tap], self._grid) - mean) / std
+            for tap, mean, std in zip(self.taps, self._means, self._stds, strict=True)
+        ]
         return torch.cat(parts, dim=1).permute(0, 2, 3, 1).contiguous()  # (B, C, h, w) -> (B, h, w, C)
 
     def read_all(self, rows: NDArray[np.int64]) -> Tensor:

@@ -41,7 +41,7 @@ def identify_probe(cache: Cache, plan: ProbePlan, *, fitted_views: int) -> Teach
         "labels_seed": plan.order.labels_seed,
         "folds": plan.order.folds,
         "head": plan.order.head,
-        "fit": {"views": fitted_views, **KINDS[plan.order.head].FIT},
+        "fit": {"views": fitted_views, **KINDS[str(plan.order.head)].FIT},
     }
     path = cache.path / teacher_folder(plan.label) / IDENTITY
     held = read_identity(path.parent, TeacherIdentity) if path.exists() else None

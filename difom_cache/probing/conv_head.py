@@ -41,7 +41,7 @@ def fit(lesson: Lesson, fold: int, seed: int) -> dict[str, Tensor]:
     for _ in range(STEPS):
         batch = views[torch.randint(0, len(views), (BATCH_VIEWS,), generator=random)]
         kept = torch.rand((BATCH_VIEWS, CHANNELS, 1, 1), generator=random) >= DROPPED_FRAC
-        logits = speak(head, lesson.features[batch], kept / (1 - DROPPED_FRAC))
+        logits = speak(head, lesson.features[batch], lesson.grid, kept / (1 - DROPPED_FRAC))
         loss = mask_loss(logits, lesson.truth[batch], lesson.valid[batch]).mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -50,7 +50,7 @@ def fit(lesson: Lesson, fold: int, seed: int) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in head.items()}
 
 
-def speak(head: dict[str, Tensor], features: Tensor, kept: Tensor | None = None) -> Tensor:
+def speak(head: dict[str, Tensor], features: Tensor, grid: int, kept: Tensor | None = None) -> Tensor:
     """Return the logits (B, g, g) of features (B, g, g, C); `kept` (B, 16, 1, 1) is a factor on channels."""
     channels = (
         (features @ head["reduce"] + head["reduce_bias"]).relu().permute(0, 3, 1, 2)

@@ -12,14 +12,19 @@ from difom_cache.probing.cells import chunks
 class Lesson:
     """Views of labelled records, in order of folds.
 
-    `features` (N, g, g, C) standardised, `truth` (N, g, g) the share of polyp in a cell, `valid` (N, g, g) whether a
-    cell counts, `ends` where each fold's views end.
+    `features` (N, g, g, C) standardised, `truth` (N, G, G) the share of polyp in a cell of the logits, `valid` (N, G, G)
+    whether it counts, `ends` where each fold's views end.
     """
 
     features: Tensor
     truth: Tensor
     valid: Tensor
     ends: tuple[int, ...]
+
+    @property
+    def grid(self) -> int:
+        """Cells a side of the logits."""
+        return self.truth.shape[-1]
 
     @property
     def folds(self) -> int:

@@ -29,7 +29,7 @@ def fit(lesson: Lesson, fold: int, seed: int) -> dict[str, Tensor]:
         total = WEIGHT_DECAY * weight.square().sum()
         total.backward()  # type: ignore[no-untyped-call]
         for part in parts:
-            logits = speak({"weight": weight, "bias": bias}, lesson.features[part])
+            logits = speak({"weight": weight, "bias": bias}, lesson.features[part], lesson.grid)
             loss = mask_loss(logits, lesson.truth[part], lesson.valid[part]).sum() / views
             loss.backward()  # type: ignore[no-untyped-call]
             total = total.detach() + loss.detach()
@@ -39,6 +39,6 @@ def fit(lesson: Lesson, fold: int, seed: int) -> dict[str, Tensor]:
     return {"weight": weight.detach(), "bias": bias.detach()}
 
 
-def speak(head: dict[str, Tensor], features: Tensor) -> Tensor:
+def speak(head: dict[str, Tensor], features: Tensor, grid: int) -> Tensor:
     """Return the logits (B, g, g) of features (B, g, g, C)."""
     return features @ head["weight"] + head["bias"]

@@ -23,9 +23,9 @@ class ProbeConfig(Config):
     "Of the choice of masks and of the folds."
     folds: Annotated[int, Field(ge=2)] = 5
     "Parts of the labelled groups; each part's logits come from the masks of the others."
-    head: Literal["linear", "3x3"] = "linear"
-    "From a cell's own features, or from those of its neighbours too."
+    head: Annotated[Literal["decoder", "linear", "3x3"] | None, Opt(default="decoder")] = None
+    "A small decoder; or from a cell's own features, or those of its neighbors too. A probe that is there keeps its own."
     stride: Above0 | None = None
-    "Of the logits, picture px; by default that of the finest tap."
+    "Of the logits, image px; by default a quarter of the finest tap's, at least 4, or, without a decoder, the finest tap's."
     name: str | None = None
     "Of the column; by default teachers, percent of masks and seed, as in dinov2-small-probe-l10-s0."

@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from difom_cache.data.budget import draw_budget
 from difom_cache.errors import DataError, SettingsError
+from difom_cache.options import validate
 from difom_cache.probing.options import ProbeConfig
-from difom_cache.store.layout import TapSpec
 from difom_cache.store.reader import Cache, require_teacher
 from difom_cache.store.schema import check_plain_name
 
+DECODER = "decoder"
+FINER = 4  # cells of a decoder's logits a side, for each of the finest tap's; but
+LEAST_STRIDE_PX = 4  # of the image, which masks of students are rarely finer than
 NAME = "probe"  # in the place of a teacher's name in the column's identity
 
 
@@ -23,9 +26,11 @@ class ProbePlan:
     """A probe before anything is fitted.
 
     Attributes:
+        order: what was asked, its head decided.
         label: of the column.
         taps: full names of what is read.
-        grid: cells a side, of features, truth and logits.
+        grid: cells a side of truth and logits.
+        read_grid: cells a side of the features.
         budget: (N,) bool, records whose masks are in the budget.
         fitted: (N,) bool, those of them that train: the heads learn from these.
         fold_of: (N,) int, the fold that holds a record's group; -1 where no mask of its group is fitted.
@@ -35,6 +40,7 @@ class ProbePlan:
     label: str
     taps: tuple[str, ...]
     grid: int
+    read_grid: int
     budget: NDArray[np.bool_]
     fitted: NDArray[np.bool_]
     fold_of: NDArray[np.int64]
@@ -55,8 +61,10 @@ def plan_probe(cache: Cache, order: ProbeConfig) -> ProbePlan:
         DataError: the budget holds no training mask, or fewer groups than folds.
     """
     _check_order(cache, order)
+    order, label = settle_head(cache, order)
     taps = tuple(tap for tap in cache.taps if tap.partition("/")[0] in order.teachers)
-    grid = choose_grid(cache, [cache.taps[tap] for tap in taps], order.stride)
+    finest = max(cache.taps[tap].grid for tap in taps)
+    grid = choose_grid(cache, finest, order)
     table, records = cache.table, cache.table.records
     labelled, split = np.zeros(len(records), bool), np.zeros(len(records), np.int64)
     labelled[table.record], split[table.record] = table.labelled > 0, table.split
@@ -66,9 +74,10 @@ def plan_probe(cache: Cache, order: ProbeConfig) -> ProbePlan:
     folds = assign_folds([groups[i] for i in np.flatnonzero(fitted)], order.folds, order.labels_seed)
     return ProbePlan(
         order=order,
-        label=order.name or default_label(cache, order),
+        label=label,
         taps=taps,
         grid=grid,
+        read_grid=min(grid, finest),
         budget=budget,
         fitted=fitted,
         fold_of=np.array([folds.get(group, -1) for group in groups]),
@@ -117,29 +126,37 @@ def assign_folds(groups: Sequence[str], folds: int, seed: int) -> dict[str, int]
     return fold_of
 
 
-def choose_grid(cache: Cache, taps: Sequence[TapSpec], stride: float | None) -> int:
-    """Return the cells a side that features are brought to: those of the finest tap, or of `stride`.
+def choose_grid(cache: Cache, finest: int, order: ProbeConfig) -> int:
+    """Return the cells a side of the logits: those of the finest tap, of a decoder four times as many, or those of a stride.
 
     Raises:
-        SettingsError: the stride does not divide the picture, or is finer than every tap.
+        SettingsError: the stride does not divide the image, or is finer than the head can tell.
     """
-    finest = max(tap.grid for tap in taps)
+    side_px, stride = cache.picture_px, order.stride
+    most = max(finest, min(FINER * finest, side_px // LEAST_STRIDE_PX)) if order.head == DECODER else finest
     if stride is None:
-        return finest
-    grid = round(cache.picture_px / stride) if stride > 0 else 0
-    if not 1 <= grid <= finest or abs(grid * stride - cache.picture_px) > 1e-6 * cache.picture_px:
+        return most
+    grid = round(side_px / stride)
+    if not 1 <= grid <= most or abs(grid * stride - side_px) > 1e-6 * side_px:
         raise SettingsError(
-            f"--stride {stride:g}: expected a divisor of the {cache.picture_px} px of the pictures that is no finer than "
-            f"the finest tap's {cache.picture_px / finest:g}"
+            f"--stride {stride:g}: expected a divisor of the {side_px} px of the images that is no finer than "
+            f"{side_px / most:g} (finest tap {side_px / finest:g}, head {order.head})"
         )
     return grid
 
 
-def default_label(cache: Cache, order: ProbeConfig) -> str:
-    """Return "dinov2-small-probe-l10-s0": teachers joined by +, the head where it is not linear, percent, seed."""
-    head = "" if order.head == "linear" else order.head
+def settle_head(cache: Cache, order: ProbeConfig) -> tuple[ProbeConfig, str]:
+    """Return the order with its head, and the label of its column.
+
+    The default label names no head. A column that has it keeps its head where none is asked for; another head than that, or
+    than a decoder where there is none, is named: "dinov2-small-probelinear-l10-s0".
+    """
     teachers = "+".join(_full_label(cache, label) for label in order.teachers)
-    return f"{teachers}-probe{head}-l{100 * order.labels:g}-s{order.labels_seed}"
+    label, named = (f"{teachers}-probe{head}-l{100 * order.labels:g}-s{order.labels_seed}" for head in ("", order.head))
+    held = cache.teachers.get(order.name or label)
+    usual = DECODER if held is None or held.probe is None else held.probe.head
+    head = order.head or usual
+    return validate(ProbeConfig, order.model_dump() | {"head": head}), order.name or (label if head == usual else named)
 
 
 def _full_label(cache: Cache, label: str) -> str:

@@ -23,13 +23,11 @@ def recompute_probe(cache: Cache, label: str, *, views: int, seed: int) -> dict[
     """
     plan = replan(cache, label)
     identity = require_teacher(cache, label)
-    reader = FeatureReader(cache, plan.taps, plan.grid)
+    reader = FeatureReader(cache, plan.taps, plan.read_grid)
     rows = np.random.default_rng(seed).permutation(len(cache))[:views]
     tap = f"{label}/{identity.taps[0].name}"
     with torch_threads(identity.threads):
-        heads = fit(
-            cache, plan, reader, choose_fit_rows(cache, plan, most=FIT_BYTES // (4 * reader.channels * plan.grid**2))
-        )
+        heads = fit(cache, plan, reader, choose_fit_rows(cache, plan, most=FIT_BYTES // reader.row_bytes))
         live = compute_logits(cache, reader, heads, plan, rows)
     stored = cache.gather(rows, [tap], pictures=False)
     target = torch.from_numpy(cache.decode(tap, stored[f"{tap}/code"], stored.get(f"{tap}/scale")))

@@ -87,8 +87,8 @@ def probe(
     refuse_unreadable(opened)
     config = config.model_copy(update={"teachers": find_labels(opened, config.teachers)})
     plan = plan_probe(opened, config)
-    reader = FeatureReader(opened, plan.taps, plan.grid)
-    rows = choose_fit_rows(opened, plan, most=FIT_BYTES // (4 * reader.channels * plan.grid**2))
+    reader = FeatureReader(opened, plan.taps, plan.read_grid)
+    rows = choose_fit_rows(opened, plan, most=FIT_BYTES // reader.row_bytes)
     column, identity = open_column(opened, plan, views=len(rows))
     with torch_threads(identity.threads):
         started_s = time.perf_counter()
@@ -164,7 +164,7 @@ def obtain_heads(cache: Cache, plan: ProbePlan, reader: FeatureReader, rows: NDA
     """Return the heads that lie beside the column's identity, fitted now where there are none."""
     folder = cache.path / teacher_folder(plan.label)
     if (folder / HEADS).exists():
-        return read_heads(folder, plan.order.head)
+        return read_heads(folder, str(plan.order.head), plan.grid)
     return write_heads(folder, fit(cache, plan, reader, rows))
 
 
@@ -179,7 +179,7 @@ def fit(cache: Cache, plan: ProbePlan, reader: FeatureReader, rows: NDArray[np.i
         valid_cells(cache, rows, plan.grid),
         tuple(ends.tolist()),
     )
-    return fit_heads(lesson, plan.order.head, plan.order.labels_seed)
+    return fit_heads(lesson, str(plan.order.head), plan.order.labels_seed)
 
 
 def make_report(
