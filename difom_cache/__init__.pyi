@@ -42,6 +42,8 @@ from .outputs import check_out_file as check_out_file
 from .outputs import check_out_folder as check_out_folder
 from .outputs import check_outputs as check_outputs
 from .painting.sample import paint_sample as paint_sample
+from .probing.live import LiveProbe as LiveProbe
+from .probing.live import load_probe as load_probe
 from .probing.run import probe as probe
 from .probing.score import score_logits as score_logits
 from .progress import ProgressBar as ProgressBar

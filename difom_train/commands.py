@@ -33,7 +33,7 @@ class EvaluateConfig(CommandConfig, OwnStudents, GroupOptions):
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = DATA_GROUP
 
     runs: Annotated[tuple[str, ...], Opt(argument=True)]
-    "Run folders, teacher:SPEC, or folders of saved maps."
+    "Run folders, teacher:SPEC, probe:CACHE/LABEL, or folders of saved maps."
     data: Annotated[Path | None, Opt(keyword=False)] = None
     "Manifest, test sets or any folder inside them, or a COCO file."
     limit: Positive | None = None
@@ -56,7 +56,7 @@ class PredictConfig(CommandConfig, OwnStudent, PixelOptions):
     """Mark polyps."""
 
     run: Annotated[str, Opt(argument=True)]
-    "Run folder, or teacher:SPEC."
+    "Run folder, teacher:SPEC, or probe:CACHE/LABEL."
     source: Annotated[Path, Opt(argument=True)]
     "Folder, list, picture or video."
     out: Path
@@ -95,7 +95,7 @@ class StudyConfig(CommandConfig, GroupOptions):
     students: Annotated[tuple[str, ...], Opt(flag="--student", whole=True), Field(min_length=1)] = ("unet",)
     "Network; may repeat."
     also: Annotated[tuple[str, ...], Opt(whole=True)] = ()
-    "Score this too: a run, or teacher:SPEC; may repeat."
+    "Score this too: a run, teacher:SPEC, or probe:CACHE/LABEL; may repeat."
     width: Count | None = 16
     "Channels of the first level; 0 = the student's own."
     input_size: Positive = 128
@@ -118,7 +118,7 @@ class CompareConfig(CommandConfig, OwnStudents, GroupOptions):
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = DATA_GROUP
 
     runs: Annotated[tuple[Path, ...], Opt(argument=True)]
-    "Evaluated run folders; the first is the yardstick."
+    "Evaluated run folders, the first of which is the yardstick; also teacher:SPEC and probe:CACHE/LABEL."
     out: Path = Path("comparison")
     "Where tables and report.html go."
     data: Path | None = None

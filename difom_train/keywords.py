@@ -200,7 +200,7 @@ class StudyKeywords(TypedDict, total=False):
     students: str | Sequence[str] | None
     "Network; may repeat. [default: unet]"
     also: str | Sequence[str] | None
-    "Score this too: a run, or teacher:SPEC; may repeat."
+    "Score this too: a run, teacher:SPEC, or probe:CACHE/LABEL; may repeat."
     width: int | None
     "Channels of the first level; 0 = the student's own. (at least 0) [default: 16]"
     input_size: int | None

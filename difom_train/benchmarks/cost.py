@@ -175,7 +175,7 @@ def measure_cost(
     """Return what one network costs at its input size and batch 1.
 
     Args:
-        network: a run folder, or "teacher:SPEC".
+        network: a run folder, "teacher:SPEC" or "probe:CACHE/LABEL".
         device: "auto", "cpu" or "cuda".
         passes: timed passes; the percentiles are over these.
         student: for a run of your own student (see `load_student`).
@@ -188,8 +188,8 @@ def measure_cost(
         run, module, input_px = _load_teacher(name, chosen)
     else:
         segmenter = load_segmenter(network, device=chosen, student=student)
-        name, kind, input_px = segmenter.name, "student", segmenter.input_px
-        run, module = segmenter.logits, segmenter.student if isinstance(segmenter, StudentSegmenter) else None
+        name, input_px, run = segmenter.name, segmenter.input_px, segmenter.logits
+        kind, module = ("student", segmenter.student) if isinstance(segmenter, StudentSegmenter) else ("teacher", None)
     pixels = torch.rand(1, 3, input_px, input_px, generator=torch.Generator().manual_seed(0)).to(chosen)
     times_ms = time_passes(run, pixels, passes)
     return Cost(

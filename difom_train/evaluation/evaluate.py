@@ -1,5 +1,6 @@
 """A trained student is scored on test sets, frame by frame, under both protocols."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,11 +47,11 @@ from difom_train.evaluation.summary import (
 )
 from difom_train.inference.frames import choose_records, in_batches
 from difom_train.inference.segmenter import (
-    TEACHER_PREFIX,
     Segmenter,
     choose_batch,
     find_random_teachers,
     identify,
+    is_named,
     load_segmenter,
     segment,
 )
@@ -69,12 +70,14 @@ class Evaluation:
         folder: where the files lie (RUN/eval).
         sets: test set to its frames' scores.
         random_teachers: whose random weights the network has, or learnt from.
+        cpu_s_per_frame: of the network's pass on the CPU, over all threads; None on a GPU, and of saved maps.
     """
 
     name: str
     folder: Path
     sets: dict[str, SetScores]
     random_teachers: tuple[str, ...] = ()
+    cpu_s_per_frame: float | None = None
 
     def means(self) -> dict[str, dict[str, float]]:
         """Return test set, and the mean's label, to metric name to value."""
@@ -93,7 +96,8 @@ class Evaluation:
                 rows.append([name, frames, *(format_value(metric, values[metric.name]) for metric in metrics)])
             tables.append(f"{self.name}, {PROTOCOL_TITLES[protocol]}\n{format_table(rows)}")
         warning = [format_random_warning(self.random_teachers)] if self.random_teachers else []
-        return "\n\n".join([*tables, *warning, f"per frame: {self.folder}"])
+        cost = [] if self.cpu_s_per_frame is None else [f"network: {self.cpu_s_per_frame:.3g} CPU s a frame"]
+        return "\n\n".join([*tables, *warning, *cost, f"per frame: {self.folder}"])
 
     def as_json(self) -> dict[str, Any]:
         """Return the same for a program."""
@@ -104,6 +108,7 @@ class Evaluation:
             "frames": frames,
             "scores": self.means(),
             "random_teachers": list(self.random_teachers),
+            "cpu_s_per_frame": self.cpu_s_per_frame,
         }
 
 
@@ -118,7 +123,8 @@ def evaluate(
     """Score a network on test sets; write every frame's scores and mask, and return the table.
 
     Args:
-        run: a run folder; "teacher:SPEC" for a teacher that gives polyp logits; or a folder of saved grey maps,
+        run: a run folder; "teacher:SPEC" for a teacher that gives polyp logits; "probe:CACHE/LABEL" for a probe with
+            its teachers; or a folder of saved grey maps,
             `<set>/<stem>.png`, as result archives of published methods come; or the config of the call, of one run.
         data: a manifest, a folder in a known layout, or a COCO file, or what was said of one; or `images`. Its test records are
             scored, or all if it knows no splits.
@@ -142,6 +148,7 @@ def evaluate(
     source = data if isinstance(data, DataSource) else config.describe_source(config.data)
     records = choose_records(source, config.limit)
     random_teachers: tuple[str, ...] = ()
+    spent_s: list[float] = []
     if _is_folder_of_maps(run):
         identity: dict[str, Any] = {"source": "maps", "maps_version": MAPS_VERSION}
         jobs = _jobs_of_maps(Path(run), records, folder)
@@ -152,11 +159,11 @@ def evaluate(
                 run, device=config.device, student=config.student if student is None else student
             )
         identity = identify(segmenter, run)
-        jobs = _jobs_of(segmenter, records, folder, choose_batch(segmenter, config.batch_size))
+        jobs = _jobs_of(segmenter, records, folder, choose_batch(segmenter, config.batch_size), spent_s)
         name = segmenter.name
         random_teachers = find_random_teachers(segmenter)
         if reuse and maps is None and (kept := find_scores(folder, identity, records)):
-            return Evaluation(name=name, folder=folder, sets=kept, random_teachers=random_teachers)
+            return Evaluation(name, folder, kept, random_teachers, read_summary(folder).get("cpu_s_per_frame"))
     if maps is not None:
         jobs = _with_maps(jobs, maps, records, config.map_bits)
     scored = score_frames(jobs, frames=len(records), workers=config.workers)
@@ -164,15 +171,17 @@ def evaluate(
     sets = _gather(list(bar))
     for scores in sets.values():
         write_set(scores, folder)
+    cpu_s = sum(spent_s) / len(records) if spent_s else None
     notes = {
         "name": name,
         "difom": __version__,
         "data": str(source.place),
         "limit": config.limit,
         "random_teachers": random_teachers,
+        "cpu_s_per_frame": cpu_s,
     }
     write_summary(folder, sets, identity, notes)
-    return Evaluation(name=name, folder=folder, sets=sets, random_teachers=random_teachers)
+    return Evaluation(name, folder, sets, random_teachers, cpu_s)
 
 
 def find_scores(folder: Path, identity: Mapping[str, Any], records: Sequence[Record]) -> dict[str, SetScores] | None:
@@ -193,9 +202,16 @@ def find_scores(folder: Path, identity: Mapping[str, Any], records: Sequence[Rec
     return kept
 
 
-def _jobs_of(segmenter: Segmenter, records: Sequence[Record], folder: Path, batch_size: int) -> Iterator[FrameJob]:
+def _jobs_of(
+    segmenter: Segmenter, records: Sequence[Record], folder: Path, batch_size: int, spent_s: list[float]
+) -> Iterator[FrameJob]:
+    """Yield the jobs of a network; on a CPU, what it takes of each batch goes into `spent_s`."""
     for batch in in_batches(records, batch_size):
-        logits = segment(segmenter, [read_image(record.image, max_pixels=None) for record in batch])
+        pictures = [read_image(record.image, max_pixels=None) for record in batch]
+        started_s = time.process_time()
+        logits = segment(segmenter, pictures)
+        if segmenter.device == "cpu":
+            spent_s.append(time.process_time() - started_s)
         for record, each in zip(batch, logits, strict=True):
             yield FrameJob(record, logits=each, mask_path=mask_path(folder, record.dataset, record.id))
 
@@ -240,7 +256,7 @@ def _find_map(maps: Path, record: Record) -> Path | None:
 
 def _is_folder_of_maps(run: Path | str) -> bool:
     """Return whether `run` holds sub-folders of pictures and nothing that training writes."""
-    if str(run).startswith(TEACHER_PREFIX):
+    if is_named(run):
         return False
     folder = Path(run)
     if not folder.is_dir() or any((folder / name).exists() for name in ("student.json", "settings.toml", "run.json")):
@@ -251,7 +267,7 @@ def _is_folder_of_maps(run: Path | str) -> bool:
 def _choose_folder(run: Path | str, out: Path | str | None) -> Path:
     if out is not None:
         return Path(out)
-    if str(run).startswith(TEACHER_PREFIX):
+    if is_named(run):
         raise SettingsError(f"{run} has no folder for its scores; name one with --out")
     if not Path(run).is_dir():
         raise RunError(f"{run} is not a folder; pass the folder of a finished run")

@@ -9,7 +9,7 @@ from difom_cache.errors import SettingsError
 from difom_train.commands import EvaluateConfig
 from difom_train.evaluation.evaluate import Evaluation, evaluate
 from difom_train.evaluation.files import file_name
-from difom_train.inference.segmenter import TEACHER_PREFIX
+from difom_train.inference.segmenter import is_named
 from difom_train.training.run_folder import describe_unfinished
 
 
@@ -59,8 +59,8 @@ def _narrow(config: EvaluateConfig, run: str, name: str) -> EvaluateConfig:
 def name_of(run: Path | str) -> str:
     """Return what a network is called as a folder."""
     text = str(run)
-    return file_name(text) if text.startswith(TEACHER_PREFIX) else Path(run).resolve().name
+    return file_name(text) if is_named(run) else Path(run).resolve().name
 
 
 def _describe_unfinished(run: Path | str) -> str:
-    return "" if str(run).startswith(TEACHER_PREFIX) else describe_unfinished(Path(run))
+    return "" if is_named(run) else describe_unfinished(Path(run))

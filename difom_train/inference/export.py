@@ -96,7 +96,9 @@ def export(
     whole = config.output_size == "frame"
     segmenter = load_segmenter(config.run, device="cpu", student=config.student if student is None else student)
     if not isinstance(segmenter, StudentSegmenter):
-        raise SettingsError(f"{config.run} is not a student's run folder; only students are exported")
+        raise SettingsError(
+            f"{config.run} is not a student's run folder; only students are exported: give the run of one that learnt from it"
+        )
     sizes = Sizes(segmenter.input_px, segmenter.student.largest_stride, dynamic=config.dynamic_size, whole=whole)
     plain = FrameDeployed(segmenter.student, segmenter.input_px) if whole else Deployed(segmenter.student)
     deployed = plain.eval()

@@ -97,7 +97,7 @@ def predict(
     (`mean_prob`). Memory holds one batch, whatever the length.
 
     Args:
-        run: a run folder, or "teacher:SPEC"; or the config of the call.
+        run: a run folder, "teacher:SPEC" or "probe:CACHE/LABEL"; or the config of the call.
         source: a folder of pictures, a text file with one picture path a line, a picture, or a video.
         student: for a run of your own student: `package.module:Factory`, or the module that was wrapped (see `load_student`).
         **options: listed in `PredictKeywords`; `out` is needed. A batch is of 1 picture on the CPU by default, where more gains

@@ -11,14 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from difom_cache import ViewParams, replay_image, resolve_device
+from difom_cache import LiveProbe, ViewParams, load_probe, replay_image, resolve_device
 from difom_cache.errors import RunError, SettingsError, TeacherError
 from difom_train.inference.folded import fold_for_cpu
 from difom_train.students.base import Student
 from difom_train.students.outside import StudentSources
 from difom_train.students.saved import load_student
 
-TEACHER_PREFIX = "teacher:"
+TEACHER_PREFIX, PROBE_PREFIX = "teacher:", "probe:"
+
+
+def is_named(run: Path | str) -> bool:
+    """Whether a network is named by "teacher:SPEC" or "probe:CACHE/LABEL", and so has no folder of its own."""
+    return str(run).startswith((TEACHER_PREFIX, PROBE_PREFIX))
 
 
 class Segmenter(Protocol):
@@ -78,22 +83,41 @@ class TeacherSegmenter:
         return self.teacher.features(pixels)[self.tap].float()
 
 
+class ProbeSegmenter:
+    """A probe of a cache with the teachers that it reads."""
+
+    def __init__(self, place: str, *, device: str) -> None:
+        cache, _, label = place.rstrip("/").rpartition("/")
+        if not cache:
+            raise SettingsError(
+                f"{PROBE_PREFIX}{place}: expected {PROBE_PREFIX}CACHE/LABEL, such as probe:feats/dinov2-probe-l10-s0"
+            )
+        self.probe: LiveProbe = load_probe(cache, label, device=device)
+        self.name, self.input_px, self.device = label, self.probe.input_px, device
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        return self.probe.logits(pixels)
+
+
 def load_segmenter(spec: Path | str, *, device: str = "auto", student: StudentSources = None) -> Segmenter:
-    """Return the student of a run folder, or the teacher that "teacher:SPEC" names.
+    """Return the student of a run folder, the teacher that "teacher:SPEC" names, or the probe of "probe:CACHE/LABEL".
 
     Args:
-        spec: the folder, or the teacher.
+        spec: the folder, the teacher or the probe.
         device: where it runs.
         student: of a run of your own student (see `load_student`).
 
     Raises:
         RunError: the folder holds no trained student, or one of your own, which is not given.
         TeacherError: the teacher gives no logits.
+        CacheError: there is no such cache or probe, or its teachers cannot be built again.
         DeviceError: the device is not there.
     """
     chosen = str(resolve_device(device))
     if str(spec).startswith(TEACHER_PREFIX):
         return TeacherSegmenter(str(spec).removeprefix(TEACHER_PREFIX), device=chosen)
+    if str(spec).startswith(PROBE_PREFIX):
+        return ProbeSegmenter(str(spec).removeprefix(PROBE_PREFIX), device=chosen)
     folder = Path(spec)
     return StudentSegmenter(load_student(folder, chosen, student=student), name=folder.resolve().name, device=chosen)
 
@@ -113,16 +137,19 @@ def choose_batch(segmenter: Segmenter, batch_size: int | None) -> int:
 
 def identify(segmenter: Segmenter, run: Path | str) -> dict[str, Any]:
     """Return what decides a network's logits: its weights and its input size."""
-    if isinstance(segmenter, TeacherSegmenter):
-        digest = segmenter.teacher.spec.weights_digest
+    if isinstance(segmenter, ProbeSegmenter):
+        source, digest = "probe", segmenter.probe.digest
+    elif isinstance(segmenter, TeacherSegmenter):
+        source, digest = "teacher", segmenter.teacher.spec.weights_digest
     else:
-        digest = hashlib.sha256((Path(run) / "student.safetensors").read_bytes()).hexdigest()
-    source = "student" if isinstance(segmenter, StudentSegmenter) else "teacher"
+        source, digest = "student", hashlib.sha256((Path(run) / "student.safetensors").read_bytes()).hexdigest()
     return {"source": source, "weights_sha256": digest, "input_px": segmenter.input_px}
 
 
 def find_random_teachers(segmenter: Segmenter) -> tuple[str, ...]:
     """Return the teachers whose random weights a network has, if it is one of them, or learnt from."""
+    if isinstance(segmenter, ProbeSegmenter):
+        return (segmenter.name,) if segmenter.probe.is_random else ()
     if isinstance(segmenter, TeacherSegmenter):
         return (segmenter.teacher.spec.label,) if segmenter.teacher.spec.is_random else ()
     if isinstance(segmenter, StudentSegmenter):

@@ -20,8 +20,9 @@ from difom_cache.options import read_call
 from difom_train.benchmarks.cost import Cost, compare_costs
 from difom_train.commands import CompareConfig
 from difom_train.evaluation.evaluate import evaluate
-from difom_train.evaluation.files import read_summary
+from difom_train.evaluation.files import file_name, read_summary
 from difom_train.evaluation.summary import counted_sets
+from difom_train.inference.segmenter import is_named
 from difom_train.keywords import CompareKeywords
 from difom_train.reporting.bootstrap import Difference, compare_paired
 from difom_train.reporting.comparison import HEADLINES, Comparison
@@ -42,7 +43,8 @@ def compare(
     Runs whose settings differ by the seed alone are one entry. The first run's entry is what the others are compared with.
 
     Args:
-        runs: evaluated run folders, or folders that `evaluate --out` wrote; or the config of the call.
+        runs: evaluated run folders, folders that `evaluate --out` wrote, "teacher:SPEC" or "probe:CACHE/LABEL", whose scores go
+            into a folder of its name in `out`; or the config of the call.
         student: for runs of your own students, whose cost cannot be measured without (see `load_student`).
         **options: listed in `CompareKeywords`. With `data`, runs that are not evaluated yet are scored on its test records, and
             test frames that show one of its training pictures are left out of the second table.
@@ -51,12 +53,12 @@ def compare(
         RunError: runs that are not evaluated, or not on the same frames under the same protocols.
     """
     config = read_call(CompareConfig, options, runs=runs)
+    places = [config.out / file_name(str(run)) if is_named(run) else run for run in config.runs]
     folder, own = config.out, config.student if student is None else student
     data = config.describe_source(config.data) if config.data or config.images else None
     check_out_folder(folder)
-    if data is not None:
-        evaluate_missing(config, data, own)
-    entries = load_entries(config.runs)
+    evaluate_missing(config, places, data, own)
+    entries = load_entries(places)
     sets = frames_of(entries)
     with explain_wait("looking for frames that repeat another or show a training picture"):
         twins = find_twins(sets, data)
@@ -85,21 +87,30 @@ def compare(
     return comparison
 
 
-def evaluate_missing(config: CompareConfig, data: DataSource, student: StudentSources) -> None:
-    """Score the runs that have no scores on the test records of the data.
+def evaluate_missing(
+    config: CompareConfig, places: Sequence[Path], data: DataSource | None, student: StudentSources
+) -> None:
+    """Score what has no scores in its place on the test records of the data.
 
     Raises:
-        RunError: the data say of no record that it is for testing, so that scores could be of training records.
+        RunError: the data say of no record that it is for testing, so that scores could be of training records; or there
+            are none for a network that has no folder of its own.
     """
-    missing = [run for run in config.runs if not (eval_folder(run) / "summary.json").exists()]
+    pairs = zip(config.runs, places, strict=True)
+    missing = {run: place for run, place in pairs if not (eval_folder(place) / "summary.json").exists()}
+    if data is None:
+        for run in filter(is_named, missing):
+            raise RunError(f"{run} has no scores yet; name the test sets with --data")
+        return
     if missing and not any(record.split == "test" for record in load_records(data, unlabelled=True)):
         raise RunError(
-            f"{missing[0]} has not been evaluated, and --data {data.place} holds no test records; run `difom-train evaluate "
-            f"{missing[0]} --data TESTS` first"
+            f"{next(iter(missing))} has not been evaluated, and --data {data.place} holds no test records; run `difom-train "
+            f"evaluate {next(iter(missing))} --data TESTS` first"
         )
-    for run in missing:
+    for run, place in missing.items():
         say(f"{run} has no scores yet: it is evaluated on {data.place}")
-        evaluate(run, data, device=config.device, student=student)
+        out = place if is_named(run) else None
+        evaluate(str(run), data, out=out, device=config.device, student=student)
 
 
 def describe_runs(entries: Sequence[Entry]) -> list[str]:
