@@ -41,7 +41,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 MEMORY = "decoded-4.txt"
 "Its number grows with what is remembered of a file, and whenever a file would be read as other pixels."
 _REST_NS = 2_000_000_000  # a file that was changed less than this ago may change again and keep its times
-_INVERTED_FRAC, _INVERTED_SHARE = 0.8, 0.5  # of a frame, in more than this share of the masks; not tuned
+_INVERTED_FRAC, _INVERTED_SHARE = 0.65, 0.5  # of a frame, in more than this share of the masks; not tuned
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,7 @@ def warn_inverted(covered: Sequence[float]) -> None:
     if wide > _INVERTED_SHARE * len(covered):
         warnings.warn(
             f"{wide} of {len(covered)} masks cover more than {_INVERTED_FRAC:.0%} of their frame: are they inverted? "
-            "Polyps are white, the rest is black",
+            "Polyps are white, the rest is black; `difom-cache manifest FOLDER --out FILE.csv --mask-levels 0` turns them",
             DifomWarning,
             stacklevel=2,
         )

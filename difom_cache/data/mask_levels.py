@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,7 @@ def _ask(start: str, levels: list[Level], names: list[str]) -> str:
     choice = f" (or {', '.join(names[1:_OFFERED])}, or several, with commas)" if len(names) > 1 else ""
     return (
         f"it {start} {listed}{more}; say which are polyp with `difom-cache manifest FOLDER --out FILE.csv --mask-levels "
-        f"{names[0]}`{choice}, and give FILE.csv as the data"
+        f"{quote(names[0])}`{choice}, and give FILE.csv as the data"
     )
 
 

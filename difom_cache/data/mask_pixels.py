@@ -15,6 +15,7 @@ _TINT = 32  # a lossy file is grey where red, green and blue differ by no more
 _GATHER = 8  # lossy levels gather within an eighth of their range, or of what lies between two of them; not tuned
 _LEAST_GATHERED = 9  # pixels
 _MOST_CENTRES = 16
+_BASE = 1 << 20  # above any level; three fit into 64 bits
 
 
 @dataclass(frozen=True)
@@ -132,10 +133,9 @@ def _gather(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     Those that fill areas, to the last bit, however near they lie to others; then, of what lies in even surroundings, whatever
     is far from these.
     """
-    scale = 256 ** np.arange(points.shape[-1])[::-1]
-    codes = points @ scale
+    codes = _pack(points)
     found, counts = np.unique(codes, return_counts=True)
-    values = found[:, None] // scale % 256
+    values = _unpack(found, points.shape[-1])
     reach = max(float(np.ptp(points)) / _GATHER, 1)
     area = share_flat(codes, found, counts) > LEAST_FLAT_SHARE
     area[counts.argmax()] = True
@@ -144,7 +144,7 @@ def _gather(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     for channel in np.moveaxis(points, -1, 0):
         even &= ndimage.maximum_filter(channel, 3).astype(int) - ndimage.minimum_filter(channel, 3) <= reach
     found, counts = np.unique(codes[even], return_counts=True)
-    values = found[:, None] // scale % 256
+    values = _unpack(found, points.shape[-1])
     left = np.linalg.norm(values[:, None] - [seed for _, seed in seeds], axis=-1).min(1) > reach
     while left.any() and len(seeds) < _MOST_CENTRES:
         centre = values[np.where(left, counts, 0).argmax()]
@@ -163,12 +163,17 @@ def _gather(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
 
 
 def _count(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    if points.shape[-1] == 1:
-        found, counts = np.unique(points, return_counts=True)
-        return found[:, None], counts
-    scale = 256 ** np.arange(points.shape[-1])[::-1]
-    found, counts = np.unique(points @ scale, return_counts=True)
-    return found[:, None] // scale % 256, counts
+    found, counts = np.unique(_pack(points), return_counts=True)
+    return _unpack(found, points.shape[-1]), counts
+
+
+def _pack(points: NDArray[Any]) -> NDArray[np.int64]:
+    """Return levels (..., C) as one number each."""
+    return np.asarray(points.astype(np.int64) @ _BASE ** np.arange(points.shape[-1])[::-1])
+
+
+def _unpack(codes: NDArray[np.int64], channels: int) -> NDArray[np.int64]:
+    return np.asarray(codes[:, None] // _BASE ** np.arange(channels)[::-1] % _BASE)
 
 
 def _hex(colour: NDArray[Any]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import struct
 import warnings
 from collections.abc import Callable
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 from truth_case import Case, Refused
+from typer.testing import CliRunner
 
 from difom_cache import Record, load_records, make_manifest, read_mask
+from difom_cache.cli import app
 from difom_cache.errors import DifomWarning, ImageError
 
 HEIGHT, WIDTH = 120, 160
@@ -60,9 +63,11 @@ def proposed(save: Save, *, least: float) -> Callable[[Path], Any]:
         try:
             load_records(folder)
         except ImageError as error:
-            levels = re.search(r"--mask-levels (\S+)`", str(error))
-            assert levels is not None
-            make_manifest(folder, folder / "m.csv", mask_levels=levels[1])
+            line = re.search(r"`difom-cache (manifest .*?)`", str(error))
+            assert line is not None
+            places = {"FOLDER": str(folder), "FILE.csv": str(folder / "m.csv")}
+            words = [places.get(word, word) for word in shlex.split(line[1], comments=True)]  # as a shell reads it
+            assert CliRunner().invoke(app, words).exit_code == 0
             return agree(load_records(folder / "m.csv"), polyps, least)
         return "read, in silence"
 
@@ -460,6 +465,14 @@ OTHERS = [
     Case("a TIFF of one bit, white is zero", alone(partial(one_bit, white_is_zero=True)), True),
     Case("a TIFF of one bit --mask-levels 1", said(one_bit, "1"), True),
     Case("an inverted set", warned(alone(keep(lambda polyp: grey(~polyp)))), True),
+    Case(
+        "an inverted set of large polyps",
+        warned(alone(keep(lambda p: grey(~ndimage.binary_dilation(p, iterations=14))))),
+        True,
+    ),
+    Case(
+        "a set of large polyps", warned(alone(keep(lambda p: grey(ndimage.binary_dilation(p, iterations=30))))), False
+    ),
     Case("an inverted set --mask-levels 0", said(keep(lambda polyp: grey(~polyp)), "0"), True),
     Case(
         "instances --mask-levels 1-65535",
