@@ -87,11 +87,15 @@ from .text import guard_cell as guard_cell
 from .text import guard_line as guard_line
 from .text import name_some as name_some
 from .text import unguard_cell as unguard_cell
+from .views.draw import draw_table as draw_table
+from .views.draw import policy_named as policy_named
 from .views.params import ViewParams as ViewParams
 from .views.plan import draw_plan as draw_plan
 from .views.replay import replay_image as replay_image
 from .views.replay import replay_mask as replay_mask
 from .views.replay import replay_valid as replay_valid
+from .views.warp import FreshView as FreshView
+from .views.warp import warp_some as warp_some
 from .views.warp import warp_view as warp_view
 
 __version__: str

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from difom_cache import DataSource, FolderOptions, read_object, write_atomic
+from difom_cache import DataSource, FolderOptions, read_object, say, write_atomic
 from difom_cache.errors import RunError, SettingsError, name_nearest
 from difom_cache.options import (
     Config,
@@ -29,6 +29,8 @@ from difom_cache.options import (
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "difom-multiscale"
 SETTINGS_FILE = "settings.toml"
+OLD_RECIPES = {"features-only": "distill.learn=features", "logits-only": "distill.learn=masks"}
+"Names of recipes that are the default one with an option."
 FREE = ("run.", "machine.device", "machine.stage", "machine.logger")
 """Beginnings of the keys that do not decide the weights."""
 KEYWORDS = {
@@ -114,8 +116,8 @@ class DataConfig(Config):
     "Use the first so many views of each record; 0 = all."
     all_views: bool = False
     "Visit every view in every epoch, in place of one view of each record."
-    fresh_views: bool = False
-    "Draw new views in every epoch from the source pictures (needs --data); beside features for every other picture alone."
+    fresh_views: bool = True
+    "Show a new view at every draw, of the stored view 0 or of the images in --data; where features teach, of every other image."
     labels: SomeShare = 1.0
     "Share of the masks of train and validation records together; the others are never read, in groups as a whole."
     labels_seed: Count = 0
@@ -124,6 +126,8 @@ class DataConfig(Config):
     "As runs of earlier versions have it: share of the train masks alone, chosen by group and the run's seed."
     labelled_min_frac: SomeShare = 0.5
     "Least share of each batch that carries a mask; more where more of the records have one."
+    unlabelled_ratio: Size = 0.0
+    "Images without a mask for each one with, on top of a batch of those alone; 0 = within the batch, by labelled_min_frac."
     scales: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0,)
     "Factors on the input's side, one drawn for each step, rounded to what the student takes; PraNet: 0.75,1,1.25."
 
@@ -204,6 +208,8 @@ class DistillConfig(Config):
     "Kind of distillation."
     teachers: tuple[str, ...] = ()
     "Labels of the cache's teachers to learn from; none named = all."
+    learn: Literal["both", "features", "masks"] = "both"
+    "What multiscale learns from: the teachers' features, their masks, or both as far as the cache holds them."
     low_weight: Size = 0.1
     "Of the low-frequency term (difom, paper, published, and multiscale with bands); the paper's weight."
     high_weight: Size = 0.1
@@ -215,13 +221,15 @@ class DistillConfig(Config):
     relation_weight: Size = 0.0
     "Of multiscale's term on the cosines between all pairs of cells of a picture."
     logits_weight: Size = 1.0
-    "Of multiscale's term on the teachers' logits; 0 leaves their logits unread."
+    "Of multiscale's term on the teachers' masks, which teach images whose own mask the run may not see; 0 = not read."
     hard_masks: bool = False
     "Make masks of the teachers' logits, at prob 0.5, before the student is held to them (multiscale)."
     consistency_weight: Size = 1.0
     "Of mean_teacher's term."
-    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
-    "Least prob, of polyp or of none, at which the averaged weights teach a pixel (mean_teacher)."
+    ramp_frac: Share = 0.0
+    "Share of the run over which all terms rise to their weights, as exp(-5 (1 - t)^2)."
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    "Prob, of polyp or of none, at which the averaged weights teach a pixel in any case (mean_teacher)."
     channels: Positive = 256
     "Of the target: in all for difom and paper, at most so many for each tap for multiscale."
     bands: bool = False
@@ -283,7 +291,12 @@ class TrainConfig(Config):
         if self.data.fresh_views and self.distils and self.distill.kind in ("paper", "published"):
             raise SettingsError(
                 f"data.fresh_views draws views that no teacher has seen, and distill.kind {self.distill.kind} is the paper's to "
-                "the letter; use difom or difom-multiscale, or a recipe like baseline"
+                "the letter; add --no-fresh-views, or use another recipe"
+            )
+        if self.data.fresh_views and self.data.all_views:
+            raise SettingsError(
+                "data.all_views visits every stored view and data.fresh_views shows new ones in their place; "
+                "choose one: --no-fresh-views, or no --all-views"
             )
         if self.data.labels < 1 and self.data.labels_frac < 1:
             raise SettingsError(
@@ -336,15 +349,16 @@ def compose(options: TrainOptions) -> TrainConfig:
     if options.run.resume and "recipe" not in options.model_fields_set and settings and settings.is_file():
         source, base = settings, read_settings(settings)
     else:
-        source = find_recipe(options.recipe)
-        base = _read_recipe_file(source)
+        source, base = _read_recipe(options.recipe)
+        if options.recipe in OLD_RECIPES:
+            say(f"--recipe {options.recipe} is --recipe {DEFAULT_RECIPE} --set {OLD_RECIPES[options.recipe]}")
     if "name" not in options.student.model_fields_set:
         refuse_code(base, source)
     given = options.model_dump(mode="json", exclude_unset=True, exclude={"recipe", "changes"})
     config = validate(TrainConfig, _merge(to_table(base), given))
     if options.changes:
         config = change_config(config, options.changes)
-    out = config.run.out or name_folder(config, options.recipe, _read_recipe_file(find_recipe(options.recipe)))
+    out = config.run.out or name_folder(config, options.recipe, _read_recipe(options.recipe)[1])
     return config.model_copy(update={"run": config.run.model_copy(update={"out": out})})
 
 
@@ -418,12 +432,15 @@ def read_recipe(recipe: str | Path) -> TrainConfig:
     Raises:
         SettingsError: no such recipe, not TOML, an unknown key, a value that cannot be meant, or a student to import.
     """
-    path = find_recipe(recipe)
-    return refuse_code(_read_recipe_file(path), path)
+    path, config = _read_recipe(recipe)
+    return refuse_code(config, path)
 
 
-def _read_recipe_file(path: Path) -> TrainConfig:
-    return validate(TrainConfig, rename_old_keys(read_toml(path), where=str(path)), where=str(path))
+def _read_recipe(recipe: str | Path) -> tuple[Path, TrainConfig]:
+    change = OLD_RECIPES.get(str(recipe))
+    path = find_recipe(DEFAULT_RECIPE if change else recipe)
+    config = validate(TrainConfig, rename_old_keys(read_toml(path), where=str(path)), where=str(path))
+    return path, change_config(config, [change]) if change else config
 
 
 def describe_recipes() -> str:

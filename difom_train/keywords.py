@@ -51,13 +51,15 @@ class TrainKeywords(TypedDict, total=False):
     all_views: bool | None
     "Visit every view in every epoch, in place of one view of each record."
     fresh_views: bool | None
-    "Draw new views in every epoch from the source pictures (needs --data); beside features for every other picture alone."
+    "Show a new view at every draw, of the stored view 0 or of the images in --data; where features teach, of every other image. [default: on]"
     labels: float | None
     "Share of the masks of train and validation records together; the others are never read, in groups as a whole. (in (0, 1]) [default: 1.0]"
     labels_seed: int | None
     "Of the choice of these masks; smaller shares lie inside larger ones. (at least 0) [default: 0]"
     labelled_min_frac: float | None
     "Least share of each batch that carries a mask; more where more of the records have one. (in (0, 1]) [default: 0.5]"
+    unlabelled_ratio: float | None
+    "Images without a mask for each one with, on top of a batch of those alone; 0 = within the batch, by labelled_min_frac. (at least 0) [default: 0.0]"
     scales: float | Sequence[float] | None
     "Factors on the input's side, one drawn for each step, rounded to what the student takes; PraNet: 0.75,1,1.25. (more than 0) [default: 1.0]"
     brightness: float | None
@@ -104,6 +106,8 @@ class TrainKeywords(TypedDict, total=False):
     "Kind of distillation. [default: none]"
     teachers: str | Sequence[str] | None
     "Labels of the cache's teachers to learn from; none named = all."
+    learn: Literal["both", "features", "masks"] | None
+    "What multiscale learns from: the teachers' features, their masks, or both as far as the cache holds them. [default: both]"
     low_weight: float | None
     "Of the low-frequency term (difom, paper, published, and multiscale with bands); the paper's weight. (at least 0) [default: 0.1]"
     high_weight: float | None
@@ -115,13 +119,15 @@ class TrainKeywords(TypedDict, total=False):
     relation_weight: float | None
     "Of multiscale's term on the cosines between all pairs of cells of a picture. (at least 0) [default: 0.0]"
     logits_weight: float | None
-    "Of multiscale's term on the teachers' logits; 0 leaves their logits unread. (at least 0) [default: 1.0]"
+    "Of multiscale's term on the teachers' masks, which teach images whose own mask the run may not see; 0 = not read. (at least 0) [default: 1.0]"
     hard_masks: bool | None
     "Make masks of the teachers' logits, at prob 0.5, before the student is held to them (multiscale)."
     consistency_weight: float | None
     "Of mean_teacher's term. (at least 0) [default: 1.0]"
+    ramp_frac: float | None
+    "Share of the run over which all terms rise to their weights, as exp(-5 (1 - t)^2). (in [0, 1]) [default: 0.0]"
     confidence: float | None
-    "Least prob, of polyp or of none, at which the averaged weights teach a pixel (mean_teacher). (in [0.5, 1)) [default: 0.9]"
+    "Prob, of polyp or of none, at which the averaged weights teach a pixel in any case (mean_teacher). (in [0.5, 1)) [default: 0.95]"
     channels: int | None
     "Of the target: in all for difom and paper, at most so many for each tap for multiscale. (at least 1) [default: 256]"
     bands: bool | None

@@ -59,6 +59,8 @@ class MemoryCache:
                 "group": f"seq{i // 2}",
                 "labelled": labelled[i],
                 "image_sha256": sha256(f"{self.dataset or self.name} {self.seed} {i}".encode()).hexdigest(),
+                "width": self.picture_px,
+                "height": self.picture_px,
                 "mask_sha256": f"{i:064d}",
             }
             for i in range(self.records)

@@ -1,4 +1,4 @@
-"""The code does not grow unseen: lines of code of each room, which rise only in a commit whose body names the feature and the lines."""
+"""The code does not grow unseen: each room has its lines, which rise only in a commit that names the feature and the lines."""
 
 import ast
 import io
@@ -19,23 +19,31 @@ MOST = {
     "difom_cache/probing": 850,
     "difom_cache/store": 1847,
     "difom_cache/teachers": 2831,
-    "difom_cache/views": 514,
-    "difom_train": 850,
+    "difom_cache/views": 525,
+    "difom_train": 866,
     "difom_train/benchmarks": 1073,
-    "difom_train/data": 1034,
-    "difom_train/distill": 855,
+    "difom_train/data": 1079,
+    "difom_train/distill": 895,
     "difom_train/evaluation": 719,
     "difom_train/inference": 845,
     "difom_train/reporting": 1014,
     "difom_train/students": 1162,
     "difom_train/studies": 336,
-    "difom_train/training": 1468,
+    "difom_train/training": 1512,
 }
 
 
 def count_code(source: str) -> int:
     """Return how many lines hold code: no blank line, comment or docstring."""
-    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
+    skipped = {
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENCODING,
+        tokenize.ENDMARKER,
+    }
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type not in skipped:
@@ -57,9 +65,17 @@ def count_rooms() -> dict[str, int]:
 
 
 def test_code_alone_is_counted():
-    assert count_code('"""Doc."""\n\n# a comment\nx = 1  # one\n\n\ndef f():\n    """Doc.\n\n    More.\n    """\n    return (\n        2\n    )\n') == 5
+    doc = '"""More.\n\n    And more.\n    """'
+    assert (
+        count_code(
+            f'"""Doc."""\n\n# a comment\nx = 1  # one\n\n\ndef f():\n    {doc}\n    return (\n        2\n    )\n'
+        )
+        == 5
+    )
 
 
 @pytest.mark.parametrize("room", sorted(count_rooms()))
 def test_a_room_keeps_to_its_lines(room: str):
-    assert count_rooms()[room] <= MOST.get(room, 0), f"{room}: look for what can go; else name the feature in the commit"
+    assert count_rooms()[room] <= MOST.get(room, 0), (
+        f"{room}: look for what can go; else name the feature in the commit"
+    )

@@ -25,7 +25,7 @@ from difom_train.config import (
 def test_the_recipes_of_the_package_are_these():
     assert recipe_names() == [
         *("baseline", "difom", "difom-multiscale", "difom-paper", "difom-published"),
-        *("features-only", "logits-only", "mean-teacher", "pretrained-encoder", "pseudo-masks"),
+        *("mean-teacher", "pretrained-encoder", "pseudo-masks"),
     ]
 
 
@@ -102,7 +102,16 @@ def test_fresh_views_are_refused_where_the_paper_is_followed_to_the_letter():
     for recipe in ("difom-paper", "difom-published"):
         with pytest.raises(SettingsError, match="views that no teacher has seen"):
             change_config(read_recipe(recipe), ["data.fresh_views=true"])
-    assert change_config(read_recipe("difom"), ["data.fresh_views=true"]).data.fresh_views
+    assert read_recipe("difom").data.fresh_views
+    with pytest.raises(SettingsError, match="no-fresh-views"):
+        change_config(read_recipe("baseline"), ["data.all_views=true"])
+
+
+@pytest.mark.parametrize(("old", "learn"), [("features-only", "features"), ("logits-only", "masks")])
+def test_a_recipe_that_became_an_option_is_read_under_its_old_name(old, learn, capsys):
+    config = compose_keywords(recipe=old)
+    assert config == compose_keywords(recipe="difom-multiscale", changes=[f"distill.learn={learn}"], out=config.run.out)
+    assert f"--set distill.learn={learn}" in capsys.readouterr().err and old in config.run.out.name
 
 
 @pytest.mark.parametrize(

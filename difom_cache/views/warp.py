@@ -13,6 +13,9 @@ from torch.nn import functional
 
 from difom_cache.views.params import ViewParams
 
+FreshView = tuple[ViewParams, tuple[int, int]]
+"""A view that no teacher has seen, and the width and height of its record in px."""
+
 
 def warp_view(whole: Tensor, params: Sequence[ViewParams], sizes: Sequence[tuple[int, int]]) -> Tensor:
     """Return each map of a view 0 as another view of its record would show it.
@@ -25,30 +28,43 @@ def warp_view(whole: Tensor, params: Sequence[ViewParams], sizes: Sequence[tuple
     Returns:
         (B, C, h, w): bilinear between the centres of cells, border values beyond the border.
     """
-    places = torch.stack(
-        [locate_view(each, size, whole.shape[-1]) for each, size in zip(params, sizes, strict=True)]
-    ).to(whole)
-    return functional.grid_sample(whole, places, mode="bilinear", padding_mode="border", align_corners=False)
+    places = torch.tensor(
+        [locate_view(each, size) for each, size in zip(params, sizes, strict=True)], dtype=torch.float64
+    ).to(whole.device)
+    grid = functional.affine_grid(places, list(whole.shape), align_corners=False).to(whole.dtype)
+    return functional.grid_sample(whole, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def locate_view(params: ViewParams, size: tuple[int, int], grid: int) -> Tensor:
-    """Return where the centre of each cell of a view lies in its frame, (grid, grid, 2): x and y from -1 to 1.
+def warp_some(maps: Tensor, fresh: Sequence[FreshView | None]) -> Tensor:
+    """Return maps (B, C, h, w), of view 0 where a fresh view is named, each as that view shows it; the others as they are."""
+    places = [place for place, view in enumerate(fresh) if view]
+    views = [view for view in fresh if view]
+    warped = warp_view(maps[places], [params for params, _ in views], [size for _, size in views])
+    if len(places) == len(maps):
+        return warped
+    together = maps.clone()
+    together[places] = warped
+    return together
+
+
+def locate_view(params: ViewParams, size: tuple[int, int]) -> list[list[float]]:
+    """Return where a view lies in its frame: the matrix (2, 3) from its x, y to the frame's, both from -1 to 1, y downwards.
 
     The steps of FORMAT.md, section 7, backwards: rotation, quarter turns, flips, crop.
     """
-    centre = (torch.arange(grid, dtype=torch.float64) + 0.5) / grid - 0.5
-    y, x = torch.meshgrid(centre, centre, indexing="ij")  # in sides of the view, from its middle, y downwards
     angle = math.radians(params.angle_mdeg / 1000)
-    cos, sin = math.cos(angle), math.sin(angle)
-    spread = 1.0 if params.pad or not params.angle_mdeg else cos + abs(sin)
-    x, y = (x * cos - y * sin) / spread, (x * sin + y * cos) / spread
+    spread = 1.0 if params.pad or not params.angle_mdeg else math.cos(angle) + abs(math.sin(angle))
+    cos, sin = math.cos(angle) / spread, math.sin(angle) / spread
+    x, y = (cos, -sin), (sin, cos)  # each as shares of the view's own x and y
     for _ in range(params.quarter_turns):
-        x, y = -y, x
-    if params.flip_v:
-        y = -y
-    if params.flip_h:
-        x = -x
+        x, y = (-y[0], -y[1]), x
+    across, down = -1.0 if params.flip_h else 1.0, -1.0 if params.flip_v else 1.0
     width, height = size
-    across = (params.left + (x + 0.5) * params.width) / width
-    down = (params.top + (y + 0.5) * params.height) / height
-    return torch.stack([2 * across - 1, 2 * down - 1], dim=-1)
+    rows = []
+    for axis, sign, first, length, whole in (
+        (x, across, params.left, params.width, width),
+        (y, down, params.top, params.height, height),
+    ):
+        share = length / whole
+        rows.append([axis[0] * sign * share, axis[1] * sign * share, (2 * first + length) / whole - 1])
+    return rows

@@ -1,13 +1,14 @@
 """The batches of a run: which rows train in each epoch on this process, and which ones validate."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache import SPLITS, draw_budget
+from difom_cache import SPLITS, FreshView, ViewParams, draw_budget
 from difom_cache.errors import CacheIncompleteError, SettingsError
 from difom_train.config import DataConfig
 from difom_train.data.caches import JointCache
@@ -20,8 +21,8 @@ from difom_train.data.epochs import (
     draw_epoch,
     find_share,
 )
-from difom_train.data.loader import Batch, DataTimer, FreshView, Loader
-from difom_train.data.pictures import fresh_places
+from difom_train.data.fresh import draw_fresh, fresh_places, show_fresh
+from difom_train.data.loader import Batch, DataTimer, Loader
 from difom_train.data.stage import PICTURES
 
 
@@ -124,51 +125,67 @@ class Feed:
         self.labelled = self._pool(train[supervised])
         self.unlabelled = self._pool(train[~supervised])
         self.shape = Shape(options.batch_size, options.accumulate * world)
+        beside = round(options.batch_size * options.unlabelled_ratio) if len(self.unlabelled) else 0
+        self.distilled_shape = Shape(options.batch_size + beside, options.accumulate * world)
         self.steps = count_steps(len(self.labelled) + len(self.unlabelled), self.shape)
 
     def train_table(self, epoch: int, *, distils: bool) -> NDArray[np.int64]:
-        """Return this process's rows of an epoch, (steps, accumulated passes, pictures).
+        """Return this process's rows of an epoch, (steps, accumulated passes, pictures)."""
+        return self.epoch_table(epoch, distils=distils)[:, self.rank :: self.world]
+
+    def epoch_table(self, epoch: int, *, distils: bool) -> NDArray[np.int64]:
+        """Return the rows of an epoch of all processes, (steps, micro-batches, pictures).
 
         Without distillation frames without a mask have nothing to say, and all batches are labelled; the number of steps
         is the same, so that runs with and without distillation have one budget.
         """
-        least = self.options.labelled_min_frac
-        share = find_share(len(self.labelled), len(self.unlabelled), least) if distils else 1.0
-        table = draw_epoch(
+        shape = self.distilled_shape if distils else self.shape
+        share = 1.0
+        if distils and shape.batch > self.shape.batch:
+            share = self.shape.batch / shape.batch
+        elif distils:
+            share = find_share(len(self.labelled), len(self.unlabelled), self.options.labelled_min_frac)
+        return draw_epoch(
             self.labelled,
             self.unlabelled,
             steps=self.steps,
             share=share,
-            shape=self.shape,
+            shape=shape,
             seed=self.seed,
             epoch=epoch,
         )
-        return table[:, self.rank :: self.world]
 
-    def slots(self, step: int, own_pass: int) -> NDArray[np.int64]:
-        """Return the places in the epoch of the pictures of one of this process's passes, (pictures,)."""
+    def slots(self, step: int, own_pass: int, batch: int) -> NDArray[np.int64]:
+        """Return the places in the epoch of the pictures of one of this process's passes, (batch,)."""
         micro = step * self.shape.micro + own_pass * self.world + self.rank
-        return micro * self.options.batch_size + np.arange(self.options.batch_size)
+        return micro * batch + np.arange(batch)
 
     def train_batches(
         self, epoch: int, taps: Sequence[str], *, distils: bool, timer: DataTimer
     ) -> Generator[Batch, None, None]:
         """Yield this process's batches of an epoch, in order of steps and accumulated passes.
 
-        Fresh views are learnt from teachers by the maps of view 0, which logits can be warped from. Features cannot: beside them
-        every other picture of a batch shows a view that the teachers have seen.
+        A fresh view is shown from view 0 and its mask, or rendered where the source images were named. Teachers teach it by
+        the maps of view 0, which logits can be warped from. Features cannot: beside them every other picture of a batch shows
+        a view that the teachers have seen.
         """
-        fresh = self.options.fresh_views and bool(taps)
-        mixed = fresh and any(self.cache.taps[tap].kind == "feature" for tap in taps)
-        self.loader.stage.rows.start_epoch(epoch, mixed=mixed)
-        table = self.train_table(epoch, distils=distils).reshape(-1, self.options.batch_size)
-        if fresh:
-            places = fresh_places(self.options.batch_size, mixed=mixed)
-            table[:, places] = self.find_whole(table[:, places])
-        with closing(self.loader.batches(table, [PICTURES, *taps], timer)) as batches:
+        table, fresh = self.epoch_table(epoch, distils=distils), None
+        if self.options.fresh_views:
+            mixed = any(self.cache.taps[tap].kind == "feature" for tap in taps)
+            places = fresh_places(table.shape[-1], mixed=mixed)
+            table[..., places] = self.find_whole(table[..., places])
+            numbers = draw_fresh(self.cache, table[..., places], seed=self.seed, epoch=epoch)
+            fresh = self.list_fresh(self._own(table), places, self._own(numbers))
+        with closing(self.loader.batches(self._own(table), [PICTURES, *taps], timer, fresh)) as batches:
             for batch in batches:
-                batch.fresh = self.list_fresh(batch.rows) if fresh else None
+                if batch.fresh and not self.loader.stage.rows.renders_anew:
+                    batch.tensors |= show_fresh(batch.tensors, batch.fresh)
                 yield batch
+
+    def _own(self, table: NDArray[Any]) -> NDArray[Any]:
+        """Return this process's part of a table of all (steps, micro-batches, ...): (batches, ...)."""
+        own = table[:, self.rank :: self.world]
+        return own.reshape(-1, *own.shape[2:])
 
     def find_whole(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the row of view 0 of each row's record, of the same shape.
@@ -184,15 +201,26 @@ class Feed:
         if len(lacking):
             record = self.cache.record_ids(rows.reshape(-1)[lacking[:1]])[0]
             raise CacheIncompleteError(
-                f"data.fresh_views warps the logits of view 0, which {record} lacks; finish the cache, or do without"
+                f"new views are made of view 0, which {record} lacks; finish the cache, or use --no-fresh-views"
             )
         return np.asarray(found, np.int64)
 
-    def list_fresh(self, rows: NDArray[np.int64]) -> list[FreshView | None]:
-        """Return the fresh view of each picture of a batch, with the size of its record; None where it shows a stored view."""
-        views, lines = self.loader.stage.rows.fresh_params(rows), self.cache.records_of(rows)
-        sizes = [(int(line["width"]), int(line["height"])) for line in lines]
-        return [(view, size) if view else None for view, size in zip(views, sizes, strict=True)]
+    def list_fresh(
+        self, table: NDArray[np.int64], places: NDArray[np.bool_], numbers: NDArray[np.int32]
+    ) -> Iterator[list[FreshView | None]]:
+        """Yield, for each batch, the fresh view of each picture with the size of its record; None where it shows a stored view.
+
+        Args:
+            table: (batches, B) rows.
+            places: (B,) which show fresh views.
+            numbers: (batches, shown, P) their params.
+        """
+        for rows, shown in zip(table, numbers, strict=True):
+            views: list[FreshView | None] = [None] * len(rows)
+            lines = self.cache.records_of(rows[places])
+            for place, line, row in zip(np.flatnonzero(places).tolist(), lines, shown, strict=True):
+                views[place] = ViewParams.from_row(row), (int(line["width"]), int(line["height"]))
+            yield views
 
     def val_batches(self, taps: Sequence[str]) -> Generator[Batch, None, None]:
         """Yield the validation rows of this process; every process sees all of them where there are fewer than processes."""
@@ -208,8 +236,13 @@ class Feed:
         return self.world > 1 and len(self.selection.val) >= self.world
 
     def calibration_batches(self, taps: Sequence[str], most: int) -> Generator[Batch, None, None]:
-        """Yield up to `most` labelled train rows of view 0, the same on every process."""
-        chosen = self._choose_some(self.supervised_rows(), most)
+        """Yield up to `most` rows of view 0 whose masks nobody has trained on, the same on every process.
+
+        They are the validation records: a teacher that was trained on the training masks is surer of them than it is elsewhere.
+        Where the budget holds none, labelled train rows take their place.
+        """
+        rows = self.selection.val if len(self.selection.val) else self.supervised_rows()
+        chosen = self._choose_some(rows, most)
         yield from self.loader.batches(_cut(chosen, self.options.batch_size), [PICTURES, *taps])
 
     def supervised_rows(self) -> NDArray[np.int64]:

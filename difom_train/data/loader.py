@@ -2,9 +2,10 @@
 
 import time
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difom_cache import ViewParams
+from difom_cache import FreshView
 from difom_train.data.stage import Stage
 
 _AHEAD = 2  # batches gathered at once while one is used, a thread each: one core does not fill a machine's memory bus
-
-
-FreshView = tuple[ViewParams, tuple[int, int]]
-"A view that no teacher has seen, and the width and height of its record in px."
 
 
 @dataclass
@@ -33,7 +30,7 @@ class Batch:
     rows: NDArray[np.int64]
     tensors: dict[str, Tensor]
     fresh: list[FreshView | None] | None = None
-    "Where fresh views are learnt from teachers: what each picture shows in place of view 0, whose maps are in `tensors`."
+    "Where views are drawn anew: what each picture shows in place of view 0, whose maps are in `tensors`; None = a stored view."
 
 
 @dataclass
@@ -79,38 +76,43 @@ class Loader:
         table: NDArray[np.int64] | Sequence[NDArray[np.int64]],
         groups: Sequence[str],
         timer: DataTimer | None = None,
+        fresh: Iterable[list[FreshView | None]] | None = None,
     ) -> Generator[Batch, None, None]:
-        """Yield one batch for each line of `table` (batches, rows), with the arrays of `groups`.
+        """Yield one batch for each line of `table` (batches, rows), with the arrays of `groups`, and its line of `fresh`.
 
         The threads that gather end with the iterator, and what they raise is raised here.
         """
         timer = timer or DataTimer()
-        lines = iter(table)
+        lines = zip(table, repeat(None) if fresh is None else fresh, strict=False)
         free = deque(self._slots_for(tuple(self.stage.host_groups(groups))))
-        ahead: deque[tuple[NDArray[np.int64], _Slot, Future[None]]] = deque()
+        ahead: deque[tuple[NDArray[np.int64], list[FreshView | None] | None, _Slot, Future[None]]] = deque()
         with ThreadPoolExecutor(_AHEAD, thread_name_prefix="gather") as pool:
             try:
                 while True:
-                    while free and (rows := next(lines, None)) is not None:
+                    while free and (line := next(lines, None)) is not None:
                         slot = free.popleft()
-                        ahead.append((rows, slot, pool.submit(self._fill, rows, groups, slot)))
+                        ahead.append((*line, slot, pool.submit(self._fill, *line, groups, slot)))
                     if not ahead:
                         return
-                    rows, slot, filled = ahead.popleft()
+                    rows, views, slot, filled = ahead.popleft()
                     asked = time.perf_counter()
                     filled.result()
                     timer.wait_s += time.perf_counter() - asked
-                    yield self._bring(rows, slot, groups)
+                    yield self._bring(rows, views, slot, groups)
                     free.append(slot)
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _fill(self, rows: NDArray[np.int64], groups: Sequence[str], slot: _Slot) -> None:
+    def _fill(
+        self, rows: NDArray[np.int64], fresh: list[FreshView | None] | None, groups: Sequence[str], slot: _Slot
+    ) -> None:
         if slot.copied is not None:
             slot.copied.synchronize()
-        self.stage.fill(rows, groups, slot.arrays)
+        self.stage.fill(rows, groups, slot.arrays, fresh)
 
-    def _bring(self, rows: NDArray[np.int64], slot: _Slot, groups: Sequence[str]) -> Batch:
+    def _bring(
+        self, rows: NDArray[np.int64], fresh: list[FreshView | None] | None, slot: _Slot, groups: Sequence[str]
+    ) -> Batch:
         """Return the batch on the device: the buffers themselves on the CPU, copies on a GPU."""
         tensors = {key: each[: len(rows)] for key, each in slot.buffers.items()}
         if self._device.type == "cuda":
@@ -120,7 +122,7 @@ class Loader:
         tensors |= self.stage.pick(rows, groups)
         if "mask" in tensors and "valid" not in tensors:
             tensors["valid"] = self._all_valid.expand_as(tensors["mask"])
-        return Batch(rows, tensors)
+        return Batch(rows, tensors, fresh)
 
     def _slots_for(self, groups: tuple[str, ...]) -> list[_Slot]:
         if groups not in self._slots:

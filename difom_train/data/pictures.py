@@ -1,8 +1,7 @@
-"""Pictures that are rendered while training, for caches without pictures and for views that change every epoch."""
+"""Images that are rendered from their files while training, for caches without them and for new views at full detail."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,9 @@ from numpy.typing import NDArray
 from difom_cache import (
     NO_MASK,
     DataSource,
+    FreshView,
     Record,
     ViewParams,
-    draw_plan,
     load_records,
     read_image,
     read_mask,
@@ -24,7 +23,6 @@ from difom_cache import (
 )
 from difom_cache.errors import DataError, ManifestError
 from difom_train.data.caches import HostBatch, JointCache
-from difom_train.data.counter_rng import mix_counts
 
 _SHOWN_IDS = 3
 
@@ -35,47 +33,32 @@ class SourcePictures:
     Args:
         cache: whose rows are rendered.
         data: the pictures that the cache was made from.
-        policy: draw new views by this policy in each epoch; None = the views that the cache recorded.
-        seed: of the new views.
+        threads: that render.
     """
 
-    def __init__(
-        self, cache: JointCache, data: DataSource, *, policy: str | None = None, seed: int = 0, threads: int = 4
-    ) -> None:
-        self._cache, self._policy, self._seed = cache, policy, seed
+    def __init__(self, cache: JointCache, data: DataSource, *, threads: int = 4) -> None:
+        self._cache = cache
         records = load_records(data, unlabelled=True)
         self._records = {record.id: record for record in records}
         self._by_content = {_digests(record): record for record in records}
         self._refuse_others(data.place)
-        self._fresh: dict[str, NDArray[np.int32]] = {}
-        self._mixed = False
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="render")
 
-    def start_epoch(self, epoch: int, *, mixed: bool = False) -> None:
-        """Draw the epoch's views, where views are drawn anew; with `mixed`, for every other place of a batch (`fresh_places`)."""
-        self._mixed = mixed
-        if self._policy is None:
-            return
-        train = [replace(record, split="train") for record in self._records.values()]
-        plan = draw_plan(train, views=2, seed=mix_counts(self._seed, epoch) >> 1, policy=self._policy)
-        self._fresh = {record.id: plan.params[2 * index + 1] for index, record in enumerate(train)}  # view 1 of 0, 1
+    def fill(self, rows: NDArray[np.int64], out: HostBatch, fresh: Sequence[FreshView | None] | None = None) -> None:
+        """Render `rows` into `image` (B, S, S, 3), `mask` and `valid` (B, S, S) of `out`, all uint8.
 
-    def fill(self, rows: NDArray[np.int64], out: HostBatch) -> None:
-        """Render `rows` into `image` (B, S, S, 3), `mask` and `valid` (B, S, S) of `out`, all uint8."""
+        Args:
+            rows: of the cache.
+            out: buffers.
+            fresh: (B,) the view that each shows in place of the one that the cache recorded; None where it shows that one.
+        """
         records = [self._find(line) for line in self._cache.records_of(rows)]
-        recorded = [ViewParams.from_row(numbers) for numbers in self._cache.params(rows)]
-        views = [fresh or own for fresh, own in zip(self.fresh_params(rows), recorded, strict=True)]
+        views = [ViewParams.from_row(numbers) for numbers in self._cache.params(rows)]
+        if fresh is not None:
+            views = [new[0] if new else own for new, own in zip(fresh, views, strict=True)]
         list(
             self._pool.map(lambda place: self._fill_one(place, records[place], views[place], out), range(len(records)))
         )
-
-    def fresh_params(self, rows: NDArray[np.int64]) -> list[ViewParams | None]:
-        """Return the fresh view of each row of a batch; None where it shows the view that was recorded."""
-        if not self._fresh:
-            return [None] * len(rows)
-        fresh = (self._cache.split[rows] == 0) & fresh_places(len(rows), mixed=self._mixed)
-        ids = [self._find(line).id for line in self._cache.records_of(rows)]
-        return [ViewParams.from_row(self._fresh[each]) if new else None for each, new in zip(ids, fresh, strict=True)]
 
     def _find(self, line: Mapping[str, str]) -> Record:
         """Return the record of a cache's line: of its name, or, where another image has that name here, of its content."""
@@ -113,11 +96,6 @@ class SourcePictures:
                 f"{len(others)} pictures or masks in {data} changed since the cache was made, such as "
                 f"{', '.join(others[:_SHOWN_IDS])}; restore them, or extract a new cache"
             )
-
-
-def fresh_places(batch: int, *, mixed: bool) -> NDArray[np.bool_]:
-    """Return which places of a batch show fresh views, (B,): all, or every other one, among frames with masks and without."""
-    return np.arange(batch) % 2 == 0 if mixed else np.ones(batch, bool)
 
 
 def _digests(record: Record) -> tuple[str, str]:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difom_cache import PICTURES, ViewParams
+from difom_cache import PICTURES, FreshView
 from difom_cache.errors import SettingsError
 from difom_train.data.caches import HostBatch, JointCache
 from difom_train.data.pictures import SourcePictures, picture_shapes
@@ -33,24 +33,21 @@ class Rows:
         self.cache, self._source = cache, source
         self._keeps_valid = source is not None or cache.pads
 
-    def start_epoch(self, epoch: int, *, mixed: bool = False) -> None:
-        """Prepare what depends on the epoch; `mixed` asks for recorded views beside fresh ones."""
-        if self._source is not None:
-            self._source.start_epoch(epoch, mixed=mixed)
-
-    def fresh_params(self, rows: NDArray[np.int64]) -> list[ViewParams | None]:
-        """Return the fresh view that each picture of a batch shows; None where it is a recorded one."""
-        return [None] * len(rows) if self._source is None else self._source.fresh_params(rows)
-
-    def gather(self, rows: NDArray[np.int64], groups: Sequence[str], out: HostBatch) -> None:
-        """Fill `out` with the arrays of `groups`: `pictures` and full tap names."""
+    def gather(
+        self,
+        rows: NDArray[np.int64],
+        groups: Sequence[str],
+        out: HostBatch,
+        fresh: Sequence[FreshView | None] | None = None,
+    ) -> None:
+        """Fill `out` with the arrays of `groups`: `pictures` and full tap names; rendered pictures show the views of `fresh`."""
         taps = [group for group in groups if group != PICTURES]
         pictures = PICTURES in groups
         stored = pictures and self._source is None
         if taps or stored:
             self.cache.gather(rows, taps, out, pictures=stored)
         if pictures and self._source is not None:
-            self._source.fill(rows, out)
+            self._source.fill(rows, out, fresh)
 
     def empty(self, number: int, groups: Sequence[str], *, pin: bool = False) -> dict[str, Tensor]:
         """Return buffers for `number` rows of `groups`; `valid` is among them only where not all is valid."""
@@ -103,7 +100,13 @@ class Stage:
         """Return the groups that go through host buffers: all but those held on the GPU."""
         return [group for group in groups if not (self.where == "gpu" and group in self.held)]
 
-    def fill(self, rows: NDArray[np.int64], groups: Sequence[str], out: HostBatch) -> None:
+    def fill(
+        self,
+        rows: NDArray[np.int64],
+        groups: Sequence[str],
+        out: HostBatch,
+        fresh: Sequence[FreshView | None] | None = None,
+    ) -> None:
         """Fill the first rows of host buffers with the groups that go through them."""
         groups = self.host_groups(groups)
         held = [group for group in groups if group in self.held]
@@ -112,7 +115,7 @@ class Stage:
                 np.take(tensor.numpy(), self.place[rows], axis=0, out=out[key][: len(rows)], mode="clip")
         rest = [group for group in groups if group not in held]
         if rest:
-            self.rows.gather(rows, rest, out)
+            self.rows.gather(rows, rest, out, fresh)
 
     def pick(self, rows: NDArray[np.int64], groups: Sequence[str]) -> dict[str, Tensor]:
         """Return what is held of `rows` on the GPU."""

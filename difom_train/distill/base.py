@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from difom_cache import ViewParams, warp_view
+from difom_cache import warp_some
 from difom_train.distill.comparison import Comparison, cells_inside, count_moments, summarise_moments, to_grid
 from difom_train.distill.matching import TeachingCache
 from difom_train.distill.pooled_codes import POOLED_FIRST, pool_codes
@@ -15,9 +15,10 @@ from difom_train.students.base import StudentOutput
 
 Batch = dict[str, Any]
 Targets = dict[str, Tensor]
-FreshView = tuple[ViewParams, tuple[int, int]]
 CACHED = "cached"
 """Among targets of fresh views: (B,), 1 where the teachers have seen the picture's view, so that features can be compared."""
+LABELLED = "labelled"
+"""Among targets: (B,), 1 where the picture has a mask that the student learns from, so that nobody else's may teach it."""
 
 
 class Distiller(nn.Module):
@@ -69,7 +70,7 @@ class Distiller(nn.Module):
     def logits(self, batch: Batch, tap: str) -> Tensor:
         """Return the decoded logits of one tap, (B, C, g, g) float32, as each picture's view shows them."""
         logits = self.features(batch, tap)
-        return logits if batch.get("fresh") is None else warp_fresh(logits, batch["fresh"])
+        return logits if batch.get("fresh") is None else warp_some(logits, batch["fresh"])
 
     def targets(self, batch: Batch) -> Targets:
         """Return what the student is compared with; call it without autocast or with, it computes in float32.
@@ -116,15 +117,6 @@ class Distiller(nn.Module):
         return ["distillation: none"]
 
 
-def warp_fresh(maps: Tensor, fresh: Sequence[FreshView | None]) -> Tensor:
-    """Return maps (B, C, h, w), of view 0 where a fresh view is named, each as its picture's view shows it."""
-    places = [place for place, view in enumerate(fresh) if view]
-    views = [view for view in fresh if view]
-    warped = maps.clone()
-    warped[places] = warp_view(maps[places], [params for params, _ in views], [size for _, size in views])
-    return warped
-
-
 def mark_cached(batch: Batch) -> Targets:
     """Return `CACHED` for targets, or nothing where every view is one that the teachers have seen."""
     fresh = batch.get("fresh")
@@ -132,6 +124,16 @@ def mark_cached(batch: Batch) -> Targets:
         return {}
     image: Tensor = batch["image"]
     return {CACHED: torch.tensor([view is None for view in fresh], dtype=torch.float32, device=image.device)}
+
+
+def mean_of(losses: Tensor, counts: Tensor | None) -> Tensor:
+    """Return losses (B,) whose mean is the mean over those pictures that count; 0 where none does.
+
+    Args:
+        losses: (B,) of each picture.
+        counts: (B,) 1 where it counts, else 0; None where all do.
+    """
+    return losses if counts is None else losses * counts / counts.mean().clamp_min(1 / len(counts))
 
 
 def cells_to_compare(targets: Targets, valid: Tensor | None, like: Tensor) -> Tensor:

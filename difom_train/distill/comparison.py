@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
+from torch.nn.functional import cosine_similarity, interpolate
 
 from difom_cache import area_pool
 
@@ -41,6 +41,13 @@ def resize_to_coarser(student: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Return both maps on the coarser grid of the two."""
     grid = min(student.shape[-1], target.shape[-1])
     return to_grid(student, grid), to_grid(target, grid)
+
+
+def resize_map(x: Tensor, like: Tensor) -> Tensor:
+    """Return a map (B, 1, h, w) at the size of `like` (B, C, H, W): interpolated where it is finer, else pooled by area."""
+    if like.shape[-1] <= x.shape[-1]:
+        return to_grid(x, like.shape[-1])
+    return interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def cells_inside(valid: Tensor | None, like: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""`multiscale`: every level learns from the taps of its stride, and the masks learn from the teachers' masks."""
+"""`multiscale`: levels learn from taps, the deepest from the deepest, and images without a mask from the teachers' masks."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,9 +7,19 @@ from torch import Tensor, nn
 
 from difom_train.config import DistillConfig
 from difom_train.distill.bands import fill_outside, split_bands
-from difom_train.distill.base import Batch, Distiller, Targets, cells_to_compare, in_float32, mark_cached
+from difom_train.distill.base import (
+    CACHED,
+    LABELLED,
+    Batch,
+    Distiller,
+    Targets,
+    cells_to_compare,
+    in_float32,
+    mark_cached,
+    mean_of,
+)
 from difom_train.distill.calibration import fit_calibration, sample_cells
-from difom_train.distill.comparison import Comparison, cells_inside, resize_to_coarser, to_grid
+from difom_train.distill.comparison import Comparison, cells_inside, resize_map, resize_to_coarser, to_grid
 from difom_train.distill.heads import build_heads, read_level
 from difom_train.distill.losses import cosine_and_smooth_l1, relation_error, soft_mask_loss, squared_error
 from difom_train.distill.matching import (
@@ -23,6 +33,8 @@ from difom_train.distill.targets import FrozenTarget, fit_projection
 from difom_train.students.base import Student, StudentOutput
 
 MASK_LEVEL = "logits"  # the student's own main output
+_SUREST = 1e-4  # a prob of 0 or 1 has no finite logit
+_WHOLLY = 1 - 1e-4  # of a pixel's neighbouring cells lie in the frame
 
 
 class MultiscaleDistiller(Distiller):
@@ -30,7 +42,8 @@ class MultiscaleDistiller(Distiller):
 
     Targets are rotated so that every channel has variance 1 (PHI-S), and compared by 0.9 cosine + 0.1 smooth L1, cell by cell,
     and, where it is asked for, by how cells resemble each other. The logits of teachers that give them are calibrated on
-    training masks and compared as soft masks.
+    held-out masks, and their mean prob is the soft mask of each image that has no mask of its own, pixel by pixel as far as it
+    is sure: where teachers contradict each other it is not.
     """
 
     calibration: Tensor
@@ -38,9 +51,10 @@ class MultiscaleDistiller(Distiller):
     def __init__(
         self, options: DistillConfig, cache: TeachingCache, student: Student, teachers: Sequence[str], input_px: int
     ) -> None:
-        by_features = options.feature_weight > 0 or options.relation_weight > 0
+        by_features = options.learn != "masks" and (options.feature_weight > 0 or options.relation_weight > 0)
         matches = match_levels(cache, teachers, student, input_px) if by_features else []
-        logits = logits_taps(cache, teachers) if options.logits_weight > 0 else []
+        by_masks = options.learn != "features" and options.logits_weight > 0
+        logits = logits_taps(cache, teachers) if by_masks else []
         if not matches and not logits:
             refuse_nothing(cache, teachers, student, features=by_features)
         weights = {"feature": options.feature_weight} if matches and options.feature_weight > 0 else {}
@@ -68,8 +82,8 @@ class MultiscaleDistiller(Distiller):
         """Fit sigmoid(a t + b) for each logits tap.
 
         Args:
-            batches: of labelled training records, view 0: "<tap>/code", "<tap>/scale", "mask" (B, H, W) of 0 and 1,
-                and perhaps "valid" (B, H, W).
+            batches: of labelled records, view 0, whose masks the teachers have not seen: "<tap>/code", "<tap>/scale",
+                "mask" (B, H, W) of 0 and 1, and perhaps "valid" (B, H, W).
         """
         cells: dict[str, list[tuple[Tensor, Tensor]]] = {tap: [] for tap in self.mask_taps}
         for batch in batches:
@@ -87,6 +101,8 @@ class MultiscaleDistiller(Distiller):
     @torch.no_grad()
     def targets(self, batch: Batch) -> Targets:
         targets = mark_cached(batch)
+        if batch.get("labelled") is not None:
+            targets[LABELLED] = batch["labelled"].float()
         for tap, projection in zip(self.feature_taps, self.projections, strict=True):
             grid = max(match.grid for match in self.matches if match.tap == tap)
             features = self.features(batch, tap, grid)
@@ -94,8 +110,7 @@ class MultiscaleDistiller(Distiller):
                 targets[tap] = projection(features)
         for index, tap in enumerate(self.mask_taps):
             slope, offset = self.calibration[index]
-            prob = (slope * self.logits(batch, tap) + offset).sigmoid()
-            targets[tap] = (prob > 0.5).float() if self.hard_masks else prob
+            targets[tap] = (slope * self.logits(batch, tap) + offset).sigmoid()
         return targets
 
     def compare_features(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> list[Comparison]:
@@ -122,6 +137,25 @@ class MultiscaleDistiller(Distiller):
             pairs.append(Comparison(tap, MASK_LEVEL, logits, prob, cells_inside(valid, prob)))
         return pairs
 
+    def mask_error(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> Tensor:
+        """Return how far the student's mask is from the teachers', (B,), at the student's own resolution.
+
+        A pixel weighs (2 p - 1)^2 where p is the teachers' mean prob, which is 1 where they are sure and 0 where they are not.
+        Hard masks weigh 1 everywhere.
+        """
+        logits = output.logits[0].float()
+        logits = logits if valid is None else to_grid(logits, valid.shape[-1])
+        probs, inside = [], cells_inside(valid, logits)
+        for tap in self.mask_taps:
+            probs.append(resize_map(targets[tap].logit(eps=_SUREST), logits).sigmoid())
+            if valid is not None:  # what is interpolated with a cell outside of the frame says nothing
+                inside = inside * (resize_map(cells_inside(valid, targets[tap]), logits) > _WHOLLY)
+        mean = torch.stack(probs).mean(dim=0)
+        sure = (2 * mean - 1).square()
+        if self.hard_masks:
+            mean, sure = (mean > 0.5).float(), torch.ones_like(mean)
+        return soft_mask_loss(logits, mean, inside * sure)
+
     def terms(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> dict[str, Tensor]:
         terms: dict[str, list[tuple[str, Tensor]]] = {name: [] for name in self.weights}
         pairs = self.compare_features(output, targets, valid)
@@ -135,9 +169,15 @@ class MultiscaleDistiller(Distiller):
                     low, high = _band_errors(pair)
                     terms["low"].append((pair.what, low))
                     terms["high"].append((pair.what, high))
-            for pair in self.compare_masks(output, targets, valid):
-                terms["logits"].append((pair.what, soft_mask_loss(pair.student, pair.target, pair.inside)))
-            return {name: mean_over_teachers(losses) for name, losses in terms.items()}
+            found = {
+                name: mean_of(mean_over_teachers(losses), targets.get(CACHED))
+                for name, losses in terms.items()
+                if losses
+            }
+            if "logits" in terms:
+                without = 1 - targets[LABELLED] if LABELLED in targets else None
+                found["logits"] = mean_of(self.mask_error(output, targets, valid), without)
+            return found
 
     def compare(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> list[Comparison]:
         masks = self.compare_masks(output, targets, valid)

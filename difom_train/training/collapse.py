@@ -10,6 +10,8 @@ VARIANCES = ("distill/target_var/", "distill/student_var/")
 EXPLAINED, COSINE = "distill/explained/", "distill/cosine/"
 ALIGNED_COSINE = 0.1  # targets are centred, so a map that says nothing of its target has a cosine of about 0
 RISING_COSINE = 0.02  # a cosine that has come so far is on its way, however low it began
+TERM = "distill/term/"
+SILENT = 1e-4  # a mean loss below this moves nothing
 LOGITS = "/logits@"
 _YOUNG_EPOCHS, _YOUNG_FRAC = 3, 0.1  # epochs, share of the run: before that an explained fraction of zero is just young
 
@@ -21,7 +23,7 @@ def detect_collapse(progress: Progress, figures: dict[str, float], epochs: int) 
 
     Args:
         progress: of the run, changed in place.
-        figures: of the distiller after the epoch; empty where the epoch did not distil.
+        figures: of the distiller after the epoch, and the mean of each of its terms in it; empty where the epoch did not distil.
         epochs: of the whole run.
     """
     if not figures:
@@ -30,10 +32,11 @@ def detect_collapse(progress: Progress, figures: dict[str, float], epochs: int) 
     collapsed = find_collapse(progress.first_alive, figures)
     enough = max(_YOUNG_EPOCHS, round(_YOUNG_FRAC * epochs))
     unexplained = find_unexplained(progress.alive) if len(progress.alive) >= enough else []
+    silent = find_silent(progress.alive) if len(progress.alive) >= min(_YOUNG_EPOCHS, epochs) else []
     known = {_figure_of(line) for line in progress.warnings}
     now = {_figure_of(line) for line in collapsed}
     progress.collapsed = [*(line for line in progress.collapsed if _figure_of(line) not in now), *collapsed]
-    progress.warnings = [*progress.collapsed, *unexplained]
+    progress.warnings = [*progress.collapsed, *unexplained, *silent]
     return [line for line in progress.warnings if _figure_of(line) not in known]
 
 
@@ -48,6 +51,16 @@ def find_collapse(first: Mapping[str, float], now: Mapping[str, float]) -> list[
         f"{key} collapsed from {first[key]:.3g} to {value:.3g}: the student matches a target that says nothing"
         for key, value in now.items()
         if key.startswith(VARIANCES) and key in first and value < COLLAPSED_FRAC * first[key]
+    ]
+
+
+def find_silent(history: Sequence[Mapping[str, float]]) -> list[str]:
+    """Return one line for each term whose mean loss was next to nothing in every epoch of `history`."""
+    keys = dict.fromkeys(key for epoch in history for key in epoch if key.startswith(TERM))
+    return [
+        f"{key} has stayed at zero (highest {_best(history, key):.2g}): this term teaches nothing"
+        for key in keys
+        if _best(history, key) < SILENT
     ]
 
 

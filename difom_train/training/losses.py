@@ -146,7 +146,9 @@ class Learner(nn.Module):
         for_mask, for_teachers = factors
         each = segmentation_loss(self.loss_name, output.logits, mask, valid)  # (B,)
         each = torch.where(labelled, each, 0.0)
-        parts = {"segmentation": (each.sum() / labelled.sum().clamp(min=1)).detach()}
+        # Over the pictures that have a mask: averaged over all of them, a batch of half as many masks would hear half of each.
+        own_masks = each.sum() / labelled.sum().clamp(min=1)
+        parts = {"segmentation": own_masks.detach()}
         distillation = each.new_zeros(len(each))
         if targets:
             for name, term in self.distiller.terms(output, targets, valid).items():
@@ -154,7 +156,7 @@ class Learner(nn.Module):
                 parts[name] = term.mean().detach()
         # The mask loss is a sum over the student's outputs, of which PraNet has four: the terms must not be drowned by it.
         outputs = 1 if self.distiller.literal else len(output.logits)
-        return for_mask * each.mean(), for_teachers * outputs * distillation.mean(), parts
+        return for_mask * own_masks, for_teachers * outputs * distillation.mean(), parts
 
 
 def gradient_share(losses: Losses, student: Student) -> float:

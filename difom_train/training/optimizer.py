@@ -64,6 +64,23 @@ def rate_factor(options: OptimizerConfig, step: int, steps: int) -> float:
     return _FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
+def ema_decay_at(decay: float, step: int) -> float:
+    """Return the decay of averaged weights at `step`, counted from 0: what is asked for, but (1 + step) / (10 + step) at first.
+
+    Else the average of a short run holds its first weights for most of it. Source: TensorFlow's ExponentialMovingAverage.
+    """
+    return min(decay, (1 + step) / (10 + step))
+
+
+def ramp(frac: float, step: int, steps: int) -> float:
+    """Return the factor in (0, 1] on the terms at `step` of `steps`: exp(-5 (1 - t)^2) over the first `frac` of them, then 1.
+
+    Source: Laine and Aila 2017 (arXiv:1610.02242), section 2.1.
+    """
+    rise = frac * steps
+    return math.exp(-5 * (1 - step / rise) ** 2) if step < rise else 1.0
+
+
 def set_rate(optimizer: Optimizer, factor: float) -> float:
     """Set every group to `factor` of its highest rate; return the rate of the last group."""
     for group in optimizer.param_groups:

@@ -21,7 +21,7 @@ from difom_train.students.base import nearest_side_px
 from difom_train.students.catalogue import resolve_weights
 from difom_train.students.saved import save_student
 from difom_train.training.checkpoint import Progress, write_checkpoint
-from difom_train.training.collapse import detect_collapse
+from difom_train.training.collapse import TERM, detect_collapse
 from difom_train.training.curves import draw_curves
 from difom_train.training.fabric import average_statistics, mean_over_processes
 from difom_train.training.lightning_parts import Fabric
@@ -32,7 +32,15 @@ from difom_train.training.losses import (
     Losses,
     gradient_share,
 )
-from difom_train.training.optimizer import build_optimizer, phase_of, rate_factor, set_mode, set_rate
+from difom_train.training.optimizer import (
+    build_optimizer,
+    ema_decay_at,
+    phase_of,
+    ramp,
+    rate_factor,
+    set_mode,
+    set_rate,
+)
 from difom_train.training.run_folder import append_log, read_log
 from difom_train.training.train_log import TrainLog, describe_phase
 from difom_train.training.validate import Validation, validate
@@ -67,8 +75,7 @@ class Trainer:
             learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema: AveragedModel | None = None
         if config.optimizer.ema_decay > 0:
-            average = get_ema_multi_avg_fn(config.optimizer.ema_decay)
-            self.ema = AveragedModel(self.student, multi_avg_fn=average, use_buffers=True)
+            self.ema = AveragedModel(self.student, use_buffers=True)
         if config.machine.compile:
             from torch._functorch import config as compiler  # loaded where something is compiled
 
@@ -141,19 +148,20 @@ class Trainer:
 
     def train_step(self, batches: Iterator[Batch], epoch: int, step: int) -> tuple[dict[str, Tensor], list[Any]]:
         """Accumulate the step's passes and move the weights; return the mean losses and the rows that were seen."""
-        passes, clip = self.config.data.accumulate, self.config.optimizer.clip_norm
-        factors = self.phase.segmentation, self.phase.distillation * self.balance.factor
+        passes, clip, steps = self.config.data.accumulate, self.config.optimizer.clip_norm, self.feed.steps
+        rise = ramp(self.config.distill.ramp_frac, epoch * steps + step, self.config.optimizer.epochs * steps)
+        factors = self.phase.segmentation, self.phase.distillation * self.balance.factor * rise
         sums: dict[str, Tensor] = {}
         looked: dict[str, Tensor] = {}
         rows = []
         for own_pass in range(passes):
             batch = next(batches)
             rows.append(batch.rows.copy())
-            pixels, *truth = self.prepare(batch, epoch, step, own_pass)
-            targets = self.make_targets(batch, side_px=pixels.shape[-1]) if self.distils else {}
+            pixels, mask, labelled, valid = self.prepare(batch, epoch, step, own_pass)
+            targets = self.make_targets(batch, labelled, side_px=pixels.shape[-1]) if self.distils else {}
             # in DDP training gradients need to be synchronised at the last pass alone
             with self.fabric.no_backward_sync(self.model, enabled=own_pass < passes - 1):
-                losses = Losses(*self.model(pixels, *truth, targets, factors))
+                losses = Losses(*self.model(pixels, mask, labelled, valid, targets, factors))
                 if targets and own_pass == 0 and self.balance.is_due(step):
                     share = gradient_share(losses, self.student)
                     looked = self.balance.describe(share)
@@ -166,6 +174,8 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
+            decay = ema_decay_at(self.config.optimizer.ema_decay, epoch * steps + step)
+            self.ema.multi_avg_fn = get_ema_multi_avg_fn(decay)
             self.ema.update_parameters(self.student)
         return sums | looked, rows
 
@@ -179,7 +189,7 @@ class Trainer:
         side_px = data.input_px if scale == 1 else nearest_side_px(int(data.input_px * scale), stride)
         pixels = to_pixels(batch.tensors["image"], side_px)
         if any(colour.reach):
-            keys, slots = self.feed.cache.record_key[batch.rows], self.feed.slots(step, own_pass)
+            keys, slots = self.feed.cache.record_key[batch.rows], self.feed.slots(step, own_pass, len(batch.rows))
             factors = draw_colours(colour.reach, keys, slots, seed=seed, epoch=epoch)
             pixels = recolour(pixels, torch.from_numpy(factors))
         if self.config.machine.channels_last:
@@ -188,10 +198,11 @@ class Trainer:
         valid = to_side(batch.tensors["valid"], side_px) if self.feed.cache.pads else None
         return pixels, to_side(batch.tensors["mask"], side_px), labelled, valid
 
-    def make_targets(self, batch: Batch, *, side_px: int) -> dict[str, Tensor]:
+    def make_targets(self, batch: Batch, labelled: Tensor, *, side_px: int) -> dict[str, Tensor]:
         """Return what the student is held to: made of the cache, or of what the averaged weights see in the stored colours."""
         if not self.distiller.asks_average:
-            return dict(self.distiller.targets(batch.tensors | {"fresh": batch.fresh}))
+            about = {"fresh": batch.fresh, "labelled": labelled}
+            return dict(self.distiller.targets(batch.tensors | about))
         average = self.eval_model.eval()
         with torch.no_grad(), self.fabric.autocast():
             logits = average.forward_train(to_pixels(batch.tensors["image"], side_px)).logits[0]
@@ -214,7 +225,8 @@ class Trainer:
     def save(self, epoch: int, metrics: dict[str, float], found: Validation) -> None:
         """Compare the epoch with the best; write student, log, curves and, last of all, the checkpoint."""
         progress = self.progress
-        for warning in detect_collapse(progress, found.distillation, self.config.optimizer.epochs):
+        terms = {TERM + name: metrics[name] for name in self.distiller.weights if name in metrics}
+        for warning in detect_collapse(progress, found.distillation | terms, self.config.optimizer.epochs):
             self.log.say(f"WARNING: the distillation is dead: {warning}")
         better = progress.count_epoch(epoch, found.dice, found.loss)
         phase = {

@@ -254,10 +254,44 @@ def test_of_a_fresh_view_warped_logits_teach_and_features_do_not(cache, batch, p
     torch.testing.assert_close(targets["b/logits@2"], expected)
     output = student.forward_train(pictures)
     terms, with_features = distiller(output, targets, None), distiller(output, plain, None)
-    assert (terms["feature"][::2] == 0).all() and torch.equal(terms["feature"][1::2], with_features["feature"][1::2])
+    # Half of the batch counts, so that the mean over the batch is the mean over that half.
+    assert (terms["feature"][::2] == 0).all()
+    torch.testing.assert_close(terms["feature"][1::2], 2 * with_features["feature"][1::2])
     student, difom = build(cache, "difom")
     whole = difom(student.forward_train(pictures), difom.targets(batch | {"fresh": fresh}), batch["valid"])["whole"]
     assert (whole[::2] == 0).all() and (whole[1::2] > 0).all()
+
+
+def test_the_teachers_masks_teach_pictures_without_a_mask_alone(cache, batch, pictures):
+    student, distiller = build(cache, "multiscale", learn="masks")
+    calibrated(distiller, batch)
+    with torch.no_grad():
+        output = student.forward_train(pictures)
+    everyone = distiller(output, distiller.targets(batch), None)["logits"]
+    labelled = torch.tensor([True, True, True, False, True, False, True, True])
+    some = distiller(output, distiller.targets(batch | {"labelled": labelled}), None)["logits"]
+    assert (some[labelled] == 0).all()
+    assert float(some.mean()) == pytest.approx(float(everyone[~labelled].mean()))
+    none = distiller(output, distiller.targets(batch | {"labelled": torch.ones(8, dtype=torch.bool)}), None)["logits"]
+    assert (none == 0).all()
+
+
+def test_two_teachers_masks_are_one_at_the_students_resolution_and_weigh_as_far_as_it_is_sure():
+    """Worked by hand on one cell: .9 and .7 make .8, which weighs (2 * .8 - 1)^2; .9 and .1 make .5, which weighs nothing."""
+    taps = {f"{name}/logits@32": TapSpec(f"{name}/logits@32", "logits", 1, 2, 32, "float16") for name in "ab"}
+    small = MemoryCache(records=10, views=1, picture_px=PICTURE_PX, taps=taps)
+    _, distiller = build(small, "multiscale")
+    first, second = torch.full((1, 1, 2, 2), 0.9), torch.tensor([[[[0.7, 0.7], [0.1, 0.1]]]])
+    logits = torch.zeros(1, 1, 64, 64)
+    output = StudentOutput(logits=[logits], levels={}, neck={})
+    found = distiller.mask_error(output, {"a/logits@32": first, "b/logits@32": second}, None)
+    second = torch.nn.functional.interpolate(second.logit(), (64, 64), mode="bilinear").sigmoid()
+    mean = (0.9 + second) / 2
+    sure = (2 * mean - 1) ** 2
+    assert float(sure[0, 0, 0, 0]) == pytest.approx(0.36) and float(sure[0, 0, -1, 0]) == pytest.approx(0, abs=1e-9)
+    divergence = (mean * (mean / 0.5).log() + (1 - mean) * ((1 - mean) / 0.5).log()) * sure
+    dice = (2 * (0.5 * mean * sure).sum() + 1) / (((0.25 + mean**2) * sure).sum() + 1)
+    assert float(found) == pytest.approx(float(divergence.sum() / sure.sum() + 1 - dice), rel=1e-5)
 
 
 class BranchStudent(torch.nn.Module):

@@ -70,3 +70,14 @@ def test_a_target_whose_cosine_rises_is_not_dead_however_low_it_began():
 def test_a_teachers_logits_are_not_called_unexplained():
     history = [{"distill/explained/onnx/logits@2": -2.0, "distill/explained/onnx/block@16": -0.1}] * 3
     assert [line.split()[0] for line in find_unexplained(history)] == ["distill/explained/onnx/block@16"]
+
+
+def test_a_term_that_stays_at_zero_is_said_once():
+    progress = Progress()
+    said = [detect_collapse(progress, {"distill/term/consistency": 0.00004}, epochs=10) for _ in range(4)]
+    assert [len(lines) for lines in said] == [0, 0, 1, 0] and "consistency has stayed at zero" in said[2][0]
+    assert (
+        detect_collapse(Progress(), {"distill/term/consistency": 0.0}, epochs=1) != []
+    )  # a run of one epoch is told as well
+    progress = Progress()
+    assert all(detect_collapse(progress, {"distill/term/logits": 0.2}, epochs=10) == [] for _ in range(4))

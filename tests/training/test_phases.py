@@ -1,11 +1,14 @@
 """Phases, learning rates and processes are pure functions of counts."""
 
+import math
+
 import pytest
 import torch
 
 from difom_train import build_student
 from difom_train.config import OptimizerConfig
 from difom_train.training import build_optimizer, count_processes, phase_of, rate_factor, set_mode
+from difom_train.training.optimizer import ema_decay_at, ramp
 
 PAPER = [0.3333, 0.6667, 1.0]
 
@@ -78,3 +81,12 @@ def test_processes_are_counted_from_torchrun_and_srun():
     assert (count_processes(slurm).on_machine, count_processes(slurm).machines) == (4, 2)
     assert count_processes(slurm | {"SLURM_JOB_NAME": "bash"}).world == 1
     assert count_processes({"SLURM_NTASKS": "8"}).world == 1
+
+
+def test_terms_rise_as_laine_and_aila_wrote_it():
+    assert [ramp(0.5, step, 100) for step in (0, 25, 50, 99)] == pytest.approx([math.exp(-5), math.exp(-1.25), 1, 1])
+    assert ramp(0.0, 0, 100) == 1
+
+
+def test_averaged_weights_forget_the_first_ones_sooner():
+    assert [ema_decay_at(0.99, step) for step in (0, 8, 10_000)] == pytest.approx([0.1, 0.5, 0.99])

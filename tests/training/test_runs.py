@@ -287,15 +287,25 @@ def test_averaged_weights_teach_without_any_teacher_and_a_resumed_run_ends_the_s
 def test_recipes_of_logits_alone_learn_from_nothing_else(train, make_cache, recipe, terms):
     taps = TAPS | {"probe/logits@4": TapSpec("probe/logits@4", "logits", 1, 8, 4, "float16")}
     train.cache = make_cache(records=20, views=2, picture_px=32, taps=taps)
-    folder = train(recipe=recipe, epochs=1)
+    folder = train(recipe=recipe, epochs=1, labels=0.5)
     assert read_run(folder)["taps"] == ["probe/logits@4"]
     assert terms <= read_log(folder)[0].keys() and "feature" not in read_log(folder)[0]
+    with pytest.raises(SettingsError, match="every training image has its own mask"):
+        train("whole", recipe=recipe, epochs=1)
+
+
+def test_teachers_masks_are_not_read_where_every_image_has_its_own(train, make_cache, capsys):
+    taps = TAPS | {"probe/logits@4": TapSpec("probe/logits@4", "logits", 1, 8, 4, "float16")}
+    train.cache = make_cache(records=20, views=2, picture_px=32, taps=taps)
+    folder = train(recipe="difom-multiscale", epochs=1)
+    assert "probe/logits@4" not in read_run(folder)["taps"] and "logits" not in read_log(folder)[0]
+    assert "every training image has its own mask" in capsys.readouterr().err
 
 
 def test_features_only_reads_no_logits(train, make_cache):
     taps = TAPS | {"probe/logits@4": TapSpec("probe/logits@4", "logits", 1, 8, 4, "float16")}
     train.cache = make_cache(records=20, views=2, picture_px=32, taps=taps)
-    assert "probe/logits@4" not in read_run(train(recipe="features-only", epochs=1))["taps"]
+    assert "probe/logits@4" not in read_run(train(recipe="features-only", epochs=1, labels=0.5))["taps"]
 
 
 @pytest.mark.parametrize(

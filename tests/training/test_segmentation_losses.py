@@ -1,9 +1,13 @@
 import math
+from types import SimpleNamespace
 
 import torch
 from torch.nn.functional import avg_pool2d
 
+from difom_train import build_student
+from difom_train.distill.base import Distiller
 from difom_train.training import segmentation_loss
+from difom_train.training.losses import Learner
 
 
 def test_dice_and_cross_entropy_of_a_worked_picture():
@@ -34,3 +38,14 @@ def test_structure_loss_minds_an_error_on_the_border_more_than_one_inside():
     on_border[0, 0, 20:24, 46:50] *= -1
     inside[0, 0, 46:50, 46:50] *= -1
     assert segmentation_loss("structure", [on_border], mask) > 1.5 * segmentation_loss("structure", [inside], mask)
+
+
+def test_pictures_without_a_mask_take_nothing_from_those_with_one():
+    """Half of a batch without masks: the loss of the masks is that of the half with them."""
+    student = build_student("unet", width=2, seed=0).eval()
+    learner = Learner(student, Distiller(SimpleNamespace(taps={}, decode=None), (), {}), "dice_bce")
+    pixels, mask = torch.rand(4, 3, 32, 32), torch.zeros(4, 32, 32, dtype=torch.uint8)
+    labelled = torch.tensor([True, False, True, False])
+    whole, _, _ = learner(pixels, mask, labelled, None, {}, (1.0, 0.0))
+    half, _, _ = learner(pixels[labelled], mask[labelled], labelled[labelled], None, {}, (1.0, 0.0))
+    torch.testing.assert_close(whole, half)

@@ -63,6 +63,6 @@ def judge(case: Case, folder: Path) -> Verdict:
 def _equal(read: Any, right: Any) -> bool:
     if isinstance(right, dict):
         return isinstance(read, dict) and read.keys() == right.keys() and all(_equal(read[k], right[k]) for k in right)
-    if isinstance(right, float) or isinstance(right, np.ndarray):
+    if isinstance(right, (float, np.ndarray)):
         return bool(np.shape(read) == np.shape(right) and np.allclose(read, right, rtol=0, atol=1e-6))
     return bool(read == right)
