@@ -26,7 +26,7 @@ from difom_train.evaluation.summary import FrameInfo, SetScores
 
 PROTOCOL_VERSION = 1
 """Grows when equal logits would no longer get equal scores."""
-MAPS_VERSION = 2
+MAPS_VERSION = 3
 """Grows when equal saved maps would no longer get equal scores; stands in their identity."""
 
 COLUMNS = {

@@ -84,31 +84,26 @@ def score_pranet(prob: NDArray[np.floating], truth: NDArray[np.bool_]) -> Pranet
         prob: (H, W) in [0, 1], at the ground truth's size, not stretched.
         truth: (H, W), True on the polyp.
     """
-    stretched = stretch(prob)
-    return _score_stretched(stretched, (stretched * (THRESHOLDS - 1)).astype(np.uint16), truth)
+    return _score_stretched(stretch(prob), truth)
 
 
 def score_pranet_map(levels: NDArray[np.unsignedinteger], truth: NDArray[np.bool_]) -> PranetScores:
     """Return one frame's scores as the published evaluation computes them for a saved map.
 
-    Whether a grey level reaches a threshold is decided in whole numbers: in floating point a fifth of the levels of a map
-    of partial range fall just below theirs.
+    Its rounding is followed: a map is first divided by its type's largest number and then stretched (im2double, mapminmax), so
+    that in a map of partial range some levels fall just below a threshold that they would reach in exact fractions.
 
     Args:
         levels: (H, W) uint8 or uint16, at the ground truth's size; its type's largest number means that polyp is sure.
         truth: (H, W), True on the polyp.
     """
-    low, high = int(levels.min()), int(levels.max())
-    if low == high:
-        low, high = 0, int(np.iinfo(levels.dtype).max)
-    above = levels.astype(np.int64) - low
-    return _score_stretched(above / (high - low), (above * (THRESHOLDS - 1) // (high - low)).astype(np.uint16), truth)
+    prob = levels / np.float64(np.iinfo(levels.dtype).max)
+    return _score_stretched(prob if prob.min() == prob.max() else stretch(prob), truth)
 
 
-def _score_stretched(
-    stretched: NDArray[np.float64], level: NDArray[np.uint16], truth: NDArray[np.bool_]
-) -> PranetScores:
-    """Return the scores of a probability that fills [0, 1]; `level` is the highest threshold that each pixel reaches."""
+def _score_stretched(stretched: NDArray[np.float64], truth: NDArray[np.bool_]) -> PranetScores:
+    """Return the scores of a probability that fills [0, 1], or of one that is the same everywhere."""
+    level = (stretched * (THRESHOLDS - 1)).astype(np.uint16)  # the highest threshold that each pixel reaches
     hit, taken = count_above_thresholds(level, truth)
     polyp = int(np.count_nonzero(truth))
     e_curve = e_measure_curve(hit, taken, polyp, truth.size)

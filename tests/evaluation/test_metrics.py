@@ -3,6 +3,7 @@
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import py_sod_metrics as sod
@@ -57,11 +58,19 @@ def looped_e_curve(prob: NDArray[np.float64], truth: NDArray[np.bool_]) -> NDArr
 
 def sod_scores(prob: NDArray[np.float32], truth: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
     """Return pysodmetrics' scores of the stretched probability."""
-    stretched = metrics.stretch(prob)
+    return run_sod(metrics.stretch(prob), truth, normalize=False)
+
+
+def sod_scores_of_map(levels: NDArray[np.uint8], truth: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
+    """Return pysodmetrics' scores of a saved map, read and stretched by itself."""
+    return run_sod(levels, truth.astype(np.uint8) * 255, normalize=True)
+
+
+def run_sod(prob: NDArray[Any], truth: NDArray[Any], *, normalize: bool) -> dict[str, NDArray[np.float64]]:
     overlap = sod.FmeasureV2({"dice": sod.DICEHandler(True, False), "iou": sod.IOUHandler(True, False)})
     meters = {"wf": sod.WeightedFmeasure(), "s": sod.Smeasure(), "e": sod.Emeasure(), "mae": sod.MAE()}
     for meter in (overlap, *meters.values()):
-        meter.step(stretched, truth, normalize=False)
+        meter.step(prob, truth, normalize=normalize)
     curves = overlap.get_results()
     return {
         "dice": curves["dice"]["dynamic"].mean(),
@@ -178,36 +187,24 @@ def test_a_saved_map_of_one_grey_level_stays_as_it_is() -> None:
     assert (black.s_measure, black.mae) == (1, 0)
 
 
-def test_a_level_of_a_saved_map_of_partial_range_reaches_its_own_threshold() -> None:
-    # 10 to 61 is stretched by 255 / 51 = 5: level v reaches threshold 5 (v - 10) exactly, and no more
-    levels = np.arange(10, 62, dtype=np.uint8).reshape(4, 13)
-    for level in range(10, 62):
-        truth = levels == level
-        scores = metrics.score_pranet_map(levels, truth)
-        taken = [52 - max(0, -(-t // 5)) for t in range(256)]  # pixels whose threshold is at least t
-        wanted = [2 / (taken[t] + 1) if t <= 5 * (level - 10) else 0.0 for t in range(256)]
-        assert scores.dice == pytest.approx(np.mean(wanted), abs=1e-12), level
+@pytest.mark.parametrize(("low", "high"), [(114, 204), (10, 61), (0, 255), (0, 254), (1, 255), (128, 131), (7, 8)])
+def test_saved_maps_of_any_range_agree_with_pysodmetrics(low: int, high: int) -> None:
+    """The published code, run in Octave, gives the numbers of pysodmetrics on maps of 114 to 204 as well."""
+    for seed in range(4):
+        prob, truth = painted_case(seed)
+        levels = np.rint(low + metrics.stretch(prob) * (high - low)).astype(np.uint8)
+        assert (levels.min(), levels.max()) == (low, high)
+        ours, theirs = asdict(metrics.score_pranet_map(levels, truth)), sod_scores_of_map(levels, truth)
+        for name, value in theirs.items():
+            np.testing.assert_allclose(ours[name], value, atol=1e-6, rtol=0, err_msg=name)
 
 
-@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
-@pytest.mark.parametrize("seed", range(4))
-def test_saved_maps_agree_with_exact_fractions_and_with_pysodmetrics(seed: int, depth: type) -> None:
-    prob, truth = painted_case(seed)
-    full = np.iinfo(depth).max
-    levels = ((0.1 + 0.6 * prob) * full).astype(depth)  # of partial range
-    ours = asdict(metrics.score_pranet_map(levels, truth))
-    low, high = int(levels.min()), int(levels.max())
-    dice = []
-    for threshold in range(256):
-        mask = (levels.astype(int) - low) * 255 >= threshold * (high - low)
-        hit = (mask & truth).sum()
-        dice.append(2 * hit / (mask.sum() + truth.sum()) if hit else 0.0)
-    assert ours["dice"] == pytest.approx(np.mean(dice), abs=1e-12)
-    theirs = sod_scores(levels / np.float64(full), truth)
-    for name in ("weighted_f", "s_measure", "mae"):
-        assert ours[name] == pytest.approx(theirs[name], abs=1e-6), name
-    for name in ("dice", "iou"):  # pysodmetrics finds thresholds by truncating floats, so some levels land one low
-        assert ours[name] == pytest.approx(theirs[name], abs=3e-3), name
+def test_sixteen_bits_of_a_map_score_as_its_eight_bits() -> None:
+    prob, truth = painted_case(5)
+    eight = (114 + 90 * prob).astype(np.uint8)
+    ours, wide = (asdict(metrics.score_pranet_map(each, truth)) for each in (eight, eight.astype(np.uint16) * 257))
+    for name, value in ours.items():
+        np.testing.assert_allclose(wide[name], value, atol=1e-12, rtol=0, err_msg=name)
 
 
 @pytest.mark.parametrize("level", [0, 51, 255])

@@ -12,6 +12,7 @@ KINDS: tuple[str, ...] = (
     "truth_pictures",
     "truth_sets",
     "truth_joins",
+    "truth_metrics",
 )
 """Modules beside this one, each with a list `CASES`."""
 
