@@ -1,8 +1,9 @@
 """A trained student is scored on test sets, frame by frame, under both protocols."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -45,7 +46,7 @@ from difom_train.evaluation.summary import (
     mean_label,
     mean_of_sets,
 )
-from difom_train.inference.frames import choose_records, in_batches
+from difom_train.inference.frames import LeftOut, choose_records, in_batches
 from difom_train.inference.segmenter import (
     Segmenter,
     choose_batch,
@@ -71,6 +72,7 @@ class Evaluation:
         sets: test set to its frames' scores.
         random_teachers: whose random weights the network has, or learnt from.
         cpu_s_per_frame: of the network's pass on the CPU, over all threads; None on a GPU, and of saved maps.
+        left_out: frames of the data, or maps, that have no scores, and why.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Evaluation:
     sets: dict[str, SetScores]
     random_teachers: tuple[str, ...] = ()
     cpu_s_per_frame: float | None = None
+    left_out: tuple[LeftOut, ...] = ()
 
     def means(self) -> dict[str, dict[str, float]]:
         """Return test set, and the mean's label, to metric name to value."""
@@ -97,7 +100,11 @@ class Evaluation:
             tables.append(f"{self.name}, {PROTOCOL_TITLES[protocol]}\n{format_table(rows)}")
         warning = [format_random_warning(self.random_teachers)] if self.random_teachers else []
         cost = [] if self.cpu_s_per_frame is None else [f"network: {self.cpu_s_per_frame:.3g} CPU s a frame"]
-        return "\n\n".join([*tables, *warning, *cost, f"per frame: {self.folder}"])
+        scored = sum(len(scores.frames) for scores in self.sets.values())
+        ended = (
+            f"{scored} frames scored, {sum(each.frames for each in self.left_out)} left out; per frame: {self.folder}"
+        )
+        return "\n\n".join([*tables, *warning, *cost, "\n".join([*(each.describe() for each in self.left_out), ended])])
 
     def as_json(self) -> dict[str, Any]:
         """Return the same for a program."""
@@ -109,6 +116,7 @@ class Evaluation:
             "scores": self.means(),
             "random_teachers": list(self.random_teachers),
             "cpu_s_per_frame": self.cpu_s_per_frame,
+            "left_out": [asdict(each) for each in self.left_out],
         }
 
 
@@ -127,7 +135,7 @@ def evaluate(
             its teachers; or a folder of saved grey maps,
             `<set>/<stem>.png`, as result archives of published methods come; or the config of the call, of one run.
         data: a manifest, a folder in a known layout, or a COCO file, or what was said of one; or `images`. Its test records are
-            scored, or all if it knows no splits.
+            scored, or all if it knows no splits; what is left out is named.
         reuse: take the scores that lie there if they are of the same weights, input size, frames and masks.
         student: for a run of your own student: `package.module:Factory`, or the module that was wrapped (see `load_student`).
         **options: listed in `EvaluateKeywords`. With `limit`, those frames are scored whose ids hash lowest. A batch is of 1
@@ -146,12 +154,13 @@ def evaluate(
     if maps is not None:
         check_out_folder(maps, "--maps")
     source = data if isinstance(data, DataSource) else config.describe_source(config.data)
-    records = choose_records(source, config.limit)
+    records, left_out = choose_records(source, config.limit)
     random_teachers: tuple[str, ...] = ()
     spent_s: list[float] = []
     if _is_folder_of_maps(run):
         identity: dict[str, Any] = {"source": "maps", "maps_version": MAPS_VERSION}
         jobs = _jobs_of_maps(Path(run), records, folder)
+        left_out += _find_other_maps(Path(run), folder, records, left_out)
         name = Path(run).resolve().name
     else:
         with explain_wait(f"loading {run}"):
@@ -163,7 +172,8 @@ def evaluate(
         name = segmenter.name
         random_teachers = find_random_teachers(segmenter)
         if reuse and maps is None and (kept := find_scores(folder, identity, records)):
-            return Evaluation(name, folder, kept, random_teachers, read_summary(folder).get("cpu_s_per_frame"))
+            cost = read_summary(folder).get("cpu_s_per_frame")
+            return Evaluation(name, folder, kept, random_teachers, cost, tuple(left_out))
     if maps is not None:
         jobs = _with_maps(jobs, maps, records, config.map_bits)
     scored = score_frames(jobs, frames=len(records), workers=config.workers)
@@ -179,9 +189,10 @@ def evaluate(
         "limit": config.limit,
         "random_teachers": random_teachers,
         "cpu_s_per_frame": cpu_s,
+        "left_out": [asdict(each) for each in left_out],
     }
     write_summary(folder, sets, identity, notes)
-    return Evaluation(name, folder, sets, random_teachers, cpu_s)
+    return Evaluation(name, folder, sets, random_teachers, cpu_s, tuple(left_out))
 
 
 def find_scores(folder: Path, identity: Mapping[str, Any], records: Sequence[Record]) -> dict[str, SetScores] | None:
@@ -252,6 +263,19 @@ def _find_map(maps: Path, record: Record) -> Path | None:
     stem = record.id.removeprefix(f"{record.dataset}/")
     paths = (maps / record.dataset / f"{stem}{suffix}" for suffix in MAP_SUFFIXES)
     return next((path for path in paths if path.is_file()), None)
+
+
+def _find_other_maps(maps: Path, folder: Path, records: Sequence[Record], left_out: Sequence[LeftOut]) -> list[LeftOut]:
+    """Return what lies in a folder of maps and is a map of no frame, set by set, besides the scores in `folder`."""
+    named = {record.id for record in records}
+    files = [
+        path for path in maps.rglob("*") if path.suffix.lower() in MAP_SUFFIXES and not path.is_relative_to(folder)
+    ]
+    found = [path.relative_to(maps).with_suffix("") for path in files]
+    others = Counter(path.parts[0] for path in found if len(path.parts) > 1 and path.as_posix() not in named)
+    for each in left_out:
+        others[each.dataset] -= each.frames
+    return [LeftOut(name, count, "maps of no frame of the data") for name, count in sorted(others.items()) if count > 0]
 
 
 def _is_folder_of_maps(run: Path | str) -> bool:

@@ -1,7 +1,9 @@
 """Frames as scoring, exporting and marking share them: which ones, their truth, their masks on disk, how well two agree."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +17,21 @@ from difom_cache.errors import DataError, SettingsError
 FIXED_THRESHOLD = 0.5  # a pixel is polyp where its probability is at least this
 
 
-def choose_records(data: Path | DataSource, limit: int | None = None) -> list[Record]:
-    """Return the labelled records to score: the test split, or all of them if the data has no test split.
+@dataclass(frozen=True)
+class LeftOut:
+    """Frames of a set that are not scored, and why."""
+
+    dataset: str
+    frames: int
+    reason: str
+
+    def describe(self) -> str:
+        """Return it as a line."""
+        return f"left out: {self.frames} frames of {self.dataset}: {self.reason}"
+
+
+def choose_records(data: Path | DataSource, limit: int | None = None) -> tuple[list[Record], list[LeftOut]]:
+    """Return the labelled records to score, and what is left out: the test split, or all if the data has no test split.
 
     Raises:
         DataError: none is left, or some have no mask.
@@ -31,13 +46,27 @@ def choose_records(data: Path | DataSource, limit: int | None = None) -> list[Re
         raise DataError(
             f"{place}: {len(bare)} of {len(records)} records have no mask to score against: {name_some(bare)}"
         )
+    sets = {record.dataset for record in records}
+    left = Counter(
+        (record.dataset, record.split) for record in found if records is not found and record.split != "test"
+    )
+    reasons = {
+        True: "its {} records, as it has test records",
+        False: "{} records of a set without test records; score it alone",
+    }
+    left_out = [
+        LeftOut(dataset, count, reasons[dataset in sets].format(split))
+        for (dataset, split), count in sorted(left.items())
+    ]
     if limit is None:
-        return records
+        return records, left_out
     kept: set[str] = set()
-    for dataset in {record.dataset for record in records}:
+    for dataset in sorted(sets):
         ids = [record.id for record in records if record.dataset == dataset]
         kept.update(sorted(ids, key=lambda each: hashlib.sha256(each.encode()).digest())[:limit])
-    return [record for record in records if record.id in kept]
+        if len(ids) > limit:
+            left_out.append(LeftOut(dataset, len(ids) - limit, f"beyond --limit {limit}"))
+    return [record for record in records if record.id in kept], left_out
 
 
 def read_truth(record: Record) -> NDArray[np.bool_]:

@@ -105,7 +105,7 @@ def _check_frames(
         for _ in range(frames):
             yield noise.integers(0, 256, (input_px, input_px, 3), dtype=np.uint8), None
         return
-    for record in spread(choose_records(Path(check)), frames):
+    for record in spread(choose_records(Path(check))[0], frames):
         truth = torch.from_numpy(read_truth(record).astype(np.uint8))
         mask = replay_mask(truth, whole_frame(record.width, record.height), input_px)
         yield render_frame(record, input_px), mask.numpy().astype(bool)
@@ -120,7 +120,7 @@ def _whole_frames(
         for _ in range(frames):
             yield noise.integers(0, 256, (input_px * 5 // 4, input_px * 3 // 2, 3), dtype=np.uint8), None
         return
-    for record in spread(choose_records(Path(check)), frames):
+    for record in spread(choose_records(Path(check))[0], frames):
         yield read_image(record.image, max_pixels=None), read_truth(record)
 
 

@@ -4,16 +4,17 @@ import csv
 import json
 import os
 import resource
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pytest
 import torch
-from painted_frames import SIZES, paint_benchmark, save_small_student
+from painted_frames import SIZES, paint_benchmark, paint_frame, save_small_student
 from PIL import Image
 
-from difom_cache import read_image, read_mask
+from difom_cache import load_records, read_image, read_mask, write_manifest
 from difom_cache.errors import DataError, DeviceError, DifomError, RunError, SettingsError
 from difom_train import evaluate, load_student
 from difom_train.evaluation import read_set, read_summary, score_fixed, score_pranet
@@ -251,3 +252,50 @@ def spent_cpu_s() -> float:
     """Return the processor time of this process and of its ended children."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def add_unknown_set(root: Path, frames: int = 4) -> Path:
+    """Put a set beside the benchmark's that nobody has split, and return `root`."""
+    for stem in range(frames):
+        picture, mask = paint_frame(500 + stem, 64, 48)
+        for part, pixels in (("images", picture), ("masks", mask)):
+            (root / "TestDataset" / "Clinic" / part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(root / "TestDataset" / "Clinic" / part / f"{stem}.png")
+    return root
+
+
+def test_every_frame_is_scored_or_named_as_left_out_with_the_reason(run: Path, tmp_path: Path) -> None:
+    known = paint_benchmark(tmp_path / "known")
+    pictures = len(list(known.glob("TestDataset/*/images/*.png")))
+    scored = evaluate(run, known, workers=0)
+    assert scored.left_out == () and f"{pictures} frames scored, 0 left out" in scored.render()
+    manifest = tmp_path / "records.csv"
+    records = load_records(add_unknown_set(known), quiet=True)
+    splits = {f"Clinic/{stem}": split for stem, split in enumerate(("train", "train", "val", "train"))}
+    write_manifest([replace(each, split=splits.get(each.id, "test")) for each in records], manifest)
+    beside = evaluate(run, manifest, workers=0)
+    assert set(beside.sets) == set(SIZES)
+    left = beside.as_json()["left_out"]
+    assert [(each["dataset"], each["frames"]) for each in left] == [("Clinic", 3), ("Clinic", 1)]
+    assert left == read_summary(run / "eval")["left_out"]
+    text = beside.render()
+    assert "left out: 3 frames of Clinic: train records of a set without test records; score it alone" in text
+    assert text.splitlines()[-1].startswith(f"{pictures} frames scored, 4 left out; per frame: ")
+
+
+def test_frames_beyond_the_limit_are_named_as_left_out(run: Path, benchmark: Path) -> None:
+    left = evaluate(run, benchmark, limit=2, workers=0).left_out
+    assert [(each.dataset, each.frames, each.reason) for each in left] == [
+        (name, 1, "beyond --limit 2") for name in sorted(SIZES)
+    ]
+
+
+def test_maps_of_no_frame_are_named(benchmark: Path, tmp_path: Path) -> None:
+    maps = save_maps(benchmark, tmp_path / "maps")
+    (maps / "Elsewhere").mkdir()
+    for path in (maps / "Elsewhere" / "1.png", maps / "Kvasir" / "one more.png"):
+        Image.new("L", (8, 8)).save(path)
+    left = evaluate(maps, benchmark, workers=0).left_out
+    assert [(each.dataset, each.frames) for each in left] == [("Elsewhere", 1), ("Kvasir", 1)]
+    limited = evaluate(maps, benchmark, workers=0, limit=2).left_out
+    assert [each.reason for each in limited].count("maps of no frame of the data") == 2

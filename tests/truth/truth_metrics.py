@@ -1,4 +1,7 @@
-"""Saved maps scored under `pranet`; what is right comes from pysodmetrics, which agrees with the published code run in Octave."""
+"""Saved maps that are scored: under `pranet` as pysodmetrics does, which agrees with the published code in Octave; and how many.
+
+Frames are counted by hand: each is scored, or named as left out.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -83,4 +86,57 @@ _SAVED: dict[str, tuple[Map, str]] = {
     "levels 114 to 204, no polyp": (ranged(114, 204), "none"),
     "levels 114 to 204 in 16 bits": (lambda prob: ranged(114, 204)(prob).astype(np.uint16) * 257, ""),
 }
+
+
+def count_frames(places: dict[str, int], **options: Any) -> Callable[[Path], Any]:
+    """Return a reader of how many frames are scored and left out where sets lie side by side.
+
+    Args:
+        places: folder of a set below the data's to how many frames it has.
+        **options: of `evaluate`.
+    """
+
+    def read(folder: Path) -> Any:
+        for place, frames in places.items():
+            for stem in range(1, frames + 1):
+                for part, shape in (("images", (60, 80, 3)), ("masks", (60, 80))):
+                    (folder / "data" / place / part).mkdir(parents=True, exist_ok=True)
+                    pixels = np.random.default_rng(stem).integers(0, 2, shape).astype(np.uint8) * 255
+                    Image.fromarray(pixels).save(folder / "data" / place / part / f"{stem}.png")
+                    name = place.removeprefix("TestDataset/")
+                    (folder / "maps" / name).mkdir(parents=True, exist_ok=True)
+                    if part == "masks":
+                        Image.fromarray(pixels).save(folder / "maps" / name / f"{stem}.png")
+        found = evaluate(folder / "maps", folder / "data", workers=0, out=folder / "out", **options)
+        left: dict[str, int] = {}
+        for each in found.left_out:
+            left[each.dataset] = left.get(each.dataset, 0) + each.frames
+        return {"scored": {name: len(scores.frames) for name, scores in found.sets.items()}, "left out": left}
+
+    return read
+
+
+_SETS: dict[str, tuple[dict[str, int], dict[str, Any], dict[str, int], dict[str, int]]] = {
+    "known sets alone": ({"TestDataset/Kvasir": 3, "TestDataset/CVC-300": 2}, {}, {"CVC-300": 2, "Kvasir": 3}, {}),
+    "an unknown set alone": ({"Clinic": 12}, {}, {"Clinic": 12}, {}),
+    "two unknown sets": ({"Clinic": 3, "Praxis": 4}, {}, {"Clinic": 3, "Praxis": 4}, {}),
+    "a known and an unknown set": ({"TestDataset/Kvasir": 3, "Clinic": 12}, {}, {"Kvasir": 3}, {"Clinic": 12}),
+    "test frames of one's own beside an unknown set": (
+        {"Own/test": 2, "Own/train": 5, "Clinic": 3},
+        {},
+        {"Own": 2},
+        {"Own": 5, "Clinic": 3},
+    ),
+    "an unknown set in the folder of the test sets": (
+        {"TestDataset/Kvasir": 3, "TestDataset/Clinic": 4},
+        {},
+        {"Clinic": 4, "Kvasir": 3},
+        {},
+    ),
+    "a limit": ({"TestDataset/Kvasir": 5, "Clinic": 3}, {"limit": 2}, {"Kvasir": 2}, {"Kvasir": 3, "Clinic": 3}),
+}
 CASES = [Case(f"metrics: {name}", ours(*saved), theirs(*saved)) for name, saved in _SAVED.items()]
+CASES += [
+    Case(f"evaluate: {name}", count_frames(places, **options), {"scored": scored, "left out": left})
+    for name, (places, options, scored, left) in _SETS.items()
+]
