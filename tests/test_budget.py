@@ -12,7 +12,7 @@ MOST = {
     "difom_cache": 1195,
     "difom_cache/benchmarks": 433,
     "difom_cache/codecs": 624,
-    "difom_cache/data": 3095,
+    "difom_cache/data": 3115,
     "difom_cache/extraction": 1637,
     "difom_cache/maintenance": 1380,
     "difom_cache/painting": 514,

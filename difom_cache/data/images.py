@@ -46,6 +46,7 @@ _TURNS = {
 }
 _BACK = {6: 8, 8: 6}  # orientations that undo each other; every other one undoes itself
 _OPENING = Lock()  # Pillow's own limit belongs to the whole process
+_PHOTOMETRIC, _SOFTWARE = 262, 305  # tags of TIFF 6.0
 _SUBFILE_TYPE, _NO_PAGE = 254, 0b101  # TIFF 6.0, page 36: a smaller copy of another page, or its transparency
 _WIDE_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow's modes for grey of more than eight bits
 _COLOURS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
@@ -145,7 +146,8 @@ def mask_pixels_of_bytes(data: bytes, path: Path, max_pixels: int | None = MAX_P
     lossy = bool(image.info["difom_lossy"])
     if image.mode == "1":
         bits = np.asarray(image).astype(np.uint8)
-        return MaskPixels(bits * np.uint8(255), index=bits, palette_size=2)
+        negative = bool(image.info["difom_negative"])
+        return MaskPixels(bits * np.uint8(255), index=bits ^ negative, palette_size=2, doubtful=negative)
     if image.mode == "L" or image.mode in _WIDE_GREY:
         return MaskPixels(np.asarray(image), lossy=lossy)
     opaque = image.mode[-1] not in "Aa" and "transparency" not in image.info
@@ -273,7 +275,7 @@ def _decode_upright(data: bytes, path: Path, max_pixels: int | None) -> Image.Im
         pages = _count_pages(image)
         image.load()
         upright = ImageOps.exif_transpose(image)
-        upright.info["difom_lossy"] = _is_lossy(image, data)
+        upright.info |= {"difom_lossy": _is_lossy(image, data), "difom_negative": _is_negative(image)}
     except ImageError:
         raise
     except Exception as error:  # decoders raise whatever a garbled file leads them to
@@ -294,6 +296,12 @@ def _is_lossy(image: Image.Image, data: bytes) -> bool:
         chunk = re.search(rb"VP8[ L]", data)
         return chunk is not None and chunk[0] == b"VP8 "
     return image.format in ("JPEG", "MPO") or image.info.get("compression") in ("jpeg", "webp")
+
+
+def _is_negative(image: Image.Image) -> bool:
+    """Return whether true is stored as TIFF's black: so tifffile writes arrays of booleans, and reads them as true again."""
+    tags = getattr(image, "tag_v2", {})
+    return image.mode == "1" and tags.get(_PHOTOMETRIC) == 0 and str(tags.get(_SOFTWARE, "")).startswith("tifffile")
 
 
 def _count_pages(image: Image.Image) -> int:

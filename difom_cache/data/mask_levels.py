@@ -9,7 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from difom_cache.data.mask_pixels import LEAST_FLAT_SHARE, Level, MaskPixels, choose_nearest, find_levels, share_flat
+from difom_cache.data.mask_pixels import (
+    LEAST_FLAT_SHARE,
+    Level,
+    MaskPixels,
+    choose_nearest,
+    find_levels,
+    name_level,
+    share_flat,
+)
 from difom_cache.errors import SettingsError
 
 MASK_THRESHOLD = 128  # as PraNet's evaluation: ground truth is polyp where it is above 128
@@ -105,17 +113,19 @@ def describe_odd_levels(pixels: MaskPixels) -> str:
     kind = "colours" if pixels.coloured else "grey levels"
     if pixels.index is not None:
         kind = "indices and colours"
-    elif len(levels) == 1:  # what was drawn is too small to be an area, or too faint
-        top = int(pixels.grey.max())
-        levels.append(Level(str(top), "", (top,), float((pixels.grey > top / 2).mean())))
+    elif len(levels) == 1 and pixels.lossy:  # what was drawn is too small to be an area, or too faint
+        points = pixels.rgb if pixels.coloured and pixels.rgb is not None else pixels.grey[..., None]
+        away = np.linalg.norm(points.astype(float) - levels[0].value, axis=-1)
+        top = tuple(points[np.unravel_index(away.argmax(), away.shape)].tolist())
+        levels.append(Level(name_level(top), "", top, float((away > away.max() / 2).mean())))
     start = f"is a lossy file with {kind} about" if pixels.lossy else f"has the {kind}"
     black = [level for level in levels if not any(level.value)]
     background = black[0] if black else max(levels, key=lambda level: level.share)
     drawn = sorted((level for level in levels if level is not background), key=lambda level: -level.share)
-    names = [level.name for level in drawn]
+    names = ["1"] if pixels.doubtful else [level.name for level in drawn or levels]
     if len(names) > _TOLD and not pixels.coloured:
-        top = levels[-1].value[0]
-        names = [f"{MASK_THRESHOLD + 1}-255" if _WHITE <= top <= 255 else f"1-{top}"]
+        (highest,) = levels[-1].value
+        names = [f"{MASK_THRESHOLD + 1}-255" if _WHITE <= highest <= 255 else f"1-{highest}"]
     return _ask(start, levels, names)
 
 
@@ -131,9 +141,9 @@ def _ask(start: str, levels: list[Level], names: list[str]) -> str:
 
 
 def _is_odd_palette(pixels: MaskPixels) -> bool:
-    """Return whether a palette's indices say more than its colours: transparent ones, or two of one colour."""
+    """Return whether a palette's indices say more than its colours: transparent ones, two of one colour, black for true."""
     if pixels.index is None or pixels.rgb is None:
-        return False
+        return pixels.doubtful
     colours = {level.about for level in find_levels(pixels)}
     return pixels.transparent or len(colours) < len(np.unique(pixels.index))
 

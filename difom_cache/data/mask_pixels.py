@@ -1,5 +1,6 @@
 """A mask's pixels as they were stored, and the levels that they have: grey, indices of a palette, or colours."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ class MaskPixels:
         index: (H, W), where it has a palette; 0 and 1 of a file of one bit.
         palette_size: entries of the palette.
         lossy: whether levels are never pure (JPEG and its like).
+        doubtful: whether its writer and TIFF's standard call different indices white.
     """
 
     grey: NDArray[Any]
@@ -37,6 +39,7 @@ class MaskPixels:
     index: NDArray[np.uint8] | None = None
     palette_size: int = 0
     lossy: bool = False
+    doubtful: bool = False
 
     @classmethod
     def of_rgba(cls, rgba: NDArray[np.uint8], *, opaque: bool = False, **more: Any) -> "MaskPixels":
@@ -79,13 +82,16 @@ def find_levels(pixels: MaskPixels) -> list[Level]:
         found, first, counts = np.unique(pixels.index, return_index=True, return_counts=True)
         rgb = pixels.grey[..., None] if pixels.rgb is None else pixels.rgb
         colours = np.broadcast_to(rgb, (*pixels.index.shape, 3)).reshape(-1, 3)[first]
-        names = [(str(index), f" = {_hex(colour)}") for index, colour in zip(found.tolist(), colours, strict=True)]
+        names = [
+            (str(index), f" = {name_level(colour)}")
+            for index, colour in zip(found.tolist(), colours.tolist(), strict=True)
+        ]
         values = found[:, None]
     else:
         coloured = pixels.rgb is not None and pixels.coloured
         points = pixels.rgb if coloured and pixels.rgb is not None else pixels.grey[..., None]
         values, counts = _gather(points) if pixels.lossy else _count(points)
-        names = [(_hex(value) if coloured else str(value[0]), "") for value in values]
+        names = [(name_level(value), "") for value in values.tolist()]
     shares = counts / pixels.grey.size
     order = np.lexsort(values.T[::-1])
     return [Level(names[at][0], names[at][1], tuple(values[at].tolist()), float(shares[at])) for at in order.tolist()]
@@ -176,5 +182,6 @@ def _unpack(codes: NDArray[np.int64], channels: int) -> NDArray[np.int64]:
     return np.asarray(codes[:, None] // _BASE ** np.arange(channels)[::-1] % _BASE)
 
 
-def _hex(colour: NDArray[Any]) -> str:
-    return "#" + bytes(colour.astype(np.uint8)).hex()
+def name_level(value: Sequence[int]) -> str:
+    """Return what `--mask-levels` calls a grey level, or a colour."""
+    return str(value[0]) if len(value) == 1 else "#" + bytes(value).hex()

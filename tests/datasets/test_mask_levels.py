@@ -129,6 +129,33 @@ def test_a_palettes_level_is_its_index_and_grey_only_where_it_has_no_such_index(
         assert np.array_equal(choose_polyp(pixels, parse_levels(wanted)), polyp), (size, wanted)
 
 
+@pytest.mark.parametrize("lossy", [False, True])
+def test_a_mask_of_one_level_that_is_not_white_is_refused_by_it(lossy: bool) -> None:
+    grey = MaskPixels(np.full((40, 40), 100, np.uint8), lossy=lossy)
+    red = MaskPixels.of_rgba(np.full((40, 40, 4), (254, 0, 0, 255), np.uint8), opaque=True, lossy=lossy)
+    index = MaskPixels.of_rgba(
+        np.full((40, 40, 4), (254, 0, 0, 255), np.uint8),
+        opaque=True,
+        index=np.full((40, 40), 7, np.uint8),
+        palette_size=256,
+    )
+    for pixels, listed, name in (
+        (grey, "100 (100.0%", "100"),
+        (red, "#fe0000 (100.0%", "'#fe0000'"),
+        (index, "7 = #fe0000 (", "7"),
+    ):
+        told = describe_odd_levels(pixels)
+        assert listed in told and f"--mask-levels {name}`" in told
+        assert choose_polyp(pixels, parse_levels(name.strip("'"))).all()
+
+
+def test_booleans_by_tifffile_without_a_polyp_are_asked_for_as_well() -> None:
+    empty = np.zeros((8, 8), np.uint8)
+    pixels = MaskPixels(empty + np.uint8(255), index=empty, palette_size=2, doubtful=True)
+    assert "0 = #ffffff (100.0%" in describe_odd_levels(pixels) and "--mask-levels 1`" in describe_odd_levels(pixels)
+    assert not choose_polyp(pixels, parse_levels("1")).any()
+
+
 def paint(root: Path, levels: list[int]) -> Path:
     """Write a set with one mask of each level."""
     for part in ("images", "masks"):

@@ -177,9 +177,9 @@ def two_names(first: Save, rest: Save) -> Save:
     return lambda path, polyp: (first if path.name == "0" else rest)(path, polyp)
 
 
-def one_bit(path: Path, polyp: NDArray[np.bool_], *, white_is_zero: bool = False) -> None:
-    """Write a TIFF of one bit a pixel, by hand: TIFF 6.0, sections 2 and 3."""
-    rows = np.packbits(polyp ^ white_is_zero, axis=1)
+def one_bit(path: Path, polyp: NDArray[np.bool_], *, white_is_zero: bool = False, tifffile: bool = False) -> None:
+    """Write a TIFF of one bit a pixel, by hand: TIFF 6.0, sections 2 and 3; `tifffile` writes true as black."""
+    rows = np.packbits(polyp ^ (white_is_zero and not tifffile), axis=1)
     fields = [
         (256, WIDTH),
         (257, HEIGHT),
@@ -193,8 +193,11 @@ def one_bit(path: Path, polyp: NDArray[np.bool_], *, white_is_zero: bool = False
     fields.append((279, rows.size))
     start = 8 + rows.size
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields)
+    if tifffile:
+        fields.append((305, 0))
+        entries += struct.pack("<HHI", 305, 2, 12) + struct.pack("<I", start + 2 + 12 * len(fields) + 4)
     head = b"II*\0" + struct.pack("<I", start) + rows.tobytes()
-    path.with_suffix(".tif").write_bytes(head + struct.pack("<H", len(fields)) + entries + bytes(4))
+    path.with_suffix(".tif").write_bytes(head + struct.pack("<H", len(fields)) + entries + bytes(4) + b"tifffile.py\0")
 
 
 def warned(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
@@ -463,6 +466,12 @@ OTHERS = [
     Case("masks of double the size", alone(double_size), Refused("160 x 120 px", "320 x 240 px")),
     Case("a TIFF of one bit", alone(one_bit), True),
     Case("a TIFF of one bit, white is zero", alone(partial(one_bit, white_is_zero=True)), True),
+    Case(
+        "booleans by tifffile",
+        alone(partial(one_bit, white_is_zero=True, tifffile=True)),
+        Refused("1 = #000000", f"{LINE} 1`"),
+    ),
+    Case("booleans by tifffile --mask-levels 1", said(partial(one_bit, white_is_zero=True, tifffile=True), "1"), True),
     Case("a TIFF of one bit --mask-levels 1", said(one_bit, "1"), True),
     Case("an inverted set", warned(alone(keep(lambda polyp: grey(~polyp)))), True),
     Case(
