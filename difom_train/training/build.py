@@ -10,24 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from difom_cache import PICTURES, describe_unknown, say
+from difom_cache import PICTURES, describe_unknown
 from difom_cache.errors import CacheIncompleteError, SettingsError
-from difom_train.config import DistillConfig, TrainConfig, to_table
+from difom_train.config import TrainConfig, to_table
 from difom_train.data.caches import JointCache, require_taps
 from difom_train.data.counter_rng import mix_counts
-from difom_train.data.feed import Feed, Selection, choose_masks, select_rows
+from difom_train.data.feed import Feed, Selection, select_rows
 from difom_train.data.loader import Loader
 from difom_train.data.pictures import SourcePictures
 from difom_train.data.stage import Rows, choose_stage
 from difom_train.distill.catalogue import build_distiller
-from difom_train.distill.matching import choose_teachers, logits_taps
 from difom_train.students.base import Student, check_sides
 from difom_train.students.catalogue import build_student, give_weights, resolve_weights, seeded
 from difom_train.students.outside import build_outside
 from difom_train.training.fabric import count_processes
 from difom_train.training.lightning_parts import Fabric
 from difom_train.training.losses import Learner
-from difom_train.training.masks import describe_masks
+from difom_train.training.masks import choose_terms, describe_masks
 from difom_train.training.run_folder import describe_hardware, describe_versions
 
 _STUDENT, _HEADS = 31, 32  # what a mix is for
@@ -72,39 +71,13 @@ def build_learner(
         give_weights(student, source)
     check_sides(student, config.data.input_px, config.data.input_px)
     distiller = build_distiller(
-        choose_terms(config, cache),
+        choose_terms(config.distill, cache, config.data, seed=config.seed) if config.distils else config.distill,
         cache=cache,
         student=student,
         input_px=config.data.input_px,
         seed=mix_counts(config.seed, _HEADS) >> 1,
     )
     return Learner(student, distiller, student.loss_name if options.loss == "auto" else options.loss)
-
-
-def choose_terms(config: TrainConfig, cache: JointCache) -> DistillConfig:
-    """Return the [distill] section, without the teachers' masks where no image is left for them to teach; that is said.
-
-    Raises:
-        SettingsError: nothing else would teach.
-    """
-    options, train = config.distill, cache.rows_of("train")
-    if (
-        options.kind != "multiscale"
-        or options.learn == "features"
-        or options.logits_weight == 0
-        or not config.needs_teachers
-    ):
-        return options
-    if not choose_masks(cache, config.data, seed=config.seed)[train].all():
-        return options
-    if options.learn == "masks" or options.feature_weight == options.relation_weight == 0:
-        raise SettingsError(
-            "every training image has its own mask, so the teachers' masks have none to teach; learn from features "
-            "(--learn both), add images without masks, or train with --recipe baseline"
-        )
-    if logits_taps(cache, choose_teachers(cache, options.teachers)):
-        say("every training image has its own mask: the teachers' masks teach none, their features do")
-    return options.model_copy(update={"learn": "features"})
 
 
 def choose_rows(config: TrainConfig, cache: JointCache, taps: Sequence[str]) -> Selection:

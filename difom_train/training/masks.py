@@ -6,16 +6,44 @@ from typing import Any
 
 import numpy as np
 
-from difom_train.config import TrainConfig
+from difom_cache import say
+from difom_cache.errors import SettingsError
+from difom_train.config import DataConfig, DistillConfig, TrainConfig
 from difom_train.data.caches import JointCache
-from difom_train.data.feed import Selection
+from difom_train.data.feed import Selection, choose_masks
 from difom_train.distill.base import Distiller
-from difom_train.distill.matching import teacher_of
+from difom_train.distill.matching import choose_teachers, logits_taps, teacher_of
 from difom_train.students.catalogue import NO_FILE, resolve_weights
 from difom_train.students.seen_masks import Seen, read_run_masks
 
 OUTSIDE = "taught by masks that it may not see"
 UNKNOWN = "training data unknown"
+
+
+def choose_terms(options: DistillConfig, cache: JointCache, data: DataConfig, *, seed: int) -> DistillConfig:
+    """Return the [distill] section without the teachers' masks where no image is left for them to teach; that is said.
+
+    Args:
+        options: what is asked for.
+        cache: that is learnt from.
+        data: which masks the run may see.
+        seed: of the run.
+
+    Raises:
+        SettingsError: nothing else would teach.
+    """
+    if options.kind != "multiscale" or options.learn == "features" or options.logits_weight == 0:
+        return options
+    if not choose_masks(cache, data, seed=seed)[cache.rows_of("train")].all():
+        return options
+    if options.learn == "masks" or options.feature_weight == options.relation_weight == 0:
+        raise SettingsError(
+            "every training image has its own mask, so the teachers' masks have none to teach; learn from features "
+            "(distill.learn = both), add images without masks, or train with --recipe baseline"
+        )
+    if logits_taps(cache, choose_teachers(cache, options.teachers)):
+        say("every training image has its own mask: the teachers' masks teach none, their features do")
+    return options.model_copy(update={"learn": "features"})
 
 
 def describe_masks(

@@ -15,6 +15,7 @@ from difom_train.data.stage import PICTURES, Rows, choose_stage
 from difom_train.distill.base import Distiller
 from difom_train.distill.catalogue import build_distiller as build_part
 from difom_train.students.base import Student, StudentOutput
+from difom_train.training.masks import choose_terms
 
 CALIBRATION_PICTURES = 256
 LOGITS = "logits"
@@ -87,7 +88,8 @@ def build_distiller(
 ) -> LoopDistiller:
     """Return a distiller for a loop of one's own, its targets fitted from the cache, on the CPU.
 
-    Where it learns from teachers' logits, these are calibrated on up to 256 train masks, of the budget where `config` has one.
+    Where it learns from teachers' logits, these are calibrated on up to 256 masks, of the budget where
+    `config` has one: validation masks, or train masks where there are none.
 
     Args:
         config: a recipe's name or file, what `read_recipe` returned, or a [distill] table.
@@ -112,6 +114,7 @@ def build_distiller(
             f"distill.kind {options.kind!r} {why}; a distiller for your own loop learns from cached teachers"
         )
     joint = JointCache(open_sources(cache))
+    options = choose_terms(options, joint, data, seed=seed)
     part = build_part(options, cache=joint, student=student, input_px=input_px or joint.picture_px, seed=seed)
     if part.needs_calibration:
         _calibrate(part, joint, data, seed)

@@ -22,7 +22,7 @@ TAPS = {
 
 @pytest.fixture(scope="module")
 def cache():
-    return MemoryCache(records=20, views=2, picture_px=32, taps=TAPS)
+    return MemoryCache(records=20, views=2, picture_px=32, taps=TAPS, unlabelled=4)
 
 
 @pytest.fixture(scope="module")
