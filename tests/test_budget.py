@@ -23,13 +23,13 @@ MOST = {
     "difom_train": 866,
     "difom_train/benchmarks": 1073,
     "difom_train/data": 1079,
-    "difom_train/distill": 895,
+    "difom_train/distill": 953,
     "difom_train/evaluation": 734,
     "difom_train/inference": 868,
     "difom_train/reporting": 1014,
     "difom_train/students": 1162,
     "difom_train/studies": 336,
-    "difom_train/training": 1512,
+    "difom_train/training": 1516,
 }
 
 

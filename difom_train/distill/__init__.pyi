@@ -20,6 +20,7 @@ from .matching import choose_teachers as choose_teachers
 from .matching import logits_taps as logits_taps
 from .matching import match_bottleneck as match_bottleneck
 from .matching import match_levels as match_levels
+from .matching import warn_of_matches as warn_of_matches
 from .multiscale import mean_over_teachers as mean_over_teachers
 from .pooled_codes import count_shares as count_shares
 from .pooled_codes import pool_codes as pool_codes

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from difom_cache import warp_some
 from difom_train.distill.comparison import Comparison, cells_inside, count_moments, summarise_moments, to_grid
-from difom_train.distill.matching import TeachingCache
+from difom_train.distill.matching import Match, TeachingCache
 from difom_train.distill.pooled_codes import POOLED_FIRST, pool_codes
 from difom_train.students.base import StudentOutput
 
@@ -27,7 +27,10 @@ class Distiller(nn.Module):
     Attributes:
         taps: full names of what `targets` needs of a batch.
         weights: term name -> its weight beside the segmentation loss.
+        matches: which feature tap teaches which level.
     """
+
+    matches: Sequence[Match] = ()
 
     literal = False
     "Whether the terms weigh as they were published, also beside a mask loss that sums several outputs of the student."

@@ -12,7 +12,7 @@ from difom_train.distill.bands import fill_outside, halfwidth_cycles, split_band
 from difom_train.distill.base import Batch, Distiller, Targets, cells_to_compare, in_float32, mark_cached
 from difom_train.distill.comparison import Comparison, resize_to_coarser
 from difom_train.distill.losses import cosine_and_smooth_l1, cosine_distance, squared_error
-from difom_train.distill.matching import Match, TeachingCache, match_bottleneck, teacher_of
+from difom_train.distill.matching import Match, TeachingCache, match_bottleneck, teacher_of, warn_of_matches
 from difom_train.distill.targets import FrozenTarget, fit_projection
 from difom_train.students.base import Student, StudentOutput
 
@@ -54,6 +54,7 @@ class BottleneckDistiller(Distiller):
             for match, share in zip(matches, shares, strict=True)
         )
         self.grid = min(match.grid for match in matches)
+        self.cautions = [line for each in matches for line in warn_of_matches(cache, [each], student, input_px)]
 
     @torch.no_grad()
     def targets(self, batch: Batch) -> Targets:
@@ -95,8 +96,9 @@ class BottleneckDistiller(Distiller):
             f"distillation: {self.kind}, at the bottleneck, {self.grid} x {self.grid} cells, {self.describe_bands()}"
         ]
         for match, projection in zip(self.matches, self.projections, strict=True):
-            lines.append(f"  {match.tap}: {projection.channels} directions keep {projection.kept_frac:.1%} of variance")
-        return lines
+            kept = f"{projection.channels} directions keep {projection.kept_frac:.1%} of variance"
+            lines.append(f"  {match.tap} -> {match.level}, {kept}")
+        return lines + self.cautions
 
     def describe_bands(self) -> str:
         """Return how the target is split."""

@@ -28,6 +28,7 @@ from difom_train.distill.matching import (
     match_levels,
     refuse_nothing,
     teacher_of,
+    warn_of_matches,
 )
 from difom_train.distill.targets import FrozenTarget, fit_projection
 from difom_train.students.base import Student, StudentOutput
@@ -63,6 +64,7 @@ class MultiscaleDistiller(Distiller):
         weights |= {"logits": options.logits_weight} if logits else {}
         super().__init__(cache, [match.tap for match in matches] + logits, weights)
         self.matches, self.hard_masks = matches, options.hard_masks
+        self.cautions = warn_of_matches(cache, matches, student, input_px)
         self.mask_taps = tuple(logits)
         self.feature_taps = tuple(dict.fromkeys(match.tap for match in matches))
         projections = [
@@ -194,7 +196,7 @@ class MultiscaleDistiller(Distiller):
                 f"  {match.tap} -> {match.level}, {match.grid} x {match.grid} cells, "
                 f"{projection.channels} directions keep {projection.kept_frac:.1%} of variance"
             )
-        return lines + [f"  {tap} -> the student's mask" for tap in self.mask_taps]
+        return [*lines, *(f"  {tap} -> the student's mask" for tap in self.mask_taps), *self.cautions]
 
 
 def mean_over_teachers(losses: Sequence[tuple[str, Tensor]]) -> Tensor:

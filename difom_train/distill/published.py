@@ -32,6 +32,7 @@ class PublishedDistiller(Distiller):
         matches = match_bottleneck(cache, teachers, student, input_px)
         weights = {"low": options.low_weight, "high": options.high_weight}
         super().__init__(cache, [match.tap for match in matches], weights)
+        self.matches = matches
         self.fuse = nn.Conv2d(sum(cache.taps[tap].channels for tap in self.taps), NECK_CHANNELS, kernel_size=1)
         self.branch = PaperNeck(student.levels[BOTTLENECK].channels)
 

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
@@ -19,7 +19,7 @@ from difom_train.data.feed import Feed, Selection, select_rows
 from difom_train.data.loader import Loader
 from difom_train.data.pictures import SourcePictures
 from difom_train.data.stage import Rows, choose_stage
-from difom_train.distill.catalogue import build_distiller
+from difom_train.distill.catalogue import REVISIONS, build_distiller
 from difom_train.students.base import Student, check_sides
 from difom_train.students.catalogue import build_student, give_weights, resolve_weights, seeded
 from difom_train.students.outside import build_outside
@@ -153,7 +153,9 @@ def describe_run(config: TrainConfig, fabric: Fabric, learner: Learner, feed: Fe
         "stage": feed.loader.stage.line,
         "taps": list(distiller.taps),
         "random_teachers": feed.cache.random_teachers(distiller.taps),
-        "distillation": {"alive": None, "warnings": [], "about": distiller.describe()},
+        "revision": REVISIONS.get(config.distill.kind, 1),
+        "distillation": {"alive": None, "warnings": [], "about": distiller.describe()}
+        | {"pairs": [asdict(match) for match in distiller.matches]},
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "status": "running",
     }

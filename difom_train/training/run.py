@@ -134,7 +134,7 @@ def _start(trainer: Trainer, facts: dict[str, Any], *, going_on: bool) -> None:
     if going_on:
         refuse_differences(read_run(folder), facts, _SAME_ON_RESUME, folder)
         # The best so far: a run that cannot give it is not gone on with as if all were well.
-        _refuse_other_neck(load_student(folder, student=trainer.student), trainer.student, folder)
+        load_student(folder, student=trainer.student)
         trainer.progress, states = read_checkpoint(folder)
         try:
             trainer.load_state_dict(states)
@@ -154,15 +154,6 @@ def _start(trainer: Trainer, facts: dict[str, Any], *, going_on: bool) -> None:
             folder, describe_masks(trainer.config, trainer.feed.cache, trainer.feed.selection, distiller)[1]
         )
         trainer.log.say(*describe_start(folder, trainer.config, facts, trainer.progress, trainer.feed))
-
-
-def _refuse_other_neck(saved: Student, student: Student, folder: Path) -> None:
-    """Raise RunError if an earlier version began the run, whose kind of distillation had another neck."""
-    if saved.settings.neck != student.settings.neck:
-        raise RunError(
-            f"{folder} was begun by an earlier version, whose students have the neck {saved.settings.neck!r} where this one "
-            f"has {student.settings.neck!r}: its student opens as before, but the run cannot go on; choose another --out"
-        )
 
 
 def _close(trainer: Trainer, facts: dict[str, Any], before: int) -> None:

@@ -9,6 +9,7 @@ from frozen_vectors import thaw
 from PIL import Image
 
 from difom_cache import read_mask
+from difom_cache.errors import RunError
 from difom_train import compare, evaluate, export, load_student, predict, train
 from difom_train.training import read_checkpoint, read_run
 
@@ -63,3 +64,39 @@ def test_a_finished_baseline_is_resumed_and_stays_as_it_is(frozen: Path) -> None
     before = (frozen / "baseline" / "student.safetensors").read_bytes()
     train(out=frozen / "baseline", resume=True, cache=frozen / "whole")
     assert (frozen / "baseline" / "student.safetensors").read_bytes() == before
+
+
+def test_a_run_that_was_taught_otherwise_is_not_resumed(frozen: Path) -> None:
+    """Of that version, taps met levels by their strides alone: all four taught the bottleneck."""
+    assert "revision" not in read_run(frozen / "multiscale")
+    with pytest.raises(
+        RunError, match=r"'multiscale' teaches otherwise \(revision 1 there, 2 here\).*choose another --out"
+    ):
+        train(out=frozen / "multiscale", resume=True, cache=frozen / "whole")
+
+
+def test_the_same_cache_teaches_levels_in_order_of_depth_now(frozen: Path, tmp_path: Path) -> None:
+    before = read_run(frozen / "multiscale")["distillation"]["about"]
+    assert [line.split(",")[0].split()[-1] for line in before[1:]] == 4 * ["bottleneck"]
+    tiny = {
+        "width": 1,
+        "epochs": 1,
+        "batch_size": 8,
+        "input_size": 64,
+        "device": "cpu",
+        "changes": ["machine.logger=none"],
+    }
+    (folder,) = train("unet", cache=frozen / "whole", recipe="difom-multiscale", out=tmp_path / "now", **tiny)
+    facts = read_run(folder)
+    pairs = {(pair["tap"], pair["level"]) for pair in facts["distillation"]["pairs"]}
+    deep, shallow = (
+        ("dinov2-tiny-random/block3@16", "sam-tiny-random/neck@16"),
+        ("dinov2-tiny-random/block1@32", "sam-tiny-random/block2@32"),
+    )
+    assert pairs == {(tap, "bottleneck") for tap in deep} | {
+        (tap, level) for tap in shallow for level in ("encoder4", "decoder1")
+    }
+    said = (folder / "train.log").read_text()
+    assert all(f"{tap} -> {level}" in said for tap, level in pairs)
+    assert facts["revision"] == 2
+    train(out=folder, resume=True)
