@@ -53,7 +53,7 @@ class ExtractKeywords(TypedDict, total=False):
     codec: Literal["int8", "float16", "compact", "packed"] | None
     "How features are stored. [default: int8]"
     taps: str | Sequence[str] | None
-    "Taps to keep, such as block11@16,block5@32; by default each teacher's own."
+    "Taps to keep, such as block5@16,block11@32; by default those that a begun column holds, else each teacher's own."
     device: str | None
     "auto, cpu, cuda or cuda:N. [default: auto]"
     precision: Literal["float32", "bfloat16"] | None

@@ -52,7 +52,7 @@ class ExtractConfig(DataOptions):
     codec: Literal["int8", "float16", "compact", "packed"] = "int8"
     "How features are stored."
     taps: tuple[str, ...] | None = None
-    "Taps to keep, such as block11@16,block5@32; by default each teacher's own."
+    "Taps to keep, such as block5@16,block11@32; by default those that a begun column holds, else each teacher's own."
     split: Annotated[tuple[Literal["train", "val", "test"], ...], Field(min_length=1)] = ("train", "val")
     "Splits to cache."
     limit: Positive | None = None

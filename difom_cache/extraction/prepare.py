@@ -10,10 +10,11 @@ import torch
 
 from difom_cache.codecs.base import Basis, Codec
 from difom_cache.codecs.catalogue import BASES, build_codec, fit_basis, resolve_codec
-from difom_cache.errors import DataError
+from difom_cache.errors import CacheIdentityError, DataError
 from difom_cache.extraction.frames import read_frame
 from difom_cache.extraction.jobs import ViewJob
 from difom_cache.extraction.like import OldColumn, refuse_unlike
+from difom_cache.extraction.rebuild import taps_of
 from difom_cache.extraction.teacher_blocks import render
 from difom_cache.extraction.teachers import (
     OPENVINO,
@@ -147,6 +148,34 @@ def prepare_teacher(
         if spec.seen_masks is not None:
             write_seen_masks(folder, spec.seen_masks)
     return ColumnWork(column, identity, request)
+
+
+def continue_taps(cache: Path, request: TeacherRequest) -> tuple[TeacherRequest, str]:
+    """Return a request with the taps of the column that it continues, and a line that says so; or as it is, and "".
+
+    A column keeps the taps that its identity holds, whatever a teacher's default taps have become since.
+
+    Raises:
+        CacheIdentityError: other taps or strides are asked for by name; says how the column is continued.
+    """
+    if not cache.is_dir():
+        return request, ""
+    spec = outline_teacher(request)
+    where = cache / teacher_folder(choose_label(cache, spec))
+    identity = _held_identity(where, TeacherIdentity)
+    if identity is None or not (held := identity.teacher).taps:
+        return request, ""
+    names, asked = [tap.name for tap in held.taps], [tap.name for tap in spec.taps]
+    network = (spec.name, spec.variant, spec.input_px, spec.weights_digest or held.weights_digest)
+    if names == asked or network != (held.name, held.variant, held.input_px, held.weights_digest):
+        return request, ""  # there is nothing to take, or it is another network, which is refused by its identity
+    if request.taps is not None or request.strides is not None:
+        raise CacheIdentityError(
+            f"{where} holds the taps {', '.join(names)}, this run asks for {', '.join(asked)}; "
+            "leave out --taps and --strides to continue it, or choose another --cache"
+        )
+    line = f"{where} is continued with the taps that it holds: {', '.join(names)}"
+    return replace(request, taps=taps_of(held, str(where))), line
 
 
 def choose_label(cache: Path, spec: TeacherSpec) -> str:

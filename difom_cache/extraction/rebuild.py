@@ -60,7 +60,7 @@ def requests_of(
             variant=place,
             input_px=asked.input_px or teacher.input_px,
             weights=HUB if name in OWN_WEIGHTS and chosen != RANDOM else chosen,
-            taps=_taps_of(teacher, f"{cache.path}: teacher {label}"),
+            taps=taps_of(teacher, f"{cache.path}: teacher {label}"),
             strides=None,
             device=device,
             precision=_precision_of(teacher, f"{cache.path}: teacher {label}"),
@@ -90,7 +90,7 @@ def _precision_of(teacher: SpecHeld, where: str) -> Precision:
     )
 
 
-def _taps_of(teacher: SpecHeld, where: str) -> tuple[str, ...]:
+def taps_of(teacher: SpecHeld, where: str) -> tuple[str, ...]:
     """Return every tap that a teacher was built with, as `--taps` takes them.
 
     Raises:

@@ -1,7 +1,7 @@
 """The top of stage one: a config becomes a cache. Views are drawn, identities fixed, missing blocks computed."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -22,7 +22,7 @@ from difom_cache.extraction.jobs import BlockJob, BlockReport, ViewJob
 from difom_cache.extraction.like import OldColumn, adopt_settings, request_like
 from difom_cache.extraction.missing import find_missing, finish_columns, parse_part
 from difom_cache.extraction.options import ExtractConfig
-from difom_cache.extraction.prepare import ColumnChoices, ColumnWork, prepare_pictures, prepare_teacher
+from difom_cache.extraction.prepare import ColumnChoices, ColumnWork, continue_taps, prepare_pictures, prepare_teacher
 from difom_cache.extraction.report import ExtractReport, format_rates
 from difom_cache.extraction.rows import ViewList, held_splits, start_cache
 from difom_cache.extraction.teachers import (
@@ -85,7 +85,7 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
     rows = ViewList(records, plan)
     refuse_unwritable(config.cache)
     olds = dict(request_like(config, device)) if config.like else {}
-    requests = list(olds) or request_teachers(config, device)
+    requests = list(olds) or list(continue_columns(config, request_teachers(config, device), say))
     if not requests and not config.pictures:
         raise SettingsError("there is nothing to cache: no teacher is named, and --no-pictures leaves the views out")
     for request in requests:  # a name or file that does not exist must leave no cache behind
@@ -142,6 +142,17 @@ def request_teachers(config: ExtractConfig, device: str) -> list[TeacherRequest]
             config.teacher or (), choose_weights(config.weights, config.teacher or ()), strict=True
         )
     ]
+
+
+def continue_columns(
+    config: ExtractConfig, requests: Sequence[TeacherRequest], say: Callable[[str], None]
+) -> Iterator[TeacherRequest]:
+    """Yield each request, with the taps of the column that it continues, and say so."""
+    for request in requests:
+        continued, line = continue_taps(config.cache, request)
+        if line:
+            say(line)
+        yield continued
 
 
 def prepare_columns(

@@ -34,6 +34,6 @@ def token_taps(config: Any) -> dict[str, NativeTap]:
 
 
 def default_token_taps(config: Any) -> tuple[TapRequest, ...]:
-    """Return the last block at stride 16 and the middle one at stride 32."""
+    """Return the middle block at stride 16 and the last one at stride 32: the deeper, the coarser, as in students."""
     depth = config.num_hidden_layers
-    return TapRequest(f"block{depth - 1}", 16), TapRequest(f"block{depth // 2 - 1}", 32)
+    return TapRequest(f"block{depth // 2 - 1}", 16), TapRequest(f"block{depth - 1}", 32)

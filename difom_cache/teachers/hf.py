@@ -175,15 +175,21 @@ def probe_taps(network: StateTaps, input_px: int, model: str) -> dict[str, Nativ
 
 
 def _default_taps(native: dict[str, NativeTap], input_px: int, picture_px: int) -> tuple[TapRequest, ...]:
-    """Return the last state and the middle one, at the finest of the strides 8, 16 and 32 that each reaches."""
+    """Return the middle state and the last one, each at the finest of the strides 8, 16 and 32 that it reaches.
+
+    The last state is the deeper, so it is kept coarser: at the next of these strides, or the middle one on its own grid.
+    """
     names = list(native)
-    chosen = dict.fromkeys((names[-1], names[len(names) // 2]))
-    return tuple(TapRequest(name, _stride(native[name].grid(input_px), picture_px)) for name in chosen)
+    middle, last = names[len(names) // 2], names[-1]
+    fine, coarse = (_reached(native[name].grid(input_px), picture_px) for name in (middle, last))
+    deeper = next((stride for stride in coarse if stride > fine[0]), coarse[-1])
+    stride = fine[0] if fine[0] < deeper else picture_px / native[middle].grid(input_px)
+    return (TapRequest(middle, stride), TapRequest(last, deeper))[middle == last :]
 
 
-def _stride(grid: int, picture_px: int) -> float:
-    reached = [s for s in STRIDES if picture_px % s == 0 and picture_px // s <= grid]
-    return reached[0] if reached else picture_px / grid
+def _reached(grid: int, picture_px: int) -> list[float]:
+    """Return those of the strides 8, 16 and 32 that a map of `grid` cells a side is fine enough for, else its own."""
+    return [s for s in STRIDES if picture_px % s == 0 and picture_px // s <= grid] or [picture_px / grid]
 
 
 def read_mean_std(folder: Path) -> tuple[Triple, Triple]:

@@ -272,5 +272,5 @@ def native_taps(variant: Variant) -> dict[str, NativeTap]:
 
 
 def default_taps(variant: Variant) -> tuple[TapRequest, ...]:
-    """Return the neck, and the third of the four blocks that attend over the whole picture."""
-    return TapRequest("neck", 16), TapRequest(f"block{variant.global_blocks[2]}", 32)
+    """Return the third of the four blocks that attend over the whole picture and, deeper and so coarser, the neck."""
+    return TapRequest(f"block{variant.global_blocks[2]}", 16), TapRequest("neck", 32)

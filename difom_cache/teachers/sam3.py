@@ -91,9 +91,9 @@ def native_taps(config: Any) -> dict[str, NativeTap]:
 
 
 def default_taps(config: Any) -> tuple[TapRequest, ...]:
-    """Return the neck, and the last but one of the blocks that attend over the whole picture."""
+    """Return the last but one of the blocks that attend over the whole picture and, deeper and so coarser, the neck."""
     vit = config.backbone_config
-    return TapRequest("neck", 16), TapRequest(f"block{vit.global_attn_indexes[-2]}", 32)
+    return TapRequest(f"block{vit.global_attn_indexes[-2]}", 16), TapRequest("neck", 32)
 
 
 FAMILY = LibraryTeacher(

@@ -268,7 +268,7 @@ def _refuse_unlike(first: OneCache, other: OneCache) -> None:
     if first.picture_px != other.picture_px:
         raise CacheIdentityError(
             f"{first.path} holds pictures of {first.picture_px} px and {other.path} of {other.picture_px} px; "
-            "extract both with one --input-size to train on them together"
+            f"extract new records with `difom-cache extract --like {first.path}` to train on both together"
         )
     for label in first.teachers.keys() & other.teachers.keys():
         mine, theirs = _what_decides(first.teachers[label]), _what_decides(other.teachers[label])
@@ -277,7 +277,8 @@ def _refuse_unlike(first: OneCache, other: OneCache) -> None:
             key = differing[0]
             raise CacheIdentityError(
                 f"teacher {label!r} differs in {', '.join(differing)}: {key} is {mine.get(key)!r} in {first.path} and "
-                f"{theirs.get(key)!r} in {other.path}; their features cannot be mixed, so extract one of them anew"
+                f"{theirs.get(key)!r} in {other.path}; their features cannot be mixed; "
+                f"extract new records with `difom-cache extract --like {first.path}`"
             )
 
 

@@ -200,3 +200,25 @@ def test_logits_of_many_classes_are_not_polyp_logits():
     cache = hold(352, onnx__logits=2)
     cache.taps["onnx/logits@2"].channels = 150
     assert logits_taps(cache, ["onnx"]) == []
+
+
+DEFAULT_TAPS = {"sam": ("block8@16", "neck@32"), "dinov2": ("block5@16", "block11@32")}
+DEFAULT_TAPS |= dict.fromkeys(("oneformer", "mask2former"), ("pixel16@16", "pixel32@32"))
+TABLE = {  # of the default taps of every teacher: what the finer and shallower teaches, and what the coarser and deeper
+    "unet": (["encoder4", "decoder1"], ["bottleneck"]),
+    "unet++": (["encoder4", "decoder1"], ["bottleneck"]),
+    "pranet": (["encoder4", "decoder3"], ["bottleneck", "decoder2"]),
+    "smp:unet/timm-tf_efficientnet_lite0": (["encoder4"], ["bottleneck"]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
+@pytest.mark.parametrize("name", TABLE)
+def test_by_default_taps_the_deepest_meets_the_bottleneck_in_each_student(name):
+    kept = [(teacher, *tap.split("@")) for teacher, own in DEFAULT_TAPS.items() for tap in own]
+    cache = hold(352, **{f"{teacher}__{place}": int(stride) for teacher, place, stride in kept})
+    assert pairs_of(cache, build_student(name, weights="random")) == {
+        level: [f"{teacher}/{own[which]}" for teacher, own in DEFAULT_TAPS.items()]
+        for which in (0, 1)
+        for level in TABLE[name][which]
+    }

@@ -33,6 +33,7 @@ def cache_places(folder: Path, *, marked: bool, plan: str, codec: str) -> Cache:
     """Return a cache of five views of each place; the frames' ids do not depend on the folder, so neither do the views."""
     data, feats = paint_places(folder / "frames", marked=marked), folder / "feats"
     options = {"views": 5, "plan": plan, "codec": codec, "input_size": 16 * GRID, "quiet": True}
+    options |= {"taps": (TAP.partition("/")[2],)}
     assert extract(teacher="dinov2:tiny@196", weights="random", data=data, cache=feats, **options).complete
     return open_cache(feats)
 

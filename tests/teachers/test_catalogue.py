@@ -102,16 +102,28 @@ def test_a_description_is_true_of_the_teacher_that_is_built(described, teacher):
         assert entry["parameters"] == sum(p.numel() for p in built.network.parameters())
 
 
+def test_the_deepest_default_tap_has_the_coarsest_stride(described):
+    """As `tests/distill/test_matching.py` has them, where they meet students; neck, last block and last stage are the deepest."""
+    taps = {name: entry["default_taps"] for name, entry in described.items() if entry["default"]}
+    assert taps["sam:vit_b"] == ["block8@16", "neck@32"]
+    assert taps["dinov2:base"] == taps["clip:base"] == ["block5@16", "block11@32"]
+    assert [taps[name] for name in taps if name.startswith(("oneformer:", "mask2former:"))] == 2 * [
+        ["pixel16@16", "pixel32@32"]
+    ]
+    assert [taps[name] for name in taps if name.startswith("sam3:")] == [["block23@16", "neck@32"]]
+    assert [taps[name] for name in taps if name.startswith("sam2:")] == [["neck16@16", "stage4@32"]]
+
+
 def test_bytes_of_a_view_are_a_byte_a_value_and_a_scale_a_channel(described):
-    assert described["sam:vit_b"]["default_taps"] == ["neck@16", "block8@32"]
-    assert described["sam:vit_b"]["view_bytes"] == 256 * (22 * 22 + 4) + 768 * (11 * 11 + 4)
+    assert described["sam:vit_b"]["default_taps"] == ["block8@16", "neck@32"]
+    assert described["sam:vit_b"]["view_bytes"] == 768 * (22 * 22 + 4) + 256 * (11 * 11 + 4)
 
 
 def test_the_table_has_a_line_for_every_teacher_and_a_star_at_the_defaults(described):
     table = format_teachers(list(described.values()))
     lines = {line.split()[0]: line for line in table.splitlines() if line}
     assert all(f"{name}{'*' if entry['default'] else ''}" in lines for name, entry in described.items())
-    assert "89.7 M" in lines["sam:vit_b*"] and "220,928" in lines["sam:vit_b*"] and "1024 px" in lines["sam:vit_b*"]
+    assert "89.7 M" in lines["sam:vit_b*"] and "406,784" in lines["sam:vit_b*"] and "1024 px" in lines["sam:vit_b*"]
 
 
 def test_weights_on_this_machine_are_seen(monkeypatch, tmp_path):

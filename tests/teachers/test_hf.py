@@ -35,7 +35,7 @@ def test_a_vision_transformer_gives_its_states_without_the_class_token(tmp_path)
     teacher = build_teacher(f"hf:{folder}", picture_px=64)
     assert teacher.spec.label == "hf-vit" and teacher.spec.input_px == 64
     assert list(teacher.spec.native) == ["state0", "state1", "state2"]
-    assert tap_names(teacher) == ["state2@16", "state1@16"]
+    assert tap_names(teacher) == ["state1@16", "state2@32"]
     pixels = torch.rand(1, 3, 64, 64)
     model = ViTModel.from_pretrained(folder)
     mean, std = torch.tensor(teacher.spec.mean)[:, None, None], torch.tensor(teacher.spec.std)[:, None, None]
