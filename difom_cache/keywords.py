@@ -134,6 +134,8 @@ class ManifestKeywords(TypedDict, total=False):
     "Which levels of the masks are polyp: 100, 1,2, 129-255, #ff0000 or alpha."
     exif: Literal["upright", "raw"] | None
     "What masks were drawn on whose images EXIF turns: the image as viewers show it, or its pixels as they are stored."
+    bits: int | None
+    "Of the levels in images of 16 bits whose files do not say it, such as 10 or 12; 16 takes them as they are. (in [8, 16])"
 
 
 class VerifyKeywords(TypedDict, total=False):

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST = {
-    "difom_cache": 1195,
+    "difom_cache": 1196,
     "difom_cache/benchmarks": 433,
     "difom_cache/codecs": 624,
     "difom_cache/data": 3115,

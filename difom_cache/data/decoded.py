@@ -13,7 +13,7 @@ import stat
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -22,21 +22,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.data.addresses import EmptyAddress, parse_address
+from difom_cache.data.addresses import EmptyAddress, FrameAddress, parse_address
 from difom_cache.data.images import (
     MAX_PIXELS,
     head_of_bytes,
-    image_of_bytes,
     mask_of_bytes,
+    picture_of_bytes,
     read_image,
     read_mask,
     refuse_large,
 )
 from difom_cache.data.mask_levels import MaskLevels
+from difom_cache.data.video_frames import frame_reading
 from difom_cache.errors import DataError, DifomWarning
 from difom_cache.files import explain, read_plain
 
-_DECODED = re.compile(r"([0-9]+) ([0-9]+) ([0-9.]{1,8}) ([1-8])")
+_DECODED = re.compile(r"([0-9]+) ([0-9]+) ([0-9.]{1,8}) ([1-8]) ([12]) ([0-9]{1,5})")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 MEMORY = "decoded-5.txt"
 "Its number grows with what is remembered of a file, and whenever a file would be read as other pixels."
@@ -46,12 +47,18 @@ _INVERTED_FRAC, _INVERTED_SHARE = 0.65, 0.5  # of a frame, in more than this sha
 
 @dataclass(frozen=True)
 class Decoded:
-    """What decoding a file gave: its size in px, upright, the share of the frame that is polyp (masks), how EXIF turns it."""
+    """What decoding a file gave: its size in px, upright, the share of the frame that is polyp (masks), how EXIF turns it.
+
+    `reading` is the oldest rule in `READINGS` (record.py) that makes the same pixels of it as the newest does; `top` is the
+    highest level of a picture of 16 bits that says nothing of its levels, else 0.
+    """
 
     width: int
     height: int
     covered: float = 0.0
     orientation: int = 1
+    reading: int = 1
+    top: int = 0
 
 
 class Memory:
@@ -77,7 +84,8 @@ class Memory:
     def add(self, key: str, decoded: Decoded) -> None:
         """Remember a file; kept by `save`."""
         if self._known.setdefault(key, decoded) is decoded:  # else another thread has added the same file meanwhile
-            self._new.append(f"{key}\t{decoded.width} {decoded.height} {decoded.covered:.4f} {decoded.orientation}\n")
+            text = f"{decoded.width} {decoded.height} {decoded.covered:.4f} {decoded.orientation} {decoded.reading} {decoded.top}"
+            self._new.append(f"{key}\t{text}\n")
 
     def find_digest(self, state: str) -> str | None:
         """Return the SHA-256 of the file in this state (`state_of`), or None."""
@@ -110,7 +118,10 @@ class Memory:
 def _parse_decoded(text: str) -> Decoded | None:
     """Return what a line says of a file; many pictures are of one size."""
     match = _DECODED.fullmatch(text)
-    return Decoded(int(match[1]), int(match[2]), float(match[3]), int(match[4])) if match else None
+    if match is None:
+        return None
+    width, height, covered, *others = match.groups()
+    return Decoded(int(width), int(height), float(covered), *map(int, others))
 
 
 def state_of(path: Path) -> str | None:
@@ -163,7 +174,9 @@ def examine_image(path: Path, memory: Memory, max_pixels: int = MAX_PIXELS) -> t
         refuse_large(path, known.width, known.height, max_pixels)
         return digest, known
     image = read_image(path)
-    return digest_pixels(image), Decoded(image.shape[1], image.shape[0])
+    address = parse_address(path)
+    reading = frame_reading(address) if isinstance(address, FrameAddress) else 1
+    return digest_pixels(image), Decoded(image.shape[1], image.shape[0], reading=reading)
 
 
 def examine_mask(
@@ -236,8 +249,10 @@ def decode_image(data: bytes, digest: str, path: Path, memory: Memory, max_pixel
     key = f"i {digest}"
     known = memory.find(key)
     if known is None:
-        height, width = image_of_bytes(data, path, max_pixels).shape[:2]
-        known = Decoded(width, height, orientation=head_of_bytes(data, path).orientation)
+        picture, orientation = picture_of_bytes(data, path, max_pixels), head_of_bytes(data, path).orientation
+        (height, width), said = picture.rgb.shape[:2], picture.bits
+        reading = 2 if 0 < said < 16 else 1
+        known = Decoded(width, height, orientation=orientation, reading=reading, top=0 if said else picture.top)
         memory.add(key, known)
     return known
 
@@ -275,3 +290,21 @@ def warn_inverted(covered: Sequence[float]) -> None:
             DifomWarning,
             stacklevel=2,
         )
+
+
+def warn_dark(tops: Mapping[str, Sequence[int]]) -> None:
+    """Warn where no 16-bit image of a data set has a level that needs more than 12 bits: they are then read nearly black.
+
+    Args:
+        tops: by data set, the highest level of each such image whose file does not say of how many bits its levels are.
+    """
+    for dataset, found in tops.items():
+        bits = next((bits for bits in (8, 10, 12) if max(found) < 2**bits), None)
+        if bits:
+            warnings.warn(
+                f"{dataset}: its {len(found)} images of 16 bits have no level above {max(found)}, and no file says why. "
+                f"If they are of {bits} bits, they are read nearly black: run `difom-cache manifest DATA --bits {bits} --out "
+                "FILE.csv` (--bits 16 if they are as dark as that), and give FILE.csv as the data",
+                DifomWarning,
+                stacklevel=2,
+            )

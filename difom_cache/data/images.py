@@ -2,6 +2,7 @@
 
 import re
 import stat
+import sys
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -26,6 +27,7 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 Ghostscript), and each is one more way in. WebP is on the list on purpose: annotation tools write it."""
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
+_TIFF_BITS, _TIFF_MOST = 258, (281, 341)  # BitsPerSample; MaxSampleValue, SMaxSampleValue
 _PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # chunks in which a PNG says its orientation
 _BEGINNINGS = (b"\x89PNG", b"\xff\xd8", b"II*\0", b"MM\0*", b"BM", b"RIFF")
 Drawn = Literal["upright", "raw"]
@@ -49,6 +51,7 @@ _OPENING = Lock()  # Pillow's own limit belongs to the whole process
 _PHOTOMETRIC, _SOFTWARE = 262, 305  # tags of TIFF 6.0
 _SUBFILE_TYPE, _NO_PAGE = 254, 0b101  # TIFF 6.0, page 36: a smaller copy of another page, or its transparency
 _WIDE_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow's modes for grey of more than eight bits
+_WIDE_COLOUR = re.compile("RGB[AaX]?;16[BLN]")  # Pillow's decoders for colours of more: they keep the upper bytes
 _COLOURS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 
 
@@ -61,10 +64,23 @@ class Head:
     orientation: int = 1
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture, upright RGB (H, W, 3).
+
+    Of one with samples of 16 bits `top` is the highest level, and `bits` how many of them count, 0 where nobody says it.
+    """
+
+    rgb: NDArray[np.uint8]
+    top: int = 0
+    bits: int = 0
+
+
 def read_image(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> NDArray[np.uint8]:
     """Return the picture in `path`, or the video's frame that it names (addresses.py), as RGB, upright.
 
-    JPEG, PNG, TIFF, BMP and WebP; grey, palette, CMYK, alpha (dropped) and 16-bit (scaled by 1 / 257) all become RGB.
+    JPEG, PNG, TIFF, BMP and WebP; grey, palette, CMYK, alpha (dropped) and 16-bit (scaled by 1 / 257, or from as
+    many bits as the file says that they are of) all become RGB.
 
     Args:
         path: its file.
@@ -84,11 +100,42 @@ def read_image(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> NDArray[np
 
 def image_of_bytes(data: bytes, path: Path, max_pixels: int | None = MAX_PIXELS) -> NDArray[np.uint8]:
     """Return the picture in a file's bytes like `read_image`; `path` names it in messages."""
+    return picture_of_bytes(data, path, max_pixels).rgb
+
+
+def picture_of_bytes(
+    data: bytes, path: Path, max_pixels: int | None = MAX_PIXELS, *, bits: int | None = None
+) -> Picture:
+    """Return the picture in a file's bytes and what its samples of 16 bits are.
+
+    Args:
+        data: the file's.
+        path: names it in messages.
+        max_pixels: as of `read_image`.
+        bits: of a sample, where it has 16; None: as the file says, else all 16.
+
+    Raises:
+        ImageError: as `read_image`; or a level needs more than `bits`.
+    """
     image = _decode_upright(data, path, max_pixels)
-    if image.mode in _WIDE_GREY:
-        grey = _grey_from_wide(image, path)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    return np.ascontiguousarray(np.asarray(_without_palette(image).convert("RGB")))
+    grey = image.mode in _WIDE_GREY
+    if not grey and not image.info["difom_wide"]:
+        return Picture(_as_rgb(image))
+    said = bits or image.info["difom_bits"]
+    levels = _check_wide(image, path) if grey else _as_rgb(image).astype(np.int64) * 256
+    if not grey and 0 < said < 16:
+        levels += _as_rgb(_decode_upright(data, path, max_pixels, low=True))
+    top = int(levels.max()) + (255 if not grey and not 0 < said < 16 else 0)
+    if bits and top >= 2**bits:
+        raise ImageError(f"{path}: has levels up to {top}, and --bits {bits} ends at {2**bits - 1}")
+    if not bits and 0 < said < 16 and not _fit(levels, said, scaled=image.info["difom_png"]):
+        said = 16
+    if 0 < said < 16:
+        most = 2**said - 1
+        eight = ((2 * 255 * levels + most) // (2 * most)).astype(np.uint8)
+    else:
+        eight = ((levels + 128) // 257).astype(np.uint8) if grey else _as_rgb(image)
+    return Picture(np.repeat(eight[:, :, None], 3, axis=2) if grey else eight, top, said)
 
 
 def read_mask(
@@ -268,14 +315,22 @@ def _open_picture(data: bytes) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _decode_upright(data: bytes, path: Path, max_pixels: int | None) -> Image.Image:
+def _decode_upright(data: bytes, path: Path, max_pixels: int | None, *, low: bool = False) -> Image.Image:
+    """Return a decoded picture, upright; of colours of 16 bits the upper bytes, or, if `low`, the lower ones."""
     try:
-        image = _open_picture(data)
-        refuse_large(path, *image.size, max_pixels)
+        image: Any = _open_picture(data)
+        refuse_large(path, image.width, image.height, max_pixels)
         pages = _count_pages(image)
+        wide = image.mode in ("RGB", "RGBA") and any(
+            _WIDE_COLOUR.fullmatch(_raw_mode(each.args)) for each in image.tile
+        )
+        bits = _said_bits(image, data) if wide or image.mode in _WIDE_GREY else 0
+        if low:
+            image.tile = [each._replace(args=_swap(each.args)) for each in image.tile]
         image.load()
         upright = ImageOps.exif_transpose(image)
         upright.info |= {"difom_lossy": _is_lossy(image, data), "difom_negative": _is_negative(image)}
+        upright.info |= {"difom_wide": wide, "difom_bits": bits, "difom_png": image.format == "PNG"}
     except ImageError:
         raise
     except Exception as error:  # decoders raise whatever a garbled file leads them to
@@ -338,10 +393,50 @@ def _without_palette(image: Image.Image) -> Image.Image:
     return image.convert("RGBA") if image.mode == "P" and "transparency" in image.info else image
 
 
-def _grey_from_wide(image: Image.Image, path: Path) -> NDArray[np.uint8]:
-    """Return 16-bit grey (H, W) as 8-bit, so that 65535 becomes 255."""
+def _as_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(np.asarray(_without_palette(image).convert("RGB")))
+
+
+def _check_wide(image: Image.Image, path: Path) -> NDArray[np.int64]:
+    """Return the levels (H, W) of grey of more than 8 bits."""
     wide = np.asarray(image).astype(np.int64)
     low, high = int(wide.min()), int(wide.max())
     if low < 0 or high > 65535:
         raise ImageError(f"{path}: expected grey levels of 8 or 16 bits, found {low} to {high}; save it as 16-bit")
-    return ((wide + 128) // 257).astype(np.uint8)
+    return wide
+
+
+def _said_bits(image: Any, data: bytes) -> int:
+    """Return of how many bits a file says its samples of 16 are; 0 where it does not say."""
+    if image.format == "PNG":  # the original depth: PNG, 11.3.2.7 sBIT
+        head = data[: data.find(b"IDAT")]
+        at = head.find(b"sBIT")
+        return max(head[at + 4 : at + 4 + head[at - 1]], default=0) if at > 0 else 0
+    if image.format != "TIFF":
+        return 0
+    own, *most = (np.max(image.tag_v2.get(tag, 0)) for tag in (_TIFF_BITS, *_TIFF_MOST))
+    # The largest value may be that of this picture alone; one that ends a number of bits is not.
+    ends = [int(value).bit_length() for value in most if value >= 255 and int(value + 1).bit_count() == 1]
+    return max(ends, default=0) if own == 16 else int(own)
+
+
+def _fit(levels: NDArray[np.int64], bits: int, *, scaled: bool) -> bool:
+    """Return whether levels lie in the lower `bits` of 16, as their file says.
+
+    Where `scaled`, its writer should have spread them over all 16 (PNG, 13.12): then no level of few bits has others set.
+    """
+    spread = levels & (2 ** (16 - bits) - 1)
+    return bool(levels.max() < 2**bits) and not (scaled and bool((spread == 0).all()))
+
+
+def _raw_mode(args: Any) -> str:
+    """Return how Pillow finds samples in a file: its decoder's argument, or the first of them."""
+    return str(args[0] if isinstance(args, tuple) else args)
+
+
+def _swap(args: Any) -> Any:
+    """Return the arguments of a decoder that takes the lower bytes of samples of 16 bits for the upper ones."""
+    native = "L" if sys.byteorder == "little" else "B"
+    raw = _raw_mode(args).replace(";16N", f";16{native}")
+    raw = raw.replace(";16L", ";16B") if ";16L" in raw else raw.replace(";16B", ";16L")
+    return (raw, *args[1:]) if isinstance(args, tuple) else raw

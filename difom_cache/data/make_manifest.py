@@ -12,7 +12,8 @@ from PIL import Image
 from difom_cache.data.absent_levels import refuse_absent_levels
 from difom_cache.data.addresses import EmptyAddress, parse_address
 from difom_cache.data.check import Report, check_records
-from difom_cache.data.images import Drawn, exif_of, read_head, read_mask, turn, write_picture
+from difom_cache.data.decoded import read_file
+from difom_cache.data.images import Drawn, exif_of, picture_of_bytes, read_head, read_mask, turn, write_picture
 from difom_cache.data.manifest import load_records, warn_of_fresh_splits, write_manifest, write_names
 from difom_cache.data.mask_levels import MaskLevels, parse_levels
 from difom_cache.data.montage import draw_montage
@@ -37,7 +38,7 @@ def make_manifest(
         data: a folder, a COCO file, a video, or a manifest to check; or several, which become one; or the config of the call.
         out: the CSV to write; with `check` also a report beside it, whose name ends in .check.json, and a picture of the pairs
             that it finds, ending in .check.png. With `mask_levels` or `exif` the masks are written as black and white beside it,
-            into a folder whose name ends in -masks.
+            into a folder whose name ends in -masks; with `bits` images of 16 bits as 8-bit ones, into one that ends in -images.
         **options: listed in `ManifestKeywords`.
 
     Raises:
@@ -49,9 +50,10 @@ def make_manifest(
         raise SettingsError(f"--out {out} exists; choose another file, or pass --force to write over it")
     if montage is not None:
         check_out_file(montage, "--montage", force=config.force)
-    decided = [flag for flag, value in (("--mask-levels", config.mask_levels), ("--exif", exif)) if value is not None]
+    said = {"--mask-levels": config.mask_levels, "--exif": exif, "--bits": config.bits}
+    decided = [flag for flag, value in said.items() if value is not None]
     if decided and out is None:
-        raise SettingsError(f"{decided[0]} writes masks beside the manifest: name it with --out")
+        raise SettingsError(f"{decided[0]} writes files beside the manifest: name it with --out")
     levels = parse_levels(config.mask_levels) if config.mask_levels is not None else None
     sources = config.find_sources()
     records = []
@@ -60,6 +62,8 @@ def make_manifest(
         warn_of_fresh_splits(source, found)
         records += found
     refuse_twins(records, sources[0].place)
+    if config.bits is not None and out is not None:
+        records = write_images(records, out.with_name(f"{out.stem}-images"), config.bits)
     if decided and out is not None:
         records = write_masks(records, out.with_name(f"{out.stem}-masks"), levels, exif)
     if out is not None:
@@ -76,6 +80,27 @@ def make_manifest(
     if montage is not None:
         draw_montage(report, records, montage)
     return records, report
+
+
+def write_images(records: list[Record], folder: Path, bits: int) -> list[Record]:
+    """Write images of 16 bits as 8-bit ones, white where all `bits` are set, and return records of these.
+
+    Raises:
+        ImageError: an image has a higher level.
+    """
+    said = []
+    for number, record in enumerate(records):
+        picture = None
+        if parse_address(record.image) is None:
+            picture = picture_of_bytes(read_file(record.image), record.image, None, bits=bits)
+        if picture is not None and picture.top:
+            turned = _orientation_of(record.image)
+            path = folder / f"{number:06d}-{record.image.stem[:100]}.png"
+            make_private_folder(folder)
+            write_picture(path, Image.fromarray(turn(picture.rgb, turned, back=True)), exif=exif_of(turned))
+            record = replace(record, image=path, image_sha256=sha256(path.read_bytes()).hexdigest(), reading=1)
+        said.append(record)
+    return said
 
 
 def write_masks(

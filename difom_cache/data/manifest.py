@@ -15,11 +15,20 @@ from pathlib import Path
 
 from difom_cache.data.addresses import file_of, parse_address
 from difom_cache.data.coco import is_coco
-from difom_cache.data.decoded import Decoded, Memory, digest_of, examine_image, examine_mask, mask_key, warn_inverted
+from difom_cache.data.decoded import (
+    Decoded,
+    Memory,
+    digest_of,
+    examine_image,
+    examine_mask,
+    mask_key,
+    warn_dark,
+    warn_inverted,
+)
 from difom_cache.data.images import Drawn, refuse_large, turns_sideways
 from difom_cache.data.mask_levels import MaskLevels
 from difom_cache.data.name_records import describe_kept, keep_splits, name_records, set_groups, split_again
-from difom_cache.data.record import COLUMNS, Record, refuse_twins
+from difom_cache.data.record import COLUMNS, READINGS, Record, refuse_twins
 from difom_cache.data.source import DataSource
 from difom_cache.data.video import VIDEO_SUFFIXES
 from difom_cache.errors import DataError, DifomWarning, ManifestError, SettingsError, name_nearest
@@ -215,6 +224,7 @@ def check_unchanged(record: Record) -> None:
             raise ManifestError(
                 f"{path}: changed since the manifest was made: record {record.id} has SHA-256 {wanted[:12]}…, the file "
                 f"{found[:12]}…; restore the file, or make the manifest and the cache anew"
+                + (f" (an older difom read {READINGS[1]}; this one {READINGS[2]})" if parse_address(path) else "")
             )
 
 
@@ -242,26 +252,40 @@ class _Rules:
     max_pixels: int
 
 
-Reading = Callable[[Record], tuple[Record, float | None]]
+@dataclass(frozen=True)
+class _Seen:
+    """A record, the area of its mask, and the highest level of a picture of 16 bits that says nothing of its levels."""
+
+    record: Record
+    covered: float | None = None
+    top: int = 0
+
+
+Reading = Callable[[Record], _Seen]
 
 
 def _read_files(records: list[Record], read: Reading, bar: ProgressBar) -> list[Record]:
     """Return the records as `read` gives them, by threads (decoding and hashing release the interpreter)."""
     together = min(_MOST_TOGETHER, 1 + len(records) // 1000)
     parts = [records[start : start + together] for start in range(0, len(records), together)]
-    found: list[tuple[Record, float | None]] = []
+    found: list[_Seen] = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         for done in threads.map(lambda part: [read(record) for record in part], parts):
             found += done
             bar.update(len(done))
-    warn_inverted([covered for _, covered in found if covered is not None])
-    return [record for record, _ in found]
+    warn_inverted([each.covered for each in found if each.covered is not None])
+    tops: dict[str, list[int]] = {}
+    for each in found:
+        if each.top:
+            tops.setdefault(each.record.dataset, []).append(each.top)
+    warn_dark(tops)
+    return [each.record for each in found]
 
 
-def _read_record(record: Record, rules: _Rules) -> tuple[Record, float | None]:
+def _read_record(record: Record, rules: _Rules) -> _Seen:
     """Return a named record with sizes and digests, and the area of its mask."""
     if record.image_sha256:  # of a video, which was decoded when its frames were chosen
-        return record, None
+        return _Seen(record)
     image_sha256, image = examine_image(record.image, rules.memory, rules.max_pixels)
     mask_sha256, covered = "", None
     if record.mask is not None:
@@ -269,10 +293,11 @@ def _read_record(record: Record, rules: _Rules) -> tuple[Record, float | None]:
         _refuse_unlike(record, image, mask, rules.exif)
         covered = mask.covered
     size = {"width": image.width, "height": image.height}
-    return replace(record, **size, image_sha256=image_sha256, mask_sha256=mask_sha256), covered  # type: ignore[arg-type]
+    said = {"image_sha256": image_sha256, "mask_sha256": mask_sha256, "reading": image.reading}
+    return _Seen(replace(record, **size, **said), covered, image.top)  # type: ignore[arg-type]
 
 
-def _check_record(record: Record, rules: _Rules) -> tuple[Record, float | None]:
+def _check_record(record: Record, rules: _Rules) -> _Seen:
     """Return a record of a manifest whose files can be decoded, and the area of its mask.
 
     Files that were decoded before are not read: extraction compares each with its digest once more.
@@ -287,14 +312,16 @@ def _check_record(record: Record, rules: _Rules) -> tuple[Record, float | None]:
             f"{record.image}: has {image.width} x {image.height} px, the manifest says {record.width} x {record.height}; "
             "make the manifest anew with `difom-cache manifest`"
         )
+    if image.reading != record.reading:
+        record = replace(record, reading=image.reading)
     if record.mask is None:
-        return record, None
+        return _Seen(record, None, image.top)
     mask = rules.memory.find(mask_key(record.mask_sha256, rules.levels))
     if mask is None:
         check_unchanged(record)
         _, mask = examine_mask(record.mask, rules.memory, rules.levels, rules.max_pixels)
     _refuse_unlike(record, image, mask, rules.exif)
-    return record, mask.covered
+    return _Seen(record, mask.covered, image.top)
 
 
 def _refuse_unlike(record: Record, image: Decoded, mask: Decoded, exif: Drawn | None) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from difom_cache.data.images import MAX_PIXELS, read_head, read_image
+from difom_cache.data.decoded import read_file
+from difom_cache.data.images import MAX_PIXELS, head_of_bytes, picture_of_bytes
 from difom_cache.data.listing import list_pictures
 
 _LOOKED_AT = 8  # files of a folder
@@ -27,10 +28,14 @@ def holds_masks(folder: Path) -> bool:
 
 def _count_classes(path: Path) -> int:
     """Return how many classes a picture is a map of; 0 where it is none."""
-    head = read_head(path)
+    data = read_file(path)
+    head = head_of_bytes(data, path)
     if head.width * head.height > MAX_PIXELS:
         return 0  # whether it is read at all is decided later
-    image = read_image(path)
+    picture = picture_of_bytes(data, path)
+    if picture.top and not picture.bits:  # of 10 bits it would be nearly black, and have few colours
+        picture = picture_of_bytes(data, path, bits=max(8, picture.top.bit_length()))
+    image = picture.rgb
     pixels = image.reshape(-1, 3)
     colours = np.unique(pixels.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32))
     if len(colours) <= _FEW_COLOURS:

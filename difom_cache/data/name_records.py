@@ -276,6 +276,7 @@ def _name_frames(videos: Sequence[Path], source: DataSource, memory: Memory) -> 
                     image_sha256=frame.pixels_sha256,
                     mask_sha256=digest_empty(frame.height, frame.width) if shows_none else "",
                     group=f"{dataset}/{inside}",
+                    reading=found.reading,
                 )
             )
     return records if source.group_by is None else set_groups(records, source)

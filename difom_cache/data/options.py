@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
+from pydantic import Field
+
 from difom_cache.data.images import MAX_PIXELS, Drawn
 from difom_cache.data.source import DataSource
 from difom_cache.errors import SettingsError
@@ -85,7 +87,7 @@ class ManifestConfig(CommandConfig, UnlabelledOptions):
     """Data sets as records."""
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "Data": ("images", "masks", "group_by", "every", "unlabelled", "negatives", "mask_levels", "exif"),
+        "Data": ("images", "masks", "group_by", "every", "unlabelled", "negatives", "mask_levels", "exif", "bits"),
     }
 
     data: Annotated[tuple[Path, ...], Opt(argument=True)] = ()
@@ -94,6 +96,8 @@ class ManifestConfig(CommandConfig, UnlabelledOptions):
     "Which levels of the masks are polyp: 100, 1,2, 129-255, #ff0000 or alpha."
     exif: Drawn | None = None
     "What masks were drawn on whose images EXIF turns: the image as viewers show it, or its pixels as they are stored."
+    bits: Annotated[int, Field(ge=8, le=16)] | None = None
+    "Of the levels in images of 16 bits whose files do not say it, such as 10 or 12; 16 takes them as they are."
     out: Path | None = None
     "CSV to write."
     check: bool = False

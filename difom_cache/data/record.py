@@ -2,16 +2,21 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from difom_cache.errors import DataError
+from difom_cache.errors import CacheIdentityError, DataError
 
 VAL_SHARE = 10  # every tenth group of the training records; not tuned
 _FEW_GROUPS, _FEW_SHARE = (
     20,
     3,
 )  # of fewer groups than 20 every third at most, where the hash takes most of them; not tuned
+READINGS = {
+    1: "videos as they are stored; 16-bit levels as they are",
+    2: "videos as players turn and stretch them; 16-bit levels by the number of bits that their file states",
+}
+"The rules by which files became pixels, the newest last (FORMAT.md, section 6)."
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class Record:
         image_sha256: digest of the picture's file, hexadecimal.
         mask_sha256: digest of the mask's file; "" where there is none.
         group: the video sequence or patient that the frame belongs to; "" where unknown.
+        reading: the oldest of `READINGS` that makes the same pixels of the picture as the newest; in no manifest.
     """
 
     id: str
@@ -41,6 +47,7 @@ class Record:
     image_sha256: str
     mask_sha256: str
     group: str
+    reading: int = field(default=1, compare=False)
 
     @property
     def labelled(self) -> bool:
@@ -48,7 +55,7 @@ class Record:
         return self.mask is not None
 
 
-COLUMNS = tuple(field.name for field in fields(Record))
+COLUMNS = tuple(each.name for each in fields(Record) if each.compare)
 
 
 def belongs_to_val(key: str) -> bool:
@@ -90,3 +97,29 @@ def refuse_twins(records: Sequence[Record], where: Path) -> None:
                 f"{where}: record {record.id} stands for both {other.image} and {record.image}; rename one, or pass "
                 f"the folder of one"
             )
+
+
+def reading_of(records: Sequence[Record]) -> int | None:
+    """Return the rule by which a cache of these records is made; None where the first would read all of them alike."""
+    newest = max((record.reading for record in records), default=1)
+    return None if newest == 1 else newest
+
+
+def refuse_other_reading(held: int | None, records: Sequence[Record], where: Path) -> None:
+    """Raise where a cache was made by another rule than its records are read by now.
+
+    Args:
+        held: `reading` of the cache's identity.
+        records: whose files would be read, as `load_records` gives them.
+        where: the cache.
+
+    Raises:
+        CacheIdentityError: names both rules.
+    """
+    before, now = held or 1, reading_of(records) or 1
+    if before != now:
+        told = [f"rule {each} ({READINGS.get(each, 'of a newer difom')})" for each in (before, now)]
+        raise CacheIdentityError(
+            f"{where} was made by {told[0]} of reading images, and its records would now be read by {told[1]}: the two are never "
+            "mixed. Features that are finished train with the images stored beside them; for more, choose another --cache path"
+        )

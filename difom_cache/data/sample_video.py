@@ -18,7 +18,7 @@ from difom_cache.files import explain, open_plain, read_plain
 from difom_cache.progress import track
 from difom_cache.store.atomic import write_atomic
 
-_VERSION = 1  # of what is remembered; grows when other frames would be taken
+_VERSION = 2  # of what is remembered; grows when other frames would be taken, or read as other pixels
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,11 @@ class TakenFrame:
 
 @dataclass(frozen=True)
 class Sampling:
-    """The frames that are taken of a video, in order, and how many were left out as near-duplicates."""
+    """The frames that are taken of a video, in order, how many were left out as near-duplicates, and by which rule it is read."""
 
     frames: tuple[TakenFrame, ...]
     near: int
+    reading: int = 1
 
 
 def sample_video(path: Path, every_ms: int, memory: Memory) -> Sampling:
@@ -65,7 +66,7 @@ def sample_video(path: Path, every_ms: int, memory: Memory) -> Sampling:
             pass  # a folder that cannot be written remembers nothing
     for frame in known.frames:
         if memory.find(f"i {frame.pixels_sha256}") is None:
-            memory.add(f"i {frame.pixels_sha256}", Decoded(frame.width, frame.height))
+            memory.add(f"i {frame.pixels_sha256}", Decoded(frame.width, frame.height, reading=known.reading))
     return known
 
 
@@ -83,7 +84,7 @@ def _sample(path: Path, every_ms: int) -> Sampling:
     if reader.problem:
         warnings.warn(reader.problem, DifomWarning, stacklevel=2)
     reader.close()
-    return Sampling(tuple(taken), near)
+    return Sampling(tuple(taken), near, reader.reading)
 
 
 def _on_grid(frames: Iterable[VideoFrame], clock: FrameClock, every_ms: int) -> Iterator[tuple[int, VideoFrame]]:
@@ -118,6 +119,6 @@ def _read_note(note: Path) -> Sampling | None:
             and len(f.pixels_sha256) == 64
             for f in frames
         )
-        return Sampling(frames, int(held["near"])) if sound and frames else None
+        return Sampling(frames, int(held["near"]), int(held["reading"])) if sound and frames else None
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None

@@ -1,5 +1,6 @@
 """Videos frame by frame, one in memory at a time: PyAV, an extra (`pip install 'difom[video]'`)."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,24 +10,63 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from difom_cache.errors import DataError, SettingsError
+from difom_cache.errors import DataError, DifomWarning, SettingsError
 
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
+VIDEO_SUFFIXES = (
+    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
+    *(".mts", ".ts", ".vob", ".webm", ".wmv"),
+)
 DURATION_TRUST_FRAC = 0.95
+_OLDEST_AV = 17  # earlier ones convert every colour as BT.601 of limited range, whatever the stream says
+_MOST_STRETCH = 8  # of a pixel's sides; no camera's is near it
+_ASKEW = 1e-3  # of a display matrix: what counts as nothing beside its large numbers
 
 
 def load_av() -> ModuleType:
     """Return PyAV.
 
     Raises:
-        SettingsError: it is not installed.
+        SettingsError: it is not installed, or too old to read colours as a stream says.
     """
     try:
         import av
     except ImportError as error:
         raise SettingsError("reading videos needs PyAV, which is not installed: pip install 'difom[video]'") from error
+    if int(av.__version__.partition(".")[0]) < _OLDEST_AV:
+        raise SettingsError(
+            f"PyAV {av.__version__} reads the colours of videos wrong; {_OLDEST_AV} or newer is needed: "
+            "pip install --upgrade 'difom[video]'"
+        )
     return av
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How a player shows what is stored: the size in px as stored and, of square pixels, as shown; then how it is turned.
+
+    The picture is transposed, then mirrored left-right, then top-bottom.
+    """
+
+    stored: tuple[int, int]
+    width: int
+    transpose: bool
+    flip_h: bool
+    flip_v: bool
+
+    @property
+    def as_stored(self) -> bool:
+        """Whether there is nothing to do."""
+        return self.width == self.stored[0] and not (self.transpose or self.flip_h or self.flip_v)
+
+    def apply(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return a stored picture (H, W, 3) as it is shown."""
+        if self.width != self.stored[0]:
+            wide = Image.fromarray(rgb).resize((self.width, self.stored[1]), Image.Resampling.BILINEAR)
+            rgb = np.asarray(wide)
+        rgb = rgb.transpose(1, 0, 2) if self.transpose else rgb
+        return np.ascontiguousarray(rgb[:: -1 if self.flip_v else 1, :: -1 if self.flip_h else 1])
 
 
 @dataclass(frozen=True)
@@ -37,16 +77,18 @@ class VideoFrame:
     pts: int | None
     time_base: Fraction
     time_s: float | None
+    shown: Shown
 
     @property
     def picture(self) -> NDArray[np.uint8]:
-        """The picture, RGB (H, W, 3); converted anew each time."""
-        rgb: NDArray[np.uint8] = self.native.to_ndarray(format="rgb24")
-        return rgb
+        """The picture, RGB (H, W, 3), upright and of square pixels; converted anew each time."""
+        return self.shown.apply(self.native.to_ndarray(format="rgb24"))
 
 
 class VideoReader:
-    """A video's frames in order; `problem` says afterwards why it ended early, if it did.
+    """A video's frames in order; `problem` says afterwards why it ended early, if it did, `interlaced` whether some frame was.
+
+    `shown` says how they are shown, from the first one on.
 
     Raises:
         DataError: the file is missing or no video.
@@ -55,6 +97,8 @@ class VideoReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problem: str | None = None
+        self.interlaced = False
+        self.shown: Shown | None = None
         self._av = load_av()
         self._error = self._av.FFmpegError  # kept: a module is empty by the time an unfinished video is closed at exit
         try:
@@ -65,6 +109,11 @@ class VideoReader:
             raise DataError(f"{path}: expected a video, found a file without a picture track")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
+
+    @property
+    def reading(self) -> int:
+        """Return by which rule (`READINGS` of record.py) the frames so far are read: 1 where they are as they are stored."""
+        return 1 if self.shown is None or self.shown.as_stored else 2
 
     @property
     def rate(self) -> Fraction:
@@ -86,30 +135,71 @@ class VideoReader:
         return None
 
     def __iter__(self) -> Iterator[VideoFrame]:
-        count, reason, first_s, last_s = 0, "", 0.0, 0.0
+        count, reason, last_s = 0, "", 0.0
         try:
-            for frame in self._container.decode(self._stream):
+            for native in self._container.decode(self._stream):
+                frame = self._show(native, f"frame {count}")
                 count += 1
-                last_s = frame.time if frame.time is not None else float((count - 1) / self.rate)
-                first_s = last_s if count == 1 else first_s
-                yield VideoFrame(frame, frame.pts, frame.time_base, frame.time)
+                last_s = frame.time_s if frame.time_s is not None else float((count - 1) / self.rate)
+                yield frame
         except self._error as error:
             reason = f" ({str(error.strerror).lower()})"
         if count == 0:
             raise DataError(f"{self.path}: expected a video, but no frame of it can be decoded{reason}")
-        if reason or self._ends_early(count, last_s - first_s):
+        if reason or self._ends_early(count, last_s):
             self.problem = (
                 f"{self.path}: the video ends early, after {count} of about {self.frames or 'unknown'} frames{reason}; "
                 "those are done, copy the video again for the rest"
             )
+        if self.interlaced:
+            warnings.warn(
+                f"{self.path} is interlaced: a frame holds two moments, and whatever moves has combed edges; undo it with "
+                "`ffmpeg -i VIDEO -vf bwdif NEW`",
+                DifomWarning,
+                stacklevel=2,
+            )
 
-    def _ends_early(self, count: int, seconds: float) -> bool:
-        """Return whether the file promises more than `count` frames, the last of them `seconds` after the first."""
+    def _show(self, native: Any, place: str) -> VideoFrame:
+        """Return a decoded frame as players show it.
+
+        Raises:
+            DataError: it is shown otherwise than those before it, or no player would show it upright.
+        """
+        shown = self._describe(native)
+        self.shown, self.interlaced = self.shown or shown, self.interlaced or bool(native.interlaced_frame)
+        if shown != self.shown:
+            raise DataError(
+                f"{self.path}: {place} has {native.width} x {native.height} px"
+                f"{'' if shown.stored != self.shown.stored else ', turned otherwise'}, those before it have "
+                f"{self.shown.stored[0]} x {self.shown.stored[1]}; cut the video there into two"
+            )
+        return VideoFrame(native, native.pts, native.time_base, native.time, shown)
+
+    def _describe(self, native: Any) -> Shown:
+        """Return how a frame is shown, by its pixels' sides and its display matrix: x' = a x + c y, y' = b x + d y."""
+        sides = Fraction(self._stream.sample_aspect_ratio or 1) or Fraction(1)
+        held = native.side_data.get("DISPLAYMATRIX")
+        numbers = np.frombuffer(held, np.int32).tolist() if held is not None else []
+        a, b, c, d = (numbers[place] for place in (0, 1, 3, 4)) if any(numbers) else (1, 0, 0, 1)
+        transpose = abs(b) > abs(a)
+        straight, askew = ((b, c), (a, d)) if transpose else ((a, d), (b, c))
+        turned = max(map(abs, askew)) <= _ASKEW * min(map(abs, straight))
+        if not turned or not 1 / _MOST_STRETCH <= sides <= _MOST_STRETCH:
+            raise DataError(
+                f"{self.path}: its frames are shown {'askew' if not turned else f'with pixels of {sides} to 1'}; export it again "
+                "upright, with square pixels"
+            )
+        right, down = (c, b) if transpose else (a, d)
+        width = max(1, round(native.width * sides))
+        return Shown((native.width, native.height), width, transpose, right < 0, down < 0)
+
+    def _ends_early(self, count: int, last_s: float) -> bool:
+        """Return whether the file promises more than `count` frames, the last of them at `last_s`."""
         if self._stream.frames:
             return count < int(self._stream.frames)
         # A duration is rounded and may count sound; frames need not come evenly, so that it says little of their number.
         promised_s = float((self._container.duration or 0) / self._av.time_base)
-        return seconds + float(1 / self.rate) < promised_s * DURATION_TRUST_FRAC
+        return last_s + float(1 / self.rate) < promised_s * DURATION_TRUST_FRAC
 
     def seek(self, pts: int) -> None:
         """Go to the last key frame at or before `pts`; the next iteration begins there.
@@ -125,8 +215,8 @@ class VideoReader:
     def decode(self) -> Iterator[VideoFrame]:
         """Yield the frames from here on; a damaged one is the end."""
         try:
-            for frame in self._container.decode(self._stream):
-                yield VideoFrame(frame, frame.pts, frame.time_base, frame.time)
+            for native in self._container.decode(self._stream):
+                yield self._show(native, f"the frame at {native.time} s")
         except self._error:
             return
 

@@ -27,13 +27,23 @@ def read_frame(address: FrameAddress) -> NDArray[np.uint8]:
         DataError: the video is missing, damaged, or ends before.
         SettingsError: PyAV is not installed.
     """
+    return _find_finder(address).read(address.time_ms)
+
+
+def frame_reading(address: FrameAddress) -> int:
+    """Return by which of `READINGS` (record.py) a frame is read; decodes it, where that was not done just before."""
+    finder = _find_finder(address)
+    finder.read(address.time_ms)
+    return finder.reading
+
+
+def _find_finder(address: FrameAddress) -> "FrameFinder":
     try:
         about = address.file.stat()
     except OSError as error:
         raise DataError(f"{address.file}: expected a video, found nothing there") from error
     # A forked process must not go on with the decoder of its parent: the decoder's threads stayed there.
-    finder = _open_finder(address.file, about.st_mtime_ns, about.st_size, os.getpid())
-    return finder.read(address.time_ms)
+    return _open_finder(address.file, about.st_mtime_ns, about.st_size, os.getpid())
 
 
 @lru_cache(_OPEN_VIDEOS)
@@ -48,6 +58,7 @@ class FrameFinder:
         self._path, self._lock = path, Lock()
         self._kept: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
         self._open: _Reading | None = None
+        self.reading = 1
 
     def read(self, time_ms: int) -> NDArray[np.uint8]:
         """Return the picture (H, W, 3) of the first frame at or after `time_ms`."""
@@ -64,7 +75,9 @@ class FrameFinder:
         if self._open is None or not (self._open.reaches(time_ms) or self._open.jump(time_ms)):
             self.close()
             self._open = _Reading(self._path)
-        return self._open.find(time_ms)
+        frame = self._open.find(time_ms)
+        self.reading = self._open.reader.reading
+        return frame
 
     def close(self) -> None:
         """Let go of the file."""

@@ -7,7 +7,7 @@ from typing import overload
 
 import numpy as np
 
-from difom_cache.data.record import Record
+from difom_cache.data.record import Record, reading_of, refuse_other_reading
 from difom_cache.extraction.jobs import ViewJob
 from difom_cache.files import read_plain
 from difom_cache.store.identity import read_identity
@@ -45,7 +45,9 @@ def start_cache(
     cache: Path, records: Sequence[Record], plan: ViewPlan, *, views: int, picture_px: int
 ) -> CacheIdentity:
     """Make `cache` hold its identity and table of rows, or refuse where it holds another's."""
-    formatted = format_records(map(_describe, records))
+    formatted, reading = format_records(map(_describe, records)), reading_of(records)
+    if (cache / IDENTITY).exists():
+        refuse_other_reading(read_identity(cache, CacheIdentity).reading, records, cache)
     identity = CacheIdentity.build(
         replay=REPLAY_VERSION,
         picture_px=picture_px,
@@ -59,6 +61,7 @@ def start_cache(
             "digest": plan.digest(),
             "params": list(COLUMNS),
         },
+        **({} if reading is None else {"reading": reading}),
     )
     create_cache(cache, identity, formatted, tabulate(records, plan))
     return identity

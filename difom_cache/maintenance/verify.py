@@ -8,6 +8,7 @@ from typing import Unpack
 import numpy as np
 
 from difom_cache.data.manifest import load_records
+from difom_cache.data.record import refuse_other_reading
 from difom_cache.errors import (
     CacheDamagedError,
     CacheFormatError,
@@ -99,6 +100,9 @@ def compare_columns(opened: Cache, config: VerifyConfig, report: VerifyReport) -
             compare_probe(opened, label, report, views=config.recompute, seed=config.seed)
     requests = requests_of(opened, config.teacher, config.weights, config.device)
     records = {record.id: record for record in load_records(config.find_source())} if requests else {}
+    if requests:
+        own = [records[name] for name in (str(line["id"]) for line in opened.table.records) if name in records]
+        refuse_other_reading(opened.identity.reading, own, opened.path)
     with own_teachers():
         load_all(requests)
         for label, request in requests.items():

@@ -103,6 +103,7 @@ class CacheIdentity(Identity):
     records: Several
     records_sha256: Sha256
     plan: PlanHeld
+    reading: Annotated[int, Field(ge=2)] | None = None
 
 
 class ColumnIdentity(Identity):

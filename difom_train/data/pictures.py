@@ -17,6 +17,7 @@ from difom_cache import (
     load_records,
     read_image,
     read_mask,
+    refuse_other_reading,
     replay_image,
     replay_mask,
     replay_valid,
@@ -96,6 +97,9 @@ class SourcePictures:
                 f"{len(others)} pictures or masks in {data} changed since the cache was made, such as "
                 f"{', '.join(others[:_SHOWN_IDS])}; restore them, or extract a new cache"
             )
+        for part in self._cache.parts:
+            own = [self._records[str(line["id"])] for line in part.table.records]
+            refuse_other_reading(part.identity.reading, own, part.path)
 
 
 def _digests(record: Record) -> tuple[str, str]:

@@ -1,15 +1,19 @@
 """What a user decides of pictures and masks that do not say it themselves is kept in files that do."""
 
+import struct
+import zlib
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from difom_cache import load_records, make_manifest, read_image, read_manifest, read_mask
+from difom_cache import DataSource, load_records, make_manifest, read_image, read_manifest, read_mask
 from difom_cache.data import decoded
-from difom_cache.errors import DataError, ImageError, SettingsError
+from difom_cache.errors import DataError, DifomWarning, ImageError, SettingsError
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +96,7 @@ def test_a_decision_that_cannot_be_is_refused_with_exif_named(tmp_path: Path) ->
     data = write_pair(tmp_path / "data", 6, (48, 64), "raw")
     with pytest.raises(DataError, match=r"found 64 x 48 px.*is --exif upright the wrong one\?"):
         make_manifest(data, tmp_path / "m.csv", exif="upright")
-    with pytest.raises(SettingsError, match="--exif writes masks beside the manifest: name it with --out"):
+    with pytest.raises(SettingsError, match="--exif writes files beside the manifest: name it with --out"):
         make_manifest(data, exif="raw")
 
 
@@ -130,3 +134,90 @@ def test_a_picture_over_pillows_limit_is_no_attack(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow warns from here on, and raises from twice as much
     assert len(load_records(data)) == 1
     assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+def paint_levels(folder: Path, kind: str, bits: int, *, said: bool = False, low: int = 0) -> NDArray[np.uint16]:
+    """Write one picture of `bits` in samples of 16 without a mask, of colours by FFmpeg's encoders, and return its levels."""
+    folder.mkdir(parents=True)
+    levels = np.random.default_rng(bits).integers(low, 2**bits, (20, 24, 3), np.uint16)
+    if kind == "grey.tif":
+        Image.fromarray(levels[..., 0]).save(folder / "1.tif", tiffinfo={281: 2**bits - 1} if said else {})
+        return levels[..., :1].repeat(3, 2)
+    av = pytest.importorskip(
+        "av", reason="PyAV is not installed (pip install 'difom[video]'), which writes wide colours"
+    )
+    codec, pixels = ("png", "rgb48be") if kind == "colour.png" else ("tiff", "rgb48le")
+    encoder: Any = av.CodecContext.create(codec, "w")
+    encoder.height, encoder.width, encoder.pix_fmt, encoder.time_base = 20, 24, pixels, Fraction(1)
+    frame = av.VideoFrame.from_ndarray(levels, format=pixels)
+    content = b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
+    if said:
+        chunk = b"sBIT" + bytes([bits] * 3)
+        content = content[:33] + struct.pack(">I", 3) + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[33:]
+    (folder / f"1.{codec[:3]}").write_bytes(content)
+    return levels
+
+
+def as_eight(levels: NDArray[np.uint16], bits: int) -> NDArray[np.float64]:
+    return np.round(levels.astype(float) * 255 / (2**bits - 1))
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+@pytest.mark.parametrize("kind", ["grey.tif", "colour.png"])
+def test_levels_of_fewer_bits_are_scaled_as_their_file_says(tmp_path: Path, kind: str, bits: int) -> None:
+    levels = paint_levels(tmp_path / "data", kind, bits, said=True)
+    (record,) = load_records(DataSource(tmp_path / "data", unlabelled=True))
+    assert np.abs(read_image(record.image) - as_eight(levels, bits)).max() == 0 and record.reading == 2
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+@pytest.mark.parametrize("kind", ["grey.tif", "colour.png", "colour.tif"])
+def test_levels_of_fewer_bits_that_nobody_says_are_warned_of_and_settled_by_an_option(
+    tmp_path: Path, kind: str, bits: int
+) -> None:
+    levels = paint_levels(tmp_path / "data", kind, bits)
+    with pytest.warns(DifomWarning, match=rf"data: its 1 images of 16 bits have no level above .*--bits {bits} "):
+        load_records(DataSource(tmp_path / "data", unlabelled=True))
+    with pytest.warns(DifomWarning, match=f"--bits {bits}"):
+        make_manifest(tmp_path / "data", tmp_path / "m.csv", unlabelled=True, bits=bits)
+    (record,) = load_records(tmp_path / "m.csv")
+    assert record.image.parent == tmp_path / "m-images" and record.reading == 1
+    assert np.abs(read_image(record.image) - as_eight(levels, bits)).max() == 0
+
+
+@pytest.mark.parametrize("kind", ["grey.tif", "colour.png"])
+def test_levels_of_all_sixteen_bits_are_read_as_ever(tmp_path: Path, kind: str) -> None:
+    levels = paint_levels(tmp_path / "data", kind, 16)
+    (record,) = load_records(DataSource(tmp_path / "data", unlabelled=True))
+    assert np.abs(read_image(record.image) - as_eight(levels, 16)).max() <= 1 and record.reading == 1
+
+
+def test_a_png_whose_levels_were_spread_over_sixteen_bits_is_read_as_such(tmp_path: Path) -> None:
+    dark = np.arange(0, 4096, 16, dtype=np.uint16).reshape(
+        16, 16
+    )  # 12 bits, shifted up: the darkest 256 levels of 4,096
+    Image.fromarray(dark).save(tmp_path / "1.png")
+    content, chunk = (tmp_path / "1.png").read_bytes(), b"sBIT" + bytes([12])
+    said = content[:33] + struct.pack(">I", 1) + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[33:]
+    (tmp_path / "1.png").write_bytes(said)
+    (record,) = load_records(DataSource(tmp_path, unlabelled=True))
+    assert read_image(record.image).max() == 16 and record.reading == 1
+
+
+def test_more_bits_than_the_user_says_are_refused(tmp_path: Path) -> None:
+    paint_levels(tmp_path / "data", "grey.tif", 12)
+    with (
+        pytest.warns(DifomWarning),
+        pytest.raises(ImageError, match=r"1\.tif: has levels up to \d+, and --bits 10 ends at 1023"),
+    ):
+        make_manifest(tmp_path / "data", tmp_path / "m.csv", unlabelled=True, bits=10)
+
+
+def test_a_turned_picture_of_twelve_bits_keeps_its_mask(tmp_path: Path) -> None:
+    data = write_pair(tmp_path / "data", 6, (48, 64), "raw")
+    red = np.where(paint(48, 64)[1], 4095, 300).astype(np.uint16)
+    (data / "images" / "1.png").unlink()
+    Image.fromarray(red).save(data / "images" / "1.tif", tiffinfo={281: 4095, 0x0112: 6})
+    make_manifest(data, tmp_path / "m.csv", bits=12, exif="raw")
+    (record,) = load_records(tmp_path / "m.csv")
+    assert record.mask is not None and np.array_equal(read_mask(record.mask) == 1, is_red(record.image))

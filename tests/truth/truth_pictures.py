@@ -1,6 +1,9 @@
 """Pictures as cameras and tools write them: turned, of 10 and 12 bits, with names that other tools gave. Truth: painted."""
 
 import json
+import struct
+import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from truth_case import Case, Refused
 
-from difom_cache import load_records, make_manifest, read_image, read_mask
+from difom_cache import DataSource, load_records, make_manifest, read_image, read_mask
 
 HEIGHT, WIDTH = 48, 64
 
@@ -90,6 +93,38 @@ def large(limit: int) -> Callable[[Path], Any]:
     return read
 
 
+def wide(bits: int, *, kind: str, said: bool = False, option: int | None = None) -> Callable[[Path], Any]:
+    """Return a reading of a grey ramp of `bits` in samples of 16: the largest error against the ramp of 8 bits.
+
+    Where nothing says how many bits there are, the warning is the reading.
+    """
+
+    def read(folder: Path) -> Any:
+        ramp = np.linspace(0, 2**bits - 1, 48 * 64).astype(np.uint16).reshape(48, 64)
+        (folder / "images").mkdir()
+        how = {"tiffinfo": {281: 2**bits - 1}} if said and kind == "tif" else {}
+        path = folder / "images" / f"1.{kind}"
+        Image.fromarray(ramp).save(path, **how)
+        if said and kind == "png":
+            chunk, content = b"sBIT" + bytes([bits]), path.read_bytes()
+            crc = struct.pack(">I", zlib.crc32(chunk))
+            path.write_bytes(content[:33] + struct.pack(">I", 1) + chunk + crc + content[33:])
+        source = DataSource(folder / "images", unlabelled=True)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            if option is not None:
+                make_manifest(folder / "images", folder / "m.csv", unlabelled=True, bits=option)
+                caught.clear()
+                source = DataSource(folder / "m.csv", unlabelled=True)
+            (record,) = load_records(source)
+        if caught:
+            return f"--bits {bits}" in str(caught[0].message)
+        right = np.round(ramp.astype(float) * 255 / (2**bits - 1))
+        return float(np.abs(read_image(record.image)[..., 0] - right).max())
+
+    return read
+
+
 ASKED = Refused("EXIF", "--exif upright", "raw")
 CASES = [
     Case("EXIF 180 degrees, mask drawn on raw pixels", turned(3, drawn_on="raw"), ASKED),
@@ -107,6 +142,14 @@ CASES = [
     Case("EXIF 1", turned(1, drawn_on="raw"), True),
     Case("EXIF 6 and a COCO polygon", turned_coco(None), ASKED),
     Case("EXIF 6 and a COCO polygon, --exif raw", turned_coco("raw"), True),
+    Case("12 bits in a TIFF that says so", wide(12, kind="tif", said=True), 0.0),
+    Case("10 bits in a TIFF that says so", wide(10, kind="tif", said=True), 0.0),
+    Case("12 bits in a PNG that says so", wide(12, kind="png", said=True), 0.0),
+    Case("16 bits in a PNG", wide(16, kind="png"), 0.0),
+    Case("12 bits in a PNG that says nothing, warned of", wide(12, kind="png"), True),
+    Case("10 bits in a TIFF that says nothing, warned of", wide(10, kind="tif"), True),
+    Case("12 bits in a PNG, --bits 12", wide(12, kind="png", option=12), 0.0),
+    Case("12 bits in a PNG, --bits 10", wide(12, kind="png", option=10), Refused("4095", "--bits 10", "1023")),
     Case("a picture over the limit of pixels", large(3000), Refused("3072 pixels", "3000", "--max-pixels 3072")),
     Case("a picture at the limit of pixels", large(3072), [(WIDTH, HEIGHT)]),
 ]

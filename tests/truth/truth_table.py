@@ -13,6 +13,7 @@ KINDS: tuple[str, ...] = (
     "truth_sets",
     "truth_joins",
     "truth_metrics",
+    "truth_video",
 )
 """Modules beside this one, each with a list `CASES`."""
 
