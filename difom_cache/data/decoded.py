@@ -39,7 +39,7 @@ from difom_cache.files import explain, read_plain
 
 _DECODED = re.compile(r"([0-9]+) ([0-9]+) ([0-9.]{1,8}) ([1-8]) ([12]) ([0-9]{1,5})")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-MEMORY = "decoded-5.txt"
+MEMORY = "decoded-6.txt"
 "Its number grows with what is remembered of a file, and whenever a file would be read as other pixels."
 _REST_NS = 2_000_000_000  # a file that was changed less than this ago may change again and keep its times
 _INVERTED_FRAC, _INVERTED_SHARE = 0.65, 0.5  # of a frame, in more than this share of the masks; not tuned

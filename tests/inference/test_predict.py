@@ -4,6 +4,7 @@ import json
 import os
 import resource
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 import scipy.ndimage
 from numpy.typing import NDArray
 from painted_frames import paint_frame, save_small_student
+from painted_videos import name_corners, paint_corners, turn_video
+from painted_videos import write_video as write_corners
 from PIL import Image
 
 from difom_cache import read_image
@@ -158,6 +161,46 @@ def test_video_that_ends_early_is_marked_so_far_and_says_so(run: Path, tmp_path:
     assert len(read_lines(tmp_path / "out")) == done.frames
     assert len(done.problems) == 1
     assert f"ends early, after {done.frames} of about 40 frames" in done.problems[0]
+
+
+def test_a_turned_video_of_wide_pixels_is_marked_upright_and_square(run: Path, tmp_path: Path) -> None:
+    source = write_corners(tmp_path / "a.mp4", [paint_corners()] * 4, sides=Fraction(4, 3))
+    done = predict(run, turn_video(source, "90"), out=tmp_path / "out")
+    assert done.frames == 4 and {(line["width"], line["height"]) for line in read_lines(tmp_path / "out")} == {(48, 85)}
+    masks = read_video(tmp_path / "out" / "masks.mkv", "gray")
+    assert {mask.shape for mask in masks} == {(85, 48)} and set(np.unique(masks)) <= {0, 255}
+    outlines = read_video(tmp_path / "out" / "outlines.mp4", "rgb24")
+    assert name_corners(outlines[0]) == "br.g"
+    with av.open(str(tmp_path / "out" / "outlines.mp4")) as container:
+        assert container.streams.video[0].sample_aspect_ratio in (None, 0, 1)
+
+
+def test_marks_come_at_the_times_of_their_frames(run: Path, tmp_path: Path) -> None:
+    times = [0, 40, 47, 55, 480, 2600]
+    source = write_corners(tmp_path / "a.mkv", [paint_corners()] * 6, codec="ffv1", pixels="bgr0", times_ms=times)
+    predict(run, source, out=tmp_path / "out")
+    for name in ("masks.mkv", "outlines.mp4"):
+        with av.open(str(tmp_path / "out" / name)) as container:
+            assert [round(frame.time * 1000) for frame in container.decode(video=0)] == times, name
+    assert [round(line["time_s"] * 1000) for line in read_lines(tmp_path / "out")] == times
+
+
+def test_a_video_whose_size_changes_is_refused_and_nothing_is_left(run: Path, tmp_path: Path) -> None:
+    parts = [
+        write_corners(tmp_path / f"{width}.ts", [paint_corners(48, width)] * 6, codec="mpeg2video", pixels="yuv420p")
+        for width in (64, 96)
+    ]
+    (tmp_path / "a.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    with pytest.raises(DataError, match=r"a\.ts: frame [45] has 96 x 48 px, those before it have 64 x 48"):
+        predict(run, tmp_path / "a.ts", out=tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_picture_over_the_limit_is_named_and_the_others_are_marked(run: Path, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in", 2)
+    Image.new("RGB", (80, 60)).save(tmp_path / "in" / "large.png")
+    done = predict(run, tmp_path / "in", out=tmp_path / "out", max_pixels=4000)
+    assert done.frames == 2 and "the limit is 4000" in done.problems[0] and "--max-pixels 4800" in done.problems[0]
 
 
 @pytest.mark.parametrize(
