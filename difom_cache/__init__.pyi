@@ -22,6 +22,7 @@ from .data.source import DataSource as DataSource
 from .data.video import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from .data.video import VideoFrame as VideoFrame
 from .data.video import VideoReader as VideoReader
+from .extraction.frames import show_records as show_records
 from .extraction.options import ExtractConfig as ExtractConfig
 from .extraction.run import extract as extract
 from .files import read_object as read_object
@@ -70,12 +71,15 @@ from .teachers.base import TeacherSpec as TeacherSpec
 from .teachers.catalogue import build_teacher as build_teacher
 from .teachers.catalogue import describe_teachers as describe_teachers
 from .teachers.catalogue import fetch_weights as fetch_weights
+from .teachers.catalogue import read_outputs as read_outputs
 from .teachers.catalogue import split_code as split_code
 from .teachers.network import NetworkFacts as NetworkFacts
 from .teachers.network import TapNetwork as TapNetwork
 from .teachers.network import assemble as assemble
 from .teachers.openvino_teacher import cpu_capabilities as cpu_capabilities
 from .teachers.openvino_teacher import has_openvino as has_openvino
+from .teachers.outputs import Frames as Frames
+from .teachers.outputs import Reading as Reading
 from .teachers.pooling import area_pool as area_pool
 from .teachers.preprocess import IMAGENET_MEAN as IMAGENET_MEAN
 from .teachers.preprocess import IMAGENET_STD as IMAGENET_STD

@@ -25,7 +25,7 @@ def save_onnx(path: Path, *, size: int | str = "side", batch: int | str = "batch
         helper.make_node("Conv", ["/stage4/Relu", "w8"], ["c8"], kernel_shape=[2, 2], strides=[2, 2]),
         helper.make_node("Relu", ["c8"], ["/stage8/Relu"]),
         helper.make_node("Conv", ["/stage8/Relu", "w16"], ["/stage16/Conv"], kernel_shape=[2, 2], strides=[2, 2]),
-        helper.make_node("Conv", ["/stage4/Relu", "w1"], ["score"], kernel_shape=[1, 1]),
+        helper.make_node("Conv", ["/stage4/Relu", "w1", "b1"], ["score"], kernel_shape=[1, 1]),
         helper.make_node("Sigmoid" if sigmoid else "Identity", ["score"], ["mask"]),
         helper.make_node("GlobalAveragePool", ["/stage16/Conv"], ["pooled"]),
     ]
@@ -38,7 +38,13 @@ def save_onnx(path: Path, *, size: int | str = "side", batch: int | str = "batch
         "segmenter",
         [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, [batch, 3, size, size])],
         outputs,
-        [weight("w4", 6, 3, 4, 4), weight("w8", 8, 6, 2, 2), weight("w16", 16, 8, 2, 2), weight("w1", 1, 6, 1, 1)],
+        [
+            weight("w4", 6, 3, 4, 4),
+            weight("w8", 8, 6, 2, 2),
+            weight("w16", 16, 8, 2, 2),
+            weight("w1", 1, 6, 1, 1),
+            numpy_helper.from_array(np.array([-0.5], "f4"), "b1"),  # the background's: logits go below zero
+        ],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
     return path

@@ -1,6 +1,7 @@
 """A record's files, decoded."""
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,9 @@ from torch import Tensor
 from difom_cache.data.images import read_image, read_mask
 from difom_cache.data.manifest import check_unchanged
 from difom_cache.data.record import Record
+from difom_cache.teachers.outputs import PROBED_FRAMES, Frames
+from difom_cache.views.params import ViewParams
+from difom_cache.views.replay import replay_image, replay_mask
 
 
 @dataclass(frozen=True)
@@ -35,3 +39,21 @@ def read_frame(record: Record, *, masks: bool) -> Frame:
     )  # (H, W, 3) -> (3, H, W)
     mask = torch.from_numpy(read_mask(record.mask, max_pixels=None)) if masks and record.mask is not None else None
     return Frame(image, mask, time.perf_counter() - started_s)
+
+
+def show_records(records: Sequence[Record]) -> Frames:
+    """Return frames by which to tell what a network gives: the same few of these records, whatever their order.
+
+    They are those with masks, then those of the lowest digests, and no test frames where there are others.
+    """
+    own = [record for record in records if record.split != "test"] or records
+    chosen = sorted(own, key=lambda record: (not record.labelled, record.image_sha256, record.id))[:PROBED_FRAMES]
+
+    def show(input_px: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        for record in chosen:
+            frame = read_frame(record, masks=True)
+            whole = ViewParams(top=0, left=0, height=record.height, width=record.width)
+            mask = None if frame.mask is None else replay_mask(frame.mask, whole, input_px)
+            yield replay_image(frame.image, whole, input_px), mask
+
+    return show

@@ -20,6 +20,7 @@ from difom_cache.extraction.teachers import (
     OPENVINO,
     choose_backend,
     describe_source,
+    held_readings,
     identify_teacher,
     load_teacher,
 )
@@ -140,6 +141,9 @@ def prepare_teacher(
             refuse_unlike(identity, old)
         probed = PROBED if choices.batch is None else ("threads",)
         there = offer_identity(folder, identity)  # ours, or that of a job which began at the same time
+        if (readings := held_readings(there, folder)) != request.readings:
+            request = replace(request, readings=readings)
+            identity = identity.changed(teacher=identify_teacher(load_teacher(request).spec, there))
         identity = identity.changed(**{name: getattr(there, name) for name in probed})
     column = teacher_column(identity, label, len(views))
     if not dry:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast, get_args
 
 from difom_cache.errors import CacheFormatError, RunError, WeightsError
-from difom_cache.extraction.teachers import backend_of, load_teacher
+from difom_cache.extraction.teachers import backend_of, held_readings, load_teacher
 from difom_cache.extraction.weights import HUB, split_weights
 from difom_cache.store.layout import teacher_folder
 from difom_cache.store.reader import Cache
@@ -67,6 +67,7 @@ def requests_of(
             picture_px=cache.picture_px,
             compile=bool(teacher.options.get("compile")),
             backend=backend_of(cache.teachers[label]),
+            readings=held_readings(cache.teachers[label], cache.path / teacher_folder(label)),
         )
     if lost:
         raise WeightsError(f"{cache.path} does not say where these teachers lie: {'; '.join(lost)}")

@@ -22,10 +22,12 @@ from difom_cache.extraction.jobs import BlockJob, BlockReport, ViewJob
 from difom_cache.extraction.like import OldColumn, adopt_settings, request_like
 from difom_cache.extraction.missing import find_missing, finish_columns, parse_part
 from difom_cache.extraction.options import ExtractConfig
+from difom_cache.extraction.outputs import settle_outputs
 from difom_cache.extraction.prepare import ColumnChoices, ColumnWork, continue_taps, prepare_pictures, prepare_teacher
 from difom_cache.extraction.report import ExtractReport, format_rates
 from difom_cache.extraction.rows import ViewList, held_splits, start_cache
 from difom_cache.extraction.teachers import (
+    held_readings,
     load_teacher,
     own_teachers,
     release_teachers,
@@ -85,7 +87,10 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
     rows = ViewList(records, plan)
     refuse_unwritable(config.cache)
     olds = dict(request_like(config, device)) if config.like else {}
-    requests = list(olds) or list(continue_columns(config, request_teachers(config, device), say))
+    requests = list(olds)
+    if not requests:
+        asked = [settle_outputs(config.cache, each, records, len(rows)) for each in request_teachers(config, device)]
+        requests = list(continue_columns(config, asked, say))
     if not requests and not config.pictures:
         raise SettingsError("there is nothing to cache: no teacher is named, and --no-pictures leaves the views out")
     for request in requests:  # a name or file that does not exist must leave no cache behind
@@ -200,6 +205,8 @@ def describe_start(
     yield describe_fallback(config.codec, {name: tap.channels for name, tap in taps.items() if tap.kind == "feature"})
     yield explain_bfloat16(torch.device(device)) if config.precision == "bfloat16" else ""
     for label, identity in teachers.items():
+        for reading in held_readings(identity, config.cache / teacher_folder(label)) or ():
+            yield f"{teacher_folder(label)}: {reading.describe()}"
         if identity.backend is not None:
             yield f"{teacher_folder(label)}: OpenVINO {identity.backend.version} runs the network"
         elif device == "cpu" and identity.teacher.name != "onnx" and not has_openvino():

@@ -11,16 +11,19 @@ from typing import Any, get_args
 
 import torch
 
-from difom_cache.errors import EngineError, SettingsError, TeacherError
+from difom_cache.errors import CacheFormatError, EngineError, SettingsError, TeacherError
 from difom_cache.extraction.weights import HUB
 from difom_cache.store.identity import name_differences
-from difom_cache.store.schema import TeacherIdentity
+from difom_cache.store.layout import IDENTITY
+from difom_cache.store.schema import RESTORE, OutputHeld, TeacherIdentity, check_model, check_value
 from difom_cache.store.source import TeacherSource
 from difom_cache.teachers.base import RANDOM, Backend, Teacher, TeacherRequest, TeacherSpec
 from difom_cache.teachers.catalogue import OWN_WEIGHTS, build_requested, split_code
 from difom_cache.teachers.openvino_teacher import OpenVinoTeacher, has_openvino
+from difom_cache.teachers.outputs import Reading
 
 AUTO, TORCH, OPENVINO = BACKENDS = get_args(Backend)
+NETWORKS = ("onnx",)  # teachers that do not know what their outputs are
 MOST_HELD = 4  # teachers of a run are few; more would only take memory
 
 
@@ -122,6 +125,25 @@ def release_teachers() -> None:
     """
     for request in list(_held):
         _drop(request)
+
+
+def held_readings(identity: TeacherIdentity, folder: Path) -> tuple[Reading, ...] | None:
+    """Return what the outputs of a column's network were read as; () where it was begun before this was told.
+
+    None for a teacher that knows its own.
+
+    Raises:
+        CacheFormatError: what the identity says cannot be.
+    """
+    if identity.teacher.name not in NETWORKS:
+        return None
+    outputs, where = identity.teacher.options.get("outputs", {}), f"{folder / IDENTITY}: teacher.options.outputs"
+    readings = []
+    for name, value in check_value(outputs, dict[str, Any], where, CacheFormatError, RESTORE).items():
+        held = check_model(value, OutputHeld, where, CacheFormatError, RESTORE)
+        span = None if held.span is None else (held.span[0], held.span[1])
+        readings.append(Reading(name, held.values, held.channel, held.by, span, held.frames))
+    return tuple(readings)
 
 
 def identify_teacher(spec: TeacherSpec, held: TeacherIdentity | None) -> dict[str, Any]:

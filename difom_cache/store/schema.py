@@ -169,6 +169,16 @@ class SpecHeld(_Checked):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+class OutputHeld(_Checked):
+    """What an output of a network from elsewhere was read as."""
+
+    values: Literal["logits", "prob", "prob255", "mask"]
+    channel: Count | None
+    by: Literal["graph", "frames", "FILE.json"]
+    span: Annotated[list[Finite], Field(min_length=2, max_length=2)] | None
+    frames: Count
+
+
 def _check_distinct(taps: list[TapHeld]) -> list[TapHeld]:
     if len({tap.name for tap in taps}) < len(taps):
         raise ValueError("expected each tap once")

@@ -12,7 +12,11 @@ from .hub import locate as locate
 from .hub_cache import Repository as Repository
 from .network import NetworkTeacher as NetworkTeacher
 from .onnx import open_session as open_session
+from .onnx_values import tell_by_graph as tell_by_graph
 from .openvino_teacher import OpenVinoTeacher as OpenVinoTeacher
+from .outputs import as_maps as as_maps
+from .outputs import choose_output as choose_output
+from .outputs import tell_by_range as tell_by_range
 from .precision import PLACES as PLACES
 from .precision import SWITCHES as SWITCHES
 from .precision import compute_in as compute_in

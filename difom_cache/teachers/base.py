@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from difom_cache.teachers.outputs import Reading
+
 Precision = Literal["float32", "bfloat16"]
 Backend = Literal["auto", "torch", "openvino"]
 RANDOM = "random"  # where weights come from that nobody trained
@@ -100,6 +102,8 @@ class TeacherRequest:
         precision: None for bfloat16 on CUDA and float32 elsewhere.
         compile: True to run the network through torch.compile.
         backend: what runs the network: "torch", "openvino", or "auto" where that is not decided yet.
+        readings: what the outputs of a network from elsewhere are; () as caches without any were made, where a map of one
+            channel was taken for logits; None where nobody has looked.
     """
 
     name: str = ""
@@ -113,6 +117,7 @@ class TeacherRequest:
     precision: Precision | None = None
     compile: bool = False
     backend: str = "torch"
+    readings: "tuple[Reading, ...] | None" = None
 
     def __post_init__(self) -> None:
         if self.precision is not None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,6 +24,9 @@ from difom_cache.teachers.base import (
 )
 from difom_cache.teachers.weights import folder_name
 from difom_cache.text import format_table
+
+if TYPE_CHECKING:
+    from difom_cache.teachers.outputs import Frames, Reading
 
 ENTRY_POINTS = "difom.teachers"
 MODULES = {
@@ -55,6 +58,7 @@ def build_teacher(
     picture_px: int = 352,
     strides: Sequence[int] | None = None,
     compile: bool = False,
+    readings: "Sequence[Reading] | None" = None,
 ) -> Teacher:
     """Return the teacher that `spec` names, with its weights, on `device`.
 
@@ -68,6 +72,8 @@ def build_teacher(
         picture_px: side of the stored pictures, which strides refer to.
         strides: in picture px.
         compile: run the network through torch.compile.
+        readings: what an ONNX network's outputs are, as `read_outputs` tells; without them what its graph does not say is
+            left as it is.
 
     Raises:
         SettingsError: an unknown teacher or variant, naming the nearest.
@@ -84,8 +90,30 @@ def build_teacher(
         device=device,
         precision=precision,
         compile=compile,
+        readings=None if readings is None else tuple(readings),
     )
     return build_requested(request)
+
+
+def read_outputs(
+    spec: "str | TeacherRequest", frames: "Frames | None" = None, *, device: str = "cpu"
+) -> "tuple[Reading, ...] | None":
+    """Return what the outputs of an ONNX network are, None for any other teacher: those know it.
+
+    Args:
+        spec: as `build_teacher` takes it.
+        frames: real ones for where the graph does not say: called with the input's side S, they give pixels (3, S, S) in
+            [0, 1] with their masks (S, S), or None for these. The first 16 are looked at.
+        device: where the network is run on them.
+
+    Raises:
+        TeacherError: it cannot be told; the message names the keys of FILE.json that decide.
+    """
+    request = spec if isinstance(spec, TeacherRequest) else replace(parse_teacher(spec), device=device)
+    if request.name != "onnx":
+        return None
+    found: tuple[Reading, ...] = import_module(MODULES["onnx"]).read_outputs(request, frames)
+    return found
 
 
 def build_requested(request: TeacherRequest) -> Teacher:

@@ -46,7 +46,7 @@ from difom_train.evaluation.summary import (
     mean_label,
     mean_of_sets,
 )
-from difom_train.inference.frames import LeftOut, choose_records, in_batches
+from difom_train.inference.frames import LeftOut, choose_records, in_batches, show_data
 from difom_train.inference.segmenter import (
     Segmenter,
     choose_batch,
@@ -164,9 +164,8 @@ def evaluate(
         name = Path(run).resolve().name
     else:
         with explain_wait(f"loading {run}"):
-            segmenter = load_segmenter(
-                run, device=config.device, student=config.student if student is None else student
-            )
+            own = config.student if student is None else student
+            segmenter = load_segmenter(run, device=config.device, student=own, frames=show_data(source))
         identity = identify(segmenter, run)
         jobs = _jobs_of(segmenter, records, folder, choose_batch(segmenter, config.batch_size), spent_s)
         name = segmenter.name

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from difom_cache import DataSource, Record, load_records, name_some, read_mask, write_picture
+from difom_cache import DataSource, Frames, Record, load_records, name_some, read_mask, show_records, write_picture
 from difom_cache.errors import DataError, SettingsError
 
 FIXED_THRESHOLD = 0.5  # a pixel is polyp where its probability is at least this
@@ -67,6 +67,11 @@ def choose_records(data: Path | DataSource, limit: int | None = None) -> tuple[l
         if len(ids) > limit:
             left_out.append(LeftOut(dataset, len(ids) - limit, f"beyond --limit {limit}"))
     return [record for record in records if record.id in kept], left_out
+
+
+def show_data(data: Path | DataSource) -> Frames:
+    """Return frames of the data by which to tell what a network gives, read when they are wanted; `--limit` changes none."""
+    return lambda input_px: show_records(load_records(data))(input_px)
 
 
 def read_truth(record: Record) -> NDArray[np.bool_]:

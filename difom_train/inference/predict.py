@@ -1,5 +1,6 @@
 """A trained student marks polyps in pictures or in a video."""
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -8,12 +9,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from difom_cache import (
     PICTURE_SUFFIXES,
@@ -33,7 +36,14 @@ from difom_cache.options import read_call
 from difom_train.commands import PredictConfig
 from difom_train.inference.frames import FIXED_THRESHOLD, write_mask
 from difom_train.inference.outline import Polyp, draw_outline, list_polyps
-from difom_train.inference.segmenter import Segmenter, choose_batch, load_segmenter, prob_at_size, segment
+from difom_train.inference.segmenter import (
+    Segmenter,
+    choose_batch,
+    load_segmenter,
+    prob_at_size,
+    render_picture,
+    segment,
+)
 from difom_train.inference.video import VideoWriter
 from difom_train.keywords import PredictKeywords
 from difom_train.students.outside import StudentSources
@@ -118,18 +128,38 @@ def predict(
     if source.suffix.lower() in VIDEO_SUFFIXES and source.is_file():
         check_outputs(folder, [folder / MASK_VIDEO, folder / OUTLINE_VIDEO, table], [source], force=force)
         mark: Callable[[Segmenter, PredictConfig, TextIO], Predictions] = _mark_video
+        frames = partial(_show_video, source)
     else:
         pictures, aside = list_pictures(source)
         names = _name_outputs(pictures)
         files = [path for name in names for path in _picture_files(folder, name)]
         check_outputs(folder, [*files, table], [*pictures, *([source] if source.is_file() else [])], force=force)
         mark = partial(_mark_pictures, pictures=pictures, names=names, aside=aside)
+        frames = partial(_show_pictures, pictures, config.max_pixels)
     with explain_wait(f"loading {config.run}"):
-        segmenter = load_segmenter(
-            config.run, device=config.device, student=config.student if student is None else student
-        )
+        own = config.student if student is None else student
+        segmenter = load_segmenter(config.run, device=config.device, student=own, frames=frames)
     with draft_of(table) as draft, draft.open("w", encoding="utf-8") as lines:
         return mark(segmenter, config, lines)
+
+
+def _show_pictures(pictures: Sequence[Path], max_pixels: int | None, input_px: int) -> Iterator[tuple[Tensor, None]]:
+    """Yield the pictures as a network sees them, in an order of their names' digests; without those that cannot be read."""
+    for path in sorted(pictures, key=lambda each: hashlib.sha256(os.fsencode(each.name)).digest()):
+        try:
+            picture = read_image(path, max_pixels=max_pixels)
+        except ImageError:  # it is named when its turn comes
+            continue
+        yield render_picture(picture, input_px), None
+
+
+def _show_video(source: Path, input_px: int) -> Iterator[tuple[Tensor, None]]:
+    """Yield a frame a second as a network sees it."""
+    reader = VideoReader(source)
+    with ExitStack() as stack:
+        stack.callback(reader.close)
+        for frame in islice(reader, 0, None, max(1, round(reader.rate))):
+            yield render_picture(frame.picture, input_px), None
 
 
 def list_pictures(source: Path) -> tuple[list[Path], list[Path]]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from difom_cache import LiveProbe, ViewParams, load_probe, replay_image, resolve_device
+from difom_cache import Frames, LiveProbe, ViewParams, load_probe, replay_image, resolve_device, say
 from difom_cache.errors import RunError, SettingsError, TeacherError
 from difom_train.inference.folded import fold_for_cpu
 from difom_train.students.base import Student
@@ -63,18 +63,23 @@ class StudentSegmenter:
 class TeacherSegmenter:
     """A teacher that has a logits tap of its own, such as `onnx:FILE` or `student:RUN`."""
 
-    def __init__(self, spec: str, *, device: str) -> None:
-        from difom_cache import build_teacher  # late: it brings the teacher's own library
+    def __init__(self, spec: str, *, device: str, frames: Frames | None = None) -> None:
+        from difom_cache import build_teacher, read_outputs  # late: they bring the teacher's own library
 
-        known = build_teacher(spec, device=device).spec
+        readings = read_outputs(spec, frames, device=device)
+        known = build_teacher(spec, device=device, readings=readings).spec
         taps = [tap for tap in known.native.values() if tap.kind == "logits" and tap.channels == 1]
         if not taps:
             raise TeacherError(
                 f"{spec} gives no polyp logits (its taps: {', '.join(known.native)}), so it cannot be scored; "
-                "foundation models need a student on top"
+                'foundation models need a student on top, and an ONNX file of several classes the "channel" of polyps in its '
+                "FILE.json"
             )
         self.tap = taps[0].name
-        self.teacher = build_teacher(spec, device=device, taps=[f"{self.tap}@native"])
+        self.teacher = build_teacher(spec, device=device, taps=[f"{self.tap}@native"], readings=readings)
+        self.reading = next((each for each in readings or () if each.output == self.tap), None)
+        if self.reading is not None:
+            say(f"{spec}: {self.reading.describe()}")
         self.name = known.label
         self.input_px = known.input_px
         self.device = device
@@ -99,23 +104,26 @@ class ProbeSegmenter:
         return self.probe.logits(pixels)
 
 
-def load_segmenter(spec: Path | str, *, device: str = "auto", student: StudentSources = None) -> Segmenter:
+def load_segmenter(
+    spec: Path | str, *, device: str = "auto", student: StudentSources = None, frames: Frames | None = None
+) -> Segmenter:
     """Return the student of a run folder, the teacher that "teacher:SPEC" names, or the probe of "probe:CACHE/LABEL".
 
     Args:
         spec: the folder, the teacher or the probe.
         device: where it runs.
         student: of a run of your own student (see `load_student`).
+        frames: real ones, which show what a teacher from an ONNX file gives where its graph does not say.
 
     Raises:
         RunError: the folder holds no trained student, or one of your own, which is not given.
-        TeacherError: the teacher gives no logits.
+        TeacherError: the teacher gives no logits, or nothing tells what it gives.
         CacheError: there is no such cache or probe, or its teachers cannot be built again.
         DeviceError: the device is not there.
     """
     chosen = str(resolve_device(device))
     if str(spec).startswith(TEACHER_PREFIX):
-        return TeacherSegmenter(str(spec).removeprefix(TEACHER_PREFIX), device=chosen)
+        return TeacherSegmenter(str(spec).removeprefix(TEACHER_PREFIX), device=chosen, frames=frames)
     if str(spec).startswith(PROBE_PREFIX):
         return ProbeSegmenter(str(spec).removeprefix(PROBE_PREFIX), device=chosen)
     folder = Path(spec)
@@ -136,14 +144,18 @@ def choose_batch(segmenter: Segmenter, batch_size: int | None) -> int:
 
 
 def identify(segmenter: Segmenter, run: Path | str) -> dict[str, Any]:
-    """Return what decides a network's logits: its weights and its input size."""
+    """Return what decides a network's logits: its weights and input size; of an ONNX file how it is shown frames and read."""
+    own: dict[str, Any] = {}
     if isinstance(segmenter, ProbeSegmenter):
         source, digest = "probe", segmenter.probe.digest
     elif isinstance(segmenter, TeacherSegmenter):
-        source, digest = "teacher", segmenter.teacher.spec.weights_digest
+        spec, reading = segmenter.teacher.spec, segmenter.reading
+        source, digest = "teacher", spec.weights_digest
+        if reading is not None:
+            own = {"reading": list(reading.said), "mean": list(spec.mean), "std": list(spec.std)}
     else:
         source, digest = "student", hashlib.sha256((Path(run) / "student.safetensors").read_bytes()).hexdigest()
-    return {"source": source, "weights_sha256": digest, "input_px": segmenter.input_px}
+    return {"source": source, "weights_sha256": digest, "input_px": segmenter.input_px, **own}
 
 
 def find_random_teachers(segmenter: Segmenter) -> tuple[str, ...]:

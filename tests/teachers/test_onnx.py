@@ -139,6 +139,28 @@ def test_a_damaged_or_missing_file_is_refused_and_named(tmp_path, file):
         build_teacher(f"onnx:{tmp_path / 'cut.onnx'}@64")
 
 
+def test_a_graph_that_the_runtime_takes_and_the_checker_does_not_is_taken(file):
+    model = onnx.load(file)
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(nodes))
+    file.write_bytes(model.SerializeToString())
+    with pytest.raises(onnx.checker.ValidationError, match="topologically sorted"):
+        onnx.checker.check_model(onnx.load(file))
+    assert build_teacher(f"onnx:{file}@64", picture_px=64).features(torch.rand(1, 3, 64, 64))["mask"].shape[-1] == 16
+
+
+def test_a_file_that_only_the_runtime_reads_is_not_called_damaged(file, tmp_path):
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "net.ort")
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    with pytest.raises(
+        WeightsError, match=r"net\.ort: onnxruntime loads it, but its graph cannot be read .*plain ONNX file"
+    ):
+        build_teacher(f"onnx:{tmp_path / 'net.ort'}@64")
+
+
 def test_a_session_follows_the_number_of_threads(file):
     teacher = build_teacher(f"onnx:{file}@64", picture_px=64)
     before = torch.get_num_threads()
@@ -203,6 +225,13 @@ def test_a_graph_that_cannot_be_run_is_refused_in_one_line(file, change, line):
         ('{"size": 1e99}', "size must be a whole number"),
         ('{"logits": 3}', "logits must be a list"),
         ('{"logits": [3]}', "logits must be a list"),
+        ('{"logits": ["mask"], "values": "prob"}', "logits is a list"),
+        ('{"output": 3}', "output must be the name"),
+        ('{"output": "masks"}', "output: .*did you mean 'mask'"),
+        ('{"values": "probability"}', "values must be one of logits, prob, prob255, mask"),
+        ('{"channel": -1}', "channel must be a number from 0"),
+        ('{"channel": true}', "channel must be a number from 0"),
+        ('{"channel": 1}', "channel 1: 'mask' has 1"),
     ],
 )
 def test_settings_beside_a_file_that_cannot_be_are_named(file, text, line):

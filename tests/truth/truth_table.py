@@ -14,6 +14,7 @@ KINDS: tuple[str, ...] = (
     "truth_joins",
     "truth_metrics",
     "truth_video",
+    "truth_networks",
 )
 """Modules beside this one, each with a list `CASES`."""
 
