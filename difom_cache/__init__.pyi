@@ -19,6 +19,7 @@ from .data.options import PixelOptions as PixelOptions
 from .data.record import Record as Record
 from .data.record import refuse_other_reading as refuse_other_reading
 from .data.source import DataSource as DataSource
+from .data.understood import describe_frames as describe_frames
 from .data.video import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from .data.video import VideoFrame as VideoFrame
 from .data.video import VideoReader as VideoReader

@@ -114,10 +114,12 @@ class ManifestKeywords(TypedDict, total=False):
     "Look for duplicates, leaks, empty masks, odd sizes; leaks exit with 1."
     montage: str | Path | None
     "PNG of the pairs that --check finds."
+    sheet: str | Path | None
+    "PNG of pairs to look at: the smallest, largest, oddest and empty masks, and some at random."
     names: str | Path | None
     "Folder for one CSV of names, split and group a data set."
     force: bool | None
-    "Write over what lies at --out and --montage."
+    "Write over what lies at --out, --montage and --sheet."
     images: str | Path | None
     "Folder of pictures, in place of --data."
     masks: str | Path | None

@@ -10,6 +10,7 @@ from .join import join_records as join_records
 from .layouts import find_folders as find_folders
 from .listing import natural_key as natural_key
 from .manifest import check_unchanged as check_unchanged
+from .manifest import read_source as read_source
 from .manifest import write_names as write_names
 from .mask_levels import choose_polyp as choose_polyp
 from .mask_levels import describe_odd_levels as describe_odd_levels
@@ -22,4 +23,6 @@ from .pairing import PictureFolder as PictureFolder
 from .pairing import pair_files as pair_files
 from .record import belongs_to_val as belongs_to_val
 from .record import choose_validating as choose_validating
+from .sheet import choose_pairs as choose_pairs
+from .sheet import draw_sheet as draw_sheet
 from .source import parse_every as parse_every

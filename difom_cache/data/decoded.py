@@ -14,7 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -26,7 +26,8 @@ from difom_cache.data.addresses import EmptyAddress, FrameAddress, parse_address
 from difom_cache.data.images import (
     MAX_PIXELS,
     head_of_bytes,
-    mask_of_bytes,
+    mask_of_pixels,
+    mask_pixels_of_bytes,
     picture_of_bytes,
     read_image,
     read_mask,
@@ -37,9 +38,9 @@ from difom_cache.data.video_frames import frame_reading
 from difom_cache.errors import DataError, DifomWarning
 from difom_cache.files import explain, read_plain
 
-_DECODED = re.compile(r"([0-9]+) ([0-9]+) ([0-9.]{1,8}) ([1-8]) ([12]) ([0-9]{1,5})")
+_DECODED = re.compile(r"([0-9]+) ([0-9]+) ([0-9.]{1,8}) ([1-8]) ([12]) ([0-9]{1,5}) ([ -~]{0,60})")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-MEMORY = "decoded-6.txt"
+MEMORY = "decoded-7.txt"
 "Its number grows with what is remembered of a file, and whenever a file would be read as other pixels."
 _REST_NS = 2_000_000_000  # a file that was changed less than this ago may change again and keep its times
 _INVERTED_FRAC, _INVERTED_SHARE = 0.65, 0.5  # of a frame, in more than this share of the masks; not tuned
@@ -59,6 +60,8 @@ class Decoded:
     orientation: int = 1
     reading: int = 1
     top: int = 0
+    kind: str = ""
+    "Bits of a picture's samples; levels of a mask."
 
 
 class Memory:
@@ -84,8 +87,15 @@ class Memory:
     def add(self, key: str, decoded: Decoded) -> None:
         """Remember a file; kept by `save`."""
         if self._known.setdefault(key, decoded) is decoded:  # else another thread has added the same file meanwhile
-            text = f"{decoded.width} {decoded.height} {decoded.covered:.4f} {decoded.orientation} {decoded.reading} {decoded.top}"
-            self._new.append(f"{key}\t{text}\n")
+            numbers = (
+                decoded.width,
+                decoded.height,
+                f"{decoded.covered:.4f}",
+                decoded.orientation,
+                decoded.reading,
+                decoded.top,
+            )
+            self._new.append(f"{key}\t{' '.join(map(str, numbers))} {decoded.kind}\n")
 
     def find_digest(self, state: str) -> str | None:
         """Return the SHA-256 of the file in this state (`state_of`), or None."""
@@ -120,8 +130,8 @@ def _parse_decoded(text: str) -> Decoded | None:
     match = _DECODED.fullmatch(text)
     if match is None:
         return None
-    width, height, covered, *others = match.groups()
-    return Decoded(int(width), int(height), float(covered), *map(int, others))
+    width, height, covered, orientation, reading, top, kind = match.groups()
+    return Decoded(int(width), int(height), float(covered), int(orientation), int(reading), int(top), kind)
 
 
 def state_of(path: Path) -> str | None:
@@ -194,9 +204,9 @@ def examine_mask(
         return digest, known or decode_mask(data or read_file(path), digest, path, memory, levels, max_pixels)
     if isinstance(address, EmptyAddress):
         _, image = examine_image(address.image, memory, max_pixels)
-        return digest_empty(image.height, image.width), image
+        return digest_empty(image.height, image.width), replace(image, kind="")
     mask = read_mask(path, levels)
-    return digest_pixels(mask), Decoded(mask.shape[1], mask.shape[0], round(float(mask.mean()), 4))
+    return digest_pixels(mask), Decoded(mask.shape[1], mask.shape[0], _cover(mask))
 
 
 def digest_file(path: Path, memory: Memory) -> tuple[bytes | None, str]:
@@ -249,10 +259,11 @@ def decode_image(data: bytes, digest: str, path: Path, memory: Memory, max_pixel
     key = f"i {digest}"
     known = memory.find(key)
     if known is None:
-        picture, orientation = picture_of_bytes(data, path, max_pixels), head_of_bytes(data, path).orientation
+        picture, head = picture_of_bytes(data, path, max_pixels), head_of_bytes(data, path)
         (height, width), said = picture.rgb.shape[:2], picture.bits
         reading = 2 if 0 < said < 16 else 1
-        known = Decoded(width, height, orientation=orientation, reading=reading, top=0 if said else picture.top)
+        about = {"orientation": head.orientation, "reading": reading, "top": 0 if said else picture.top}
+        known = Decoded(width, height, **about, kind=str(said or head.bits))
         memory.add(key, known)
     return known
 
@@ -268,11 +279,17 @@ def decode_mask(
     key = mask_key(digest, levels)
     known = memory.find(key)
     if known is None:
-        mask = mask_of_bytes(data, path, levels, max_pixels)
-        covered, orientation = round(float(mask.mean()), 4), head_of_bytes(data, path).orientation
-        known = Decoded(mask.shape[1], mask.shape[0], covered, orientation)
+        pixels = mask_pixels_of_bytes(data, path, max_pixels)
+        mask = mask_of_pixels(pixels, path, levels)
+        covered, orientation = _cover(mask), head_of_bytes(data, path).orientation
+        known = Decoded(mask.shape[1], mask.shape[0], covered, orientation, kind=pixels.describe())
         memory.add(key, known)
     return known
+
+
+def _cover(mask: NDArray[np.uint8]) -> float:
+    """Return the share of the frame that is polyp, to four digits; of a polyp that is smaller still not 0."""
+    return max(round(float(mask.mean()), 4), 0.0001) if mask.any() else 0.0
 
 
 def mask_key(digest: str, levels: MaskLevels | None) -> str:

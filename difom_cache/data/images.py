@@ -57,11 +57,12 @@ _COLOURS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMY
 
 @dataclass(frozen=True)
 class Head:
-    """What the head of a picture file says: its size in px, upright, and how EXIF turns it (1: not at all)."""
+    """What the head of a picture file says: its size in px, upright, how EXIF turns it (1: not at all), and its bits a sample."""
 
     width: int
     height: int
     orientation: int = 1
+    bits: int = 8
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,11 @@ def mask_of_bytes(
     data: bytes, path: Path, levels: MaskLevels | None = None, max_pixels: int | None = MAX_PIXELS
 ) -> NDArray[np.uint8]:
     """Return the mask in a file's bytes like `read_mask`; `path` names it in messages."""
-    pixels = mask_pixels_of_bytes(data, path, max_pixels)
+    return mask_of_pixels(mask_pixels_of_bytes(data, path, max_pixels), path, levels)
+
+
+def mask_of_pixels(pixels: MaskPixels, path: Path, levels: MaskLevels | None = None) -> NDArray[np.uint8]:
+    """Return the mask that pixels are, like `read_mask`; `path` names it in messages."""
     if levels is None and (odd := describe_odd_levels(pixels)):
         raise ImageError(f"{path}: this mask does not say which of its levels are polyp: {odd}")
     return choose_polyp(pixels, levels).astype(np.uint8)
@@ -266,10 +271,13 @@ def head_of_bytes(data: bytes, path: Path) -> Head:
             if image.format != "PNG" or any(name in data for name in _PNG_EXIF):
                 found = image.getexif().get(_EXIF_ORIENTATION, 1)
                 orientation = found if found in _TURNS else 1
+            wide = image.mode in _WIDE_GREY or any(";16" in str(part.args) for part in getattr(image, "tile", ()))
+            bits = 1 if image.mode == "1" else 16 if wide else 8
             sideways = turns_sideways(orientation) and image.format != "TIFF"  # whose size Pillow turns by itself
     except Exception as error:  # decoders raise whatever a garbled file leads them to
         raise ImageError(_unreadable(path, data, error)) from error
-    return Head(height, width, orientation) if sideways else Head(width, height, orientation)
+    size = (height, width) if sideways else (width, height)
+    return Head(*size, orientation, bits)
 
 
 def turns_sideways(orientation: int) -> bool:

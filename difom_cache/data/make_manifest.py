@@ -14,15 +14,18 @@ from difom_cache.data.addresses import EmptyAddress, parse_address
 from difom_cache.data.check import Report, check_records
 from difom_cache.data.decoded import read_file
 from difom_cache.data.images import Drawn, exif_of, picture_of_bytes, read_head, read_mask, turn, write_picture
-from difom_cache.data.manifest import load_records, warn_of_fresh_splits, write_manifest, write_names
+from difom_cache.data.manifest import read_source, warn_of_fresh_splits, write_manifest, write_names
 from difom_cache.data.mask_levels import MaskLevels, parse_levels
 from difom_cache.data.montage import draw_montage
 from difom_cache.data.options import ManifestConfig
 from difom_cache.data.record import Record, refuse_twins
+from difom_cache.data.sheet import draw_sheet
+from difom_cache.data.understood import Understood
 from difom_cache.errors import SettingsError
 from difom_cache.keywords import ManifestKeywords
 from difom_cache.options import read_call
 from difom_cache.outputs import check_out_file
+from difom_cache.progress import say
 from difom_cache.store.atomic import make_private_folder, write_atomic
 
 
@@ -50,18 +53,25 @@ def make_manifest(
         raise SettingsError(f"--out {out} exists; choose another file, or pass --force to write over it")
     if montage is not None:
         check_out_file(montage, "--montage", force=config.force)
+    if config.sheet is not None:
+        check_out_file(config.sheet, "--sheet", force=config.force)
     said = {"--mask-levels": config.mask_levels, "--exif": exif, "--bits": config.bits}
     decided = [flag for flag, value in said.items() if value is not None]
     if decided and out is None:
         raise SettingsError(f"{decided[0]} writes files beside the manifest: name it with --out")
     levels = parse_levels(config.mask_levels) if config.mask_levels is not None else None
     sources = config.find_sources()
-    records = []
+    understood = Understood(())
     for source in sources:
-        found = load_records(source, mask_levels=levels, exif=exif)
-        warn_of_fresh_splits(source, found)
-        records += found
+        found = read_source(source, levels=levels, exif=exif)
+        warn_of_fresh_splits(source, found.records)
+        understood = understood.join(found)
+    records = understood.records
     refuse_twins(records, sources[0].place)
+    for line in understood.describe():
+        say(line)
+    if config.sheet is not None:
+        draw_sheet(understood.seen, config.sheet)
     if config.bits is not None and out is not None:
         records = write_images(records, out.with_name(f"{out.stem}-images"), config.bits)
     if decided and out is not None:

@@ -30,6 +30,7 @@ from difom_cache.data.mask_levels import MaskLevels
 from difom_cache.data.name_records import describe_kept, keep_splits, name_records, set_groups, split_again
 from difom_cache.data.record import COLUMNS, READINGS, Record, refuse_twins
 from difom_cache.data.source import DataSource
+from difom_cache.data.understood import Seen, Understood
 from difom_cache.data.video import VIDEO_SUFFIXES
 from difom_cache.errors import DataError, DifomWarning, ManifestError, SettingsError, name_nearest
 from difom_cache.files import explain, find_absent, read_plain
@@ -50,7 +51,6 @@ def load_records(
     limit: int | None = None,
     mask_levels: MaskLevels | None = None,
     exif: Drawn | None = None,
-    held: Mapping[str, tuple[str, str]] | None = None,
     quiet: bool = False,
 ) -> list[Record]:
     """Return the records of a manifest CSV, of a folder in any layout that layouts.py knows, of a COCO file, or of videos.
@@ -64,8 +64,6 @@ def load_records(
         limit: keep so many of each split, those whose ids hash lowest, so that every data set has its share.
         mask_levels: which levels of the masks are polyp; None where the masks say it themselves.
         exif: what masks were drawn on whose pictures EXIF turns otherwise than themselves; None refuses such a pair.
-        held: (split, group) by record id, of a cache that was begun: it keeps them, whatever a fresh reading of folders says;
-            but --group-by is another wish.
         quiet: do not say how far the reading is.
 
     Raises:
@@ -74,26 +72,58 @@ def load_records(
         ManifestError: the CSV is not a manifest, or its files are gone, changed, or of another size than it says.
         SettingsError: an unknown split, a limit below one, or an option that this data has no use for.
     """
+    source = data if isinstance(data, DataSource) else DataSource(Path(data), unlabelled=unlabelled)
+    if unlabelled:
+        source = replace(source, unlabelled=True)
+    return read_source(source, splits=splits, limit=limit, levels=mask_levels, exif=exif, quiet=quiet).records
+
+
+def read_source(
+    source: DataSource,
+    *,
+    splits: Sequence[str] | None = None,
+    limit: int | None = None,
+    levels: MaskLevels | None = None,
+    exif: Drawn | None = None,
+    held: Mapping[str, tuple[str, str]] | None = None,
+    quiet: bool = False,
+) -> Understood:
+    """Return the records of a source, and what their files gave, as `load_records`.
+
+    Args:
+        source: what was given.
+        splits, limit, levels, exif, quiet: as of `load_records`.
+        held: (split, group) by record id, of a cache that was begun: it keeps them, whatever a fresh reading of folders says;
+            but --group-by is another wish.
+    """
     for name in splits or ():
         if name not in SPLITS:
             raise SettingsError(name_nearest("split", name, list(SPLITS)))
     if limit is not None and limit < 1:
         raise SettingsError(f"--limit: expected at least 1 record, found {limit}")
-    source = data if isinstance(data, DataSource) else DataSource(Path(data), unlabelled=unlabelled)
-    if unlabelled:
-        source = replace(source, unlabelled=True)
     memory = Memory()
     try:
         if source.data is not None and _is_manifest(source.data):
             records, read = _load_manifest(source, source.data), _check_record
+            origins: tuple[str, ...] = (source.data.name,)
         else:
-            records, read = name_records(source, memory), _read_record
-            records = keep_splits(records, held) if held and source.group_by is None else records
+            (records, origins), read = name_records(source, memory), _read_record
+            if held and source.group_by is None:
+                records, origins = keep_splits(records, held), ("the cache's records.csv",)
         chosen = _choose(records, source.place, splits, limit)
         with ProgressBar(len(chosen), "reading files", "record", quiet=quiet) as bar:
-            return _read_files(chosen, partial(read, rules=_Rules(memory, mask_levels, exif, source.max_pixels)), bar)
+            found = _read_files(chosen, partial(read, rules=_Rules(memory, levels, exif, source.max_pixels)), bar)
     finally:
         memory.save()
+    understood = Understood(tuple(found), origins)
+    warn_inverted([each.mask.covered for each in found if each.mask])
+    tops: dict[str, list[int]] = {}
+    for each in found:
+        if each.image and each.image.top:
+            tops.setdefault(each.record.dataset, []).append(each.image.top)
+    warn_dark(tops)
+    understood.warn_empty()
+    return understood
 
 
 def warn_of_fresh_splits(source: DataSource, records: Sequence[Record]) -> None:
@@ -252,53 +282,37 @@ class _Rules:
     max_pixels: int
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """A record, the area of its mask, and the highest level of a picture of 16 bits that says nothing of its levels."""
-
-    record: Record
-    covered: float | None = None
-    top: int = 0
+Reading = Callable[[Record], Seen]
 
 
-Reading = Callable[[Record], _Seen]
-
-
-def _read_files(records: list[Record], read: Reading, bar: ProgressBar) -> list[Record]:
+def _read_files(records: list[Record], read: Reading, bar: ProgressBar) -> list[Seen]:
     """Return the records as `read` gives them, by threads (decoding and hashing release the interpreter)."""
     together = min(_MOST_TOGETHER, 1 + len(records) // 1000)
     parts = [records[start : start + together] for start in range(0, len(records), together)]
-    found: list[_Seen] = []
+    found: list[Seen] = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         for done in threads.map(lambda part: [read(record) for record in part], parts):
             found += done
             bar.update(len(done))
-    warn_inverted([each.covered for each in found if each.covered is not None])
-    tops: dict[str, list[int]] = {}
-    for each in found:
-        if each.top:
-            tops.setdefault(each.record.dataset, []).append(each.top)
-    warn_dark(tops)
-    return [each.record for each in found]
+    return found
 
 
-def _read_record(record: Record, rules: _Rules) -> _Seen:
-    """Return a named record with sizes and digests, and the area of its mask."""
+def _read_record(record: Record, rules: _Rules) -> Seen:
+    """Return a named record with sizes and digests, and what its files gave."""
     if record.image_sha256:  # of a video, which was decoded when its frames were chosen
-        return _Seen(record)
+        return Seen(record, mask=Decoded(record.width, record.height) if record.mask else None)
     image_sha256, image = examine_image(record.image, rules.memory, rules.max_pixels)
-    mask_sha256, covered = "", None
+    mask_sha256, mask = "", None
     if record.mask is not None:
         mask_sha256, mask = examine_mask(record.mask, rules.memory, rules.levels, rules.max_pixels)
         _refuse_unlike(record, image, mask, rules.exif)
-        covered = mask.covered
     size = {"width": image.width, "height": image.height}
     said = {"image_sha256": image_sha256, "mask_sha256": mask_sha256, "reading": image.reading}
-    return _Seen(replace(record, **size, **said), covered, image.top)  # type: ignore[arg-type]
+    return Seen(replace(record, **size, **said), image, mask)  # type: ignore[arg-type]
 
 
-def _check_record(record: Record, rules: _Rules) -> _Seen:
-    """Return a record of a manifest whose files can be decoded, and the area of its mask.
+def _check_record(record: Record, rules: _Rules) -> Seen:
+    """Return a record of a manifest whose files can be decoded, and what they gave.
 
     Files that were decoded before are not read: extraction compares each with its digest once more.
     """
@@ -315,13 +329,13 @@ def _check_record(record: Record, rules: _Rules) -> _Seen:
     if image.reading != record.reading:
         record = replace(record, reading=image.reading)
     if record.mask is None:
-        return _Seen(record, None, image.top)
+        return Seen(record, image)
     mask = rules.memory.find(mask_key(record.mask_sha256, rules.levels))
     if mask is None:
         check_unchanged(record)
         _, mask = examine_mask(record.mask, rules.memory, rules.levels, rules.max_pixels)
     _refuse_unlike(record, image, mask, rules.exif)
-    return _Seen(record, mask.covered, image.top)
+    return Seen(record, image, mask)
 
 
 def _refuse_unlike(record: Record, image: Decoded, mask: Decoded, exif: Drawn | None) -> None:

@@ -17,6 +17,7 @@ _GATHER = 8  # lossy levels gather within an eighth of their range, or of what l
 _LEAST_GATHERED = 9  # pixels
 _MOST_CENTRES = 16
 _BASE = 1 << 20  # above any level; three fit into 64 bits
+_FEW = 3  # levels that are told one by one
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,14 @@ class MaskPixels:
             return False
         spread = self.rgb.max(-1).astype(int) - self.rgb.min(-1)
         return int(spread.max()) > (_TINT if self.lossy else 0)
+
+    def describe(self) -> str:
+        """Return the levels in a few words, such as "0, 255" or "0 to 255"."""
+        if self.coloured:
+            return "colours"
+        found = np.flatnonzero(np.bincount(self.grey.reshape(-1))).tolist()
+        about = " lossy" if self.lossy else ""
+        return (", ".join(map(str, found)) if len(found) <= _FEW else f"{found[0]} to {found[-1]}") + about
 
     @property
     def transparent(self) -> bool:

@@ -12,7 +12,7 @@ from difom_cache.data.decoded import Memory, digest_empty
 from difom_cache.data.groups import below, read_group_rule, refuse_unnamed
 from difom_cache.data.images import read_size
 from difom_cache.data.layouts import describe_video, find_folders, pair_folders
-from difom_cache.data.listing import list_videos, natural_key
+from difom_cache.data.listing import has_pictures, list_videos, natural_key
 from difom_cache.data.pairing import Pair, PictureFolder, pair_files
 from difom_cache.data.record import Record, choose_validating, refuse_twins
 from difom_cache.data.sample_video import sample_video
@@ -24,8 +24,8 @@ from difom_cache.store.layout import SPLITS
 from difom_cache.text import name_some
 
 
-def name_records(source: DataSource, memory: Memory) -> list[Record]:
-    """Return the records of a source that is no manifest, in order of split and name.
+def name_records(source: DataSource, memory: Memory) -> tuple[list[Record], tuple[str, ...]]:
+    """Return the records of a source that is no manifest, in order of split and name, and where their splits came from, in words.
 
     Records of pictures still lack sizes and digests, which only their bytes tell; a video's frames have both.
 
@@ -34,14 +34,15 @@ def name_records(source: DataSource, memory: Memory) -> list[Record]:
         SettingsError: an option that this source has no use for.
     """
     videos = _find_videos(source)
+    origins: tuple[str, ...] = ()
     if videos:
         records = _name_frames(videos, source, memory)
     else:
         if source.every is not None:
             raise SettingsError(f"--every is for videos, and {source.place} holds none; leave it out")
-        records = _name_pictures(source)
+        records, origins = _name_pictures(source)
     refuse_twins(records, source.place)
-    return _sort(records)
+    return _sort(records), origins
 
 
 def _sort(records: Sequence[Record]) -> list[Record]:
@@ -63,7 +64,7 @@ def set_groups(records: Sequence[Record], source: DataSource) -> list[Record]:
     return [replace(record, group=f"{record.dataset}/{name}") for record, name in zip(records, names, strict=True)]
 
 
-def _name_pictures(source: DataSource) -> list[Record]:
+def _name_pictures(source: DataSource) -> tuple[list[Record], tuple[str, ...]]:
     folders = find_folders(source.data) if source.data else pair_folders(source.images or Path(), source.masks)
     folders = _mark_negatives(folders, source.negatives) if source.negatives else folders
     named: list[tuple[Record, PictureFolder]] = []
@@ -75,7 +76,24 @@ def _name_pictures(source: DataSource) -> list[Record]:
     records = [record for record, _ in named]
     if source.group_by is not None:
         records = set_groups(records, source)
-    return validate_some(records, [folder for _, folder in named])
+    split = validate_some(records, [folder for _, folder in named])
+    return split, _describe_origins(split, [folder for _, folder in named])
+
+
+def _describe_origins(records: Sequence[Record], folders: Sequence[PictureFolder]) -> tuple[str, ...]:
+    """Return what the splits of records follow from, in words, each once."""
+    found: dict[str, None] = {}
+    for record, folder in zip(records, folders, strict=True):
+        if folder.lists is not None:
+            origin = ", ".join(file.name for file in folder.lists.files)
+        elif folder.split is not None:
+            origin = "folder names"
+        else:
+            origin = "PraNet's split" if read_frames(record.dataset).get(_stem_of(record, folder)) else ""
+        listed = folder.lists is not None and "val" in folder.lists.split_of.values()
+        by_hash = record.split == "val" and folder.split != "val" and not listed
+        found |= dict.fromkeys([origin, "val by hash" if by_hash else ""])
+    return tuple(filter(None, found))
 
 
 def _name_record(pair: Pair, folder: PictureFolder, own_set: str | None) -> Record:
@@ -97,7 +115,9 @@ def _mark_negatives(folders: Sequence[PictureFolder], negatives: Path) -> list[P
     root = negatives.resolve()
     found = [folder for folder in folders if folder.images.is_relative_to(root)]
     more = [] if found else find_folders(root)
-    masked = next((folder for folder in [*found, *more] if folder.masks is not None), None)
+    masked = next(
+        (each for each in [*found, *more] if each.masks and (each.masks.is_file() or has_pictures(each.masks))), None
+    )
     if masked is not None:
         raise DataError(f"--negatives {negatives}: {masked.images} has masks; name a folder whose images have none")
     return [replace(each, bare=True, negative=True) if each in found else each for each in folders] + [

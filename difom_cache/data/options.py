@@ -106,10 +106,12 @@ class ManifestConfig(CommandConfig, UnlabelledOptions):
     "Leaks that --check finds are no failure."
     montage: Path | None = None
     "PNG of the pairs that --check finds."
+    sheet: Path | None = None
+    "PNG of pairs to look at: the smallest, largest, oddest and empty masks, and some at random."
     names: Path | None = None
     "Folder for one CSV of names, split and group a data set."
     force: bool = False
-    "Write over what lies at --out and --montage."
+    "Write over what lies at --out, --montage and --sheet."
 
     def find_sources(self) -> list[DataSource]:
         """Return what was given as data, set by set; one more for --images.

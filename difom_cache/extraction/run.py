@@ -12,8 +12,8 @@ import torch
 
 from difom_cache.codecs.catalogue import describe_fallback
 from difom_cache.data.groups import describe_unknown
-from difom_cache.data.manifest import load_records, warn_of_fresh_splits
-from difom_cache.data.record import Record
+from difom_cache.data.manifest import read_source, warn_of_fresh_splits
+from difom_cache.data.understood import Understood
 from difom_cache.errors import CacheSpaceError, SettingsError
 from difom_cache.extraction.blocks import compute_block, compute_blocks
 from difom_cache.extraction.engines import EngineOptions, count_local, open_executor
@@ -79,7 +79,8 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
         raise SettingsError("--teacher is missing: name one, or --like a cache that has some")
     part, device = parse_part(config.part), str(resolve_device(config.device))
     source, held = config.find_source(), held_splits(config.cache)
-    records = load_records(source, splits=config.split, limit=config.limit, held=held, quiet=quiet)
+    understood = read_source(source, splits=config.split, limit=config.limit, held=held, quiet=quiet)
+    records = understood.records
     if not held:
         warn_of_fresh_splits(source, records)
     with explain_wait(f"drawing {config.views} views of {len(records)} records", quiet=quiet):
@@ -107,7 +108,7 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
     counts = [len(blocks) for blocks in missing.values()]
     columns, epochs, runs = [work.column for work in works], config.epochs, config.runs
     report = ExtractReport(config.cache, estimate_run(columns, counts, views=config.views, epochs=epochs, runs=runs))
-    for line in filter(None, describe_start(config, records, works, report.estimate, device)):
+    for line in filter(None, describe_start(config, understood, works, report.estimate, device)):
         say(line)
     if not config.force:
         refuse_full_disk(config.cache, report.estimate)
@@ -188,13 +189,15 @@ def prepare_columns(
 
 
 def describe_start(
-    config: ExtractConfig, records: Sequence[Record], works: Sequence[ColumnWork], estimate: Estimate, device: str
+    config: ExtractConfig, understood: Understood, works: Sequence[ColumnWork], estimate: Estimate, device: str
 ) -> Iterator[str]:
     """Yield what a run says before its first block: what it will take, and what its user may not expect."""
+    records = understood.records
     yield (
         f"{config.cache}: {len(records)} records, plan {config.plan!r}, seed {config.seed}, "
         f"{config.views} views of each training record"
     )
+    yield from understood.describe()
     yield from describe_unknown([record.dataset for record in records], [record.group for record in records])
     yield estimate.format()
     yield format_passes(estimate.passes_saved, views=config.views, epochs=config.epochs, runs=config.runs)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from difom_cache import PICTURES, describe_unknown
+from difom_cache import PICTURES, SPLITS, describe_frames, describe_unknown
 from difom_cache.errors import CacheIncompleteError, SettingsError
 from difom_train.config import TrainConfig, to_table
 from difom_train.data.caches import JointCache, require_taps
@@ -142,6 +142,7 @@ def describe_run(config: TrainConfig, fabric: Fabric, learner: Learner, feed: Fe
             "labelled_records": len(feed.labelled),
             "unlabelled_records": len(feed.unlabelled),
         },
+        "images": _describe_images(feed),
         "groups_unknown": _find_unknown_groups(feed),
         "empty_masks": {
             "training": feed.count_empty(feed.supervised_rows()),
@@ -159,6 +160,18 @@ def describe_run(config: TrainConfig, fabric: Fabric, learner: Learner, feed: Fe
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "status": "running",
     }
+
+
+def _describe_images(feed: Feed) -> str:
+    """Return a line on the images of the run, as records.csv knows them."""
+    used = np.concatenate([feed.selection.train, feed.selection.val])
+    _, first = np.unique(feed.cache.record_key[used], return_index=True)
+    rows = used[np.sort(first)]
+    frames = [
+        (str(line["dataset"]), SPLITS[split], str(line["group"]), int(line["width"]), int(line["height"]))
+        for line, split in zip(feed.cache.records_of(rows), feed.cache.split[rows], strict=True)
+    ]
+    return describe_frames(frames, [], ["records.csv"])
 
 
 def _find_unknown_groups(feed: Feed) -> list[str]:

@@ -171,6 +171,7 @@ def describe_start(
         f"{folder}: {rows['labelled_records']} records with masks, {rows['unlabelled_records']} without, "
         f"{rows['val_records']} for validation, {facts['steps_per_epoch']} steps of {facts['pictures_per_step']}",
         *feed.cache.join.describe(),
+        facts["images"],
         *_describe_empty(facts["empty_masks"]),
         facts["stage"],
         *facts["distillation"]["about"],

@@ -18,7 +18,7 @@ def frames(tmp_path_factory):
         (folder / kind).mkdir()
         for number in range(3):
             noise = Image.effect_noise((96, 80), 60 + 10 * number)
-            picture = noise.convert("RGB") if kind == "images" else Image.new("L", (96, 80))
+            picture = noise.convert("RGB") if kind == "images" else noise.point(lambda level: 255 * (level > 128))
             picture.save(folder / kind / f"{number}.png")
     return folder
 

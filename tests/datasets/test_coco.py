@@ -64,7 +64,7 @@ def test_cocos_own_folders_give_splits_and_names(tmp_path: Path) -> None:
         write_coco(
             home / "annotations" / f"instances_{split}2017.json",
             [f"{n:04d}.jpg" for n in range(number)],
-            [annotate(1, [TRIANGLE])],
+            [annotate(n, [TRIANGLE], number=n) for n in range(1, number + 1)],
             pictures=home / f"{split}2017",
         )
     records = load_records(home)
@@ -80,7 +80,7 @@ def test_a_file_beside_its_pictures_in_split_folders_is_found(tmp_path: Path) ->
         write_coco(
             place / "_annotations.coco.json",
             [f"{n}.jpg" for n in range(number)],
-            [annotate(1, [SQUARE])],
+            [annotate(n, [SQUARE], number=n) for n in range(1, number + 1)],
             pictures=place,
         )
     records = load_records(tmp_path / "export")

@@ -62,7 +62,7 @@ def test_what_was_decoded_is_remembered_by_digest_in_the_users_cache_folder(
     assert len(memory.read_text().splitlines()) == 5  # four pictures; the four masks are one file
     assert "data" not in memory.read_text()
     assert memory.stat().st_mode & 0o077 == 0
-    for name in ("picture_of_bytes", "mask_of_bytes"):
+    for name in ("picture_of_bytes", "mask_pixels_of_bytes"):
         monkeypatch.setattr(decoded, name, lambda *_: pytest.fail("decoded again"))
     assert load_records(data) == first
     write_manifest(first, tmp_path / "m.csv")
@@ -73,9 +73,10 @@ def test_what_was_decoded_is_remembered_by_digest_in_the_users_cache_folder(
 def test_a_file_that_two_threads_decode_at_once_is_remembered_once(memory: Path):
     kept = decoded.Memory()
     for _ in range(2):  # each looked it up before the other had added it
-        kept.add(f"m {0:064x}", decoded.Decoded(40, 40, 0.25))
+        kept.add(f"m {0:064x}", decoded.Decoded(40, 40, 0.25, kind="0, 255"))
     kept.save()
-    assert memory.read_text() == f"m {0:064x}\t40 40 0.2500 1 1 0\n"
+    assert memory.read_text() == f"m {0:064x}\t40 40 0.2500 1 1 0 0, 255\n"
+    assert decoded.Memory().find(f"m {0:064x}") == decoded.Decoded(40, 40, 0.25, kind="0, 255")
 
 
 def rest(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,10 @@ def benchmark() -> Path:
 def paint_pair(home: Path, stem: str, *, size: tuple[int, int] = (8, 6), masked: bool = True) -> None:
     for kind in ("images", "masks")[: 1 + masked]:
         (home / kind).mkdir(parents=True, exist_ok=True)
-        Image.new("L", size, 7 if kind == "images" else 0).save(home / kind / f"{stem}.png")
+        picture = Image.new("L", size, 7 if kind == "images" else 0)
+        if kind == "masks":
+            picture.paste(255, (0, 0, size[0] // 2, size[1] // 2))
+        picture.save(home / kind / f"{stem}.png")
 
 
 def test_a_record_says_what_its_files_contain(tmp_path: Path) -> None:
@@ -117,7 +120,9 @@ def test_a_whole_benchmark_set_keeps_its_published_split(tmp_path: Path) -> None
     for number in (1, 100):
         for kind in ("Original", "Ground Truth"):
             (home / kind).mkdir(parents=True, exist_ok=True)
-            Image.new("L", (8, 6)).save(home / kind / f"{number}.tif")
+            picture = Image.new("L", (8, 6))
+            picture.paste(255, (0, 0, 4, 3))
+            picture.save(home / kind / f"{number}.tif")
     first, other = sorted(load_records(home), key=lambda record: record.id)
     assert (first.id, first.split, first.group) == ("CVC-ClinicDB/1", "train", "CVC-ClinicDB/sequence-01")
     assert (other.id, other.split, other.group) == ("CVC-ClinicDB/100", "test", "CVC-ClinicDB/sequence-05")

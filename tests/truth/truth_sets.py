@@ -13,6 +13,7 @@ from PIL import Image
 from truth_case import Case, Refused
 
 from difom_cache import DataSource, load_records, read_mask
+from difom_cache.data import read_source
 from difom_cache.errors import DifomWarning
 
 
@@ -128,7 +129,71 @@ def with_negatives(home: Path) -> None:
     paint(home.parent / "normal", "7 8", images=".", masks=None)
 
 
+def shares(*percent: float) -> Callable[[Path], None]:
+    """Images of 100 x 100 px, of whose masks so many hundredths are white."""
+
+    def make(home: Path) -> None:
+        for kind in ("images", "masks"):
+            (home / kind).mkdir(parents=True)
+        for number, share in enumerate(percent):
+            Image.fromarray(np.full((100, 100, 3), 80 + number, np.uint8)).save(home / "images" / f"{number}.png")
+            mask = np.zeros(10_000, np.uint8)
+            mask[: round(100 * share)] = 255
+            Image.fromarray(mask.reshape(100, 100)).save(home / "masks" / f"{number}.png")
+
+    return make
+
+
+def understood(make: Callable[[Path], None], line: int, **said: Any) -> Callable[[Path], str]:
+    """One of the two lines that say what was understood."""
+
+    def bring(folder: Path) -> str:
+        make(folder / "set")
+        if "negatives" in said:
+            said["negatives"] = folder / "set" / said["negatives"]
+        return read_source(DataSource(folder / "set", **said), quiet=True).describe()[line]
+
+    return bring
+
+
+def warns(make: Callable[[Path], None]) -> Callable[[Path], bool]:
+    """Whether somebody is told that masks show no polyp."""
+
+    def bring(folder: Path) -> bool:
+        make(folder / "set")
+        return "masks show no polyp" in told(folder / "set")
+
+    return bring
+
+
 CASES = [
+    Case("empty: all masks", warns(shares(0, 0, 0)), True),
+    Case("empty: two of three masks", warns(shares(0, 0, 9)), True),
+    Case("empty: half of the masks is nothing to ask about", warns(shares(0, 0, 9, 9)), False),
+    Case("empty: polyps of one pixel are polyps", warns(shares(0.01, 0.01, 0.01)), False),
+    Case(
+        "understood: shares of the frame",  # of 1, 4, 10 and 20 the median is 7
+        understood(shares(4, 1, 0, 20, 10), 1),
+        "masks: 5; levels 0, 255 (4), 0 (1); 4 with polyp; 1 empty; a polyp covers 7% of the frame in the median (1% to 20%)",
+    ),
+    Case("understood: no mask with a polyp", understood(shares(), 1), Refused("no pictures found")),
+    Case(
+        "understood: splits of lists",
+        understood(lambda h: kvasir(h, train="a b c d", val="e f"), 0),
+        "images: 6 (set); 24 x 20 px, 8 bits, none turned by EXIF; groups unknown; splits: 4 train, 2 val (train.txt, val.txt)",
+    ),
+    Case(
+        "understood: cases of SUN-SEG",
+        understood(sun_seg, 0),
+        "images: 9 (TrainDataset (4), TestEasyDataset-Unseen (2), TestEasyDataset-Seen (1), TestHardDataset-Seen (1) and 1 "
+        "more); 24 x 20 px, 8 bits, none turned by EXIF; 4 groups; splits: 4 train, 5 test (folder names)",
+    ),
+    Case(
+        "understood: negatives",
+        understood(with_negatives, 1, negatives="../normal"),
+        "masks: 4; levels 0, 255; 2 with polyp; 2 empty (2 by --negatives); "  # 63 of 480 px
+        "a polyp covers 13.1% of the frame in the median (13.1% to 13.1%)",
+    ),
     case("lists of train and val", lambda h: kvasir(h, train="a b c d", val="e f"), {"train": 4, "val": 2}),
     case(
         "lists of train, val, test",
