@@ -1,8 +1,9 @@
 """Is one entry better than another, or were frames and seeds kind to it? A paired bootstrap over groups and seeds.
 
 Frames of one video are alike, so groups are drawn, not frames: within each test set as many groups as it has, with
-replacement, the same ones for both entries (paired). Training seeds are drawn for each entry on its own, nested in its
-settings. The difference is that of the means over test sets which the table shows.
+replacement, the same ones for both entries (paired). Training seeds are nested in their settings: drawn together where run i
+of both has the same seed and masks, else for each entry on its own. The difference is that of the means over test sets which
+the table shows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,7 @@ def compare_paired(
     *,
     resamples: int,
     seed: int,
+    paired_seeds: bool = False,
 ) -> Difference:
     """Return the difference of two entries with its interval.
 
@@ -56,6 +58,7 @@ def compare_paired(
         groups: test set to the group of each frame, N names.
         resamples: how many draws.
         seed: of the draws.
+        paired_seeds: whether run i of both entries has the same seed and the same masks.
     """
     rng = np.random.default_rng(seed)
     sums = {name: _sum_groups(first[name], entry[name], groups[name]) for name in entry}
@@ -63,7 +66,10 @@ def compare_paired(
     whole = [_draw_means(*sums[name], np.ones((1, len(sums[name][2])))) for name in sums]
     mean = float(np.mean([ours.mean() - theirs.mean() for theirs, ours in whole]))
     drawn = np.concatenate(
-        [_draw_block(sums, counts, rng, min(BLOCK, resamples - start)) for start in range(0, resamples, BLOCK)]
+        [
+            _draw_block(sums, counts, rng, min(BLOCK, resamples - start), paired_seeds=paired_seeds)
+            for start in range(0, resamples, BLOCK)
+        ]
     )
     low, high = np.percentile(drawn, INTERVAL)
     tail = min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
@@ -83,10 +89,17 @@ def _sum_groups(first: NDArray[np.float64], entry: NDArray[np.float64], groups: 
 
 
 def _draw_block(
-    sums: Mapping[str, GroupSums], counts: tuple[int, int], rng: np.random.Generator, resamples: int
+    sums: Mapping[str, GroupSums],
+    counts: tuple[int, int],
+    rng: np.random.Generator,
+    resamples: int,
+    *,
+    paired_seeds: bool,
 ) -> NDArray[np.float64]:
     """Return the difference in each of some resamples, (resamples,)."""
     seeds = [rng.multinomial(count, np.full(count, 1 / count), size=resamples) / count for count in counts]
+    if paired_seeds:
+        seeds[1] = seeds[0]
     total = np.zeros(resamples)
     for first, entry, frames in sums.values():
         drawn = rng.multinomial(len(frames), np.full(len(frames), 1 / len(frames)), size=resamples)

@@ -16,7 +16,7 @@ from difom_train.evaluation.evaluate import evaluate
 from difom_train.evaluation.files import file_name
 from difom_train.evaluation.summary import SetScores
 from difom_train.keywords import StudyKeywords
-from difom_train.studies.table import RowKey, StudyTable, build_table, write_table
+from difom_train.studies.table import RowKey, RunKey, StudyTable, build_table, write_table
 from difom_train.training.run import train
 from difom_train.training.run_folder import RUN_FILE, read_run, refuse_other_settings
 
@@ -111,7 +111,9 @@ def study(
         run_cell(cell, budget, config)
     whole = sorted(finished_cells(folder), key=lambda each: _place_of(each, cells))
     scored = {folder / each.folder: score(config, folder / each.folder, None) for each in whole}
-    rows = {each.row: [folder / other.folder for other in whole if other.row == each.row] for each in whole}
+    rows: dict[RowKey, dict[RunKey, Path]] = {}
+    for each in whole:
+        rows.setdefault(each.row, {})[each.labels_seed, each.seed] = folder / each.folder
     beside = {name: score(config, name, place) for name, place in places.items()}
     table = build_table(rows, scored, beside)
     write_table(table, folder)

@@ -24,6 +24,8 @@ from difom_train.training.run_folder import read_run
 SCORE = "fixed/dice"
 RESAMPLES = 10_000
 Scored = Mapping[str, SetScores]
+RunKey = tuple[int, int]
+"The labels seed and the seed of a run."
 
 
 class RowKey(NamedTuple):
@@ -138,22 +140,26 @@ class StudyTable:
 
 
 def build_table(
-    rows: Mapping[RowKey, Sequence[Path]], scored: Mapping[Path, Scored], beside: Mapping[str, Scored]
+    rows: Mapping[RowKey, Mapping[RunKey, Path]], scored: Mapping[Path, Scored], beside: Mapping[str, Scored]
 ) -> StudyTable:
     """Return the table of some runs.
 
     Args:
-        rows: each row's finished run folders, one a seed; the first row of a share of the masks is compared with.
+        rows: each row's finished run folders by labels seed and seed; the first row of a share of the masks is compared with,
+            on the seeds that both have, or else on all of both.
         scored: run folder to test set to scores; all runs were scored on the same frames.
         beside: name to scores of what else was scored.
     """
     found: list[Row] = []
-    first: dict[float | None, Sequence[Path]] = {}
-    for key, folders in rows.items():
-        yardstick = first.setdefault(key.labels, folders)
+    first: dict[float | None, Mapping[RunKey, Path]] = {}
+    for key, runs in rows.items():
+        folders, reference = list(runs.values()), first.setdefault(key.labels, runs)
         difference = None
-        if yardstick is not folders:
-            difference = _compare([scored[each] for each in folders], [scored[each] for each in yardstick])
+        if reference is not runs:
+            both = [each for each in runs if each in reference]
+            sides = [[side[each] for each in both or side] for side in (runs, reference)]
+            ours, theirs = ([scored[each] for each in side] for side in sides)
+            difference = _compare(ours, theirs, paired_seeds=bool(both))
         best = [read_run(folder)["best_val_dice"] for folder in folders]
         val_dice = None if None in best else mean(best)
         found.append(
@@ -186,11 +192,12 @@ def _make_row(
     return Row(key, len(runs), sets, mean(means), spread, val_dice, difference, masks)
 
 
-def _compare(ours: Sequence[Scored], theirs: Sequence[Scored]) -> Difference:
+def _compare(ours: Sequence[Scored], theirs: Sequence[Scored], *, paired_seeds: bool) -> Difference:
     """Return the difference of two rows; frames of one video are drawn together, a frame without a video by itself."""
     counted = counted_sets(list(theirs[0]))
     groups = {name: [frame.group or frame.id for frame in theirs[0][name].frames] for name in counted}
-    return compare_paired(_stack(ours, counted), _stack(theirs, counted), groups, resamples=RESAMPLES, seed=0)
+    stacked = _stack(ours, counted), _stack(theirs, counted)
+    return compare_paired(*stacked, groups, resamples=RESAMPLES, seed=0, paired_seeds=paired_seeds)
 
 
 def _stack(runs: Sequence[Scored], names: Sequence[str]) -> dict[str, NDArray[np.float64]]:

@@ -80,6 +80,23 @@ def test_shipped_groups_are_clinicdbs_frame_ranges() -> None:
     assert {name: frame.group for name, frame in read_frames("CVC-ClinicDB").items()} == expected
 
 
+def test_shipped_groups_of_sets_without_sequences_are_the_runs_of_scenes() -> None:
+    with (MANIFESTS / "scene-runs.csv").open() as file:
+        runs = [(row["set"], int(row["run"]), int(row["first"]), int(row["last"])) for row in csv.DictReader(file)]
+    for dataset, frames in (("CVC-ColonDB", 379), ("ETIS-LaribPolypDB", 196)):
+        expected = {
+            str(n): f"{dataset}/run-{run:02d}"
+            for name, run, low, high in runs
+            for n in range(low, high + 1)
+            if name == dataset
+        }
+        assert {name: frame.group for name, frame in read_frames(dataset).items()} == expected and len(
+            expected
+        ) == frames
+    colondb = read_frames("CVC-ColonDB")
+    assert all(frame.group == colondb[name].group for name, frame in read_frames("CVC-300").items())
+
+
 def test_shipped_manifests_hold_pranets_counts() -> None:
     counts = {
         name: Counter("test" if frame.split == "test" else "train" for frame in read_frames(name).values())
@@ -95,7 +112,7 @@ def test_published_scores_cover_every_set_and_student_once() -> None:
     notebook = [row for row in rows if "notebook" in row["student"]]
     rows = [row for row in rows if row not in notebook]
     students = ("unet", "unet++", "pranet")
-    sets = {path.stem for path in MANIFESTS.glob("*.csv")} - {"published", "models", "clinicdb-sequences"}
+    sets = {path.stem for path in MANIFESTS.glob("*.csv")} - {"published", "models", "clinicdb-sequences", "scene-runs"}
     assert {(row["dataset"], row["student"]) for row in rows} == {
         (name, student) for name in sets for student in students
     }

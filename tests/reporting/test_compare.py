@@ -197,6 +197,17 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     assert disagreed.p > 0.4  # both seeds of zero are drawn in a quarter of the resamples
 
 
+def test_seeds_that_share_their_masks_are_drawn_together() -> None:
+    """One seed's masks are better for both entries: of the difference that says nothing."""
+    groups = {"a": [str(n) for n in range(50)]}
+    first = {"a": np.stack([np.zeros(50), np.full(50, 0.3)])}
+    entry = {"a": first["a"] + 0.1}
+    paired = compare_paired(entry, first, groups, resamples=500, seed=0, paired_seeds=True)
+    assert (paired.low, paired.high) == pytest.approx((0.1, 0.1))
+    alone = compare_paired(entry, first, groups, resamples=500, seed=0)
+    assert alone.low == pytest.approx(-0.2) and alone.high == pytest.approx(0.4)
+
+
 def test_gallery_shows_worst_median_best_and_most_changed() -> None:
     dice = np.array([[0.1, 0.5, 0.9, 0.6, 0.7], [0.1, 0.5, 0.9, 0.62, 0.1]])
     assert choose_cases(dice, 4) == {0: ["worst"], 1: ["median"], 2: ["best"], 4: ["most changed"]}
