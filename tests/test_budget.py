@@ -23,12 +23,12 @@ MOST = {
     "difom_train": 866,
     "difom_train/benchmarks": 1073,
     "difom_train/data": 1084,
-    "difom_train/distill": 953,
+    "difom_train/distill": 957,
     "difom_train/evaluation": 734,
     "difom_train/inference": 915,
-    "difom_train/reporting": 1014,
+    "difom_train/reporting": 1025,
     "difom_train/students": 1162,
-    "difom_train/studies": 336,
+    "difom_train/studies": 343,
     "difom_train/training": 1524,
 }
 

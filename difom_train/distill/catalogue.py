@@ -5,7 +5,7 @@ from contextlib import nullcontext
 
 import torch
 
-from difom_train.config import DistillConfig
+from difom_train.config import DistillConfig, TrainConfig
 from difom_train.distill.base import Distiller
 from difom_train.distill.bottleneck import BottleneckDistiller, DifomDistiller
 from difom_train.distill.matching import TeachingCache, choose_teachers
@@ -21,9 +21,16 @@ DISTILLERS: dict[str, Callable[[DistillConfig, TeachingCache, Student, Sequence[
     "multiscale": MultiscaleDistiller,
     "mean_teacher": MeanTeacherDistiller,
 }
-REVISIONS = {"difom": 2, "paper": 2, "published": 2, "multiscale": 2}  # 2: taps meet levels in order of depth
-"""Kind to the number of its revision, 1 where there is none here; it rises where the same settings teach otherwise than before.
-A run of another revision is not resumed; its student opens all the same."""
+REVISIONS = {"difom": 2, "paper": 2, "published": 2, "multiscale": 2, "mean_teacher": 2}
+"""Kind to the number of its revision; it rises where the same settings teach otherwise than before. 2: taps meet levels in order
+of depth; masks of teachers teach where there are none; the averaged teacher's thresholds."""
+_LATER_VIEWS = 2  # a view for every draw, and an average that forgets its first weights
+
+
+def revision_of(config: TrainConfig) -> int:
+    """Return the revision of a run: one of another revision is not resumed, though its student opens all the same."""
+    later = config.data.fresh_views or config.optimizer.ema_decay > 0
+    return max(REVISIONS.get(config.distill.kind, 1), _LATER_VIEWS if later else 1)
 
 
 def build_distiller(

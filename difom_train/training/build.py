@@ -19,7 +19,7 @@ from difom_train.data.feed import Feed, Selection, select_rows
 from difom_train.data.loader import Loader
 from difom_train.data.pictures import SourcePictures
 from difom_train.data.stage import Rows, choose_stage
-from difom_train.distill.catalogue import REVISIONS, build_distiller
+from difom_train.distill.catalogue import build_distiller, revision_of
 from difom_train.students.base import Student, check_sides
 from difom_train.students.catalogue import build_student, give_weights, resolve_weights, seeded
 from difom_train.students.outside import build_outside
@@ -154,7 +154,7 @@ def describe_run(config: TrainConfig, fabric: Fabric, learner: Learner, feed: Fe
         "stage": feed.loader.stage.line,
         "taps": list(distiller.taps),
         "random_teachers": feed.cache.random_teachers(distiller.taps),
-        "revision": REVISIONS.get(config.distill.kind, 1),
+        "revision": revision_of(config),
         "distillation": {"alive": None, "warnings": [], "about": distiller.describe()}
         | {"pairs": [asdict(match) for match in distiller.matches]},
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

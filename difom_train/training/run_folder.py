@@ -14,7 +14,7 @@ import torch
 from difom_cache import name_processor, read_object, read_plain, write_atomic
 from difom_cache.errors import RunError
 from difom_train.config import FREE, SETTINGS_FILE, TrainConfig, find_differences, read_settings, write_settings
-from difom_train.distill.catalogue import REVISIONS
+from difom_train.distill.catalogue import revision_of
 from difom_train.training.checkpoint import CHECKPOINT
 
 RUN_FILE, LOG_FILE = "run.json", "log.jsonl"
@@ -46,7 +46,7 @@ def refuse_other_settings(folder: Path, config: TrainConfig) -> None:
     if differences:
         raise RunError(f"{folder} was started with other settings: {'; '.join(differences)}; choose another --out")
     kind = config.distill.kind
-    before, now = read_run(folder).get("revision", 1) if (folder / RUN_FILE).is_file() else 1, REVISIONS.get(kind, 1)
+    before, now = read_run(folder).get("revision", 1) if (folder / RUN_FILE).is_file() else 1, revision_of(config)
     if before != now:
         raise RunError(
             f"{folder} was begun by another version, whose distillation {kind!r} teaches otherwise (revision {before} there, "

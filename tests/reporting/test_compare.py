@@ -242,7 +242,7 @@ def test_scores_of_another_protocol_version_are_refused(runs: list[Path], tmp_pa
         compare([runs[0], other], out=tmp_path / "out", cost=False)
     summary.write_text(summary.read_text().replace('"protocol_version": 0', '"protocol_version": 1'))
     summary.write_text(summary.read_text().replace('"source": "student"', '"source": "maps"'))
-    with pytest.raises(RunError, match=r"old-seed0 has saved maps of version None, expected 2"):
+    with pytest.raises(RunError, match=r"old-seed0 has saved maps of version None, expected 3"):
         compare([runs[0], other], out=tmp_path / "out")
 
 

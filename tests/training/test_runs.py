@@ -425,3 +425,21 @@ def test_terms_keep_their_weight_beside_a_mask_loss_that_sums_four_outputs_and_t
     assert line["loss"] - line["segmentation"] == pytest.approx(4 * (line["feature"] + line["relation"]), rel=1e-4)
     line = read_log(train("paper", recipe="difom-paper", **four))[1]
     assert line["loss"] - 0.6 * line["segmentation"] == pytest.approx(0.1 * (line["low"] + line["high"]), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "revision"),
+    [
+        ("baseline", ["data.fresh_views=false"], 1),  # as it was before views were drawn anew
+        ("baseline", [], 2),
+        ("baseline", ["data.fresh_views=false", "optimizer.ema_decay=0.9"], 2),
+        ("difom-multiscale", ["data.fresh_views=false"], 2),
+    ],
+)
+def test_a_run_that_another_version_would_teach_otherwise_is_not_resumed(train, recipe, changes, revision):
+    folder = train(recipe=recipe, changes=changes, epochs=1)
+    facts = json.loads((folder / "run.json").read_text())
+    assert facts["revision"] == revision
+    (folder / "run.json").write_text(json.dumps(facts | {"revision": revision - 1}))
+    with pytest.raises(RunError, match="teaches otherwise"):
+        train(recipe=recipe, changes=changes, epochs=1, resume=True)
