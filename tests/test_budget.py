@@ -12,7 +12,7 @@ MOST = {
     "difom_cache": 1197,
     "difom_cache/benchmarks": 433,
     "difom_cache/codecs": 624,
-    "difom_cache/data": 3592,
+    "difom_cache/data": 3596,
     "difom_cache/extraction": 1752,
     "difom_cache/maintenance": 1384,
     "difom_cache/painting": 514,

@@ -163,13 +163,9 @@ def _is_clear(grey: NDArray[Any], *, lossy: bool) -> bool:
     few = len(found) <= _FEW_LEVELS
     if grey.dtype != np.uint8 or top < white or (few and not lossy and found[0] > 0):
         return False
-    ends = [
-        levels[counts[levels].argmax()]
-        for levels in map(np.flatnonzero, (found <= _BLACK, found >= white))
-        if levels.size
-    ]
     between = np.ones(len(found), bool)
-    between[ends] = False
+    for end in map(np.flatnonzero, (found <= _BLACK, found >= white)):
+        between[end[counts[end] == counts[end].max(initial=0)][:1]] = False
     if not between.any():
         return True
     soft = between & (found > _BLACK) & (found < white)

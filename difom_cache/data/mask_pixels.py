@@ -1,5 +1,6 @@
 """A mask's pixels as they were stored, and the levels that they have: grey, indices of a palette, or colours."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,8 @@ _LEAST_FLAT = 4  # pixels: a short line along the frame's border is no area
 _TINT = 32  # a lossy file is grey where red, green and blue differ by no more
 _GATHER = 8  # lossy levels gather within an eighth of their range, or of what lies between two of them; not tuned
 _LEAST_GATHERED = 9  # pixels
-_MOST_CENTRES = 16
+_MOST_CENTRES, _MOST_LOOKED_AT = 16, 4096  # a photograph has millions of colours
+_MOST_PIXELS = 4_000_000  # of a larger file every second row and column is looked at, and so on
 _BASE = 1 << 20  # above any level; three fit into 64 bits
 _FEW = 3  # levels that are told one by one
 
@@ -95,13 +97,12 @@ def find_levels(pixels: MaskPixels) -> list[Level]:
             (str(index), f" = {name_level(colour)}")
             for index, colour in zip(found.tolist(), colours.tolist(), strict=True)
         ]
-        values = found[:, None]
+        values, shares = found[:, None], counts / pixels.index.size
     else:
         coloured = pixels.rgb is not None and pixels.coloured
         points = pixels.rgb if coloured and pixels.rgb is not None else pixels.grey[..., None]
-        values, counts = _gather(points) if pixels.lossy else _count(points)
+        values, shares = _gather(points) if pixels.lossy else _count(points)
         names = [(name_level(value), "") for value in values.tolist()]
-    shares = counts / pixels.grey.size
     order = np.lexsort(values.T[::-1])
     return [Level(names[at][0], names[at][1], tuple(values[at].tolist()), float(shares[at])) for at in order.tolist()]
 
@@ -142,12 +143,14 @@ def share_flat(values: NDArray[Any], found: NDArray[Any], counts: NDArray[np.int
     return share / counts
 
 
-def _gather(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return the levels (K, C) that a lossy file's pixels (H, W, C) gather about, and how many pixels each has.
+def _gather(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return the levels (K, C) that a lossy file's pixels (H, W, C) gather about, and the share of the pixels that each has.
 
     Those that fill areas, to the last bit, however near they lie to others; then, of what lies in even surroundings, whatever
     is far from these.
     """
+    step = math.ceil(math.sqrt(points[..., 0].size / _MOST_PIXELS))
+    points = points[::step, ::step]
     codes = _pack(points)
     found, counts = np.unique(codes, return_counts=True)
     values = _unpack(found, points.shape[-1])
@@ -159,7 +162,8 @@ def _gather(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     for channel in np.moveaxis(points, -1, 0):
         even &= ndimage.maximum_filter(channel, 3).astype(int) - ndimage.minimum_filter(channel, 3) <= reach
     found, counts = np.unique(codes[even], return_counts=True)
-    values = _unpack(found, points.shape[-1])
+    often = np.argsort(-counts)[:_MOST_LOOKED_AT]
+    values, counts = _unpack(found[often], points.shape[-1]), counts[often]
     left = np.linalg.norm(values[:, None] - [seed for _, seed in seeds], axis=-1).min(1) > reach
     while left.any() and len(seeds) < _MOST_CENTRES:
         centre = values[np.where(left, counts, 0).argmax()]
@@ -173,13 +177,17 @@ def _gather(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         # What lies near to a larger one is what a codec made of it.
         if np.linalg.norm(centres - seed, axis=1).min() > 2 * reach or 2 * size >= seeds[1][0]:
             centres = np.vstack([centres, seed])
-    away = np.stack([np.linalg.norm(points - centre, axis=-1) for centre in centres])
-    return centres, np.bincount(away.argmin(0).ravel(), minlength=len(centres))
+    nearest, owner = np.full(codes.shape, np.inf), np.zeros(codes.shape, int)
+    for number, centre in enumerate(centres):
+        away = np.linalg.norm(points - centre, axis=-1)
+        owner[away < nearest] = number
+        nearest = np.minimum(nearest, away)
+    return centres, np.bincount(owner.ravel(), minlength=len(centres)) / owner.size
 
 
-def _count(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def _count(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64]]:
     found, counts = np.unique(_pack(points), return_counts=True)
-    return _unpack(found, points.shape[-1]), counts
+    return _unpack(found, points.shape[-1]), counts / points[..., 0].size
 
 
 def _pack(points: NDArray[Any]) -> NDArray[np.int64]:
