@@ -13,7 +13,7 @@ MOST = {
     "difom_cache/benchmarks": 433,
     "difom_cache/codecs": 624,
     "difom_cache/data": 3596,
-    "difom_cache/extraction": 1752,
+    "difom_cache/extraction": 1753,
     "difom_cache/maintenance": 1384,
     "difom_cache/painting": 514,
     "difom_cache/probing": 850,

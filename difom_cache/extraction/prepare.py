@@ -35,7 +35,7 @@ from difom_cache.store.layout import (
     teacher_folder,
 )
 from difom_cache.store.ledger import read_markers
-from difom_cache.store.schema import PicturesIdentity, TeacherIdentity
+from difom_cache.store.schema import CacheIdentity, PicturesIdentity, TeacherIdentity
 from difom_cache.store.seen_masks import write_seen_masks
 from difom_cache.store.source import write_source
 from difom_cache.store.writer import create_column
@@ -162,8 +162,9 @@ def continue_taps(cache: Path, request: TeacherRequest) -> tuple[TeacherRequest,
     Raises:
         CacheIdentityError: other taps or strides are asked for by name; says how the column is continued.
     """
-    if not cache.is_dir():
-        return request, ""
+    root = _held_identity(cache, CacheIdentity)
+    if root is None or root.picture_px != request.picture_px:
+        return request, ""  # no cache, or another one, which is refused by its identity
     spec = outline_teacher(request)
     where = cache / teacher_folder(choose_label(cache, spec))
     identity = _held_identity(where, TeacherIdentity)
