@@ -72,7 +72,7 @@ def test_maps_of_sixteen_bits_score_as_their_eight_bits_and_a_white_one_on_an_em
         assert values == pytest.approx(sixteen.means()[name])
     for mask in (data / "TestDataset").glob("*/masks/*.png"):
         Image.new("1", Image.fromarray(read_mask(mask)).size).save(mask)
-    with pytest.warns(DifomWarning, match="5 of 5 masks show no polyp"):
+    with pytest.warns(DifomWarning, match="masks show no polyp"):
         white = evaluate(tmp_path / "white", data, workers=0)
     assert set(white.sets["Kvasir"].columns["pranet/s_measure"]) == {0.0}
 
