@@ -69,7 +69,7 @@ def test_the_same_command_again_computes_nothing_and_goes_on_where_it_stopped(
 def test_a_basis_is_taken_over_where_the_new_records_could_not_give_one(data: Path, tmp_path: Path, codec: str) -> None:
     settings = {**SETTINGS, "teacher": "dinov3_convnext:tiny@64", "codec": codec}
     old, new = tmp_path / "old", tmp_path / "new"
-    extract(data=paint_folder(tmp_path / "many", 60), cache=old, **settings)
+    extract(data=paint_folder(tmp_path / "many", 60, width=48), cache=old, **settings)
     with pytest.raises(CodecError, match=r"more positions than the 128 channels"):
         extract(data=data, cache=tmp_path / "alone", **settings)
     extract(data=data, cache=new, like=old, quiet=True)
