@@ -74,6 +74,7 @@ from .teachers.catalogue import describe_teachers as describe_teachers
 from .teachers.catalogue import fetch_weights as fetch_weights
 from .teachers.catalogue import read_outputs as read_outputs
 from .teachers.catalogue import split_code as split_code
+from .teachers.layouts import read_weights as read_weights
 from .teachers.network import NetworkFacts as NetworkFacts
 from .teachers.network import TapNetwork as TapNetwork
 from .teachers.network import assemble as assemble

@@ -92,6 +92,7 @@ def _encoder_maps(network: Any, pixels: Tensor) -> list[Tensor]:
 PLAIN = {
     "sam": _plain_sam,
     "dinov2": _plain_tokens,
+    "dinov2_reg": _plain_tokens,
     "dinov3": _plain_tokens,
     "clip": _plain_tokens,
     "radio": _plain_tokens,

@@ -6,10 +6,12 @@ from .catalogue import MODULES as MODULES
 from .catalogue import find_builder as find_builder
 from .catalogue import format_teachers as format_teachers
 from .catalogue import outline_teacher as outline_teacher
+from .checkpoint import read_tensors as read_tensors
 from .hub import find_published as find_published
 from .hub import is_here as is_here
 from .hub import locate as locate
 from .hub_cache import Repository as Repository
+from .layouts import find_wrapper as find_wrapper
 from .network import NetworkTeacher as NetworkTeacher
 from .onnx import open_session as open_session
 from .onnx_values import tell_by_graph as tell_by_graph
@@ -37,5 +39,4 @@ from .weights import folder_name as folder_name
 from .weights import load_exact as load_exact
 from .weights import read_json as read_json
 from .weights import read_revision as read_revision
-from .weights import read_tensors as read_tensors
 from .weights import weight_files as weight_files

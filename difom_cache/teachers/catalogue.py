@@ -32,6 +32,7 @@ ENTRY_POINTS = "difom.teachers"
 MODULES = {
     "sam": "difom_cache.teachers.sam",
     "dinov2": "difom_cache.teachers.dinov2",
+    "dinov2_reg": "difom_cache.teachers.dinov2_reg",
     "oneformer": "difom_cache.teachers.oneformer",
     "mask2former": "difom_cache.teachers.mask2former",
     "dinov3": "difom_cache.teachers.dinov3",

@@ -11,6 +11,7 @@ from typing import Any
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from difom_cache.teachers.base import Description, TeacherRequest
+from difom_cache.teachers.buffers import COMMON, rope_periods
 from difom_cache.teachers.library import LibraryTeacher, build_library, describe_library
 from difom_cache.teachers.network import NetworkTeacher
 from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD
@@ -65,6 +66,7 @@ FAMILY = LibraryTeacher(
             config.use_gated_mlp,
             config.num_register_tokens,
         ),
+        computed=COMMON | {"periods": rope_periods},  # Meta's own files hold them
     ),
     default_variant="base",
     input_px={"tiny": 352},

@@ -2,7 +2,7 @@
 
 Taps: `state0` (the embeddings or stem) and on, as the library numbers `hidden_states`. Tokens become maps without
 their class and register tokens; four-dimensional states are taken as they are. Channels and strides are found by
-running one grey picture; no code that comes with a model is ever run.
+running one grey picture; no code that comes with a model is ever run. A folder of timm's is read by timm's own network.
 """
 
 import inspect
@@ -151,7 +151,8 @@ def _without_pooler(model: Any) -> Any:
 
 
 def _image_px(config: Any) -> int:
-    size = getattr(config, "image_size", None)
+    trained = getattr(config, "pretrained_cfg", None) or {}  # of a network of timm's
+    size = trained["input_size"][-1] if "input_size" in trained else getattr(config, "image_size", None)
     return int(size) if isinstance(size, int) else DEFAULT_INPUT_PX
 
 
@@ -203,6 +204,8 @@ def read_mean_std(folder: Path) -> tuple[Triple, Triple]:
     held = held.get("image_processor", held)
     if held.get("do_normalize") is False:
         return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    timm = read_json(folder / CONFIG).get("pretrained_cfg") if (folder / CONFIG).is_file() else None
+    held |= {f"image_{key}": timm.get(key) for key in ("mean", "std")} if isinstance(timm, dict) else {}
     mean, std = held.get("image_mean"), held.get("image_std")
     if not (_is_triple(mean) and _is_triple(std)):
         raise WeightsError(

@@ -19,7 +19,9 @@ from difom_cache.errors import WeightsError
 from difom_cache.teachers import buffers
 from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherRequest, choose_variant, label_variant
 from difom_cache.teachers.block_taps import KEYS, block_number, block_taps, is_keys
+from difom_cache.teachers.checkpoint import only_file, read_tensors
 from difom_cache.teachers.hub import locate
+from difom_cache.teachers.layouts import to_own_layout
 from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
 from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, Triple, check_input_px
 from difom_cache.teachers.sam_attention import fuse_attention
@@ -30,7 +32,6 @@ from difom_cache.teachers.weights import (
     is_outline,
     load_exact,
     outline_weights,
-    read_tensors,
     refuse_mismatch,
 )
 
@@ -58,6 +59,7 @@ VARIANTS = {
 }
 DEFAULT_VARIANT = "vit_b"
 LICENCE = "Apache-2.0"
+PREFIX, OTHERS = "image_encoder.", ("prompt_encoder.", "mask_decoder.")  # of the parts of a whole SAM
 
 
 def _per_channel(values: Triple) -> buffers.Compute:
@@ -156,54 +158,23 @@ def load_weights(encoder: ImageEncoderViT, weights: str, name: str) -> Weights:
     if weights == "random":
         fill_random(encoder, teacher)
         return Weights("random", digest_tensors(encoder.state_dict()))
-    source, recorded = locate(weights, teacher, VARIANTS[name].repository)
-    held = buffers.drop_computed(read_tensors(_only_pickle(source), teacher), COMPUTED, source)
+    found, recorded = locate(weights, teacher, VARIANTS[name].repository)
+    source = only_file(found)
+    held, _ = to_own_layout(read_tensors(source, teacher), "sam", source, teacher, inside=(PREFIX,))
+    held = buffers.drop_computed(held, COMPUTED, source)
     tensors = _encoder_tensors(held, source, teacher)
     load_exact(encoder, tensors, source, teacher)
     return Weights(recorded, digest_tensors(encoder.state_dict()))
 
 
-def _only_pickle(source: Path) -> Path:
-    """Return the one `.pth` in a folder that holds no transformers model, else `source` as it is."""
-    pickles = sorted(source.glob("*.pth")) if source.is_dir() else []
-    return pickles[0] if len(pickles) == 1 and not (source / "config.json").is_file() else source
-
-
 def _encoder_tensors(tensors: Mapping[str, Tensor], source: Path, teacher: str) -> dict[str, Tensor]:
-    """Return the image encoder's tensors under segment-anything's names, and refuse what is neither."""
-    from_transformers = any(key.startswith("vision_encoder.") for key in tensors)
-    prefix = "vision_encoder." if from_transformers else "image_encoder."
-    others = ("prompt_encoder.", "mask_decoder.", "shared_image_embedding.")
-    named = {key.removeprefix("module."): value for key, value in tensors.items()}
-    bare = not any(key.startswith(prefix) for key in named)
-    strange = [key for key in named if not (bare or key.startswith((prefix, *others)))]
+    """Return the image encoder's tensors of a whole SAM, or of the encoder alone, and refuse what is neither."""
+    bare = not any(key.startswith(PREFIX) for key in tensors)
+    strange = [key for key in tensors if not (bare or key.startswith((PREFIX, *OTHERS)))]
     refuse_mismatch(source, teacher, missing=[], unexpected=strange, shapes={})
-    own = {k.removeprefix(prefix): v for k, v in named.items() if bare or k.startswith(prefix)}
-    if from_transformers:
-        own = {_library_name(key): value for key, value in own.items()}
+    own = {k.removeprefix(PREFIX): v for k, v in tensors.items() if bare or k.startswith(PREFIX)}
     _refuse_other_variant(own, source, teacher)
     return own
-
-
-# transformers' names of the same tensors, left, and segment-anything's, right
-RENAMED = {
-    "patch_embed.projection.": "patch_embed.proj.",
-    "layers.": "blocks.",
-    ".layer_norm1.": ".norm1.",
-    ".layer_norm2.": ".norm2.",
-}
-RENAMED_NECK = {
-    "neck.conv1.": "neck.0.",
-    "neck.layer_norm1.": "neck.1.",
-    "neck.conv2.": "neck.2.",
-    "neck.layer_norm2.": "neck.3.",
-}
-
-
-def _library_name(key: str) -> str:
-    for theirs, ours in (RENAMED_NECK if key.startswith("neck.") else RENAMED).items():
-        key = key.replace(theirs, ours)
-    return key
 
 
 def _refuse_other_variant(tensors: Mapping[str, Tensor], source: Path, teacher: str) -> None:

@@ -1,18 +1,23 @@
 """Weights of the teachers that come from transformers: through the library's own renaming, but read and checked here."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from difom_cache.errors import WeightsError
 from difom_cache.teachers.buffers import COMMON, Compute, drop_computed
+from difom_cache.teachers.checkpoint import SETS, WRAPPERS, only_file, read_tensors
 from difom_cache.teachers.hub import locate
+from difom_cache.teachers.layouts import NETWORKS, Layout, below, find_wrapper, to_own_layout
 from difom_cache.teachers.weights import (
     Weights,
     digest_tensors,
@@ -20,7 +25,6 @@ from difom_cache.teachers.weights import (
     is_outline,
     outline_weights,
     read_json,
-    read_tensors,
     refuse_mismatch,
 )
 
@@ -43,6 +47,7 @@ class Family:
         computed: buffers that older checkpoints hold and the network computes, by the last part of their names.
         unused: pieces of names of tensors that nothing reads, so that they may be missing.
         any_head: a checkpoint may hold a head that the model lacks, as the library allows.
+        check: raises where a checkpoint in another library's layout is, or may be, of another configuration.
     """
 
     name: str
@@ -58,6 +63,7 @@ class Family:
     computed: Mapping[str, Compute] = field(default_factory=lambda: COMMON)
     unused: tuple[str, ...] = ()
     any_head: bool = False
+    check: Callable[[PretrainedConfig, Layout, Mapping[str, Tensor], Path], None] = lambda *_: None
 
 
 def load_part(family: Family, variant: str, weights: str) -> tuple[Any, Any, Weights]:
@@ -76,7 +82,8 @@ def load_part(family: Family, variant: str, weights: str) -> tuple[Any, Any, Wei
         part = family.part(empty_model(family.model_class, config))
         fill_random(part, teacher)
         return part, config, Weights("random", digest_tensors(part.state_dict()))
-    source, recorded = locate(weights, teacher, family.repositories[variant])
+    found, recorded = locate(weights, teacher, family.repositories[variant])
+    source = only_file(found)
     if source.is_dir():
         config = family.adapt(read_config(source))
         _refuse_other_variant(family, variant, config, source)
@@ -105,7 +112,7 @@ def read_config(folder: Path) -> PretrainedConfig:
         WeightsError: there is none, or transformers does not know the network.
     """
     path = folder / "config.json"
-    if "model_type" not in read_json(path):
+    if not {"model_type", "architecture"} & read_json(path).keys():  # the latter in timm's, which transformers wraps
         raise WeightsError(f"{path}: expected the configuration of a transformers model, found no model_type")
     try:
         with quiet():
@@ -133,10 +140,13 @@ def _refuse_other_variant(family: Family, variant: str, config: PretrainedConfig
 
 def fill_model(family: Family, config: PretrainedConfig, source: Path, teacher: str) -> Any:
     """Return the library's model of `config` holding exactly the tensors at `source` that the teacher uses."""
-    held = {
-        _own_name(k, family): v for k, v in read_tensors(source, teacher).items() if not k.startswith(family.others)
-    }
-    tensors = held if family.any_head else drop_computed(held, family.computed, source)
+    network = family.model_class.config_class.model_type
+    found, layout = _own_layout(family, config, read_tensors(source, teacher), source, teacher)
+    held = {_own_name(k, family): v for k, v in found.items() if not k.startswith(family.others)}
+    exact = not family.any_head or (layout is not None and layout.becomes[network] is not None)
+    tensors = drop_computed(held, family.computed, source) if exact else held
+    _refuse_other_size(family, config, tensors, source, teacher)
+    _fit_positions(config, tensors)
     model: Any
     info: dict[str, Any]
     with torch.random.fork_rng(devices=[]), quiet():
@@ -153,10 +163,53 @@ def fill_model(family: Family, config: PretrainedConfig, source: Path, teacher: 
         source,
         teacher,
         missing=sorted(missing),
-        unexpected=[] if family.any_head else sorted(info["unexpected_keys"]),
+        unexpected=sorted(info["unexpected_keys"]) if exact else [],
         shapes={key: (tuple(found), tuple(own)) for key, found, own in sorted(info["mismatched_keys"])},
     )
     return model
+
+
+def _own_layout(
+    family: Family, config: PretrainedConfig, held: dict[str, Tensor], source: Path, teacher: str
+) -> tuple[dict[str, Tensor], Layout | None]:
+    """Return a checkpoint's tensors in the layout of the hub's files, and the layout that they were in, if it is known."""
+    network = family.model_class.config_class.model_type
+    if network in NETWORKS:
+        tensors, layout = to_own_layout(held, network, source, teacher, inside=family.inside)
+        if layout is not None:
+            family.check(config, layout, held, source)
+        return tensors, layout
+    with torch.device("meta"):
+        own = empty_model(family.model_class, config).state_dict()
+    wrapper = find_wrapper(held, own, source)
+    if not set(wrapper.split(".")) <= {"", *SETS, *WRAPPERS}:  # a part of the library's own name
+        return held, None
+    return below(held, wrapper), None
+
+
+def _refuse_other_size(family: Family, config: Any, tensors: Mapping[str, Tensor], source: Path, teacher: str) -> None:
+    """Raise where a plain vision transformer is of another variant's width and depth, and name that one."""
+    token = next((v for k, v in tensors.items() if re.search(r"embeddings\.(cls_token|class_embedding)$", k)), None)
+    if token is None or len(family.configs) == 1:
+        return
+    depth = len({found[1] for key in tensors if (found := re.search(r"\blayers?\.(\d+)\.", key))})
+    size = (token.shape[-1], depth)
+    if size == (config.hidden_size, config.num_hidden_layers):
+        return
+    others: dict[str, Any] = {name: make() for name, make in family.configs.items()}
+    for name, other in others.items():
+        if size == (other.hidden_size, other.num_hidden_layers):
+            raise WeightsError(
+                f"{source}: holds {family.name}:{name} (use --teacher {family.name}:{name}), but {teacher} was asked for"
+            )
+
+
+def _fit_positions(config: PretrainedConfig, tensors: Mapping[str, Tensor]) -> None:
+    """Let the model have as many positions as the file, from training at another size; the library interpolates either."""
+    positions = tensors.get("embeddings.position_embeddings")
+    side = 0 if positions is None or positions.ndim != 3 else isqrt(positions.shape[1] - 1)
+    if positions is not None and side and side * side == positions.shape[1] - 1 and isinstance(config.patch_size, int):
+        config.image_size = side * config.patch_size
 
 
 def _own_name(key: str, family: Family) -> str:

@@ -1,23 +1,18 @@
 """Where a teacher's weights come from, and the digest that says which they are.
 
-Sources: a hub (hub.py), a local folder in the library's own format, one `.safetensors` or `.pth` file, or "random".
-Pickles are read with weights_only alone, and no code from a hub is ever run.
+Sources: a hub (hub.py), a local folder or file (checkpoint.py) in one of several layouts (layouts.py), or "random".
 """
 
 import hashlib
 import json
 import math
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from difom_cache.errors import SettingsError, WeightsError
@@ -25,7 +20,6 @@ from difom_cache.files import read_plain
 
 WEIGHTS_VARIABLE = "DIFOM_WEIGHTS"
 HUB, MAIN = "hub", "main"
-PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 FOLDER_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -96,43 +90,6 @@ def _centre_window(module: nn.Module) -> Tensor:
     return window
 
 
-def read_tensors(path: Path, teacher: str) -> dict[str, Tensor]:
-    """Return the tensors of one weights file, or of a folder in transformers' format, on the CPU.
-
-    Raises:
-        WeightsError: the path is missing, holds no weights, is truncated, holds other things than tensors, or NaN.
-    """
-    if path.is_dir():
-        return _read_folder(path, teacher)
-    if not path.is_file():
-        raise WeightsError(f"{teacher}: there are no weights at {path}; {way_out(teacher)}")
-    if path.suffix == ".safetensors":
-        tensors = _read_safetensors(path)
-    elif path.suffix in PICKLE_SUFFIXES:
-        tensors = _read_pickle(path)
-    else:
-        raise WeightsError(
-            f"{path}: expected a .safetensors file, a {', '.join(PICKLE_SUFFIXES)} file or a folder, found {path.suffix!r}"
-        )
-    _check_finite(tensors, path)
-    return tensors
-
-
-def _read_folder(folder: Path, teacher: str) -> dict[str, Tensor]:
-    found = next((folder / name for name in FOLDER_FILES if (folder / name).is_file()), None)
-    if found is None:
-        raise WeightsError(f"{folder}: expected one of {', '.join(FOLDER_FILES)}, found none; {way_out(teacher)}")
-    if found.suffix != ".json":
-        return read_tensors(found, teacher)
-    shards = sorted(set(read_json(found)["weight_map"].values()))
-    tensors: dict[str, Tensor] = {}
-    for shard in shards:
-        if Path(shard).name != shard:
-            raise WeightsError(f"{found}: names a shard outside its folder: {shard!r}")
-        tensors |= read_tensors(folder / shard, teacher)
-    return tensors
-
-
 def weight_files(folder: Path) -> list[Path]:
     """Return the files in transformers' format that hold the weights in `folder`; empty if any is missing."""
     first = next((folder / name for name in FOLDER_FILES if (folder / name).is_file()), None)
@@ -142,39 +99,6 @@ def weight_files(folder: Path) -> list[Path]:
         return [first]
     shards = [folder / name for name in sorted(set(read_json(first)["weight_map"].values()))]
     return shards if all(shard.is_file() for shard in shards) else []
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as err:
-        raise WeightsError(f"{path}: not a whole safetensors file ({err}); copy or fetch it again") from err
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as err:
-        found = re.search(r"GLOBAL (\S+)", str(err))
-        what = f" ({found[1]})" if found else f", or is damaged ({first_line(err)})"
-        raise WeightsError(
-            f"{path}: holds more than tensors{what}; only plain tensors are read, so save its state_dict() alone, "
-            "best as .safetensors"
-        ) from err
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as err:
-        raise WeightsError(f"{path}: not a whole weights file ({first_line(err)}); copy or fetch it again") from err
-    for wrapper in ("state_dict", "model"):
-        if isinstance(held, dict) and isinstance(held.get(wrapper), dict):
-            held = held[wrapper]
-    if not isinstance(held, dict) or not all(isinstance(v, Tensor) for v in held.values()):
-        raise WeightsError(f"{path}: expected a state dict of tensors, found {type(held).__name__}")
-    return dict(held)
-
-
-def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise WeightsError(f"{path}: tensor {name} holds NaN or infinity; copy or fetch the file again")
 
 
 def load_exact(network: nn.Module, tensors: Mapping[str, Tensor], source: object, teacher: str) -> None:

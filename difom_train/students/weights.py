@@ -7,12 +7,10 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-import torch
 from huggingface_hub import constants
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from difom_cache import read_weights
 from difom_cache.errors import SettingsError, WeightsError
 from difom_train.students.base import Student
 
@@ -61,8 +59,8 @@ def load_file_into(student: Student, path: Path) -> None:
     """Put the weights of `path` into `student`.
 
     Args:
-        path: a run folder, a student's safetensors file, or a state (safetensors, pt, pth) of its encoder, or of the
-            module that it wraps.
+        path: a run folder, or a file (safetensors, pt, pth, ckpt) of the student, its encoder or the module that it wraps,
+            below `module.`, `model.` or whatever its trainer put around it.
 
     Raises:
         WeightsError: no such file, unreadable, or another network's (names the first difference).
@@ -70,32 +68,14 @@ def load_file_into(student: Student, path: Path) -> None:
     file = path / "student.safetensors" if path.is_dir() else path
     if not file.is_file():
         raise WeightsError(f"no student weights at {file}; {WAY_OUT}")
-    state = read_state(file)
-    whole = student.state_dict()
-    if set(state) & set(whole):
-        _load(student, state, file)
-        return
     home = student.weights_home()
-    wanted = set(home.state_dict())
-    _load(home, {name: value for name, value in state.items() if name in wanted}, file)
-
-
-def read_state(file: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors or torch file by name."""
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise WeightsError(f"{file} cannot be read as weights ({error}); fetch or save it again") from error
-    except Exception as error:
-        if type(error).__name__ != "UnpicklingError":
-            raise
-        raise WeightsError(f"{file} holds more than tensors and is not loaded; save its state_dict alone") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{file} holds no table of tensors; save the network's state_dict alone")
-    return state
+    names, wanted = set(student.state_dict()), set(home.state_dict())
+    state, whole, part = read_weights(file, (), names, wanted)
+    beyond = len(names & set(whole)) - len(wanted & set(part))  # tensors of the file that are no part of the encoder
+    if names & set(state) or 2 * beyond > len(names) - len(wanted):
+        _load(student, whole, file)
+    else:
+        _load(home, {name: value for name, value in part.items() if name in wanted}, file)
 
 
 def _load(module: nn.Module, state: dict[str, Tensor], file: Path) -> None:

@@ -35,6 +35,7 @@ def save_run(folder: Path) -> Path:
 CASES: dict[str, Callable[[Path], str]] = {
     "sam": lambda tmp: "sam:tiny@128",
     "dinov2": lambda tmp: "dinov2:tiny@112",
+    "dinov2_reg": lambda tmp: "dinov2_reg:tiny@112",
     "dinov3": lambda tmp: "dinov3:tiny@128",
     "dinov3_convnext": lambda tmp: "dinov3_convnext:tiny@128",
     "sam2": lambda tmp: "sam2:tiny@128",

@@ -49,6 +49,7 @@ def test_every_teacher_is_described_in_plain_json(described):
     assert {t for t, entry in described.items() if entry["default"]} == {
         "sam:vit_b",
         "dinov2:base",
+        "dinov2_reg:base",
         "dinov3:base",
         "dinov3_convnext:convnext_base",
         "sam2:hiera_b_plus",

@@ -7,13 +7,25 @@ import torch
 from parity import check_parity
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, Dinov2Backbone, DINOv3ViTBackbone
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    Dinov2Backbone,
+    Dinov2WithRegistersBackbone,
+    DINOv3ViTBackbone,
+)
 
 from difom_cache import build_teacher
 from difom_cache.errors import TeacherError, WeightsError
-from difom_cache.teachers import clip, dinov2, dinov3, load_part, quiet
+from difom_cache.teachers import clip, dinov2, dinov2_reg, dinov3, load_part, quiet
 
-FAMILIES = {"dinov2": dinov2.FAMILY, "dinov3": dinov3.FAMILY, "clip": clip.FAMILY}
+FAMILIES = {
+    "dinov2": dinov2.FAMILY,
+    "dinov2_reg": dinov2_reg.FAMILY,
+    "dinov3": dinov3.FAMILY,
+    "clip": clip.FAMILY,
+}
 
 
 def library_model(name: str, variant: str = "tiny", *, backbone: bool = True):
@@ -22,7 +34,8 @@ def library_model(name: str, variant: str = "tiny", *, backbone: bool = True):
     if name == "clip" or not backbone:
         return model
     stages = [f"stage{i}" for i in range(1, config.num_hidden_layers + 1)]
-    backbone_class = {"dinov2": Dinov2Backbone, "dinov3": DINOv3ViTBackbone}[name]
+    backbones = {"dinov2": Dinov2Backbone, "dinov2_reg": Dinov2WithRegistersBackbone, "dinov3": DINOv3ViTBackbone}
+    backbone_class = backbones[name]
     held = backbone_class(type(config)(**{**config.to_dict(), "out_features": stages, "out_indices": None}))
     held.load_state_dict(model.state_dict(), strict=False)
     return held

@@ -1,10 +1,5 @@
-import json
-import pickle
-
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from difom_cache import digest_tensors
@@ -17,46 +12,9 @@ from difom_cache.teachers import (
     folder_name,
     load_exact,
     read_json,
-    read_tensors,
 )
 
 TENSORS = {"b": torch.arange(6.0).view(2, 3), "a": torch.ones(4)}
-
-
-def save(tmp_path, name, tensors=TENSORS):
-    path = tmp_path / name
-    if path.suffix == ".safetensors":
-        save_file(tensors, path)
-    else:
-        torch.save(tensors, path)
-    return path
-
-
-@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.pt", "w.bin"])
-def test_every_file_format_gives_the_same_tensors_and_digest(tmp_path, name):
-    found = read_tensors(save(tmp_path, name), "sam:tiny")
-    assert found.keys() == TENSORS.keys() and digest_tensors(found) == digest_tensors(TENSORS)
-
-
-@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
-def test_a_state_dict_inside_a_checkpoint_is_found(tmp_path, wrapper):
-    found = read_tensors(save(tmp_path, "w.pth", {wrapper: TENSORS, "epoch": 3}), "sam:tiny")
-    assert found.keys() == TENSORS.keys()
-
-
-def test_a_folder_of_shards_is_read_whole(tmp_path):
-    save(tmp_path, "part1.safetensors", {"a": TENSORS["a"]})
-    save(tmp_path, "part2.safetensors", {"b": TENSORS["b"]})
-    index = {"weight_map": {"a": "part1.safetensors", "b": "part2.safetensors"}}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert digest_tensors(read_tensors(tmp_path, "x")) == digest_tensors(TENSORS)
-
-
-def test_an_index_that_leaves_its_folder_is_refused(tmp_path):
-    index = {"weight_map": {"a": "../secret.safetensors"}}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(WeightsError, match=r"outside its folder: '\.\./secret\.safetensors'"):
-        read_tensors(tmp_path, "x")
 
 
 def test_the_digest_tells_names_shapes_types_and_values_apart():
@@ -70,83 +28,6 @@ def test_the_digest_tells_names_shapes_types_and_values_apart():
         {"a": TENSORS["b"], "b": TENSORS["a"]},
     ]
     assert len({base, *map(digest_tensors, changed)}) == 6
-
-
-@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
-def test_a_truncated_file_is_refused_and_named(tmp_path, name):
-    path = save(tmp_path, name)
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(WeightsError, match=rf"{name}: not a whole .*fetch it again"):
-        read_tensors(path, "sam:tiny")
-
-
-def test_an_empty_file_is_refused(tmp_path):
-    (tmp_path / "w.pth").write_bytes(b"")
-    with pytest.raises(WeightsError, match=r"w\.pth: "):
-        read_tensors(tmp_path / "w.pth", "sam:tiny")
-
-
-class Payload:
-    """What a pickle could run on loading."""
-
-    def __reduce__(self):
-        return (print, ("this must never be printed",))
-
-
-def test_a_pickle_that_would_run_code_is_refused(tmp_path, capsys):
-    torch.save({"a": torch.ones(1), "payload": Payload()}, tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match=r"w\.pth: holds more than tensors \(print\).*safetensors"):
-        read_tensors(tmp_path / "w.pth", "sam:tiny")
-    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Payload(), protocol=2))
-    with pytest.raises(WeightsError, match=r"plain\.pth: "):
-        read_tensors(tmp_path / "plain.pth", "sam:tiny")
-    assert "never" not in capsys.readouterr().out
-
-
-def test_a_number_of_numpys_is_named_in_plain_letters(tmp_path):
-    path = save(tmp_path, "w.pth", {"state_dict": TENSORS, "best": np.float64(0.5)})
-    with pytest.raises(
-        WeightsError, match=r"w\.pth: holds more than tensors \(numpy\S+scalar\).*state_dict\(\)"
-    ) as caught:
-        read_tensors(path, "sam:tiny")
-    assert str(caught.value).isprintable()
-
-
-@pytest.mark.parametrize("kind", ["pickle", "text"])
-def test_messages_about_damage_are_plain_letters(tmp_path, kind):
-    data = pickle.dumps({"a": 1}, protocol=2)[:10] if kind == "pickle" else b"not a checkpoint"
-    (tmp_path / "w.pth").write_bytes(data)
-    with pytest.raises(WeightsError, match=r"w\.pth: ") as caught:
-        read_tensors(tmp_path / "w.pth", "sam:tiny")
-    assert str(caught.value).isprintable()
-
-
-def test_a_checkpoint_that_is_no_state_dict_is_refused(tmp_path):
-    with pytest.raises(WeightsError, match="expected a state dict of tensors, found dict"):
-        read_tensors(save(tmp_path, "w.pth", {"epoch": 3}), "sam:tiny")
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_refused_naming_the_tensor(tmp_path, bad):
-    path = save(tmp_path, "w.safetensors", {**TENSORS, "broken": torch.tensor([1.0, bad])})
-    with pytest.raises(WeightsError, match=r"w\.safetensors: tensor broken holds NaN or infinity"):
-        read_tensors(path, "sam:tiny")
-
-
-def test_a_missing_path_says_how_to_fetch_it(tmp_path):
-    with pytest.raises(WeightsError, match=r"no weights at .*nowhere\.pth; .*`difom-cache weights fetch sam:vit_b"):
-        read_tensors(tmp_path / "nowhere.pth", "sam:vit_b")
-
-
-def test_another_kind_of_file_is_refused(tmp_path):
-    (tmp_path / "w.h5").touch()
-    with pytest.raises(WeightsError, match=r"expected a \.safetensors file.* found '\.h5'"):
-        read_tensors(tmp_path / "w.h5", "sam:tiny")
-
-
-def test_an_empty_folder_is_refused_naming_what_it_should_hold(tmp_path):
-    with pytest.raises(WeightsError, match=r"expected one of model\.safetensors"):
-        read_tensors(tmp_path, "dinov2:base")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ KINDS: tuple[str, ...] = (
     "truth_metrics",
     "truth_video",
     "truth_networks",
+    "truth_checkpoints",
 )
 """Modules beside this one, each with a list `CASES`."""
 
