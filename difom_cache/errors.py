@@ -3,6 +3,7 @@
 DifomError
 ├── DataError               pictures, masks, folders
 │   ├── ImageError          one file that cannot be read as it should
+│   ├── AnnotationError     what a COCO file draws on one image, and cannot be drawn
 │   └── ManifestError       the table of records
 ├── SettingsError           an option, a name or a value that does not exist
 ├── DeviceError             a device or its memory
@@ -37,6 +38,10 @@ class DataError(DifomError):
 
 class ImageError(DataError):
     """One file cannot be read as a picture or mask."""
+
+
+class AnnotationError(DataError):
+    """What a COCO file says of one image makes no mask; its other images may be fine."""
 
 
 class ManifestError(DataError):

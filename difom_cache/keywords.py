@@ -138,6 +138,8 @@ class ManifestKeywords(TypedDict, total=False):
     "What masks were drawn on whose images EXIF turns: the image as viewers show it, or its pixels as they are stored."
     bits: int | None
     "Of the levels in images of 16 bits whose files do not say it, such as 10 or 12; 16 takes them as they are. (in [8, 16])"
+    skip_broken: bool | None
+    "Leave out images whose COCO annotations cannot be drawn, such as boxes; each is named."
 
 
 class VerifyKeywords(TypedDict, total=False):

@@ -9,10 +9,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST = {
-    "difom_cache": 1197,
+    "difom_cache": 1199,
     "difom_cache/benchmarks": 434,
     "difom_cache/codecs": 624,
-    "difom_cache/data": 3596,
+    "difom_cache/data": 3683,
     "difom_cache/extraction": 1753,
     "difom_cache/maintenance": 1384,
     "difom_cache/painting": 514,

@@ -7,6 +7,7 @@ tools give it. Everything is checked before it reaches them: they are C, and tru
 import json
 import math
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from difom_cache.data.addresses import PolygonsAddress
 from difom_cache.data.mask_levels import MaskLevels
-from difom_cache.errors import DataError, SettingsError
+from difom_cache.errors import AnnotationError, DataError, SettingsError
 from difom_cache.files import explain, read_plain
 
 _LARGEST_SIDE_PX = 1 << 15
@@ -26,12 +27,12 @@ _OPEN_FILES = 2  # parsed, in one process
 
 @dataclass(frozen=True)
 class CocoPicture:
-    """A picture that a COCO file speaks of: its name there, its size in px, and what is drawn on it."""
+    """A picture that a COCO file speaks of: its name there, its size in px (whole where it is sound), what is drawn on it."""
 
     image_id: int
     file_name: str
-    width: int
-    height: int
+    width: float
+    height: float
     annotations: tuple[dict[str, Any], ...]
 
 
@@ -78,8 +79,8 @@ def _read(path: Path, mtime_ns: int, size_bytes: int) -> CocoFile:
             _whole(image["id"]): CocoPicture(
                 _whole(image["id"]),
                 str(image["file_name"]),
-                _whole(image["width"]),
-                _whole(image["height"]),
+                _number(image["width"]),
+                _number(image["height"]),
                 tuple(drawn.get(_whole(image["id"]), [])),
             )
             for image in held["images"]
@@ -91,9 +92,6 @@ def _read(path: Path, mtime_ns: int, size_bytes: int) -> CocoFile:
         raise DataError(
             f"{path}: expected COCO's images, annotations and categories ({what}); export it again"
         ) from error
-    for picture in pictures.values():
-        if Path(picture.file_name).is_absolute() or ".." in Path(picture.file_name).parts or not picture.file_name:
-            raise DataError(f"{path}: {picture.file_name!r} is no name below a folder of pictures; export it again")
     if len(pictures) != len(held["images"]):
         raise DataError(f"{path}: two images have one id; export it again")
     lost = drawn.keys() - pictures.keys()
@@ -139,53 +137,65 @@ def read_polygons(address: PolygonsAddress, levels: MaskLevels | None = None) ->
     if picture is None:
         raise DataError(f"{address.file}: image {address.image_id} is not listed; make the manifest anew")
     where = f"{address.file}, image {picture.image_id}"
-    if not (0 < picture.width <= _LARGEST_SIDE_PX and 0 < picture.height <= _LARGEST_SIDE_PX):
-        raise DataError(f"{where}: expected a size in px, found {picture.width} x {picture.height}")
-    mask = np.zeros((picture.height, picture.width), np.uint8)
+    height, width = _side(picture.height, picture, where), _side(picture.width, picture, where)
+    mask = np.zeros((height, width), np.uint8)
     for annotation in picture.annotations:
         number = _whole(annotation["category_id"])
         if levels is None or any(low <= number <= high for low, high in levels.ranges):
-            mask |= _fill(annotation.get("segmentation"), picture, f"{where}, annotation {annotation.get('id')}")
+            what = f"{where}, annotation {annotation.get('id')}"
+            mask |= _fill(annotation.get("segmentation"), height, width, what)
     return mask
 
 
-def _fill(segmentation: Any, picture: CocoPicture, where: str) -> NDArray[np.uint8]:
+def _side(value: float, picture: CocoPicture, where: str) -> int:
+    if not isinstance(value, int) or not 0 < value <= _LARGEST_SIDE_PX:
+        raise _broken(where, f"expected a size in px, found {picture.width} x {picture.height}")
+    return value
+
+
+def _broken(where: str, what: str) -> AnnotationError:
+    return AnnotationError(
+        f"{where}: {what}; export it again, or leave such images out: `difom-cache manifest DATA --skip-broken --out FILE.csv`"
+    )
+
+
+def _fill(segmentation: Any, height: int, width: int, where: str) -> NDArray[np.uint8]:
     """Return one annotation as a mask (H, W)."""
     if isinstance(segmentation, dict):
-        return _fill_runs(segmentation, picture, where)
+        return _fill_runs(segmentation, height, width, where)
     if not isinstance(segmentation, list) or not segmentation:
-        raise DataError(f"{where}: expected polygons, found none (a box alone is no mask); export it with its polygons")
-    reach = 2 * max(picture.width, picture.height)
+        raise _broken(where, "expected polygons, found none (a box alone is no mask)")
+    if all(map(_is_number, segmentation)):
+        raise _broken(where, "expected a list of polygons, found one list of numbers")
+    reach = 2 * max(width, height)
     for polygon in segmentation:
+        if isinstance(polygon, list) and len(polygon) == 4 and all(map(_is_number, polygon)):
+            raise _broken(where, "found four numbers, a box, among the polygons, which have three corners at least")
         sound = isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0
         if not sound or not all(_is_number(value) and abs(value) <= reach for value in polygon):
-            raise DataError(
-                f"{where}: expected polygons as x, y, x, y ... of three corners at least, in px; export it again"
-            )
+            raise _broken(where, "expected polygons as x, y, x, y ... of three corners at least, in px")
     tools = _load_tools()
-    runs = tools.frPyObjects(segmentation, picture.height, picture.width)
-    return _draw_runs(_read_counts(tools.merge(runs)["counts"].decode()), picture)
+    runs = tools.frPyObjects(segmentation, height, width)
+    return _draw_runs(_read_counts(tools.merge(runs)["counts"].decode()), height, width)
 
 
-def _fill_runs(segmentation: dict[str, Any], picture: CocoPicture, where: str) -> NDArray[np.uint8]:
+def _fill_runs(segmentation: dict[str, Any], height: int, width: int, where: str) -> NDArray[np.uint8]:
     """Return a run-length mask (H, W): lengths of background and polyp by turns, down the columns."""
     counts = segmentation.get("counts")
     if isinstance(counts, str):
         counts = _read_counts(counts)
-    pixels = picture.height * picture.width
-    if segmentation.get("size") != [picture.height, picture.width] or not isinstance(counts, list):
-        raise DataError(
-            f"{where}: expected a run-length mask of {picture.width} x {picture.height} px; export it again"
-        )
+    pixels = height * width
+    if segmentation.get("size") != [height, width] or not isinstance(counts, list):
+        raise _broken(where, f"expected a run-length mask of {width} x {height} px")
     if not all(isinstance(count, int) and 0 <= count <= pixels for count in counts) or sum(counts) != pixels:
-        raise DataError(f"{where}: expected runs of {pixels} pixels together; export it again")
-    return _draw_runs(counts, picture)
+        raise _broken(where, f"expected runs of {pixels} pixels together")
+    return _draw_runs(counts, height, width)
 
 
-def _draw_runs(counts: list[int], picture: CocoPicture) -> NDArray[np.uint8]:
+def _draw_runs(counts: list[int], height: int, width: int) -> NDArray[np.uint8]:
     """Return runs of background and polyp by turns, down the columns, as a mask (H, W)."""
     values = np.repeat(np.arange(len(counts)) % 2, counts).astype(np.uint8)
-    return values.reshape(picture.width, picture.height).T
+    return values.reshape(width, height).T
 
 
 def _read_counts(text: str) -> list[int]:
@@ -208,15 +218,45 @@ def _read_counts(text: str) -> list[int]:
 def find_pictures(file: Path, coco: CocoFile) -> Path | None:
     """Return the folder that the names in a COCO file start at: beside it, above it, or in a folder of these; None if nowhere."""
     names = [picture.file_name for picture in coco.pictures.values()]
+    places = list_homes(file)
+    for home in places:
+        if names and all((home / name).is_file() for name in names):
+            return home
+    # By other spellings several folders may hold files of these names: then only the user knows which are meant.
+    other = {tuple(paths): home for home in places if names and all(paths := [locate(home, name) for name in names])}
+    return next(iter(other.values())) if len({tuple(map(_resolve, paths)) for paths in other}) == 1 else None
+
+
+def _resolve(path: Path | None) -> Path | None:
+    return path and path.resolve()
+
+
+def list_homes(file: Path) -> list[Path]:
+    """Return the folders that the names in a COCO file may start at, the likeliest first."""
     homes = [file.parent, file.parent.parent]
     split = find_split_word(file.stem)
     near = [child for home in homes for child in sorted(home.iterdir()) if child.is_dir()]
     near.sort(key=lambda child: split not in child.name.lower() if split else False)
     inner = [child / split for child in near if split]
-    for home in (*homes[:1], *inner, *near, *homes[1:]):
-        if names and all((home / name).is_file() for name in names):
-            return home
-    return None
+    return [*homes[:1], *inner, *near, *homes[1:]]
+
+
+def locate(home: Path, name: str) -> Path | None:
+    """Return the file below a folder that a COCO file calls so: by one of its `spellings`; None where there is none."""
+    return next((home / each for each in spellings(name) if (home / each).is_file()), None)
+
+
+def spellings(name: str) -> list[str]:
+    """Return what a picture of a COCO file may be called below its folder: as it stands, or as its tool had found or stored it.
+
+    Backslashes part folders; of a path from elsewhere the last name counts, without the eight letters of Label Studio's uploads.
+    """
+    slashed = name.replace("\\", "/")
+    last = slashed.rpartition("/")[2]
+    own = [each for each in (name, slashed) if not Path(each).is_absolute() and ".." not in Path(each).parts]
+    spelt = [*own, last, re.sub("^[0-9a-f]{8}-", "", last)]
+    both = [unicodedata.normalize(form, each) for each in spelt for form in ("NFC", "NFD")]
+    return [each for each in dict.fromkeys([*spelt, *both]) if each.strip("./")]
 
 
 def find_split_word(text: str) -> str:
@@ -229,6 +269,13 @@ def _whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 10**18:
         raise ValueError(f"{value!r} is no whole number")
     return value
+
+
+def _number(value: Any) -> float:
+    """Return a number, as a whole one where it is."""
+    if not _is_number(value):
+        raise ValueError(f"{value!r} is no number")
+    return int(value) if value == int(value) else float(value)
 
 
 def _is_number(value: Any) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from difom_cache.data.benchmark import find_set
-from difom_cache.data.coco import find_pictures, find_split_word, is_coco, read_coco
+from difom_cache.data.coco import find_pictures, find_split_word, is_coco, list_homes, locate, read_coco, spellings
 from difom_cache.data.images import PICTURE_SUFFIXES
 from difom_cache.data.listing import has_pictures, list_folders, list_pictures
 from difom_cache.data.mask_folders import holds_masks
@@ -243,8 +243,13 @@ def _find_coco_pictures(file: Path) -> _Found:
     coco = read_coco(file)
     images = find_pictures(file, coco)
     if images is None:
-        first = next(iter(coco.pictures.values()), None)
+        pictures, homes = coco.pictures.values(), list_homes(file)
+        lost = (each for each in pictures if not any(locate(home, each.file_name) for home in homes))
+        first = next(lost, next(iter(pictures), None))
         named = f", the first is {first.file_name}" if first else ""
+        named += (
+            f" (looked for {' and '.join(spellings(first.file_name))} beside the file and above it)" if first else ""
+        )
         raise DataError(
             f"{file}: its {len(coco.pictures)} pictures are not found{named}; name their folder: "
             f"--images DIR --masks {file}"

@@ -63,7 +63,7 @@ def make_manifest(
     sources = config.find_sources()
     understood = Understood(())
     for source in sources:
-        found = read_source(source, levels=levels, exif=exif)
+        found = read_source(source, levels=levels, exif=exif, skip_broken=config.skip_broken)
         warn_of_fresh_splits(source, found.records)
         understood = understood.join(found)
     records = understood.records

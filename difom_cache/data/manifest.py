@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from difom_cache.data.addresses import file_of, parse_address
@@ -32,7 +31,7 @@ from difom_cache.data.record import COLUMNS, READINGS, Record, refuse_twins
 from difom_cache.data.source import DataSource
 from difom_cache.data.understood import Seen, Understood
 from difom_cache.data.video import VIDEO_SUFFIXES
-from difom_cache.errors import DataError, DifomWarning, ManifestError, SettingsError, name_nearest
+from difom_cache.errors import AnnotationError, DataError, DifomWarning, ManifestError, SettingsError, name_nearest
 from difom_cache.files import explain, find_absent, read_plain
 from difom_cache.progress import ProgressBar
 from difom_cache.store.atomic import write_atomic
@@ -85,6 +84,7 @@ def read_source(
     limit: int | None = None,
     levels: MaskLevels | None = None,
     exif: Drawn | None = None,
+    skip_broken: bool = False,
     held: Mapping[str, tuple[str, str]] | None = None,
     quiet: bool = False,
 ) -> Understood:
@@ -104,7 +104,8 @@ def read_source(
     memory = Memory()
     try:
         if source.data is not None and _is_manifest(source.data):
-            records, read = _load_manifest(source, source.data), _check_record
+            records = _load_manifest(source, source.data)
+            read: Callable[[Record, _Rules], Seen | AnnotationError] = _check_record
             origins: tuple[str, ...] = (source.data.name,)
         else:
             (records, origins), read = name_records(source, memory), _read_record
@@ -112,7 +113,8 @@ def read_source(
                 records, origins = keep_splits(records, held), ("the cache's records.csv",)
         chosen = _choose(records, source.place, splits, limit)
         with ProgressBar(len(chosen), "reading files", "record", quiet=quiet) as bar:
-            found = _read_files(chosen, partial(read, rules=_Rules(memory, levels, exif, source.max_pixels)), bar)
+            rules = _Rules(memory, levels, exif, source.max_pixels, skip_broken)
+            found = _read_files(chosen, lambda record: read(record, rules), bar)
     finally:
         memory.save()
     understood = Understood(tuple(found), origins)
@@ -280,31 +282,47 @@ class _Rules:
     levels: MaskLevels | None
     exif: Drawn | None
     max_pixels: int
+    skip_broken: bool
+    "Whether a record whose COCO annotations cannot be drawn is left out."
 
 
-Reading = Callable[[Record], Seen]
+Reading = Callable[[Record], Seen | AnnotationError]
 
 
 def _read_files(records: list[Record], read: Reading, bar: ProgressBar) -> list[Seen]:
     """Return the records as `read` gives them, by threads (decoding and hashing release the interpreter)."""
     together = min(_MOST_TOGETHER, 1 + len(records) // 1000)
     parts = [records[start : start + together] for start in range(0, len(records), together)]
-    found: list[Seen] = []
+    found: list[Seen | AnnotationError] = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         for done in threads.map(lambda part: [read(record) for record in part], parts):
             found += done
             bar.update(len(done))
-    return found
+    broken = [str(each).partition(";")[0] for each in found if isinstance(each, AnnotationError)]
+    if len(broken) == len(found):
+        raise DataError(f"no image is left: the annotations of none can be drawn, the first are {broken[0]}")
+    if broken:
+        warnings.warn(
+            f"{len(broken)} of {len(found)} images are left out, whose annotations cannot be drawn: {'; '.join(broken)}",
+            DifomWarning,
+            stacklevel=2,
+        )
+    return [each for each in found if isinstance(each, Seen)]
 
 
-def _read_record(record: Record, rules: _Rules) -> Seen:
-    """Return a named record with sizes and digests, and what its files gave."""
+def _read_record(record: Record, rules: _Rules) -> Seen | AnnotationError:
+    """Return a named record with sizes and digests, and what its files gave; or why it is left out."""
     if record.image_sha256:  # of a video, which was decoded when its frames were chosen
         return Seen(record, mask=Decoded(record.width, record.height) if record.mask else None)
     image_sha256, image = examine_image(record.image, rules.memory, rules.max_pixels)
     mask_sha256, mask = "", None
     if record.mask is not None:
-        mask_sha256, mask = examine_mask(record.mask, rules.memory, rules.levels, rules.max_pixels)
+        try:
+            mask_sha256, mask = examine_mask(record.mask, rules.memory, rules.levels, rules.max_pixels)
+        except AnnotationError as error:
+            if not rules.skip_broken:
+                raise
+            return error
         _refuse_unlike(record, image, mask, rules.exif)
     size = {"width": image.width, "height": image.height}
     said = {"image_sha256": image_sha256, "mask_sha256": mask_sha256, "reading": image.reading}

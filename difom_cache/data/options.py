@@ -87,7 +87,18 @@ class ManifestConfig(CommandConfig, UnlabelledOptions):
     """Data sets as records."""
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "Data": ("images", "masks", "group_by", "every", "unlabelled", "negatives", "mask_levels", "exif", "bits"),
+        "Data": (
+            "images",
+            "masks",
+            "group_by",
+            "every",
+            "unlabelled",
+            "negatives",
+            "mask_levels",
+            "exif",
+            "bits",
+            "skip_broken",
+        ),
     }
 
     data: Annotated[tuple[Path, ...], Opt(argument=True)] = ()
@@ -98,6 +109,8 @@ class ManifestConfig(CommandConfig, UnlabelledOptions):
     "What masks were drawn on whose images EXIF turns: the image as viewers show it, or its pixels as they are stored."
     bits: Annotated[int, Field(ge=8, le=16)] | None = None
     "Of the levels in images of 16 bits whose files do not say it, such as 10 or 12; 16 takes them as they are."
+    skip_broken: bool = False
+    "Leave out images whose COCO annotations cannot be drawn, such as boxes; each is named."
     out: Path | None = None
     "CSV to write."
     check: bool = False

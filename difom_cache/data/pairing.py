@@ -1,11 +1,13 @@
 """Pictures find their masks: by their names, or in a COCO file."""
 
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from difom_cache.data.addresses import polygons_path
-from difom_cache.data.coco import read_coco
+from difom_cache.data.coco import locate, read_coco, spellings
+from difom_cache.data.images import PICTURE_SUFFIXES
 from difom_cache.data.listing import natural_key, pictures_by_stem
 from difom_cache.data.nnunet import pictures_by_case
 from difom_cache.data.split_lists import SplitLists
@@ -17,6 +19,7 @@ LAYOUTS = (
     "beside its pictures; a manifest; videos; or --images DIR --masks DIR"
 )
 _MASK_ENDINGS = ("_mask", "-mask", "_gt", "_segmentation", "_label", "_annotation")
+_MASK_BEGINNINGS = ("mask_", "mask-", "gt_", "segmentation_", "label_")
 _LISTED = 100  # names in one message; more would bury it
 
 
@@ -65,7 +68,8 @@ class Pair:
 def pair_files(folders: Iterable[PictureFolder], *, unlabelled: bool) -> list[list[Pair]]:
     """Return the pictures of each folder with their masks, paired by stem, in natural order.
 
-    A mask may carry an ending ("_mask") or, as in ETIS, stand as p12 for picture 12.
+    A mask may carry a word for masks ("x_mask", "mask_x"), the picture's whole name ("x.jpg.png") or, as in ETIS, stand as p12
+    for picture 12.
 
     Args:
         folders: of pictures.
@@ -92,7 +96,11 @@ def pair_files(folders: Iterable[PictureFolder], *, unlabelled: bool) -> list[li
             )
         bare += [pair.image for pair in found if pair.mask is None and not folder.bare]
     if alone:
-        raise DataError(f"{_count(alone, 'mask')} without a picture: {_names(alone)}; add the pictures or remove these")
+        looked = ", ".join(_picture_stems(alone[0].stem))
+        raise DataError(
+            f"{_count(alone, 'mask')} without a picture: {_names(alone)}; add the pictures or remove these (looked for a picture "
+            f"called {looked})"
+        )
     if bare and not unlabelled:
         raise DataError(
             f"{_count(bare, 'picture')} without a mask: {_names(bare)}; add the masks, or pass --unlabelled if meant"
@@ -103,7 +111,8 @@ def pair_files(folders: Iterable[PictureFolder], *, unlabelled: bool) -> list[li
 def find_mask_endings(folder: Path) -> bool:
     """Return whether a folder holds pictures and their masks side by side, told by endings such as a_mask.png."""
     stems = pictures_by_stem(folder).keys()
-    return any(_plain_stem(stem) in stems for stem in stems if _plain_stem(stem) != stem)
+    there = {_nfc(stem): stem for stem in stems}
+    return any(_find_stem(_plainer_stems(stem)[1:], there, but=stem) for stem in stems)
 
 
 def _pair_stems(folder: PictureFolder) -> tuple[list[Pair], list[Path]]:
@@ -111,12 +120,14 @@ def _pair_stems(folder: PictureFolder) -> tuple[list[Pair], list[Path]]:
     pictures = pictures_by_case(folder.images) if folder.channels else pictures_by_stem(folder.images)
     masks = {} if folder.masks is None else pictures_by_stem(folder.masks)
     if folder.masks == folder.images:
-        masks = {stem: path for stem, path in pictures.items() if _plain_stem(stem) in pictures.keys() - {stem}}
+        there = {_nfc(stem): stem for stem in pictures}
+        masks = {s: path for s, path in pictures.items() if _find_stem(_plainer_stems(s)[1:], there, but=s)}
         pictures = {stem: path for stem, path in pictures.items() if stem not in masks}
+    there = {_nfc(stem): stem for stem in pictures} | {stem: stem for stem in pictures}
     mask_of: dict[str, Path] = {}
     alone = []
     for stem, mask in masks.items():
-        partner = next((name for name in _picture_stems(stem) if name in pictures), None)
+        partner = stem if stem in pictures else _find_stem(_picture_stems(stem), there)
         if partner is None:
             alone.append(mask)
         elif partner in mask_of:
@@ -129,27 +140,52 @@ def _pair_stems(folder: PictureFolder) -> tuple[list[Pair], list[Path]]:
 def _pair_coco(images: Path, file: Path) -> list[Pair]:
     """Return every picture that a COCO file lists; one on which nothing is drawn has an empty mask."""
     pictures = read_coco(file).pictures.values()
-    missing = [images / picture.file_name for picture in pictures if not (images / picture.file_name).is_file()]
+    found = {picture.image_id: locate(images, picture.file_name) for picture in pictures}
+    missing = [images / picture.file_name for picture in pictures if found[picture.image_id] is None]
     if missing:
-        raise DataError(f"{file}: {_count(missing, 'picture')} of {len(pictures)} not there: {_names(missing)}")
-    pairs = [
-        Pair(
-            Path(picture.file_name).with_suffix("").as_posix(),
-            images / picture.file_name,
-            polygons_path(file, picture.image_id),
+        looked = " and ".join(spellings(next(each.file_name for each in pictures if found[each.image_id] is None)))
+        raise DataError(
+            f"{file}: {_count(missing, 'picture')} of {len(pictures)} not there: {_names(missing)} (looked for {looked})"
         )
-        for picture in pictures
+    named: dict[Path, str] = {}
+    for picture in pictures:
+        path = found[picture.image_id] or images
+        if path in named:
+            raise DataError(
+                f"{file}: {named[path]} and {picture.file_name} both lead to {path}; rename one of the two files"
+            )
+        named[path] = picture.file_name
+    pairs = [
+        Pair(path.relative_to(images).with_suffix("").as_posix(), path, polygons_path(file, picture.image_id))
+        for path, picture in zip(named, pictures, strict=True)
     ]
     return sorted(pairs, key=lambda pair: natural_key(pair.stem))
 
 
 def _picture_stems(mask_stem: str) -> list[str]:
-    stems = [mask_stem, *(mask_stem.removesuffix(end) for end in _MASK_ENDINGS if mask_stem.endswith(end))]
+    """Return what the picture of a mask may be called, the likeliest first."""
+    stems = _plainer_stems(mask_stem)
     return [*stems, mask_stem[1:]] if mask_stem[:1] == "p" and mask_stem[1:].isdecimal() else stems
 
 
-def _plain_stem(stem: str) -> str:
-    return next((stem.removesuffix(end) for end in _MASK_ENDINGS if stem.endswith(end)), stem)
+def _plainer_stems(stem: str) -> list[str]:
+    """Return a name, then what is left of it without a picture's suffix (x.jpg.png) and a word for masks (x_mask, mask_x)."""
+    found = [stem]
+    for each in found:
+        plain = each.lower()
+        left = [each[: -len(end)] for end in (*PICTURE_SUFFIXES, *_MASK_ENDINGS) if plain.endswith(end)]
+        left += [each[len(start) :] for start in _MASK_BEGINNINGS if plain.startswith(start)]
+        found += [new for new in left if new and new not in found]
+    return found
+
+
+def _find_stem(names: Sequence[str], there: Mapping[str, str], *, but: str = "") -> str | None:
+    """Return the first of some names that is there (by its NFC form: disks and archives differ in how they spell accents)."""
+    return next((there[key] for name in names if (key := _nfc(name)) in there and there[key] != but), None)
+
+
+def _nfc(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _count(paths: list[Path], noun: str) -> str:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from difom_cache import DataSource, load_records, make_manifest, read_manifest, read_mask
 from difom_cache.data import check_unchanged
-from difom_cache.errors import DataError, ManifestError, SettingsError
+from difom_cache.errors import DataError, DifomWarning, ManifestError, SettingsError
 
 tools = pytest.importorskip("pycocotools.mask", reason="pycocotools is not installed (pip install 'difom[coco]')")
 
@@ -93,10 +93,72 @@ def test_pictures_may_lie_where_the_user_says(tmp_path: Path) -> None:
         tmp_path / "far" / "a.json", ["1.png", "2.png"], [annotate(1, [SQUARE])], pictures=tmp_path / "w" / "pics"
     )
     with pytest.raises(
-        DataError, match=r"a\.json: its 2 pictures are not found, the first is 1\.png; .*--images DIR --masks"
+        DataError, match=r"a\.json: its 2 pictures are not found, the first is 1\.png .*--images DIR --masks"
     ):
         load_records(file)
     assert len(load_records(DataSource(images=tmp_path / "w" / "pics", masks=file))) == 2
+
+
+@pytest.mark.parametrize(
+    ("named", "there"),
+    [
+        ("images\\1.png", "images/1.png"),
+        ("C:\\data\\polyps\\1.png", "1.png"),
+        ("/data/upload/3/0a1b2c3d-1.png", "1.png"),
+        ("/data/upload/3/0a1b2c3d-1.png", "images/0a1b2c3d-1.png"),
+        ("../../media/upload/1.png", "images/1.png"),
+        ("Mu\u0308ller.png", "M\u00fcller.png"),
+    ],
+)
+def test_a_name_from_another_machine_finds_its_picture(tmp_path: Path, named: str, there: str) -> None:
+    home = tmp_path / "ward"
+    file = write_coco(home / "a.json", [there], [annotate(1, [SQUARE])], pictures=home)
+    held = json.loads(file.read_text())
+    held["images"][0]["file_name"] = named
+    file.write_text(json.dumps(held))
+    (record,) = load_records(home)
+    assert record.image == home / there and record.mask and read_mask(record.mask).any()
+
+
+def test_a_name_that_two_folders_hold_is_not_guessed(tmp_path: Path) -> None:
+    file = write_coco(tmp_path / "a.json", ["train/1.png", "val/1.png"], [], pictures=tmp_path)
+    held = json.loads(file.read_text())
+    held["images"] = [held["images"][0] | {"file_name": "/upload/1.png"}]
+    file.write_text(json.dumps(held))
+    with pytest.raises(DataError, match=r"looked for 1\.png beside the file and above it.*--images DIR"):
+        load_records(file)
+
+
+def test_a_size_that_is_whole_but_written_as_a_float_is_a_size(tmp_path: Path) -> None:
+    file = write_coco(tmp_path / "w" / "a.json", ["1.png"], [annotate(1, [SQUARE])], pictures=tmp_path / "w")
+    file.write_text(file.read_text().replace('"width": 40', '"width": 40.0'))
+    (record,) = load_records(file)
+    assert record.mask and read_mask(record.mask).shape == (HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "width", "what"),
+    [
+        (SQUARE, 40, "annotation 7: expected a list of polygons, found one list of numbers"),
+        ([SQUARE, [1, 2, 3, 4]], 40, "annotation 7: found four numbers, a box, among the polygons"),
+        ([SQUARE], 40.5, r"expected a size in px, found 40\.5 x 30"),
+    ],
+)
+def test_one_broken_annotation_is_named_and_its_image_left_out_where_the_user_says_so(
+    tmp_path: Path, segmentation: object, width: float, what: str
+) -> None:
+    home = tmp_path / "w"
+    drawn = [annotate(1, [TRIANGLE]), annotate(2, segmentation, number=7)]
+    file = write_coco(home / "a.json", ["1.png", "2.png"], drawn, pictures=home)
+    held = json.loads(file.read_text())
+    held["images"][1]["width"] = width
+    file.write_text(json.dumps(held))
+    with pytest.raises(DataError, match=rf"a\.json, image 2.*{what}.*--skip-broken"):
+        load_records(home)
+    with pytest.warns(DifomWarning, match=rf"1 of 2 images are left out.*image 2.*{what}"):
+        make_manifest(home, tmp_path / "m.csv", skip_broken=True)
+    (record,) = load_records(tmp_path / "m.csv")
+    assert record.image.name == "1.png"
 
 
 def test_several_categories_must_be_told_apart_by_the_user(tmp_path: Path) -> None:
@@ -150,7 +212,7 @@ def test_a_damaged_drawing_is_one_line_with_its_number(tmp_path: Path, segmentat
         ('{"images": [], "annotations": [{}]}', "image_id' is missing"),
         (
             '{"images": [{"id": 1, "file_name": "../x.png", "width": 4, "height": 4}], "annotations": []}',
-            "no name below",
+            r"pictures are not found, the first is \.\./x\.png \(looked for x\.png",
         ),
         ('{"images": [{"id": 1}], "annotations": []}', "file_name' is missing"),
         ('{"images": [], "annotations": [{"image_id": 3, "category_id": 1}]}', "image 3, which is not listed"),

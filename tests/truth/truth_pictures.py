@@ -125,6 +125,45 @@ def wide(bits: int, *, kind: str, said: bool = False, option: int | None = None)
     return read
 
 
+def named(image: str, mask: str, *, beside: str = "masks") -> Callable[[Path], Any]:
+    """Return a reading of one picture and one mask with these names: whether the mask is its."""
+
+    def read(folder: Path) -> Any:
+        picture, polyp = paint()
+        for part, name, pixels in (("images", image, picture), (beside, mask, polyp.astype(np.uint8) * 255)):
+            (folder / part).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(folder / part / name)
+        return agree(load_records(folder))
+
+    return read
+
+
+def coco(name: str, segmentation: Any, *, width: float = WIDTH, skip: bool = False) -> Callable[[Path], Any]:
+    """Return a reading of two pictures, the second of which a COCO file calls `name` and draws so: names that agree."""
+
+    def read(folder: Path) -> Any:
+        picture = np.full((HEIGHT, WIDTH, 3), (60, 50, 90), np.uint8)
+        picture[8:20, 12:30] = 220, 60, 40
+        (folder / "images").mkdir()
+        for each in ("1.png", "2.png"):
+            Image.fromarray(picture).save(folder / "images" / each)
+        size = {"width": WIDTH, "height": HEIGHT}
+        images = [{"id": 1, "file_name": "1.png", **size}, {"id": 2, "file_name": name, **size, "width": width}]
+        drawn = [
+            {"id": n, "image_id": n, "category_id": 1, "segmentation": each}
+            for n, each in ((1, [BOX]), (2, segmentation))
+        ]
+        held = {"images": images, "annotations": drawn, "categories": [{"id": 1, "name": "polyp"}]}
+        (folder / "set.json").write_text(json.dumps(held))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            records = make_manifest(folder / "set.json", folder / "m.csv", skip_broken=skip)[0]
+        return [record.image.name for record in records if agree([record])]
+
+    return read
+
+
+BOX = [12, 8, 30, 8, 30, 20, 12, 20]
 ASKED = Refused("EXIF", "--exif upright", "raw")
 CASES = [
     Case("EXIF 180 degrees, mask drawn on raw pixels", turned(3, drawn_on="raw"), ASKED),
@@ -150,6 +189,23 @@ CASES = [
     Case("10 bits in a TIFF that says nothing, warned of", wide(10, kind="tif"), True),
     Case("12 bits in a PNG, --bits 12", wide(12, kind="png", option=12), 0.0),
     Case("12 bits in a PNG, --bits 10", wide(12, kind="png", option=10), Refused("4095", "--bits 10", "1023")),
+    Case("x.jpg and x.jpg.png", named("x.png", "x.png.png"), True),
+    Case("x.png and mask_x.tif", named("x.png", "mask_x.tif"), True),
+    Case("x.png and x_segmentation.png in one folder", named("x.png", "x_segmentation.png", beside="images"), True),
+    Case("a name in NFC, its mask in NFD", named("M\u00fcller.png", "Mu\u0308ller.png"), True),
+    Case("a mask of no picture", named("x.png", "y_mask.png"), Refused("y_mask.png", "looked for", "y)")),
+    Case("COCO name with backslashes", coco("images\\2.png", [BOX]), ["1.png", "2.png"]),
+    Case("COCO name of an upload", coco("/data/upload/7/0a1b2c3d-2.png", [BOX]), ["1.png", "2.png"]),
+    Case("COCO name of no file", coco("/data/upload/7/3.png", [BOX]), Refused("looked for", "3.png", "--images")),
+    Case("COCO width of 64.0", coco("2.png", [BOX], width=64.0), ["1.png", "2.png"]),
+    Case("COCO width of 64.5", coco("2.png", [BOX], width=64.5), Refused("image 2", "64.5", "--skip-broken")),
+    Case(
+        "COCO flat list", coco("2.png", BOX), Refused("image 2", "annotation 2", "one list of numbers", "--skip-broken")
+    ),
+    Case(
+        "COCO box among polygons", coco("2.png", [BOX, [1, 2, 3, 4]]), Refused("annotation 2", "a box", "--skip-broken")
+    ),
+    Case("COCO box among polygons, --skip-broken", coco("2.png", [BOX, [1, 2, 3, 4]], skip=True), ["1.png"]),
     Case("a picture over the limit of pixels", large(3000), Refused("3072 pixels", "3000", "--max-pixels 3072")),
     Case("a picture at the limit of pixels", large(3072), [(WIDTH, HEIGHT)]),
 ]
