@@ -210,6 +210,8 @@ class DistillConfig(Config):
     "Labels of the cache's teachers to learn from; none named = all."
     learn: Literal["both", "features", "masks"] = "both"
     "What multiscale learns from: the teachers' features, their masks, or both as far as the cache holds them."
+    probe: Literal["auto", "none"] = "auto"
+    "auto fits a probe to the run's masks where their images are not all labelled, no teacher is named, and none has logits."
     low_weight: Size = 0.1
     "Of the low-frequency term (difom, paper, published, and multiscale with bands); the paper's weight."
     high_weight: Size = 0.1

@@ -108,6 +108,8 @@ class TrainKeywords(TypedDict, total=False):
     "Labels of the cache's teachers to learn from; none named = all."
     learn: Literal["both", "features", "masks"] | None
     "What multiscale learns from: the teachers' features, their masks, or both as far as the cache holds them. [default: both]"
+    probe: Literal["auto", "none"] | None
+    "auto fits a probe to the run's masks where their images are not all labelled, no teacher is named, and none has logits. [default: auto]"
     low_weight: float | None
     "Of the low-frequency term (difom, paper, published, and multiscale with bands); the paper's weight. (at least 0) [default: 0.1]"
     high_weight: float | None

@@ -16,11 +16,11 @@ MOST = {
     "difom_cache/extraction": 1753,
     "difom_cache/maintenance": 1384,
     "difom_cache/painting": 514,
-    "difom_cache/probing": 850,
-    "difom_cache/store": 1854,
+    "difom_cache/probing": 913,
+    "difom_cache/store": 1882,
     "difom_cache/teachers": 3821,
     "difom_cache/views": 525,
-    "difom_train": 866,
+    "difom_train": 868,
     "difom_train/benchmarks": 1073,
     "difom_train/data": 1084,
     "difom_train/distill": 957,
@@ -29,7 +29,7 @@ MOST = {
     "difom_train/reporting": 1025,
     "difom_train/students": 1162,
     "difom_train/studies": 343,
-    "difom_train/training": 1524,
+    "difom_train/training": 1590,
 }
 
 

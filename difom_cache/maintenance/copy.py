@@ -18,7 +18,6 @@ from difom_cache.extraction.cells import sum_cells, to_moments
 from difom_cache.extraction.prepare import FIT_RECORDS
 from difom_cache.keywords import CopyKeywords
 from difom_cache.maintenance.decoded import blocks_of, decode_rows
-from difom_cache.maintenance.rows import read_records
 from difom_cache.options import read_call
 from difom_cache.progress import say
 from difom_cache.store.atomic import write_once
@@ -38,6 +37,7 @@ from difom_cache.store.reader import Cache, open_cache
 from difom_cache.store.schema import PicturesIdentity
 from difom_cache.store.source import read_source, write_source
 from difom_cache.store.stats import fold_statistics, read_moments, write_totals
+from difom_cache.store.table import read_records
 from difom_cache.store.writer import create_cache, create_column, write_block
 
 

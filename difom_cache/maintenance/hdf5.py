@@ -14,7 +14,6 @@ from difom_cache.errors import CacheDamagedError, CacheFormatError, CacheIncompl
 from difom_cache.files import read_held, refuse_special
 from difom_cache.maintenance.book import EXPORT_AGAIN, Book
 from difom_cache.maintenance.finish import finish
-from difom_cache.maintenance.rows import read_records
 from difom_cache.maintenance.verify import verify
 from difom_cache.progress import track
 from difom_cache.store.atomic import build_folder, draft_of, write_once
@@ -39,6 +38,7 @@ from difom_cache.store.layout import (
 )
 from difom_cache.store.reader import Cache, open_cache
 from difom_cache.store.schema import CacheIdentity, FidelityHeld, PicturesIdentity, TeacherIdentity, check_plain_name
+from difom_cache.store.table import read_records
 from difom_cache.store.writer import ROWS, RowTable, create_cache, create_column, write_block
 
 

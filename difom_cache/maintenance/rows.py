@@ -4,7 +4,6 @@ Everything in rows/ follows from these two, so it is checked against them, and c
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +13,15 @@ from numpy.typing import NDArray
 from difom_cache.data.record import Record
 from difom_cache.errors import CacheDamagedError, DifomError
 from difom_cache.extraction.rows import tabulate
-from difom_cache.files import read_held
 from difom_cache.store.layout import RECORDS, SPLITS
 from difom_cache.store.metadata import find_difference
 from difom_cache.store.schema import CacheIdentity
-from difom_cache.store.table import Table, parse_records
+from difom_cache.store.table import COPY_AGAIN, Table, parse_records, read_records
 from difom_cache.store.writer import RowTable, describe_root, describe_rows, write_skeleton
 from difom_cache.views.params import COLUMNS
 from difom_cache.views.plan import ViewPlan, draw_plan
 
 MEND = "`difom-cache verify --repair`, or `difom-cache extract` with the same arguments, writes it anew"
-_COPY_AGAIN = "copy it again from another copy, or run `difom-cache extract` with the same arguments"
-
-
-def read_records(cache: Path, identity: CacheIdentity) -> bytes:
-    """Return a cache's records.csv, which is the one that its identity speaks of.
-
-    Raises:
-        CacheDamagedError: it is not.
-    """
-    path = cache / RECORDS
-    content = read_held(path, CacheDamagedError, _COPY_AGAIN)
-    found = sha256(content).hexdigest()
-    if found != identity.records_sha256:
-        raise CacheDamagedError(
-            f"{path}: its digest {found[:12]}… is not the identity's {identity.records_sha256[:12]}…; {_COPY_AGAIN}"
-        )
-    return content
 
 
 def read_lines(cache: Path, identity: CacheIdentity) -> list[dict[str, str]]:
@@ -56,7 +37,7 @@ def _parse_lines(path: Path, content: bytes, identity: CacheIdentity) -> list[di
     try:
         lines = parse_records(content)
     except ValueError as error:
-        raise CacheDamagedError(f"{path}: {error}; {_COPY_AGAIN}") from None
+        raise CacheDamagedError(f"{path}: {error}; {COPY_AGAIN}") from None
     if len(lines) != identity.records:
         raise CacheDamagedError(f"{path}: holds {len(lines)} records, the identity says {identity.records}")
     for number, line in enumerate(lines):

@@ -25,8 +25,8 @@ from difom_cache.store.writer import write_block
 CODEC = "float16"  # as all logits (FORMAT.md, section 4)
 
 
-def identify_probe(cache: Cache, plan: ProbePlan, *, fitted_views: int) -> TeacherIdentity:
-    """Return the identity of a probe's column.
+def identify_probe(cache: Cache, home: Path, plan: ProbePlan, *, fitted_views: int) -> TeacherIdentity:
+    """Return the identity of a probe's column in the cache, or the folder beside it, that `home` is.
 
     Raises:
         CacheIncompleteError: a teacher that the probe reads is not finished.
@@ -43,7 +43,7 @@ def identify_probe(cache: Cache, plan: ProbePlan, *, fitted_views: int) -> Teach
         "head": plan.order.head,
         "fit": {"views": fitted_views, **KINDS[str(plan.order.head)].FIT},
     }
-    path = cache.path / teacher_folder(plan.label) / IDENTITY
+    path = home / teacher_folder(plan.label) / IDENTITY
     held = read_identity(path.parent, TeacherIdentity) if path.exists() else None
     return TeacherIdentity.build(
         teacher={
@@ -94,9 +94,9 @@ def compute_logits(cache: Cache, reader: FeatureReader, heads: Heads, plan: Prob
 
 
 def write_logits(
-    cache: Cache, column: Column, block: int, reader: FeatureReader, heads: Heads, plan: ProbePlan
+    cache: Cache, home: Path, column: Column, block: int, reader: FeatureReader, heads: Heads, plan: ProbePlan
 ) -> None:
-    """Publish one block of a probe's column."""
+    """Publish one block of a probe's column in `home`."""
     rows = np.arange(*column.range_of(block))
     logits = compute_logits(cache, reader, heads, plan, rows)
     codec = build_codec(CODEC, 1)
@@ -109,7 +109,7 @@ def write_logits(
     train = torch.from_numpy(np.asarray(cache.table.split[rows] == 0))
     name = Path(column.arrays[0].path).parent.as_posix()
     write_block(
-        cache.path,
+        home,
         column,
         block,
         {column.arrays[0].path: code.numpy()},

@@ -22,7 +22,12 @@ FIT = {
 }
 
 
-def fit(lesson: Lesson, fold: int, seed: int) -> dict[str, Tensor]:
+def count_steps(views: int) -> int:
+    """Return the steps of a fit to so many views."""
+    return max(STEPS, EPOCHS * views // BATCH_VIEWS)
+
+
+def fit(lesson: Lesson, fold: int, seed: int, *, steps: int = 0) -> dict[str, Tensor]:
     """Return a head fitted to all folds but one: AdamW, a one-cycle rate, and a generator of its own seeded by `seed`.
 
     Views are shown mirrored and transposed, features and truth alike. The features of a mirrored image differ from mirrored
@@ -32,7 +37,7 @@ def fit(lesson: Lesson, fold: int, seed: int) -> dict[str, Tensor]:
     parts = lesson.parts_without(fold, 1)
     views = torch.tensor([part.start for part in parts])
     head = draw_weights(lesson.features.shape[-1], lesson.share_of_polyp(parts), random)
-    steps = max(STEPS, EPOCHS * len(views) // BATCH_VIEWS)
+    steps = steps or count_steps(len(views))
     weights = [tensor.requires_grad_() for tensor in head.values()]
     optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)

@@ -16,6 +16,7 @@ from difom_cache.errors import CacheDamagedError
 from difom_cache.files import refuse_special
 from difom_cache.probing import conv_head, decoder_head, linear_head
 from difom_cache.probing.lesson import Lesson
+from difom_cache.progress import track
 from difom_cache.store.atomic import write_once
 from difom_cache.store.layout import HEADS
 
@@ -63,9 +64,10 @@ class Heads:
         return logits
 
 
-def fit_heads(lesson: Lesson, kind: str, seed: int) -> Heads:
+def fit_heads(lesson: Lesson, kind: str, seed: int, *, quiet: bool = True) -> Heads:
     """Return one head a fold, each fitted to the views of all other folds."""
-    fitted = [KINDS[kind].fit(lesson, fold, seed) for fold in range(lesson.folds)]
+    folds = track(range(lesson.folds), "fitting heads", "head", quiet=quiet)
+    fitted = [KINDS[kind].fit(lesson, fold, seed) for fold in folds]
     return Heads(kind, lesson.grid, {name: torch.stack([head[name] for head in fitted]) for name in fitted[0]})
 
 

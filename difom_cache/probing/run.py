@@ -22,7 +22,8 @@ from difom_cache.probing.lesson import Lesson
 from difom_cache.probing.options import ProbeConfig
 from difom_cache.probing.plan import ProbePlan, find_labels, plan_probe
 from difom_cache.probing.score import UnseenScore, score_logits
-from difom_cache.progress import track
+from difom_cache.probing.wait import describe_wait
+from difom_cache.progress import say, track
 from difom_cache.store.atomic import remove_stale
 from difom_cache.store.columns import teacher_column
 from difom_cache.store.consolidated import consolidate
@@ -32,7 +33,8 @@ from difom_cache.store.reader import Cache, open_cache
 from difom_cache.store.schema import TeacherIdentity
 from difom_cache.store.seen_masks import read_seen_masks, write_seen_masks
 from difom_cache.store.stats import fold_statistics
-from difom_cache.store.writer import create_column
+from difom_cache.store.table import read_records
+from difom_cache.store.writer import create_cache, create_column
 from difom_cache.text import format_seconds
 
 FIT_BYTES = 2_000_000_000  # of features that heads are fitted on; more views than fit are left out
@@ -65,7 +67,11 @@ class ProbeReport:
 
 
 def probe(
-    cache: str | Path | ProbeConfig | None = None, *, quiet: bool = False, **options: Unpack[ProbeKeywords]
+    cache: str | Path | ProbeConfig | None = None,
+    *,
+    into: str | Path | None = None,
+    quiet: bool = False,
+    **options: Unpack[ProbeKeywords],
 ) -> ProbeReport:
     """Fit light heads from a cache's features to its masks, and write their logits for every row as a column of its own.
 
@@ -74,6 +80,7 @@ def probe(
 
     Args:
         cache: its folder, or the config of the call.
+        into: a folder for the column, where the cache shall stay as it is; `open_cache(cache, beside=into)` reads both.
         quiet: print nothing.
         **options: listed in `ProbeKeywords`.
 
@@ -89,19 +96,33 @@ def probe(
     plan = plan_probe(opened, config)
     reader = FeatureReader(opened, plan.taps, plan.read_grid)
     rows = choose_fit_rows(opened, plan, most=FIT_BYTES // reader.row_bytes)
-    column, identity = open_column(opened, plan, views=len(rows))
+    home = opened.path if into is None else Path(into)
+    if into is not None:
+        create_cache(home, opened.identity, read_records(opened.path, opened.identity), opened.table.as_rows())
+    column, identity = open_column(opened, home, plan, views=len(rows))
     with torch_threads(identity.threads):
         started_s = time.perf_counter()
-        heads = obtain_heads(opened, plan, reader, rows)
+        missing = find_missing(home, ColumnWork(column, identity, None), repair=True)
+        if not quiet and missing:
+            views = sum(stop - start for start, stop in map(column.range_of, missing))
+            say(describe_wait(plan, reader, home, fitted=len(rows), written=views, once=into is not None))
+        heads = obtain_heads(opened, home, plan, reader, rows, quiet=quiet)
         fitted_s = time.perf_counter()
-        missing = find_missing(opened.path, ColumnWork(column, identity, None), repair=True)
         for block in track(sorted(missing), column.folder, "block", quiet=quiet):
-            write_logits(opened, column, block, reader, heads, plan)
-        fold_statistics(opened.path, column, read_markers(opened.path, column))
-        remove_stale(opened.path)
-        consolidate(opened.path)
+            write_logits(opened, home, column, block, reader, heads, plan)
+        fold_statistics(home, column, read_markers(home, column))
+        remove_stale(home)
+        consolidate(home)
     written_s = time.perf_counter()
-    report = make_report(opened.path, plan, column, len(rows), len(missing), fitted_s - started_s, written_s - fitted_s)
+    beside = None if into is None else home
+    report = make_report(
+        open_cache(opened.path, beside=beside),
+        plan,
+        column,
+        len(rows),
+        len(missing),
+        (fitted_s - started_s, written_s - fitted_s),
+    )
     if not quiet:
         print(format_report(report))
     return report
@@ -146,29 +167,31 @@ def choose_fit_rows(cache: Cache, plan: ProbePlan, *, most: int) -> NDArray[np.i
     return np.sort(rows[np.lexsort((ranks, table.view[rows]))][:most])
 
 
-def open_column(cache: Cache, plan: ProbePlan, *, views: int) -> tuple[Column, TeacherIdentity]:
-    """Make the cache ready for the blocks of a probe, or refuse where its column holds something else."""
-    identity = identify_probe(cache, plan, fitted_views=views)
+def open_column(cache: Cache, home: Path, plan: ProbePlan, *, views: int) -> tuple[Column, TeacherIdentity]:
+    """Make `home` ready for the blocks of a probe, or refuse where its column holds something else."""
+    identity = identify_probe(cache, home, plan, fitted_views=views)
     column = teacher_column(identity, plan.label, len(cache))
-    create_column(cache.path, column, identity)
+    create_column(home, column, identity)
     seen: list[frozenset[str] | None] = [
         read_seen_masks(cache.path / teacher_folder(label), cache.teachers[label]) for label in plan.order.teachers
     ]
     if None not in seen:
         known: Any = frozenset(plan.mask_digests).union(*(masks for masks in seen if masks is not None))
-        write_seen_masks(cache.path / column.folder, known)
+        write_seen_masks(home / column.folder, known)
     return column, identity
 
 
-def obtain_heads(cache: Cache, plan: ProbePlan, reader: FeatureReader, rows: NDArray[np.int64]) -> Heads:
+def obtain_heads(
+    cache: Cache, home: Path, plan: ProbePlan, reader: FeatureReader, rows: NDArray[np.int64], *, quiet: bool
+) -> Heads:
     """Return the heads that lie beside the column's identity, fitted now where there are none."""
-    folder = cache.path / teacher_folder(plan.label)
+    folder = home / teacher_folder(plan.label)
     if (folder / HEADS).exists():
         return read_heads(folder, str(plan.order.head), plan.grid)
-    return write_heads(folder, fit(cache, plan, reader, rows))
+    return write_heads(folder, fit(cache, plan, reader, rows, quiet=quiet))
 
 
-def fit(cache: Cache, plan: ProbePlan, reader: FeatureReader, rows: NDArray[np.int64]) -> Heads:
+def fit(cache: Cache, plan: ProbePlan, reader: FeatureReader, rows: NDArray[np.int64], *, quiet: bool = True) -> Heads:
     """Return heads fitted on `rows`."""
     fold = plan.fold_of[cache.table.record[rows]]
     rows = rows[np.argsort(fold, kind="stable")]
@@ -179,14 +202,13 @@ def fit(cache: Cache, plan: ProbePlan, reader: FeatureReader, rows: NDArray[np.i
         valid_cells(cache, rows, plan.grid),
         tuple(ends.tolist()),
     )
-    return fit_heads(lesson, str(plan.order.head), plan.order.labels_seed)
+    return fit_heads(lesson, str(plan.order.head), plan.order.labels_seed, quiet=quiet)
 
 
 def make_report(
-    path: Path, plan: ProbePlan, column: Column, views: int, blocks: int, fit_s: float, write_s: float
+    cache: Cache, plan: ProbePlan, column: Column, views: int, blocks: int, spent_s: tuple[float, float]
 ) -> ProbeReport:
     """Return what was done, with scores on view 0 of the budget's own frames: no mask outside the budget is read."""
-    cache = open_cache(path)
     tap = f"{plan.label}/{Path(column.arrays[0].path).parent.as_posix()}"
     table = cache.table
     budget = (table.view == 0) & plan.budget[table.record]
@@ -196,8 +218,8 @@ def make_report(
         tap=tap,
         masks=int(plan.fitted.sum()),
         views=views,
-        fit_s=fit_s,
-        write_s=write_s,
+        fit_s=spent_s[0],
+        write_s=spent_s[1],
         blocks=blocks,
         crossfitted=score_logits(cache, tap, np.flatnonzero(budget & fitted)),
         validation=score_logits(cache, tap, np.flatnonzero(budget & ~fitted)),

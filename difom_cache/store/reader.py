@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from difom_cache.codecs.base import ArrayOrTensor, Codec
-from difom_cache.errors import CacheDamagedError, CacheFormatError, CacheIncompleteError, name_nearest
+from difom_cache.errors import (
+    CacheDamagedError,
+    CacheFormatError,
+    CacheIdentityError,
+    CacheIncompleteError,
+    name_nearest,
+)
 from difom_cache.store.access import RowAccess, choose_access, open_access, take_all
 from difom_cache.store.columns import open_codec, pictures_column, tap_specs, teacher_column
 from difom_cache.store.identity import content_digest, digest_identity, list_random, read_identity
@@ -24,18 +30,21 @@ from difom_cache.store.table import Table
 Batch = dict[str, NDArray[Any]]
 
 
-def open_cache(path: str | Path, *, access: str = "auto") -> "Cache":
+def open_cache(path: str | Path, *, access: str = "auto", beside: str | Path | None = None) -> "Cache":
     """Return the cache that lies at `path`, ready to be read.
 
     Args:
         path: its folder.
         access: "map", "read" or "zarr" (store/access.py); "auto" chooses by file system and compression.
+        beside: a folder of more columns of the same rows, as `probe(into=...)` makes it; they are read as if they were the
+            cache's own.
 
     Raises:
+        CacheIdentityError: `beside` holds columns of other rows.
         CacheFormatError: there is no cache, or one of another format version.
         CacheIncompleteError: its table of rows is not there.
     """
-    return Cache(Path(path), access)
+    return Cache(Path(path), access, None if beside is None else Path(beside))
 
 
 class Cache:
@@ -50,13 +59,19 @@ class Cache:
         picture_px: side of the stored pictures.
     """
 
-    def __init__(self, path: Path, access: str = "auto") -> None:
-        self.path, self._access = path, access
+    def __init__(self, path: Path, access: str = "auto", beside: Path | None = None) -> None:
+        self.path, self._access, self._beside = path, access, beside
         self.identity = read_identity(path, CacheIdentity)
         self.picture_px = self.identity.picture_px
         self.table = Table(path, self.identity.rows, len(self.identity.plan.params))
+        if beside is not None and read_identity(beside, CacheIdentity).to_dict() != self.identity.to_dict():
+            raise CacheIdentityError(f"{beside} holds columns of other views than those of {path}; remove it")
+        self._homes: dict[str, Path] = {}  # of columns that lie elsewhere
         folders = sorted((path / "teachers").glob(f"*/{IDENTITY}"))
         self.teachers = {f.parent.name: read_identity(f.parent, TeacherIdentity) for f in folders}
+        for place in sorted((beside / "teachers").glob(f"*/{IDENTITY}")) if beside is not None else ():
+            self.teachers[place.parent.name] = read_identity(place.parent, TeacherIdentity)
+            self._homes[teacher_folder(place.parent.name)] = place.parents[2]
         self.taps: dict[str, TapSpec] = {}
         for label, identity in self.teachers.items():
             self.taps |= tap_specs(identity, label)
@@ -67,7 +82,7 @@ class Cache:
         self._ones: dict[int, NDArray[np.uint8]] = {}  # a `valid` of ones by the number of its rows
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Cache, (self.path, self._access)
+        return Cache, (self.path, self._access, self._beside)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -150,7 +165,7 @@ class Cache:
             self._check_taps([tap])
             label, _, name = tap.partition("/")
             entry = next(entry for entry in self.teachers[label].taps if entry.name == name)
-            self._codecs[tap] = open_codec(self.path, label, entry)
+            self._codecs[tap] = open_codec(self.home(teacher_folder(label)), label, entry)
         return self._codecs[tap]
 
     def stats(self, tap: str) -> TapStats:
@@ -158,7 +173,7 @@ class Cache:
         self._check_taps([tap])
         label, _, name = tap.partition("/")
         column = self.column(teacher_folder(label))
-        return read_statistics(self.path, column, self.markers(column), name)
+        return read_statistics(self.home(column.folder), column, self.markers(column), name)
 
     def seen_masks(self, label: str) -> frozenset[str] | None:
         """Return the SHA-256 of every mask file that a teacher has learnt from; None where nobody knows.
@@ -166,7 +181,8 @@ class Cache:
         Raises:
             CacheFormatError: the cache has no such teacher.
         """
-        return read_seen_masks(self.path / teacher_folder(label), require_teacher(self, label))
+        identity, folder = require_teacher(self, label), teacher_folder(label)
+        return read_seen_masks(self.home(folder) / folder, identity)
 
     def column(self, folder: str) -> Column:
         """Return the column in `folder`: "pictures" or "teachers/<label>"."""
@@ -182,7 +198,11 @@ class Cache:
 
     def markers(self, column: Column) -> dict[int, DoneMarker]:
         """Return the finished blocks of a column."""
-        return read_markers(self.path, column)
+        return read_markers(self.home(column.folder), column)
+
+    def home(self, folder: str) -> Path:
+        """Return where the column in `folder` lies: the cache itself, but for what was opened beside it."""
+        return self._homes.get(folder, self.path)
 
     @property
     def random_teachers(self) -> list[str]:
@@ -192,7 +212,7 @@ class Cache:
     @cached_property
     def damaged(self) -> dict[str, list[int]]:
         """The blocks that `verify` found damaged, by column folder."""
-        return read_damaged(self.path)
+        return read_damaged(self.path) | (read_damaged(self._beside) if self._beside else {})
 
     def content_digests(self) -> dict[str, str]:
         """Return the content digest of every column by its folder, and of the whole cache under "cache"."""
@@ -231,11 +251,12 @@ class Cache:
     def _open(self, folder: str) -> "_OpenColumn":
         if folder not in self._columns:
             column = self.column(folder)
-            how = choose_access(self.path, column.compression) if self._access == "auto" else self._access
+            home = self.home(folder)
+            how = choose_access(home, column.compression) if self._access == "auto" else self._access
             identity = self.teachers.get(folder.partition("/")[2])
             made_by = "probe" if identity is not None and identity.probe is not None else "extract"
             self._columns[folder] = _OpenColumn(
-                self.path, column, self.markers(column), how, self.damaged.get(folder, []), f"`difom-cache {made_by}`"
+                home, column, self.markers(column), how, self.damaged.get(folder, []), f"`difom-cache {made_by}`"
             )
         return self._columns[folder]
 

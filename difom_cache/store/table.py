@@ -3,17 +3,37 @@
 import csv
 import io
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.errors import CacheIncompleteError
-from difom_cache.files import explain, read_plain, refuse_special
+from difom_cache.errors import CacheDamagedError, CacheIncompleteError
+from difom_cache.files import explain, read_held, read_plain, refuse_special
 from difom_cache.store.layout import RECORDS, SPLITS
+from difom_cache.store.schema import CacheIdentity
 from difom_cache.store.writer import RECORD_FIELDS, RowTable
 from difom_cache.text import unescape_cell
+
+COPY_AGAIN = "copy it again from another copy, or run `difom-cache extract` with the same arguments"
+
+
+def read_records(cache: Path, identity: CacheIdentity) -> bytes:
+    """Return a cache's records.csv, which is the one that its identity speaks of.
+
+    Raises:
+        CacheDamagedError: it is not.
+    """
+    path = cache / RECORDS
+    content = read_held(path, CacheDamagedError, COPY_AGAIN)
+    found = sha256(content).hexdigest()
+    if found != identity.records_sha256:
+        raise CacheDamagedError(
+            f"{path}: its digest {found[:12]}… is not the identity's {identity.records_sha256[:12]}…; {COPY_AGAIN}"
+        )
+    return content
 
 
 class Table:

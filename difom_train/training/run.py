@@ -19,7 +19,7 @@ from difom_train.config import (
     compose_keywords,
     name_folder,
 )
-from difom_train.data.caches import JointCache
+from difom_train.data.caches import JointCache, OneCache
 from difom_train.keywords import TrainKeywords
 from difom_train.students.base import Student
 from difom_train.students.saved import load_student
@@ -29,6 +29,7 @@ from difom_train.training.checkpoint import CHECKPOINT, Progress, read_checkpoin
 from difom_train.training.fabric import open_fabric
 from difom_train.training.lightning_parts import Fabric
 from difom_train.training.masks import describe_masks
+from difom_train.training.probe import PROBE_FOLDER, needs_probe, open_probed
 from difom_train.training.run_folder import cut_log, open_folder, read_run, refuse_differences, write_run
 from difom_train.training.train_log import describe_end, describe_start
 from difom_train.training.trainer import Trainer
@@ -81,9 +82,13 @@ def train_run(config: TrainConfig, folder: Path, student: Student | None = None)
     """Train one student into `folder`, a copy of the one that was handed in where there is one; return how it went."""
     device = resolve_device(config.machine.device)
     with explain_wait(f"opening {', '.join(map(str, config.run.cache))}"):
-        cache = JointCache([_open(path, config, folder) for path in config.run.cache])
+        caches: list[OneCache] = [_open(path, config, folder) for path in config.run.cache]
     fabric = open_fabric(device, config.machine.precision, logger=config.machine.logger, folder=folder)
     begun = config.run.resume and (folder / CHECKPOINT).is_file()
+    if (folder / PROBE_FOLDER).exists() if begun else needs_probe(config, caches):
+        _open_folder_once(config, fabric, folder)
+        caches = [open_probed(config, caches[0], folder, fabric, going_on=begun)]
+    cache = JointCache(caches)
     with explain_wait("building the student and the targets of its teachers"):
         learner = build_learner(config, cache, pretrained=not begun, student=student)
     taps = learner.distiller.taps

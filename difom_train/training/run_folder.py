@@ -13,6 +13,7 @@ import torch
 
 from difom_cache import name_processor, read_object, read_plain, write_atomic
 from difom_cache.errors import RunError
+from difom_cache.options import read_toml
 from difom_train.config import FREE, SETTINGS_FILE, TrainConfig, find_differences, read_settings, write_settings
 from difom_train.distill.catalogue import revision_of
 from difom_train.training.checkpoint import CHECKPOINT
@@ -42,7 +43,10 @@ def open_folder(folder: Path, config: TrainConfig) -> bool:
 
 def refuse_other_settings(folder: Path, config: TrainConfig) -> None:
     """Raise RunError if the run in `folder` was started with settings that give another student."""
-    differences = find_differences(read_settings(folder / SETTINGS_FILE), config, ignore=FREE)
+    written = folder / SETTINGS_FILE
+    # Runs of earlier versions fitted no probe, and say nothing of one: whether there is one, their folder says.
+    silent = () if "probe" in read_toml(written).get("distill", {}) else ("distill.probe",)
+    differences = find_differences(read_settings(written), config, ignore=(*FREE, *silent))
     if differences:
         raise RunError(f"{folder} was started with other settings: {'; '.join(differences)}; choose another --out")
     kind = config.distill.kind

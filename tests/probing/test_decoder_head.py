@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from difom_cache.probing import Lesson, decoder_head
-from difom_cache.probing.score import dice_of
+from difom_cache.probing import Lesson, decoder_head, dice_of
 
 C, CELLS, GRID = 6, 8, 32
 

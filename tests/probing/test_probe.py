@@ -38,13 +38,11 @@ from difom_cache.errors import (
     DataError,
     SettingsError,
 )
-from difom_cache.probing import Lesson, chunks, find_labels
+from difom_cache.probing import KINDS, Lesson, ProbeConfig, chunks, find_labels, settle_head, wait
 from difom_cache.probing import column as column_file
-from difom_cache.probing.heads import KINDS
-from difom_cache.probing.options import ProbeConfig
-from difom_cache.probing.plan import settle_head
 from difom_cache.store import read_markers, shard_path
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*keeps its splits")
 FRAMES = 36
 LABEL = "dinov2-tiny-random-probe-l100-s0"
 TAP = f"{LABEL}/logits@16"
@@ -366,6 +364,38 @@ def test_a_probe_of_an_earlier_version_keeps_its_head_and_another_head_gets_anot
 
 def head_order(cache: Path, head: str) -> ProbeConfig:
     return ProbeConfig(cache=cache, teachers=("dinov2-tiny-random",), head=head)
+
+
+def test_a_long_wait_for_one_run_is_said_to_be_worth_making_once(
+    feats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(KINDS["decoder"], "STEPS", 10)
+    probe(feats, into=tmp_path / "one", teachers="dinov2")
+    assert "make it once" not in capfd.readouterr().err
+    monkeypatch.setattr(wait, "LONG_S", 0)
+    probe(feats, into=tmp_path / "two", teachers="dinov2", labels=0.5)
+    said = capfd.readouterr().err
+    assert "dinov2-tiny-random-probe-l50-s0: 5 heads on 30 views of 15 masks, then logits of 66 views: about" in said
+    order = f"difom-cache probe {feats} --teachers dinov2-tiny-random --labels 0.5 --labels-seed 0"
+    assert f"for several runs make it once: {order}" in said
+    assert not (feats / "teachers" / "dinov2-tiny-random-probe-l50-s0").exists()
+
+
+def test_columns_beside_a_cache_are_those_of_its_own_rows(feats: Path, tmp_path: Path) -> None:
+    probe(feats, into=tmp_path / "beside", **LINEAR)
+    assert verify(tmp_path / "beside").sound
+    probe(feats, **LINEAR)
+    whole, both = open_cache(feats), open_cache(tmp_path / "beside")
+    assert both.content_digests()[f"teachers/{LABEL}"] == whole.content_digests()[f"teachers/{LABEL}"]
+    drop(feats, LABEL)
+    joined = open_cache(feats, beside=tmp_path / "beside")
+    assert joined.content_digests() == whole.content_digests() and joined.taps == whole.taps
+    assert joined.stats(TAP).count == whole.stats(TAP).count
+    assert joined.seen_masks(LABEL) == whole.seen_masks(LABEL)
+    identity = feats / "identity.json"
+    identity.write_text(json.dumps(json.loads(identity.read_text()) | {"records_sha256": "0" * 64}))
+    with pytest.raises(CacheIdentityError, match="holds columns of other views than those of"):
+        open_cache(feats, beside=tmp_path / "beside")
 
 
 @pytest.mark.parametrize("head", ["3x3", "decoder"])

@@ -1,0 +1,81 @@
+"""Logits that a cache has no column of: heads fitted to the run's own masks before it starts, kept in the run folder."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from difom_cache import Cache, open_cache, probe, say
+from difom_cache.errors import CacheIdentityError, CacheIncompleteError, DataError, DifomError, RunError
+from difom_train.config import TrainConfig
+from difom_train.data.caches import JointCache, OneCache
+from difom_train.data.feed import choose_masks
+from difom_train.distill.matching import logits_taps, taps_of
+from difom_train.training.lightning_parts import Fabric
+
+PROBE_FOLDER = "probe"
+
+
+def needs_probe(config: TrainConfig, caches: Sequence[OneCache]) -> bool:
+    """Whether a run learns from teachers' masks and its caches have features alone; says why no probe can be fitted to them.
+
+    A list of teachers is complete: nothing is added to it. Where every training image has its own mask, a probe would teach none.
+    """
+    options = config.distill
+    wanted = config.needs_teachers and options.kind == "multiscale"
+    wanted = wanted and options.learn != "features" and options.logits_weight > 0
+    if not wanted or options.probe == "none" or options.teachers or not all(isinstance(each, Cache) for each in caches):
+        return False
+    taps = [(cache, list(dict.fromkeys(tap.partition("/")[0] for tap in cache.taps))) for cache in caches]
+    if any(logits_taps(cache, labels) for cache, labels in taps):
+        return False
+    if not all(taps_of(cache, labels, "feature") for cache, labels in taps):
+        return False
+    joint = JointCache(caches)
+    if choose_masks(joint, config.data, seed=config.seed)[joint.rows_of("train")].all():
+        return False
+    reason = ""
+    if len(caches) > 1:
+        reason = "several caches are trained on together, and a probe is one cache's"
+    elif not caches[0].has_pictures:
+        reason = f"{caches[0].path} holds no masks (it was made with --no-pictures)"
+    elif config.data.labels_frac < 1:
+        reason = "data.labels_frac is a budget of earlier versions; use data.labels"
+    elif not ((caches[0].table.labelled > 0) & (caches[0].table.split == 0)).any():
+        reason = f"{caches[0].path} holds no mask of a training record"
+    if reason:
+        say(f"no probe is fitted, and no teacher's mask teaches: {reason}")
+    return not reason
+
+
+def open_probed(config: TrainConfig, cache: OneCache, folder: Path, fabric: Fabric, *, going_on: bool) -> OneCache:
+    """Return the cache with the probe of the run folder beside it, fitted now by the first process where there is none.
+
+    The cache is never written to. All views' logits are computed once: every process reads them as it reads a column, and a
+    run that is resumed reads the very same ones.
+
+    Raises:
+        RunError: the run was begun with a probe, which is gone.
+    """
+    home = folder / PROBE_FOLDER
+    answer = ""
+    if fabric.is_global_zero and not going_on:
+        try:
+            fit_probe(config, cache, home)
+        except (CacheIncompleteError, DataError) as error:
+            say(f"no probe is fitted, and no teacher's mask teaches: {error}")
+            shutil.rmtree(home, ignore_errors=True)
+        except DifomError as error:
+            answer = str(error)
+    if problem := fabric.broadcast(answer):
+        raise RunError(problem)
+    return open_cache(cache.path, beside=home) if home.exists() else cache
+
+
+def fit_probe(config: TrainConfig, cache: OneCache, home: Path) -> None:
+    """Fit a probe of all teachers to the masks of the run's budget; what an earlier start with other settings left goes."""
+    options = {"teachers": list(cache.teachers), "labels": config.data.labels, "labels_seed": config.data.labels_seed}
+    try:
+        probe(cache.path, into=home, **options)  # type: ignore[arg-type]
+    except CacheIdentityError:
+        shutil.rmtree(home)
+        probe(cache.path, into=home, **options)  # type: ignore[arg-type]
