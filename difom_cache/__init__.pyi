@@ -26,6 +26,7 @@ from .data.video import VideoReader as VideoReader
 from .extraction.frames import show_records as show_records
 from .extraction.options import ExtractConfig as ExtractConfig
 from .extraction.run import extract as extract
+from .files import guard_decoder as guard_decoder
 from .files import read_object as read_object
 from .files import read_plain as read_plain
 from .hardware import explain_bfloat16 as explain_bfloat16

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from difom_cache.options import CommandConfig, Config, Count, Opt, Positive, Size
+from difom_cache.options import Batch, CommandConfig, Config, Count, Opt, Positive, SidePx, Size
 
-Above0 = Annotated[float, Field(gt=0)]
+Above0 = Annotated[float, Field(ge=1e-9, le=1e12)]
 
 
 class CacheOptions(Config):
@@ -90,11 +90,11 @@ class SampleConfig(Config):
     "Folder to paint into."
     seed: Count = 0
     "Of the paintings."
-    train: Positive = 240
+    train: Annotated[Positive, Field(le=1_000_000)] = 240
     "Training pictures."
-    test: Positive = 20
+    test: Annotated[Positive, Field(le=1_000_000)] = 20
     "Pictures of each of the five test sets."
-    side: Annotated[int, Field(ge=32)] = 256
+    side: Annotated[SidePx, Field(ge=32)] = 256
     "Of the square pictures, px."
     easy: bool = False
     "Polyps stand out; training pictures in the styles of all test sets."
@@ -130,7 +130,7 @@ class BenchConfig(CommandConfig):
     "Pictures in each run."
     repeats: Positive = 5
     "Runs of each way, alternating; medians are shown."
-    batch_size: Positive | None = None
+    batch_size: Batch | None = None
     "Of the library's way and ours; probed by default."
     device: str = "auto"
     "auto, cpu, cuda or cuda:N."

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # at run time loaded late: --help of all commands needs no op
     from difom_cache.options import Config, Option
 
 USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
+_NO_MEMORY = "there is not enough memory for this; give it a larger machine, or less at once"
 _NEW_OBJECTS = 200_000
 """After so many new objects Python looks for rings of unused ones; its own 700 is a tenth of the time that imports take, and a
 quarter of that of a hundred thousand records."""
@@ -75,10 +76,12 @@ def run_app(app: typer.Typer, *, interrupted: str) -> None:
     except OSError as error:  # the machine's, not the program's: a file, a disk, a limit
         _end(f"error: {describe_os_error(error)}", USER_ERROR)
     except MemoryError:
-        _end("error: there is not enough memory for this; give it a larger machine, or less at once", USER_ERROR)
+        _end(f"error: {_NO_MEMORY}", USER_ERROR)
     except Exception as error:
         if isinstance(error.__cause__, KeyboardInterrupt) or asked_to_end:  # a pool whose workers were ended, too
             _end_early(words, asked_to_end)
+        if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):  # PyTorch's own MemoryError
+            _end(f"error: {_NO_MEMORY}", USER_ERROR)
         if isinstance(error, RuntimeError) and str(error).startswith(
             "Symlink loop"
         ):  # pathlib's, where others raise OSError

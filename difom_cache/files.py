@@ -2,15 +2,18 @@
 
 import json
 import os
+import re
 import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from difom_cache.errors import DifomError
 
 _LARGEST_TEXT_BYTES = 1 << 30
+_SHOWN_CHARACTERS = 160  # of what a library says
 _WORTH_LISTING = 64  # files of one folder from which on its list comes sooner than an answer for each; not tuned
 
 
@@ -82,6 +85,36 @@ def read_object(path: Path, error: type[DifomError], hint: str) -> dict[str, Any
     if not isinstance(held, dict):
         raise error(f"{path} is damaged (expected a JSON object, found {type(held).__name__}); {hint}")
     return held
+
+
+@contextmanager
+def guard_decoder(path: Path, error: type[DifomError], expected: str, hint: str = "") -> Iterator[None]:
+    """Let a library open the plain file at `path` by its name; whatever a garbled file makes it raise becomes one line.
+
+    Args:
+        path: the file.
+        error: what to raise.
+        expected: what it should be, such as "a video".
+        hint: how the user mends it, at the end of the line.
+
+    Raises:
+        DifomError: an `error`, or whichever was raised inside.
+        MemoryError: there is not enough memory for it.
+    """
+    try:
+        os.close(open_plain(path))
+        yield
+    except (DifomError, MemoryError):
+        raise
+    except Exception as problem:  # decoders raise whatever a garbled file leads them to
+        said = explain(problem) if isinstance(problem, OSError) else str(problem)
+        told = (
+            re.sub(" ?<[^<>]* object at 0x[^<>]*>", "", " ".join(said.split()))[:_SHOWN_CHARACTERS]
+            or type(problem).__name__
+        )
+        raise error(
+            f"{path}: expected {expected}, but it cannot be read ({told}){f'; {hint}' if hint else ''}"
+        ) from problem
 
 
 def refuse_special(path: Path) -> Path:

@@ -39,7 +39,7 @@ class ExtractKeywords(TypedDict, total=False):
     plan: Literal["default", "flips", "pad", "plain"] | None
     "View policy; `difom-cache plans` lists them. [default: default]"
     input_size: int | None
-    "Side of the stored pictures, px; strides refer to it. (at least 1) [default: 352]"
+    "Side of the stored pictures, px; strides refer to it. (in [1, 16384]) [default: 352]"
     pictures: bool | None
     "Store views and masks too. [default: on]"
     public: bool | None
@@ -49,7 +49,7 @@ class ExtractKeywords(TypedDict, total=False):
     weights: str | Sequence[str] | None
     "hub, hub@REVISION, random or a path, for all teachers; NAME=WEIGHTS for one; may repeat. [default: hub]"
     strides: int | Sequence[int] | None
-    "At which features are kept, picture px, such as 8,16,32; by default each teacher's own. (at least 1)"
+    "At which features are kept, picture px, such as 8,16,32; by default each teacher's own. (in [1, 16384])"
     codec: Literal["int8", "float16", "compact", "packed"] | None
     "How features are stored. [default: int8]"
     taps: str | Sequence[str] | None
@@ -59,7 +59,7 @@ class ExtractKeywords(TypedDict, total=False):
     precision: Literal["float32", "bfloat16"] | None
     "Of the teachers; by default bfloat16 on CUDA and float32 elsewhere."
     batch_size: int | None
-    "Views a teacher sees at once; probed by default. (at least 1)"
+    "Views a teacher sees at once; probed by default. (in [1, 65536])"
     compile: bool | None
     "Run teachers through torch.compile."
     backend: Literal["auto", "torch", "openvino"] | None
@@ -67,7 +67,7 @@ class ExtractKeywords(TypedDict, total=False):
     engine: Literal["local", "dask", "slurm", "pbs", "lsf", "sge", "htcondor"] | None
     "Where blocks are computed. [default: local]"
     workers: int | None
-    "Processes or jobs of the engine. (at least 1)"
+    "Processes or jobs of the engine. (in [1, 65536])"
     scheduler: str | None
     "Address of a running Dask scheduler."
     jobs: str | Path | None
@@ -75,7 +75,7 @@ class ExtractKeywords(TypedDict, total=False):
     part: str | None
     "I/N: every N-th block, starting with the I-th."
     epochs: int | None
-    "Epochs of each training run, for the estimate; 75 are the paper's. (at least 1) [default: 75]"
+    "Epochs of each training run, for the estimate; 75 are the paper's. (in [1, 1000000]) [default: 75]"
     runs: int | None
     "Training runs, for the estimate. (at least 1) [default: 1]"
     dry_run: bool | None
@@ -94,11 +94,11 @@ class ProbeKeywords(TypedDict, total=False):
     labels_seed: int | None
     "Of the choice of masks and of the folds. (at least 0) [default: 0]"
     folds: int | None
-    "Parts of the labelled groups; each part's logits come from the masks of the others. (at least 2) [default: 5]"
+    "Parts of the labelled groups; each part's logits come from the masks of the others. (in [2, 10000]) [default: 5]"
     head: Literal["decoder", "linear", "3x3"] | None
     "A small decoder; or from a cell's own features, or those of its neighbors too. A probe that is there keeps its own. [default: decoder]"
     stride: float | None
-    "Of the logits, image px; by default a quarter of the finest tap's, at least 4, or, without a decoder, the finest tap's. (more than 0)"
+    "Of the logits, image px; by default a quarter of the finest tap's, at least 4, or, without a decoder, the finest tap's. (in [1, 16384])"
     name: str | None
     "Of the column; by default teachers, percent of masks and seed, as in dinov2-small-probe-l10-s0."
 
@@ -196,11 +196,11 @@ class SampleKeywords(TypedDict, total=False):
     seed: int | None
     "Of the paintings. (at least 0) [default: 0]"
     train: int | None
-    "Training pictures. (at least 1) [default: 240]"
+    "Training pictures. (in [1, 1000000]) [default: 240]"
     test: int | None
-    "Pictures of each of the five test sets. (at least 1) [default: 20]"
+    "Pictures of each of the five test sets. (in [1, 1000000]) [default: 20]"
     side: int | None
-    "Of the square pictures, px. (at least 32) [default: 256]"
+    "Of the square pictures, px. (in [32, 16384]) [default: 256]"
     easy: bool | None
     "Polyps stand out; training pictures in the styles of all test sets."
 
@@ -230,7 +230,7 @@ class BenchKeywords(TypedDict, total=False):
     repeats: int | None
     "Runs of each way, alternating; medians are shown. (at least 1) [default: 5]"
     batch_size: int | None
-    "Of the library's way and ours; probed by default. (at least 1)"
+    "Of the library's way and ours; probed by default. (in [1, 65536])"
     device: str | None
     "auto, cpu, cuda or cuda:N. [default: auto]"
     backend: Literal["auto", "torch", "openvino"] | Sequence[Literal["auto", "torch", "openvino"]] | None

@@ -23,10 +23,19 @@ from pydantic.fields import FieldInfo
 from difom_cache.errors import SettingsError, name_nearest
 from difom_cache.files import read_plain
 
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
-Size = Annotated[float, Field(ge=0)]
+MOST = 2**63 - 1
+"""Of whole numbers that nothing else bounds, such as seeds: what 64 bits hold."""
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Positive = Annotated[int, Field(ge=1, le=MOST)]
+Size = Annotated[float, Field(ge=0, le=1e9)]
 "A number that is no count, such as a weight or a rate."
+SidePx = Annotated[int, Field(ge=1, le=16_384)]
+"Of a square image, px."
+Batch = Annotated[int, Field(ge=1, le=65_536)]
+"Images at once, or passes whose gradients make one step."
+Width = Annotated[int, Field(ge=0, le=4096)]
+"Channels of a student's first level; 0 = its own."
+Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 SomeShare = Annotated[float, Field(gt=0, le=1)]
 
@@ -309,7 +318,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(read_plain(path).decode())
     except FileNotFoundError:
         raise SettingsError(f"{path} does not exist") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(f"{path} is not TOML: {error}") from error
 
 
@@ -405,6 +414,8 @@ def strip_type(annotation: Any) -> Any:
 def describe_bounds(about: FieldInfo) -> str:
     """Return what a number may be, such as "at least 1" or "in (0, 1]"; empty where all are welcome."""
     bounds = _find_bounds(about.annotation, about.metadata)
+    if bounds.get("le") in (MOST, 1e9):  # which nobody reaches
+        del bounds["le"]
     low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
     if low is not None and high is not None:
         return f"in {'[' if 'ge' in bounds else '('}{low}, {high}{']' if 'le' in bounds else ')'}"
@@ -477,7 +488,9 @@ def _explain(model: type[Config], error: Any, subject: Subject) -> str:
     elif kind == "too_short":
         expected = f"a list of at least {error['ctx']['min_length']}"
     elif kind.startswith(("greater_than", "less_than")):
-        whole = _item_of(strip_type(about.annotation)) is int
+        whole = _item_of(strip_type(about.annotation)) is int or (
+            kind.startswith("less_than") and not limits.startswith("in ")
+        )
         expected = (
             next((_SAY_BOUND[name].format(bound) for name, bound in error["ctx"].items()), "") if whole else limits
         )

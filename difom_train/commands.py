@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from difom_cache import GroupOptions, PixelOptions
-from difom_cache.options import CommandConfig, Config, Count, Opt, Positive, SomeShare
+from difom_cache.options import Batch, CommandConfig, Config, Count, Epochs, Opt, Positive, SidePx, SomeShare, Width
 
-Above0 = Annotated[float, Field(gt=0)]
+Above0 = Annotated[float, Field(ge=1e-9, le=1e9)]
 DATA_GROUP = {"Data": ("data", "images", "masks", "group_by", "every")}
 
 
@@ -40,9 +40,9 @@ class EvaluateConfig(CommandConfig, OwnStudents, GroupOptions):
     "Score so many frames of each set."
     device: str = "auto"
     "auto, cpu, cuda or cuda:N."
-    workers: Count | None = None
+    workers: Annotated[Count, Field(le=65_536)] | None = None
     "Scoring processes; 0 = none of their own."
-    batch_size: Positive | None = None
+    batch_size: Batch | None = None
     "Pictures in one forward pass."
     out: Annotated[Path | None, Opt(default="RUN/eval")] = None
     "Where the files go; of several runs, each to a folder of its name in it."
@@ -63,7 +63,7 @@ class PredictConfig(CommandConfig, OwnStudent, PixelOptions):
     "Where masks, outlines and polyps.jsonl go."
     device: str = "auto"
     "auto, cpu, cuda or cuda:N."
-    batch_size: Positive | None = None
+    batch_size: Batch | None = None
     "Pictures in one forward pass."
     outlines: bool = True
     "Write the pictures with polyps outlined."
@@ -96,13 +96,13 @@ class StudyConfig(CommandConfig, GroupOptions):
     "Network; may repeat."
     also: Annotated[tuple[str, ...], Opt(whole=True)] = ()
     "Score this too: a run, teacher:SPEC, or probe:CACHE/LABEL; may repeat."
-    width: Count | None = 16
+    width: Width | None = 16
     "Channels of the first level; 0 = the student's own."
-    input_size: Positive = 128
+    input_size: SidePx = 128
     "Side of the student's input in px."
-    batch_size: Positive = 16
+    batch_size: Batch = 16
     "Pictures in a step."
-    epochs: Positive = 16
+    epochs: Epochs = 16
     "Passes over the train records."
     device: str | None = None
     "auto, cpu, cuda or cuda:N; by default as the recipe says."
@@ -131,7 +131,7 @@ class CompareConfig(CommandConfig, OwnStudents, GroupOptions):
     "auto, cpu, cuda or cuda:N."
     gallery_per_set: Annotated[Count, Opt(flag="--gallery")] = 12
     "Frames of each set that the report shows."
-    resamples: Positive = 10_000
+    resamples: Annotated[Positive, Field(le=10_000_000)] = 10_000
     "Draws of the bootstrap."
     seed: Count = 0
     "Of the bootstrap."
@@ -217,11 +217,11 @@ class StepConfig(CommandConfig):
     "Cache to train from."
     recipe: str = "difom"
     "Recipe of the distilled step."
-    batch_size: Positive = 6
+    batch_size: Batch = 6
     "Pictures in a step."
-    input_px: Annotated[Positive, Opt("input_size")] = 352
+    input_px: Annotated[SidePx, Opt("input_size")] = 352
     "Side of the input in px."
-    width: Positive | None = None
+    width: Annotated[Width, Field(ge=1)] | None = None
     "Channels of the first level."
     teacher: str | None = None
     "Time this teacher in the loop as well, such as sam:vit_b."
@@ -246,7 +246,7 @@ class LoaderConfig(CommandConfig):
     "Where the measured cache is made, unless it is there already."
     size_gb: Above0 = 2.0
     "Size of the measured cache."
-    batch_size: Positive = 16
+    batch_size: Batch = 16
     "Rows in a batch, in random order."
     seconds: Above0 = 10.0
     "How long each way of reading is measured."

@@ -13,13 +13,16 @@ from pydantic import Field, model_validator
 from difom_cache import DataSource, FolderOptions, read_object, say, write_atomic
 from difom_cache.errors import RunError, SettingsError, name_nearest
 from difom_cache.options import (
+    Batch,
     Config,
     Count,
+    Epochs,
     Opt,
-    Positive,
     Share,
+    SidePx,
     Size,
     SomeShare,
+    Width,
     build,
     format_toml,
     read_toml,
@@ -93,7 +96,7 @@ class StudentConfig(Config):
 
     name: Annotated[str, Opt("student")] = "pranet"
     "unet, unet++, pranet, smp:ARCH/ENCODER, one that is installed, or package.module:Factory of your own."
-    width: Count = 0
+    width: Width = 0
     "Channels of the first level; 0 = the student's own."
     weights: Annotated[str, Opt("student_weights")] = "auto"
     "imagenet, random, or a file or run folder; auto = imagenet for pranet and smp, random for unet, its own for one of yours."
@@ -106,11 +109,11 @@ class StudentConfig(Config):
 class DataConfig(Config):
     """Which rows of the cache make a batch, and what is done to their pictures."""
 
-    input_px: Annotated[Positive, Opt("input_size")] = 352
+    input_px: Annotated[SidePx, Opt("input_size")] = 352
     "Side of the student's input in px; the stored pictures are resized to it on the device."
-    batch_size: Positive = 16
+    batch_size: Batch = 16
     "Pictures in one forward pass of one process."
-    accumulate: Positive = 1
+    accumulate: Batch = 1
     "Forward passes whose gradients make one step."
     views: Count = 0
     "Use the first so many views of each record; 0 = all."
@@ -128,7 +131,7 @@ class DataConfig(Config):
     "Least share of each batch that carries a mask; more where more of the records have one."
     unlabelled_ratio: Size = 0.0
     "Images without a mask for each one with, on top of a batch of those alone; 0 = within the batch, by labelled_min_frac."
-    scales: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0,)
+    scales: Annotated[tuple[Annotated[float, Field(gt=0, le=16)], ...], Field(min_length=1)] = (1.0,)
     "Factors on the input's side, one drawn for each step, rounded to what the student takes; PraNet: 0.75,1,1.25."
 
 
@@ -155,7 +158,7 @@ class OptimizerConfig(Config):
 
     name: Annotated[Literal["adam", "adamw", "sgd"], Opt("optimizer")] = "adamw"
     "Rule of the steps."
-    epochs: Positive = 75
+    epochs: Epochs = 75
     "Passes over the train records."
     lr: Size = 5e-4
     "Highest learning rate."
@@ -232,7 +235,7 @@ class DistillConfig(Config):
     "Share of the run over which all terms rise to their weights, as exp(-5 (1 - t)^2)."
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
     "Prob, of polyp or of none, at which the averaged weights teach a pixel in any case (mean_teacher)."
-    channels: Positive = 256
+    channels: Annotated[int, Field(ge=1, le=65_536)] = 256
     "Of the target: in all for difom and paper, at most so many for each tap for multiscale."
     bands: bool = False
     "Also compare the low and the high band of each pair (multiscale)."
@@ -564,6 +567,8 @@ def _read_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    except RecursionError:
+        raise SettingsError(f"--set: {text[:40]}... is nested too deeply") from None
 
 
 def _flatten(table: Any, prefix: str = "") -> dict[str, Any]:

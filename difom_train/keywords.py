@@ -9,7 +9,7 @@ class TrainKeywords(TypedDict, total=False):
     """Keywords of `TrainOptions`."""
 
     seed: int | None
-    "Key of all randomness. (in [0, 9223372036854775807]) [default: 0]"
+    "Key of all randomness. (at least 0) [default: 0]"
     max_pixels: int | None
     "Largest image that is read, width times height in px. (at least 1) [default: 178956970]"
     cache: str | Path | Sequence[str | Path] | None
@@ -17,7 +17,7 @@ class TrainKeywords(TypedDict, total=False):
     out: str | Path | None
     "Run folder; with several seeds -seedN is appended. [default: runs/STUDENT-RECIPE-CHANGES-seedN]"
     seeds: int | Sequence[int] | None
-    "One run for each, in place of the seed. (in [0, 9223372036854775807])"
+    "One run for each, in place of the seed. (at least 0)"
     resume: bool | None
     "Go on with a run that was stopped; one that has not begun begins."
     allow_partial: bool | None
@@ -33,7 +33,7 @@ class TrainKeywords(TypedDict, total=False):
     student: str | None
     "unet, unet++, pranet, smp:ARCH/ENCODER, one that is installed, or package.module:Factory of your own. [default: pranet]"
     width: int | None
-    "Channels of the first level; 0 = the student's own. (at least 0) [default: 0]"
+    "Channels of the first level; 0 = the student's own. (in [0, 4096]) [default: 0]"
     student_weights: str | None
     "imagenet, random, or a file or run folder; auto = imagenet for pranet and smp, random for unet, its own for one of yours. [default: auto]"
     deep_supervision: bool | None
@@ -41,11 +41,11 @@ class TrainKeywords(TypedDict, total=False):
     loss: Literal["auto", "dice_bce", "structure"] | None
     "Loss of the masks; auto = the one that the student was published with. [default: auto]"
     input_size: int | None
-    "Side of the student's input in px; the stored pictures are resized to it on the device. (at least 1) [default: 352]"
+    "Side of the student's input in px; the stored pictures are resized to it on the device. (in [1, 16384]) [default: 352]"
     batch_size: int | None
-    "Pictures in one forward pass of one process. (at least 1) [default: 16]"
+    "Pictures in one forward pass of one process. (in [1, 65536]) [default: 16]"
     accumulate: int | None
-    "Forward passes whose gradients make one step. (at least 1) [default: 1]"
+    "Forward passes whose gradients make one step. (in [1, 65536]) [default: 1]"
     views: int | None
     "Use the first so many views of each record; 0 = all. (at least 0) [default: 0]"
     all_views: bool | None
@@ -61,7 +61,7 @@ class TrainKeywords(TypedDict, total=False):
     unlabelled_ratio: float | None
     "Images without a mask for each one with, on top of a batch of those alone; 0 = within the batch, by labelled_min_frac. (at least 0) [default: 0.0]"
     scales: float | Sequence[float] | None
-    "Factors on the input's side, one drawn for each step, rounded to what the student takes; PraNet: 0.75,1,1.25. (more than 0) [default: 1.0]"
+    "Factors on the input's side, one drawn for each step, rounded to what the student takes; PraNet: 0.75,1,1.25. (in (0, 16]) [default: 1.0]"
     brightness: float | None
     "Factor drawn from [1 - x, 1 + x]. (in [0, 1]) [default: 0.2]"
     contrast: float | None
@@ -73,7 +73,7 @@ class TrainKeywords(TypedDict, total=False):
     optimizer: Literal["adam", "adamw", "sgd"] | None
     "Rule of the steps. [default: adamw]"
     epochs: int | None
-    "Passes over the train records. (at least 1) [default: 75]"
+    "Passes over the train records. (in [1, 1000000]) [default: 75]"
     lr: float | None
     "Highest learning rate. (at least 0) [default: 0.0005]"
     pretrained_encoder_lr_factor: float | None
@@ -131,7 +131,7 @@ class TrainKeywords(TypedDict, total=False):
     confidence: float | None
     "Prob, of polyp or of none, at which the averaged weights teach a pixel in any case (mean_teacher). (in [0.5, 1)) [default: 0.95]"
     channels: int | None
-    "Of the target: in all for difom and paper, at most so many for each tap for multiscale. (at least 1) [default: 256]"
+    "Of the target: in all for difom and paper, at most so many for each tap for multiscale. (in [1, 65536]) [default: 256]"
     bands: bool | None
     "Also compare the low and the high band of each pair (multiscale)."
     recipe: str | None
@@ -150,9 +150,9 @@ class EvaluateKeywords(TypedDict, total=False):
     device: str | None
     "auto, cpu, cuda or cuda:N. [default: auto]"
     workers: int | None
-    "Scoring processes; 0 = none of their own. (at least 0)"
+    "Scoring processes; 0 = none of their own. (in [0, 65536])"
     batch_size: int | None
-    "Pictures in one forward pass. (at least 1)"
+    "Pictures in one forward pass. (in [1, 65536])"
     out: str | Path | None
     "Where the files go; of several runs, each to a folder of its name in it. [default: RUN/eval]"
     maps: str | Path | None
@@ -179,7 +179,7 @@ class PredictKeywords(TypedDict, total=False):
     device: str | None
     "auto, cpu, cuda or cuda:N. [default: auto]"
     batch_size: int | None
-    "Pictures in one forward pass. (at least 1)"
+    "Pictures in one forward pass. (in [1, 65536])"
     outlines: bool | None
     "Write the pictures with polyps outlined. [default: on]"
     force: bool | None
@@ -210,13 +210,13 @@ class StudyKeywords(TypedDict, total=False):
     also: str | Sequence[str] | None
     "Score this too: a run, teacher:SPEC, or probe:CACHE/LABEL; may repeat."
     width: int | None
-    "Channels of the first level; 0 = the student's own. (at least 0) [default: 16]"
+    "Channels of the first level; 0 = the student's own. (in [0, 4096]) [default: 16]"
     input_size: int | None
-    "Side of the student's input in px. (at least 1) [default: 128]"
+    "Side of the student's input in px. (in [1, 16384]) [default: 128]"
     batch_size: int | None
-    "Pictures in a step. (at least 1) [default: 16]"
+    "Pictures in a step. (in [1, 65536]) [default: 16]"
     epochs: int | None
-    "Passes over the train records. (at least 1) [default: 16]"
+    "Passes over the train records. (in [1, 1000000]) [default: 16]"
     device: str | None
     "auto, cpu, cuda or cuda:N; by default as the recipe says."
     changes: str | Sequence[str] | None
@@ -251,7 +251,7 @@ class CompareKeywords(TypedDict, total=False):
     gallery_per_set: int | None
     "Frames of each set that the report shows. (at least 0) [default: 12]"
     resamples: int | None
-    "Draws of the bootstrap. (at least 1) [default: 10000]"
+    "Draws of the bootstrap. (in [1, 10000000]) [default: 10000]"
     seed: int | None
     "Of the bootstrap. (at least 0) [default: 0]"
     anonymous: bool | None
@@ -317,11 +317,11 @@ class LoaderKeywords(TypedDict, total=False):
     """Keywords of `LoaderConfig`."""
 
     size_gb: float | None
-    "Size of the measured cache. (more than 0) [default: 2.0]"
+    "Size of the measured cache. (at least 1e-09) [default: 2.0]"
     batch_size: int | None
-    "Rows in a batch, in random order. (at least 1) [default: 16]"
+    "Rows in a batch, in random order. (in [1, 65536]) [default: 16]"
     seconds: float | None
-    "How long each way of reading is measured. (more than 0) [default: 10.0]"
+    "How long each way of reading is measured. (at least 1e-09) [default: 10.0]"
 
 
 class GrowthKeywords(TypedDict, total=False):

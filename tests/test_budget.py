@@ -9,27 +9,27 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST = {
-    "difom_cache": 1199,
+    "difom_cache": 1230,
     "difom_cache/benchmarks": 434,
     "difom_cache/codecs": 624,
-    "difom_cache/data": 3683,
+    "difom_cache/data": 3697,
     "difom_cache/extraction": 1753,
     "difom_cache/maintenance": 1384,
     "difom_cache/painting": 514,
     "difom_cache/probing": 913,
-    "difom_cache/store": 1882,
-    "difom_cache/teachers": 3821,
+    "difom_cache/store": 1885,
+    "difom_cache/teachers": 3825,
     "difom_cache/views": 525,
-    "difom_train": 868,
+    "difom_train": 873,
     "difom_train/benchmarks": 1073,
     "difom_train/data": 1084,
     "difom_train/distill": 957,
     "difom_train/evaluation": 734,
-    "difom_train/inference": 915,
+    "difom_train/inference": 919,
     "difom_train/reporting": 1025,
-    "difom_train/students": 1162,
+    "difom_train/students": 1164,
     "difom_train/studies": 343,
-    "difom_train/training": 1590,
+    "difom_train/training": 1599,
 }
 
 

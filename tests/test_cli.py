@@ -62,7 +62,7 @@ def test_verify_and_finish_exit_with_1_where_something_is_wrong(run, tmp_path: P
     [
         (["info", "nowhere"], "nowhere is not a cache"),
         (["extract", "--teacher", "dinov3x"], "data"),
-        (["extract", "--teacher", "sam", "--strides", "8,x"], "--strides x: must be a whole number, at least 1"),
+        (["extract", "--teacher", "sam", "--strides", "8,x"], "--strides x: must be a whole number, in [1, 16384]"),
         (["extract", "--teachr", "sam"], "No such option: --teachr"),
         (["extract"], "--teacher is missing: name one, or --like a cache that has some"),
         (["extract", "--teacher", "sam", "--batch-size", "-3"], "--batch-size -3: must be at least 1"),

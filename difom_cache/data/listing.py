@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 
 from difom_cache.data.images import PICTURE_SUFFIXES
@@ -68,7 +69,13 @@ def _list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
         try:
             name.encode()
         except UnicodeEncodeError:
-            shown = os.fsencode(name).decode(errors="backslashreplace")
+            held = os.fsencode(name)
+            shown = held.decode(errors="backslashreplace")
+            if held == shown.encode():
+                raise DataError(
+                    f"{folder}: Python reads names as {sys.getfilesystemencoding()} here, and {shown} is UTF-8; set "
+                    "PYTHONUTF8=1, or LC_ALL=C.UTF-8"
+                ) from None
             raise DataError(f"{folder}: the name {shown} is not UTF-8; rename the file") from None
     return [folder / name for name in names]
 

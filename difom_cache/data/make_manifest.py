@@ -10,7 +10,7 @@ from typing import Unpack
 from PIL import Image
 
 from difom_cache.data.absent_levels import refuse_absent_levels
-from difom_cache.data.addresses import EmptyAddress, parse_address
+from difom_cache.data.addresses import EmptyAddress, file_of, parse_address
 from difom_cache.data.check import Report, check_records
 from difom_cache.data.decoded import read_file
 from difom_cache.data.images import Drawn, exif_of, picture_of_bytes, read_head, read_mask, turn, write_picture
@@ -24,7 +24,7 @@ from difom_cache.data.understood import Understood
 from difom_cache.errors import SettingsError
 from difom_cache.keywords import ManifestKeywords
 from difom_cache.options import read_call
-from difom_cache.outputs import check_out_file
+from difom_cache.outputs import check_out_file, check_outputs
 from difom_cache.progress import say
 from difom_cache.store.atomic import make_private_folder, write_atomic
 
@@ -68,6 +68,7 @@ def make_manifest(
         understood = understood.join(found)
     records = understood.records
     refuse_twins(records, sources[0].place)
+    _refuse_inputs(config, records)
     for line in understood.describe():
         say(line)
     if config.sheet is not None:
@@ -111,6 +112,16 @@ def write_images(records: list[Record], folder: Path, bits: int) -> list[Record]
             record = replace(record, image=path, image_sha256=sha256(path.read_bytes()).hexdigest(), reading=1)
         said.append(record)
     return said
+
+
+def _refuse_inputs(config: ManifestConfig, records: list[Record]) -> None:
+    """Raise where something would be written onto a picture or mask."""
+    read = {file_of(path) for record in records for path in (record.image, record.mask) if path is not None}
+    outs = (
+        [config.out, config.out.with_suffix(".check.json"), config.out.with_suffix(".check.png")] if config.out else []
+    )
+    for path in filter(None, [*outs, config.montage, config.sheet]):
+        check_outputs(path.parent, [path], sorted(read))
 
 
 def write_masks(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from difom_cache.errors import DataError, DifomWarning, SettingsError
+from difom_cache.files import guard_decoder
 
 VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
@@ -101,10 +102,8 @@ class VideoReader:
         self.shown: Shown | None = None
         self._av = load_av()
         self._error = self._av.FFmpegError  # kept: a module is empty by the time an unfinished video is closed at exit
-        try:
-            self._container = self._av.open(str(path))
-        except (OSError, self._error) as error:
-            raise DataError(f"{path}: expected a video, but it cannot be opened ({error.strerror})") from error
+        with guard_decoder(path, DataError, "a video"):
+            self._container = self._av.open(str(path), metadata_errors="replace")  # a tag is no picture
         if not self._container.streams.video:
             raise DataError(f"{path}: expected a video, found a file without a picture track")
         self._stream = self._container.streams.video[0]

@@ -150,7 +150,7 @@ def read_job_options(path: Path | None) -> dict[str, Any]:
             given = tomllib.loads(read_plain(path).decode())
         except FileNotFoundError:
             raise SettingsError(f"--jobs {path}: there is no such file; it holds dask-jobqueue's options") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise SettingsError(f"--jobs {path} is not TOML: {error}") from None
     scheduler, words = given.get("scheduler_options", {}), given.get("worker_extra_args", [])
     if not isinstance(scheduler, dict) or not isinstance(words, list):

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import Field
 
 from difom_cache.data.options import DataOptions
-from difom_cache.options import Count, Opt, Positive
+from difom_cache.options import Batch, Count, Epochs, Opt, Positive, SidePx
 from difom_cache.teachers.base import Backend, Precision
 
 MOST_VIEWS = (
@@ -45,9 +45,9 @@ class ExtractConfig(DataOptions):
     "Of the view plan."
     plan: Plan = "default"
     "View policy; `difom-cache plans` lists them."
-    input_size: Positive = 352
+    input_size: SidePx = 352
     "Side of the stored pictures, px; strides refer to it."
-    strides: tuple[Positive, ...] | None = None
+    strides: tuple[SidePx, ...] | None = None
     "At which features are kept, picture px, such as 8,16,32; by default each teacher's own."
     codec: Literal["int8", "float16", "compact", "packed"] = "int8"
     "How features are stored."
@@ -63,7 +63,7 @@ class ExtractConfig(DataOptions):
     "auto, cpu, cuda or cuda:N."
     precision: Precision | None = None
     "Of the teachers; by default bfloat16 on CUDA and float32 elsewhere."
-    batch_size: Positive | None = None
+    batch_size: Batch | None = None
     "Views a teacher sees at once; probed by default."
     compile: bool = False
     "Run teachers through torch.compile."
@@ -71,7 +71,7 @@ class ExtractConfig(DataOptions):
     "What runs networks; auto takes what a begun column holds and, on a CPU, OpenVINO where it is installed."
     engine: Literal["local", "dask", "slurm", "pbs", "lsf", "sge", "htcondor"] = "local"
     "Where blocks are computed."
-    workers: Positive | None = None
+    workers: Batch | None = None
     "Processes or jobs of the engine."
     scheduler: str | None = None
     "Address of a running Dask scheduler."
@@ -79,7 +79,7 @@ class ExtractConfig(DataOptions):
     "TOML file with job options."
     part: str | None = None
     "I/N: every N-th block, starting with the I-th."
-    epochs: Positive = 75
+    epochs: Epochs = 75
     "Epochs of each training run, for the estimate; 75 are the paper's."
     runs: Positive = 1
     "Training runs, for the estimate."

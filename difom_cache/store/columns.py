@@ -56,7 +56,12 @@ def pictures_column(identity: PicturesIdentity, rows: int) -> Column:
 
 
 def teacher_column(identity: TeacherIdentity, label: str, rows: int) -> Column:
-    """Return the column of one teacher: a code for every tap, and its scale where the codec has one."""
+    """Return the column of one teacher: a code for every tap, and its scale where the codec has one.
+
+    Raises:
+        CacheFormatError: a tap has a codec that this difom does not know.
+    """
+    _refuse_unknown(identity, label)
     arrays = []
     for tap in identity.taps:
         shape = (tap.code_channels, tap.grid, tap.grid)
@@ -112,14 +117,18 @@ def tap_specs(identity: TeacherIdentity, label: str) -> dict[str, TapSpec]:
     Raises:
         CacheFormatError: one has a codec that this difom does not know.
     """
+    _refuse_unknown(identity, label)
+    specs = [TapSpec(f"{label}/{t.name}", t.kind, t.channels, t.grid, t.stride, t.codec.name) for t in identity.taps]
+    return {spec.name: spec for spec in specs}
+
+
+def _refuse_unknown(identity: TeacherIdentity, label: str) -> None:
     for tap in identity.taps:
         if tap.codec.name not in CODECS:
             raise CacheFormatError(
                 f"{label}/{tap.name} is stored in codec {tap.codec.name!r}, which this difom does not know "
                 f"({', '.join(CODECS)}); read the cache with the difom version that wrote it"
             )
-    specs = [TapSpec(f"{label}/{t.name}", t.kind, t.channels, t.grid, t.stride, t.codec.name) for t in identity.taps]
-    return {spec.name: spec for spec in specs}
 
 
 def write_basis(folder: Path, codec: str, basis: Basis) -> Basis:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -17,6 +18,8 @@ from difom_cache.errors import WeightsError
 from difom_cache.teachers.hub_cache import CONFIG, Repository, cached_folder, is_sound, note_sound
 from difom_cache.teachers.receive import BrokenFileError, Remote, difference_of, patiently, receive
 from difom_cache.teachers.weights import FOLDER_FILES, first_line, read_json, way_out
+
+_COMMIT = re.compile("[0-9a-f]{40,64}")  # it becomes the name of a folder
 
 PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -99,6 +102,8 @@ def _fetch(repository: Repository, to: Path | None) -> Path:
         )
     )
     commit = info.sha or repository.revision
+    if info.sha and not _COMMIT.fullmatch(info.sha):
+        raise BrokenFileError(f"it names its commit {commit[:80]!r}, which is none")
     remotes = {
         s.rfilename: Remote(s.rfilename, s.size, s.lfs.sha256 if s.lfs else None, None if s.lfs else s.blob_id)
         for s in info.siblings or []

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -16,13 +17,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from difom_cache import Record
+from difom_cache import Record, guard_decoder, read_plain
 from difom_cache.errors import DataError, ImageError
 from difom_train.evaluation.metrics import FixedScores, PranetScores, score_fixed, score_pranet, score_pranet_map
 from difom_train.inference.frames import FIXED_THRESHOLD, read_truth, write_map, write_mask
 from difom_train.inference.segmenter import prob_at_size
 
 FRAMES_WORTH_A_POOL = 48  # starting two processes takes about as long as scoring so many frames
+_MAP_FORMATS = ("PNG", "BMP", "TIFF", "JPEG")
 JOBS_PER_WORKER = 4  # waiting in line, so that memory stays bounded
 
 
@@ -110,15 +112,13 @@ def count_cores() -> int:
 
 def read_map(path: Path) -> NDArray[np.unsignedinteger]:
     """Return a saved probability map as grey levels (H, W), uint8, or uint16 where the file has 16 bits."""
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith("I;16"):
-                return np.asarray(image).astype(np.uint16)
-            if image.mode in ("I", "F"):
-                raise DataError(f"{path}: expected a grey picture of 8 or 16 bits, found mode {image.mode}")
-            return np.asarray(image.convert("L"))
-    except OSError as error:
-        raise ImageError(f"{path}: expected a grey picture of probabilities ({error})") from error
+    with guard_decoder(path, ImageError, f"a grey picture of probabilities ({', '.join(_MAP_FORMATS)})"):
+        image = Image.open(BytesIO(read_plain(path)), formats=_MAP_FORMATS)
+        if image.mode.startswith("I;16"):
+            return np.asarray(image).astype(np.uint16)
+        if image.mode in ("I", "F"):
+            raise DataError(f"{path}: expected a grey picture of 8 or 16 bits, found mode {image.mode}")
+        return np.asarray(image.convert("L"))
 
 
 def _start_worker() -> None:

@@ -17,6 +17,7 @@ from torch import nn
 from difom_cache import (
     __version__,
     check_out_file,
+    check_outputs,
     draft_of,
     explain_wait,
     load_records,
@@ -92,6 +93,8 @@ def export(
     config = read_call(ExportConfig, options, run=run)
     path, int8, frames, check = config.out, config.int8, config.frames, config.check
     check_out_file(path, force=config.force)
+    own = [file for file in config.run.glob("*") if file.is_file() and file.suffix not in (".onnx", ".pt2")]
+    check_outputs(path.parent, [path], own)  # an earlier export may lie beside the run's own files
     _check_options(config)
     whole = config.output_size == "frame"
     segmenter = load_segmenter(config.run, device="cpu", student=config.student if student is None else student)
@@ -218,13 +221,13 @@ def _write_onnx(deployed: nn.Module, path: Path, sizes: Sizes) -> None:
 def _write_metadata(path: Path, metadata: dict[str, Any]) -> None:
     import onnx
 
-    model = onnx.load(str(path))
+    model = onnx.load_model_from_string(path.read_bytes())  # by its name it could be JSON or text
     _strip_traces(model)
     _lower_versions(model)
     model.doc_string = RESEARCH_NOTICE
     words = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
     onnx.helper.set_model_props(model, words)
-    onnx.save(model, str(path))
+    path.write_bytes(model.SerializeToString())
 
 
 def _lower_versions(model: Any) -> None:

@@ -28,6 +28,7 @@ from difom_cache import (
     explain_wait,
     name_some,
     read_image,
+    read_plain,
     track,
     write_picture,
 )
@@ -183,9 +184,9 @@ def list_pictures(source: Path) -> tuple[list[Path], list[Path]]:
 
 def _read_list(source: Path) -> list[Path]:
     try:
-        words = [line.strip() for line in source.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{source}: expected a folder, a picture, a list of pictures or a video") from error
+        words = [line.strip() for line in read_plain(source).decode("utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{source}: expected a folder, a picture, a list of pictures or a video ({error})") from error
     files = list(
         {os.path.normpath((source.parent / word).absolute()): source.parent / word for word in words if word}.values()
     )

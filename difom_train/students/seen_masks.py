@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from difom_cache import write_atomic
+from difom_cache import read_object, write_atomic
 from difom_cache.errors import RunError
 
 MASKS_FILE = "masks.json"
@@ -26,8 +26,10 @@ def read_run_masks(folder: Path) -> Seen:
     path = folder / MASKS_FILE
     if not path.is_file():
         return None
+    hint = "restore it from a copy of the run, or remove it"
+    held = read_object(path, RunError, hint)
     try:
-        masks = json.loads(path.read_text(encoding="utf-8"))["masks"]
+        masks = held["masks"]
         return None if masks is None else frozenset(str(mask) for mask in masks)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} cannot be read ({error}); restore it from a copy of the run, or remove it") from error
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{path} cannot be read ({error}); {hint}") from error

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from difom_cache.errors import SettingsError
 from difom_train.training.lightning_parts import CSVLogger, DDPStrategy, Fabric, Precision, TensorBoardLogger
 
+_MOST_PROCESSES = 1_000_000
 _INTERACTIVE = {"bash", "interactive"}  # job names under which Slurm has allocated, but started nothing with srun
 
 
@@ -47,13 +49,23 @@ class Processes:
 def count_processes(environment: dict[str, str]) -> Processes:
     """Return how many processes torchrun or srun has started; one where neither has."""
     if "LOCAL_WORLD_SIZE" in environment:
-        here = int(environment["LOCAL_WORLD_SIZE"])
-        return Processes(here, int(environment["WORLD_SIZE"]) // here)
-    tasks, job = int(environment.get("SLURM_NTASKS", "1")), environment.get("SLURM_JOB_NAME", "")
+        here = _read_count(environment, "LOCAL_WORLD_SIZE")
+        return Processes(here, max(1, _read_count(environment, "WORLD_SIZE") // here))
+    tasks, job = _read_count(environment, "SLURM_NTASKS"), environment.get("SLURM_JOB_NAME", "")
     if tasks > 1 and "SLURM_PROCID" in environment and job not in _INTERACTIVE:
-        machines = int(environment.get("SLURM_NNODES", "1"))
-        return Processes(tasks // machines, machines)
+        machines = _read_count(environment, "SLURM_NNODES")
+        return Processes(max(1, tasks // machines), machines)
     return Processes(1, 1)
+
+
+def _read_count(environment: dict[str, str], name: str) -> int:
+    """Return a number that torchrun or Slurm has set; 1 where it has not."""
+    text = environment.get(name, "1")
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= _MOST_PROCESSES):
+        raise SettingsError(
+            f"{name} is {text!r} in the environment; expected a number of processes, or no such variable"
+        )
+    return int(text)
 
 
 def open_fabric(device: torch.device, precision: str, *, logger: str, folder: Path) -> Fabric:
