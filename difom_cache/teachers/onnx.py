@@ -567,7 +567,8 @@ def open_session(model: bytes | str, device: torch.device) -> Any:
     if device.type == "cuda":
         cuda = {"device_id": device.index or 0, "use_tf32": 0}  # the identity says float32
         providers = [("CUDAExecutionProvider", cuda), *providers]
-    return onnxruntime.InferenceSession(model, options, providers=providers)
+    # Its fallback would say on stdout what went wrong, and compute elsewhere than was asked for.
+    return onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
 
 
 def describe() -> list[Description]:

@@ -214,6 +214,13 @@ def test_a_graph_that_cannot_be_run_is_refused_in_one_line(file, change, line):
         build_teacher(f"onnx:{edit(file, change)}@64", picture_px=64)
 
 
+def test_of_a_name_that_is_no_text_the_runtime_says_nothing_by_itself(file, capfd):
+    file.write_bytes(file.read_bytes().replace(b"/stage16/Conv", b"/stage16/\xafonv"))
+    with pytest.raises((TeacherError, WeightsError), match=r"Net\.onnx"):
+        build_teacher(f"onnx:{file}@64", picture_px=64)
+    assert capfd.readouterr().out == ""
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
@@ -244,7 +251,7 @@ def test_on_cuda_the_runtime_is_told_to_compute_in_float32(monkeypatch):
     asked = {}
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(
-        "onnxruntime.InferenceSession", lambda model, options, providers: asked.update(enumerate(providers))
+        "onnxruntime.InferenceSession", lambda model, options, providers, **_: asked.update(enumerate(providers))
     )
     open_session(b"", torch.device("cuda", 1))
     assert asked == {0: ("CUDAExecutionProvider", {"device_id": 1, "use_tf32": 0}), 1: "CPUExecutionProvider"}
