@@ -124,7 +124,7 @@ def test_a_recipe_that_became_an_option_is_read_under_its_old_name(old, learn, c
         ("optimizer.ema_decay=1.5", r"optimizer.ema_decay is 1.5; it must be in \[0.*, 1.*\)"),
         ("optimizer.name=adan", "must be one of adam, adamw, sgd; did you mean 'adam'"),
         ("data.scales=[]", "data.scales is .*must be a list of at least 1"),
-        ("data.scales=[0.0]", "data.scales.0 is 0.0; it must be more than 0"),
+        ("data.scales=[0.0]", r"data.scales.0 is 0.0; it must be in \(0, 16\]"),
         ("data.batch_size=-3", "data.batch_size is -3; it must be at least 1"),
         ("data.input_px=0", "data.input_px is 0; it must be at least 1"),
         ("machine.precision=foo", "must be one of auto, float32, bfloat16"),
@@ -181,7 +181,7 @@ def test_differences_are_named_one_by_one():
     [
         (lambda: OptimizerConfig(lr=-1), "lr is -1; it must be at least 0"),
         (lambda: TrainConfig(optimizer={"lr": -1}), "optimizer.lr is -1; it must be at least 0"),
-        (lambda: TrainConfig(seed="x"), "seed is 'x'; it must be a whole number, in [0, 9223372036854775807]"),
+        (lambda: TrainConfig(seed="x"), "seed is 'x'; it must be a whole number, at least 0"),
         (lambda: TrainConfig(sed=3), "there is no setting 'sed'; did you mean 'seed'? known: colour, data,"),
     ],
 )
