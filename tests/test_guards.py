@@ -25,6 +25,7 @@ from difom_cache import (
     read_weights,
     resolve_device,
 )
+from difom_cache.console import run_app
 from difom_cache.errors import (
     CacheFormatError,
     DataError,
@@ -223,11 +224,19 @@ def test_a_name_that_is_utf8_is_not_said_to_be_none_under_an_ascii_locale(tmp_pa
     assert "Python reads names as ascii here" in ended.stderr and "PYTHONUTF8=1" in ended.stderr
 
 
-def test_pytorch_without_memory_is_one_line(run, monkeypatch: pytest.MonkeyPatch):
+def test_pytorch_without_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     problem = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-    monkeypatch.setattr("difom_cache.teachers.catalogue.describe_teachers", lambda: raise_it(problem))
-    code, _, err = run("teachers")
-    assert code == 2 and err.startswith("error: there is not enough memory for this") and err.count("\n") == 1
+
+    def fail(*about: object, **how: object) -> None:
+        raise problem
+
+    monkeypatch.setattr(sys, "argv", ["difom-cache"])
+    with pytest.raises(SystemExit) as ended:
+        run_app(fail, interrupted="")  # type: ignore[arg-type]
+    err = capsys.readouterr().err
+    assert (
+        ended.value.code == 2 and err.startswith("error: there is not enough memory for this") and err.count("\n") == 1
+    )
 
 
 def test_an_export_is_never_written_onto_its_run(tmp_path: Path):
@@ -243,8 +252,8 @@ def test_an_export_is_never_written_onto_its_run(tmp_path: Path):
 
 @pytest.mark.parametrize("sha", ["../../..", "/tmp/elsewhere", "main", "z" * 40])
 def test_a_hub_whose_commit_is_none_is_given_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sha: str):
-    answer = SimpleNamespace(model_info=lambda *about, **how: SimpleNamespace(sha=sha, siblings=[]))
-    monkeypatch.setattr("difom_cache.teachers.download.HfApi", lambda: answer)
+    answer = SimpleNamespace(sha=sha, siblings=[])
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *about, **how: answer)
     with pytest.raises(WeightsError, match="it names its commit"):
         fetch_weights("dinov2:small", tmp_path / "weights")
     assert not list(tmp_path.rglob("*"))
