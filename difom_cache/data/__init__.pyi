@@ -16,6 +16,7 @@ from .mask_levels import choose_polyp as choose_polyp
 from .mask_levels import describe_odd_levels as describe_odd_levels
 from .mask_levels import parse_levels as parse_levels
 from .mask_pixels import MaskPixels as MaskPixels
+from .mask_pixels import find_levels as find_levels
 from .montage import draw_montage as draw_montage
 from .near_pairs import find_close_bits as find_close_bits
 from .near_pairs import find_correlated as find_correlated

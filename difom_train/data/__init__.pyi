@@ -12,6 +12,9 @@ from .epochs import draw_rows as draw_rows
 from .epochs import find_share as find_share
 from .feed import choose_masks as choose_masks
 from .feed import select_rows as select_rows
+from .fresh import count_before as count_before
+from .fresh import draw_fresh as draw_fresh
+from .fresh import show_fresh as show_fresh
 from .loader import Batch as Batch
 from .loader import DataTimer as DataTimer
 from .loader import Loader as Loader
@@ -20,6 +23,7 @@ from .photometric import draw_scale as draw_scale
 from .photometric import recolour as recolour
 from .photometric import to_pixels as to_pixels
 from .photometric import to_side as to_side
+from .pictures import SourcePictures as SourcePictures
 from .stage import PICTURES as PICTURES
 from .stage import Rows as Rows
 from .stage import choose_stage as choose_stage

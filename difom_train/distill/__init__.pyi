@@ -1,6 +1,7 @@
 from .bands import fill_outside as fill_outside
 from .bands import halfwidth_cycles as halfwidth_cycles
 from .bands import split_bands as split_bands
+from .base import Distiller as Distiller
 from .bottleneck import share_channels as share_channels
 from .calibration import fit_calibration as fit_calibration
 from .calibration import sample_cells as sample_cells
@@ -21,6 +22,7 @@ from .matching import logits_taps as logits_taps
 from .matching import match_bottleneck as match_bottleneck
 from .matching import match_levels as match_levels
 from .matching import warn_of_matches as warn_of_matches
+from .mean_teacher import find_sure as find_sure
 from .multiscale import mean_over_teachers as mean_over_teachers
 from .pooled_codes import count_shares as count_shares
 from .pooled_codes import pool_codes as pool_codes

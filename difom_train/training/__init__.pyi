@@ -3,6 +3,7 @@ from .build import choose_rows as choose_rows
 from .build import open_feed as open_feed
 from .checkpoint import Progress as Progress
 from .checkpoint import read_checkpoint as read_checkpoint
+from .checkpoint import write_checkpoint as write_checkpoint
 from .collapse import detect_collapse as detect_collapse
 from .collapse import find_collapse as find_collapse
 from .collapse import find_unexplained as find_unexplained
@@ -13,12 +14,15 @@ from .fabric import count_processes as count_processes
 from .fabric import leave_processes as leave_processes
 from .fabric import open_fabric as open_fabric
 from .losses import LOSSES as LOSSES
+from .losses import Learner as Learner
 from .losses import segmentation_loss as segmentation_loss
 from .masks import OUTSIDE as OUTSIDE
 from .masks import UNKNOWN as UNKNOWN
 from .masks import mark_of as mark_of
 from .optimizer import build_optimizer as build_optimizer
+from .optimizer import ema_decay_at as ema_decay_at
 from .optimizer import phase_of as phase_of
+from .optimizer import ramp as ramp
 from .optimizer import rate_factor as rate_factor
 from .optimizer import set_mode as set_mode
 from .run_folder import append_log as append_log

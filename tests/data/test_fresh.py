@@ -5,8 +5,7 @@ import torch
 from torch.nn import functional
 
 from difom_cache import ViewParams, replay_image, replay_mask
-from difom_train.data import JointCache
-from difom_train.data.fresh import count_before, draw_fresh, show_fresh
+from difom_train.data import JointCache, count_before, draw_fresh, show_fresh
 
 SIDE, WIDTH, HEIGHT = 96, 320, 240
 WHOLE = ViewParams(top=0, left=0, height=HEIGHT, width=WIDTH)

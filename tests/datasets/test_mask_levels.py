@@ -10,8 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from difom_cache import extract, load_records, make_manifest, read_mask
-from difom_cache.data import MaskPixels, choose_polyp, decoded, describe_odd_levels, parse_levels
-from difom_cache.data.mask_pixels import find_levels
+from difom_cache.data import MaskPixels, choose_polyp, decoded, describe_odd_levels, find_levels, parse_levels
 from difom_cache.errors import ImageError, SettingsError
 
 R = Image.Resampling

@@ -9,8 +9,7 @@ from difom_cache import TapSpec
 from difom_train import build_student
 from difom_train.config import DistillConfig
 from difom_train.data import JointCache
-from difom_train.distill import build_distiller
-from difom_train.distill.mean_teacher import find_sure
+from difom_train.distill import build_distiller, find_sure
 from difom_train.students import StudentOutput
 
 

@@ -12,8 +12,7 @@ from PIL import Image
 from difom_cache import DataSource, extract, load_records, open_cache, read_image, write_manifest
 from difom_cache.errors import CacheIdentityError, ManifestError
 from difom_cache.store import canonical
-from difom_train.data import JointCache
-from difom_train.data.pictures import SourcePictures
+from difom_train.data import JointCache, SourcePictures
 
 SMALL = {"teacher": "dinov2:tiny@56", "weights": "random", "input_size": 64, "views": 1, "quiet": True}
 

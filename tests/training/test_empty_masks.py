@@ -10,8 +10,7 @@ import torch
 from memory_cache import MemoryCache
 
 from difom_cache import SPLITS, TapSpec
-from difom_train.training import TRAIN_LOG
-from difom_train.training.checkpoint import Progress, read_checkpoint, write_checkpoint
+from difom_train.training import TRAIN_LOG, Progress, read_checkpoint, write_checkpoint
 
 TAPS = {"wide/block@16": TapSpec("wide/block@16", "feature", 6, 2, 16, "float16")}
 train_module = import_module("difom_train.training.run")

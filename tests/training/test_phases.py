@@ -7,8 +7,7 @@ import torch
 
 from difom_train import build_student
 from difom_train.config import OptimizerConfig
-from difom_train.training import build_optimizer, count_processes, phase_of, rate_factor, set_mode
-from difom_train.training.optimizer import ema_decay_at, ramp
+from difom_train.training import build_optimizer, count_processes, ema_decay_at, phase_of, ramp, rate_factor, set_mode
 
 PAPER = [0.3333, 0.6667, 1.0]
 

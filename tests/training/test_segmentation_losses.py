@@ -5,9 +5,8 @@ import torch
 from torch.nn.functional import avg_pool2d
 
 from difom_train import build_student
-from difom_train.distill.base import Distiller
-from difom_train.training import segmentation_loss
-from difom_train.training.losses import Learner
+from difom_train.distill import Distiller
+from difom_train.training import Learner, segmentation_loss
 
 
 def test_dice_and_cross_entropy_of_a_worked_picture():
