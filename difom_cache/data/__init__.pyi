@@ -1,5 +1,6 @@
 from .benchmark import find_set as find_set
 from .benchmark import read_frames as read_frames
+from .duplicates import find_scenes as find_scenes
 from .duplicates import find_twins as find_twins
 from .duplicates import gather_families as gather_families
 from .fingerprints import NEAR_BITS as NEAR_BITS
@@ -20,6 +21,7 @@ from .mask_pixels import find_levels as find_levels
 from .montage import draw_montage as draw_montage
 from .near_pairs import find_close_bits as find_close_bits
 from .near_pairs import find_correlated as find_correlated
+from .near_pairs import find_neighbours as find_neighbours
 from .pairing import PictureFolder as PictureFolder
 from .pairing import pair_files as pair_files
 from .record import belongs_to_val as belongs_to_val

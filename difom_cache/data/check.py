@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from os import cpu_count
 from typing import Any
 
-from difom_cache.data.duplicates import Twins, find_twins, gather_families
+from difom_cache.data.duplicates import Twins, find_scenes, find_twins, gather_families
 from difom_cache.data.fingerprints import Fingerprint, take_fingerprint
 from difom_cache.data.groups import describe_unknown
 from difom_cache.data.images import read_image, read_mask
+from difom_cache.data.layouts import split_of
 from difom_cache.data.record import Record
 from difom_cache.progress import track
 
@@ -22,7 +23,7 @@ _TOLD = 12  # lines of one kind in the text; the JSON holds all
 
 @dataclass(frozen=True)
 class Pair:
-    """Two records that show the same picture; `mask_iou` is None where a mask is absent or the sizes differ."""
+    """Two records that show the same picture, or one scene; `mask_iou` is None where a mask is absent or the sizes differ."""
 
     first: str
     second: str
@@ -40,17 +41,23 @@ class Pair:
         """How alike the two are, in words."""
         if self.kind == "exact":
             return "equal" if self.mask_iou in (1, None) else f"equal, masks' IoU {self.mask_iou:.2f}"
-        if self.kind == "alike":
-            return f"alike, correlation {self.correlation:.3f}, {self.bits} of 256 bits"
+        if self.kind in ("alike", "scene"):
+            how = "alike" if self.kind == "alike" else "one scene"
+            return f"{how}, correlation {self.correlation:.3f}, {self.bits} of 256 bits"
         return f"{self.turn or self.kind}, {self.bits} of 256 bits"
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `check_records` found; ids name records."""
+    """What `check_records` found; ids name records.
+
+    `scenes` are neighbours by their files' numbers that show one scene: no twins, so that neither `pairs`, `families` nor
+    `leaks` hold them.
+    """
 
     records: dict[str, dict[str, int]]
     pairs: list[Pair]
+    scenes: list[Pair]
     families: list[list[str]]
     distinct: dict[str, int]
     groups_across_splits: dict[str, dict[str, int]]
@@ -95,6 +102,9 @@ class Report:
             )
         lines.append(_headline("pairs across splits", len(self.leaks)))
         lines += _shorten(map(_line, self.leaks))
+        torn = [pair for pair in self.scenes if pair.splits[0] != pair.splits[1]]
+        lines.append(_headline("pairs of neighbours in one scene across splits", len(torn)))
+        lines += _shorten(map(_line, torn))
         lines.append(_headline("pairs of equal pictures with different masks", len(self.different_masks)))
         lines += _shorten(map(_line, self.different_masks))
         tested = sum(splits.get("test", 0) for splits in self.groups_across_splits.values())
@@ -133,7 +143,8 @@ def check_records(records: Sequence[Record]) -> Report:
     with ThreadPoolExecutor(min(8, cpu_count() or 1)) as threads:
         read = threads.map(_read, records)
         seen = list(track(read, "checking pictures", "record", total=len(records)))
-    twins = find_twins([fingerprint for fingerprint, _ in seen])
+    fingerprints = [fingerprint for fingerprint, _ in seen]
+    twins = find_twins(fingerprints)
     ids = [record.id for record in records]
     pictures: dict[str, set[str]] = defaultdict(set)
     counts: dict[str, Counter[str]] = defaultdict(Counter)
@@ -143,6 +154,7 @@ def check_records(records: Sequence[Record]) -> Report:
     return Report(
         records={name: dict(counts[name]) for name in sorted(counts)},
         pairs=[_describe(twin, records) for twin in twins],
+        scenes=[_describe(twin, records) for twin in find_scenes(list(map(_without_split, ids)), fingerprints, twins)],
         families=[[ids[place] for place in family] for family in gather_families(twins, len(records))],
         distinct={name: len(pictures[name]) for name in sorted(pictures)},
         groups_across_splits=_find_torn_groups(records),
@@ -177,6 +189,11 @@ def _describe(twins: Twins, records: Sequence[Record]) -> Pair:
         same_group=bool(first.group) and first.group == second.group,
         mask_iou=iou,
     )
+
+
+def _without_split(record_id: str) -> str:
+    """Return an id without its folders named after splits, over which one video's frames may be spread."""
+    return "/".join(part for part in record_id.split("/") if not split_of(part))
 
 
 def _find_torn_groups(records: Sequence[Record]) -> dict[str, dict[str, int]]:

@@ -132,7 +132,7 @@ def describe_video(video: Path, root: Path) -> tuple[str, str]:
     """Return the data set of a video, named by the folder that was given, and its split; videos of no split train."""
     top = _find_top(root)
     names = [path.name for path in video.parents if path.is_relative_to(top)]
-    return find_set(top.name) or top.name or root.name, next(filter(None, map(_split_of, names)), "train")
+    return find_set(top.name) or top.name or root.name, next(filter(None, map(split_of, names)), "train")
 
 
 def _find_in(root: Path) -> list[_Found]:
@@ -149,7 +149,7 @@ def _find_in(root: Path) -> list[_Found]:
         inner = [each for each in _pair_folders(root.parent.parent) if each.images == root]
         if inner:
             return inner
-    for above in (root.parent, root.parent.parent) if _split_of(root.name) else ():
+    for above in (root.parent, root.parent.parent) if split_of(root.name) else ():
         inner = [each for each in _pair_by_suffix(above) if root in (each.images, each.images.parent)]
         if inner:
             return inner
@@ -207,9 +207,9 @@ def _pair_by_suffix(folder: Path) -> list[_Found]:
     masks = {name.removesuffix(end): path for name, path in named.items() for end in _MASK_OF if name.endswith(end)}
     inner = {name: (_inside(named[name]), _inside(masks[name])) for name in masks.keys() & named.keys()}
     pairs = {name: each for name, each in inner.items() if all(map(has_pictures, each))}
-    held_back = [path for name, path in named.items() if pairs and name not in masks and _split_of(name) == "test"]
+    held_back = [path for name, path in named.items() if pairs and name not in masks and split_of(name) == "test"]
     return [
-        *(_Found(images, gt, _split_of(name)) for name, (images, gt) in sorted(pairs.items())),
+        *(_Found(images, gt, split_of(name)) for name, (images, gt) in sorted(pairs.items())),
         *(_Found(_inside(path), None, "test", bare=True) for path in held_back if has_pictures(_inside(path))),
     ]
 
@@ -276,9 +276,9 @@ def _describe(found: _Found, root: Path) -> PictureFolder:
     chain = [home, *home.parents]
     inside = [path.name for path in chain if path == home or path.is_relative_to(root)]
     outside = [path.name for path in chain[len(inside) : len(inside) + 2]]
-    splits: list[str | None] = [found.split, *map(_split_of, [found.part, *inside])]
+    splits: list[str | None] = [found.split, *map(split_of, [found.part, *inside])]
     splits += [_PUBLISHED_SPLITS.get(name.lower()) for name in outside]
-    split = next((each for each in [*splits, _split_of(_kind(images.name)[1].strip("_"))] if each), None)
+    split = next((each for each in [*splits, split_of(_kind(images.name)[1].strip("_"))] if each), None)
     if home.name.lower() in _FORMAT_WORDS:
         inside = [*inside[1:], *outside[:1]]
     top = _find_top(home)
@@ -288,13 +288,13 @@ def _describe(found: _Found, root: Path) -> PictureFolder:
     if lists is not None and split is not None:
         lists.ignore("the names of folders say the splits")
         lists = None
-    mixed = dataset is None and split == "train" and _split_of(home.name) is not None and not found.part
+    mixed = dataset is None and split == "train" and split_of(home.name) is not None and not found.part
     folder = PictureFolder(
         images, masks, dataset or "", split, mixed, bare=found.bare, group=_name_group(found, home, top), lists=lists
     )
     if dataset is not None:
         return folder
-    if found.part or _is_side(home) or (_split_of(home.name) and home.name.lower() not in _PUBLISHED_SPLITS):
+    if found.part or _is_side(home) or (split_of(home.name) and home.name.lower() not in _PUBLISHED_SPLITS):
         part = "/".join(_without_repeats([*home.relative_to(top).parts, *filter(None, [found.part])]))
         return replace(folder, dataset=_name_set(top, top.name or home.name), part=part)
     return replace(folder, dataset=_name_set(home, inside[0]))
@@ -351,13 +351,14 @@ def _find_top(home: Path) -> Path:
     lowest = home.parent.parent if _is_side(home) else home
     for path in (lowest, *lowest.parents):
         if path.name.lower() not in _FORMAT_WORDS and (
-            not _split_of(path.name) or path.name.lower() in _PUBLISHED_SPLITS
+            not split_of(path.name) or path.name.lower() in _PUBLISHED_SPLITS
         ):
             return path
     return home
 
 
-def _split_of(name: str) -> str | None:
+def split_of(name: str) -> str | None:
+    """Return the split that a folder of this name holds, or None."""
     plain = name.lower()
     return _PUBLISHED_SPLITS.get(plain) or _PLAIN_SPLITS.get(_YEAR.sub("", plain))
 
@@ -427,8 +428,8 @@ def _note_validation(folders: Sequence[PictureFolder]) -> list[PictureFolder]:
 def _has_validation_beside(images: Path) -> bool:
     for home in (images, images.parent):
         beside = (
-            [child for child in list_folders(home.parent) if _split_of(child.name) == "val"]
-            if _split_of(home.name)
+            [child for child in list_folders(home.parent) if split_of(child.name) == "val"]
+            if split_of(home.name)
             else []
         )
         if any(has_pictures(child) or _walk(child, beside_pair=False) for child in beside):

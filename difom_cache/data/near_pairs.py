@@ -9,7 +9,8 @@ a distance longer. So all neighbours in a k-d tree over a few of a cosine transf
 2.5 million pairs of the five benchmark sets 7,116, which hold all 1,316 that correlate above .97.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ _BAND_ERRORS = 2
 _ROW_BITS = 27
 _WAVES = 4  # coefficients kept along each side
 _TOGETHER = 1 << 20
+_NUMBERED = re.compile(r"(.*?)([0-9]+)", re.DOTALL)  # of an id: its series, and the number at its end
 
 
 def find_close_bits(here: NDArray[np.bool_], there: NDArray[np.bool_], most: int) -> Pairs:
@@ -58,11 +60,37 @@ def find_correlated(small: NDArray[np.float32], least: float) -> Pairs:
         np.sqrt(2 - 2 * least) + 1e-4,
         output_type="ndarray",  # the margin is for rounding
     )
-    kept = [
-        part[np.einsum("pd,pd->p", small[rows[part[:, 0]]], small[rows[part[:, 1]]]) >= least]
-        for part in np.array_split(near, len(near) // (_TOGETHER >> 6) + 1)
+    return np.unique(_keep_correlated(rows[near], small, least), axis=0)
+
+
+def find_neighbours(ids: Sequence[str], small: NDArray[np.float32], least: float, most: int) -> Pairs:
+    """Return every (first, second), first < second, of one series whose numbers are near and whose rows correlate.
+
+    A series is what has one name but for the number at its end, so that names of random letters and digits are in none.
+
+    Args:
+        ids: (N,), names, such as "CVC-ClinicDB/12" or "data/case3/frame_0012".
+        small: (N, S * S), as in `find_correlated`.
+        least: the smallest dot product of a pair.
+        most: the largest difference of their numbers.
+    """
+    named = [(*match.groups(), row) for row, each in enumerate(ids) if (match := _NUMBERED.fullmatch(each))]
+    ordered = sorted((series, int(number), row) for series, number, row in named)
+    near = [
+        sorted((row, other))
+        for place, (series, number, row) in enumerate(ordered)
+        for same, next_number, other in ordered[place + 1 : place + 1 + most]
+        if same == series and next_number - number <= most
     ]
-    return np.unique(rows[np.concatenate(kept)], axis=0)
+    return np.unique(_keep_correlated(np.array(near, np.int64).reshape(-1, 2), small, least), axis=0)
+
+
+def _keep_correlated(pairs: Pairs, small: NDArray[np.float32], least: float) -> Pairs:
+    kept = [
+        part[np.einsum("pd,pd->p", small[part[:, 0]], small[part[:, 1]]) >= least]
+        for part in np.array_split(pairs, len(pairs) // (_TOGETHER >> 6) + 1)
+    ]
+    return np.concatenate(kept)
 
 
 def _main_coordinates(small: NDArray[np.float32]) -> NDArray[np.float32]:

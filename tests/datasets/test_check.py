@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,27 @@ def test_a_test_frame_in_training_is_a_leak_between_two_sets(sample: Path) -> No
     assert "between Painted-Dim and TrainDataset: 1 exact (1 of 2 of Painted-Dim, 1 of 11 of TrainDataset)" in (
         report.as_text()
     )
+
+
+def test_frames_of_one_scene_in_two_splits_are_told_and_are_no_leak(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number, split in ((1, "train"), (2, "test"), (8, "train")):  # as far from each other as the next; 8 is too late
+        wave = np.cos(2 * np.pi * (np.arange(128) - 6 * number) / 128)  # .957 = cos(2 pi 6 / 128) of its neighbour
+        wave = wave if number < 8 else np.cos(2 * np.pi * (np.arange(128) - 6 * 3) / 128)
+        picture = 128 + 80 * np.repeat(wave[None, :, None], 128, 0) + rng.normal(0, 2, (128, 128, 3))
+        home = tmp_path / "set" / split
+        for kind, array in (("images", picture.clip(0, 255)), ("masks", np.where(picture[..., 0] > 160, 255, 0))):
+            (home / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array.astype(np.uint8)).save(home / kind / f"{number}.png")
+    report = check_records(load_records(tmp_path / "set", quiet=True))
+    (pair,) = report.scenes
+    assert {pair.first, pair.second} == {"set/train/1", "set/test/2"} and pair.kind == "scene"
+    assert pair.correlation == pytest.approx(np.cos(2 * np.pi * 6 / 128), abs=0.01)
+    assert report.pairs == report.leaks == report.families == [] and not report.leaky
+    text = report.as_text()
+    assert "pairs across splits: none\npairs of neighbours in one scene across splits: 1\n" in text
+    assert "one scene, correlation 0.95" in text
+    assert report.as_json()["scenes"][0]["kind"] == "scene"
 
 
 def test_one_picture_with_two_masks_is_named_with_their_iou(sample: Path) -> None:
@@ -140,3 +162,8 @@ def test_the_benchmarks_known_leaks_are_found() -> None:
     # Nothing between sets that share no source, and nothing mirrored.
     assert set(report.overlaps) == {"CVC-300 + CVC-ColonDB"}
     assert all(pair.kind != "mirrored" for pair in report.pairs)
+    # Neighbours of one scene: the truth is the sequences that CVC-ClinicDB's README gives, and the runs of scene-runs.csv.
+    assert all(pair.same_group for pair in report.scenes)
+    counts = Counter(pair.datasets for pair in report.scenes)
+    sets = {"CVC-ClinicDB": 732, "CVC-ColonDB": 363, "ETIS-LaribPolypDB": 91, "CVC-300": 132}
+    assert counts == {(name, name): count for name, count in sets.items()}

@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from difom_cache import load_records, read_image
-from difom_cache.data import NEAR_BITS, Fingerprint, find_twins, gather_families, take_fingerprint
+from difom_cache.data import (
+    NEAR_BITS,
+    Fingerprint,
+    find_scenes,
+    find_twins,
+    gather_families,
+    take_fingerprint,
+)
 from difom_cache.painting import Style, draw_scene, draw_textures, paint
 
 
@@ -92,6 +99,14 @@ def test_no_picture_has_no_twins() -> None:
 def test_families_join_twins_of_twins(frames: list[NDArray[np.uint8]]) -> None:
     marks = [take_fingerprint(image) for image in (frames[0], frames[1], frames[0], frames[0], frames[1], frames[2])]
     assert gather_families(find_twins(marks), 6) == [[0, 2, 3], [1, 4]]
+
+
+def test_neighbours_that_show_one_picture_are_twins_and_no_scene(frames: list[NDArray[np.uint8]]) -> None:
+    marks = [take_fingerprint(frames[0])] * 2
+    (scene,) = find_scenes(["set/1", "set/2"], marks, [])
+    assert (scene.first, scene.second, scene.kind, scene.bits) == (0, 1, "scene", 0)
+    assert find_scenes(["set/1", "set/2"], marks, find_twins(marks)) == []
+    assert find_scenes([], [], []) == []
 
 
 # Kvasir's four true pairs, compared by eye: the same frame saved anew, or a moment later.

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.fft import idctn
 
-from difom_cache.data import find_close_bits, find_correlated
+from difom_cache.data import find_close_bits, find_correlated, find_neighbours
 
 
 def all_close_bits(here: NDArray[np.bool_], there: NDArray[np.bool_], most: int) -> list[tuple[int, int]]:
@@ -68,3 +68,39 @@ def test_no_row_and_one_row_make_no_pair():
     for rows in (0, 1):
         assert find_correlated(np.zeros((rows, 1024), np.float32), 0.97).shape == (0, 2)
         assert find_close_bits(np.zeros((rows, 2, 256), bool), np.zeros((rows, 2, 256), bool), 20).shape == (0, 2)
+
+
+def moving_scene(shifts: list[int]) -> NDArray[np.float32]:
+    """Return small pictures of a scene that moves to the right by so many pixels of 1024, about their mean and of length 1."""
+    x = np.arange(32)[None, :] - np.array(shifts)[:, None]
+    values = np.repeat(np.cos(2 * np.pi * x / 32)[:, None], 32, axis=1).reshape(len(shifts), 1024)
+    return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_neighbours_by_number_in_one_scene_are_found():
+    # A period of 32 px that moved by d correlates by cos(2 pi d / 32): .98 for d = 1, .92388 for 2, .83 for 3.
+    ids = ["set/f_9", "set/f_10", "set/f_011", "set/f_12", "set/f_17", "set/f_18", "other/f_10", "set/g_10"]
+    small = moving_scene([0, 1, 2, 3, 3, 3, 1, 1])
+    named = [(ids[first], ids[second]) for first, second in find_neighbours(ids, small, 0.92, 5).tolist()]
+    assert named == [
+        ("set/f_9", "set/f_10"),
+        ("set/f_9", "set/f_011"),
+        ("set/f_10", "set/f_011"),
+        ("set/f_10", "set/f_12"),
+        ("set/f_011", "set/f_12"),
+        ("set/f_12", "set/f_17"),  # five numbers later; f_18 is six
+        ("set/f_17", "set/f_18"),
+    ]
+
+
+def test_names_without_a_series_have_no_neighbours():
+    ids = ["set/cju0qkwl2", "set/cju0qoxq3", "set/a1", "set/b2", "set/", "set/x", "1/x"]
+    assert find_neighbours(ids, moving_scene([0] * 7), 0.92, 5).shape == (0, 2)
+    assert find_neighbours([], np.zeros((0, 1024), np.float32), 0.92, 5).shape == (0, 2)
+
+
+def test_numbers_of_any_length_and_order_are_compared():
+    ids = [f"set/{10**30 + 3}", f"set/{10**30}", f"set/{10**30 + 9}"]
+    assert find_neighbours(ids, moving_scene([0] * 3), 0.92, 5).tolist() == [[0, 1]]
+    ids = [f"set/{number}" for number in (10, 9, *range(100, 700, 100))]  # as text, 9 comes last
+    assert find_neighbours(ids, moving_scene([0] * 8), 0.92, 5).tolist() == [[0, 1]]

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from truth_case import Case, Refused
 
-from difom_cache import DataSource, load_records, read_mask
+from difom_cache import DataSource, check_records, load_records, read_mask
 from difom_cache.data import read_source
 from difom_cache.errors import DifomWarning
 
@@ -166,7 +166,42 @@ def warns(make: Callable[[Path], None]) -> Callable[[Path], bool]:
     return bring
 
 
+def video(*names: str) -> Callable[[Path], dict[str, str]]:
+    """Six frames, the third and fifth in val, and which pairs across splits are said to be of one scene, and to be leaks.
+
+    Each scene is a wave as long as the frame that moves by 6 px of 128 a frame: frames correlate by cos(2 pi 6 / 128) = .957,
+    those two steps apart by .83. The fourth frame ends a scene; the wave of the next is upright.
+    """
+
+    def bring(folder: Path) -> dict[str, str]:
+        rng = np.random.default_rng(0)
+        for number, name in enumerate(names):
+            home = folder / "set" / ("val" if number in (2, 4) else "train")
+            wave = np.cos(2 * np.pi * (np.arange(128) - 6 * number) / 128)
+            plane = np.repeat(wave[None], 128, 0) if number < 4 else np.repeat(wave[:, None], 128, 1)
+            picture = (128 + 80 * plane[..., None] + rng.normal(0, 2, (128, 128, 3))).clip(0, 255).astype(np.uint8)
+            for kind, array in (("images", picture), ("masks", np.where(plane > 0.5, 255, 0).astype(np.uint8))):
+                (home / kind).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(array).save(home / kind / f"{name}.png")
+        report = check_records(load_records(folder / "set", quiet=True))
+        scenes = [pair for pair in report.scenes if pair.splits[0] != pair.splits[1]]
+        pairs = (sorted((Path(pair.first).name, Path(pair.second).name)) for pair in scenes)
+        return {"scenes": " ".join(sorted("=".join(pair) for pair in pairs)), "leaks": str(len(report.leaks))}
+
+    return bring
+
+
 CASES = [
+    Case(
+        "scenes: numbered frames of a video in two splits",
+        video("f_8", "f_9", "f_10", "f_11", "f_12", "f_13"),
+        {"scenes": "f_10=f_11 f_10=f_9 f_12=f_13", "leaks": "0"},
+    ),
+    Case(
+        "scenes: names without an order",
+        video("cju0a", "cju7b2", "cjx1", "cky3f", "cju8c4", "ckz9d"),
+        {"scenes": "", "leaks": "0"},
+    ),
     Case("empty: all masks", warns(shares(0, 0, 0)), True),
     Case("empty: two of three masks", warns(shares(0, 0, 9)), True),
     Case("empty: half of the masks is nothing to ask about", warns(shares(0, 0, 9, 9)), False),
