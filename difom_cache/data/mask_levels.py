@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from difom_cache.data.mask_pixels import (
     LEAST_FLAT_SHARE,
@@ -192,17 +191,23 @@ def _is_blank(grey: NDArray[Any]) -> bool:
 
 def _has_faint_class(grey: NDArray[np.uint8], levels: NDArray[Any], white: int) -> bool:
     """Return whether areas of nearly black are a class: large beside the white, or far from it; else a codec left them."""
+    from scipy import ndimage  # here, as training from stored masks starts without it
+
     large = int((grey >= white).sum()) / 2
     far = ndimage.maximum_filter(grey, 2 * _RIM_PX + 1) < white if levels.size else grey
     return any((grey == level).sum() >= large or (far & (grey == level)).any() for level in levels.tolist())
 
 
 def _is_even(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    from scipy import ndimage  # here, as training from stored masks starts without it
+
     low, high = ndimage.minimum_filter(grey, _EVEN_PX), ndimage.maximum_filter(grey, _EVEN_PX)
     return np.asarray((low >= _MIDDLE[0]) & (high <= _MIDDLE[1]) & (high - low <= _EVEN_LEVELS))
 
 
 def _is_far(grey: NDArray[np.uint8], white: int) -> NDArray[np.bool_]:
+    from scipy import ndimage  # here, as training from stored masks starts without it
+
     size = 2 * _RIM_PX + 1
     return np.asarray((ndimage.minimum_filter(grey, size) > _BLACK) | (ndimage.maximum_filter(grey, size) < white))
 

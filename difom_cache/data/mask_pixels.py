@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 LEAST_FLAT_SHARE = (
     0.4  # of a class's pixels have nine equal neighbours; of ringing that was enlarged threefold at most 0.31
@@ -117,6 +116,8 @@ def choose_nearest(points: NDArray[Any], wanted: tuple[int, ...]) -> NDArray[np.
         points: (H, W, C) levels or colours.
         wanted: a level or colour.
     """
+    from scipy import ndimage  # here, as training from stored masks starts without it
+
     centres, _ = _gather(points)
     level, others = np.array(wanted, float), centres.astype(float)
     next_to = int(np.linalg.norm(others - level, axis=1).argmin())
@@ -135,6 +136,8 @@ def choose_nearest(points: NDArray[Any], wanted: tuple[int, ...]) -> NDArray[np.
 
 def share_flat(values: NDArray[Any], found: NDArray[Any], counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return per level of `found` the share of its pixels whose eight neighbours have it, too."""
+    from scipy import ndimage  # here, as training from stored masks starts without it
+
     flat = ndimage.maximum_filter(values, 3) == ndimage.minimum_filter(values, 3)
     levels, flats = np.unique(values[flat], return_counts=True)
     flats[flats < _LEAST_FLAT] = 0
@@ -149,6 +152,8 @@ def _gather(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64]]:
     Those that fill areas, to the last bit, however near they lie to others; then, of what lies in even surroundings, whatever
     is far from these.
     """
+    from scipy import ndimage  # here, as training from stored masks starts without it
+
     step = math.ceil(math.sqrt(points[..., 0].size / _MOST_PIXELS))
     points = points[::step, ::step]
     codes = _pack(points)

@@ -27,6 +27,7 @@ from difom_cache import (
     replay_image,
     warp_view,
 )
+from difom_cache.errors import SettingsError
 from difom_train import evaluate, load_student, train
 from difom_train.config import change_config, read_recipe
 from difom_train.data import Batch, DataTimer, JointCache
@@ -115,6 +116,8 @@ def test_cache_without_pictures_trains_to_the_same_weights_from_the_data(data, c
     options = {"views": 3, "input_size": SIDE, "codec": "float16", "device": "cpu", "quiet": True}
     extract(teacher=TEACHER, weights="random", data=data, cache=bare, pictures=False, **options)
     own = TINY | {"fresh_views": False}
+    with pytest.raises(SettingsError, match="the cache holds no images: say where they lie with --data"):
+        train("unet", cache=bare, recipe="difom", out=tmp_path / "none", **own)
     (stored,) = train("unet", cache=cache, recipe="difom", out=tmp_path / "stored", **own)
     (rendered,) = train("unet", cache=bare, recipe="difom", out=tmp_path / "rendered", data=data, **own)
     assert_equal(load_student(stored).state_dict(), load_student(rendered).state_dict())

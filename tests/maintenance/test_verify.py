@@ -122,11 +122,11 @@ def test_maps_warped_by_known_geometry_are_compared_without_pictures_or_teachers
     probe(cache=cache.path, teachers="dinov2", folds=2, name="heads", quiet=True)
     report = verify(cache.path, equivariance=True, data="nowhere")
     assert set(report.warped) == set(open_cache(cache.path).taps) and not report.recomputed
-    logits = report.warped["heads/logits@16"]
+    logits = report.warped["heads/logits@4"]
     assert logits["dice_encoded"] > 0.3 and logits["dice_warped"] > 0.3
     assert all(-1 <= figures["cosine"] < 0.999 and figures["views"] > 10 for figures in report.warped.values())
     text = format_report(report)
-    assert "cosine  Dice encoded  Dice warped" in text and "heads/logits@16" in text
+    assert "cosine  Dice encoded  Dice warped" in text and "heads/logits@4" in text
 
 
 def test_a_cache_of_views_0_has_nothing_to_warp_to(data: Path, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_a_network_that_it_gets_wrong_is_found_out(monkeypatch: pytest.MonkeyPat
     teacher.check(2)
     right = teacher.features
     monkeypatch.setattr(teacher, "features", lambda pixels: {name: 1.01 * each for name, each in right(pixels).items()})
-    with pytest.raises(TeacherError, match=r"other features than PyTorch at neck \(relative error 0\.01"):
+    with pytest.raises(TeacherError, match=r"other features than PyTorch at block2 \(relative error 0\.01"):
         teacher.check(2)
 
 

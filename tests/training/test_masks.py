@@ -135,5 +135,5 @@ def test_an_unknown_teacher_makes_a_student_unknown_and_so_do_its_first_weights(
     old = train("old", recipe="baseline", labels=0.25, student_weights=str(plain))
     assert read_run(old)["masks"]["mark"] == UNKNOWN
     (plain / "masks.json").write_text(json.dumps([1]))
-    with pytest.raises(RunError, match=r"masks\.json cannot be read"):
+    with pytest.raises(RunError, match=r"masks\.json is damaged"):
         read_run_masks(plain)

@@ -20,9 +20,7 @@ def test_pictures_of_any_two_folders_are_rendered_while_training(tmp_path: Path)
     (ward / "masks").rename(tmp_path / "truth")
     pair = {"images": tmp_path / "frames", "masks": tmp_path / "truth"}
     extract(teacher=(), cache=tmp_path / "feats", input_size=32, views=2, quiet=True, **pair)
-    common = TINY | {"cache": tmp_path / "feats", "recipe": "baseline", "fresh_views": True}
-    with pytest.raises(SettingsError, match="say where they lie with --data, or --images and --masks"):
-        train("unet", out=tmp_path / "none", **common)
+    common = TINY | {"cache": tmp_path / "feats", "recipe": "baseline"}
     (run,) = train("unet", out=tmp_path / "run", **common, **pair)
     assert [line["epoch"] for line in read_log(run)] == [0]
     kept = tomllib.loads((run / "settings.toml").read_text())["run"]
