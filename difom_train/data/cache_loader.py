@@ -17,7 +17,7 @@ from difom_train.data.stage import Rows, choose_stage
 
 
 class CacheLoader:
-    """Batches in the order in which `train` would see them; each pass over it is the next epoch.
+    """Batches of stored views in the order in which `train --no-fresh-views` sees them; each pass over it is the next epoch.
 
     An epoch of "train" visits every record once, in a new order, with one view drawn for it; the last batch is topped up, so
     that all have one size. "val" and "test" give view 0 of each record in the cache's order.
