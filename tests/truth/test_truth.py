@@ -19,5 +19,5 @@ def test_names_of_cases_are_unique():
 
 
 def test_the_judge_sees_a_wrong_reading_and_a_silent_one(tmp_path: Path):
-    assert not judge(Case("x", lambda folder: 3, 4), tmp_path).ok
-    assert not judge(Case("x", lambda folder: 3, Refused()), tmp_path).ok
+    assert not judge(Case("x", lambda folder: 3, 4), tmp_path / "1").ok
+    assert not judge(Case("x", lambda folder: 3, Refused()), tmp_path / "2").ok

@@ -49,7 +49,12 @@ class Verdict:
 
 
 def judge(case: Case, folder: Path) -> Verdict:
-    """Return what difom makes of a case in `folder`, which is empty; only its own errors count as a refusal."""
+    """Return what difom makes of a case in a folder of one name in `folder`, which is empty; only its own errors are a refusal.
+
+    The folder's name is a data set's name, which decides splits; and COCO files look for images in the folder above them.
+    """
+    folder = folder / "case"
+    folder.mkdir(parents=True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DifomWarning)  # a warning beside a right answer is no error

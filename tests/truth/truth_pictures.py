@@ -158,7 +158,7 @@ def coco(name: str, segmentation: Any, *, width: float = WIDTH, skip: bool = Fal
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             records = make_manifest(folder / "set.json", folder / "m.csv", skip_broken=skip)[0]
-        return [record.image.name for record in records if agree([record])]
+        return sorted(record.image.name for record in records if agree([record]))
 
     return read
 
