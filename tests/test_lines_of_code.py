@@ -12,7 +12,7 @@ MOST = {
     "difom_cache": 1230,
     "difom_cache/benchmarks": 434,
     "difom_cache/codecs": 624,
-    "difom_cache/data": 3736,
+    "difom_cache/data": 3744,
     "difom_cache/extraction": 1753,
     "difom_cache/maintenance": 1384,
     "difom_cache/painting": 514,

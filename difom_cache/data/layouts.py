@@ -128,6 +128,12 @@ def pair_folders(images: Path, masks: Path | None) -> list[PictureFolder]:
     return _finish([_describe(each, images) for each in found])
 
 
+def is_of_masks(video: Path, root: Path) -> bool:
+    """Return whether a video is called as masks are: it lies in such a folder below `root`, or its name ends so."""
+    folders = {part.lower() for part in video.relative_to(root).parent.parts}
+    return bool(folders.intersection(_WORDS["mask"])) or video.stem.lower().endswith(_MASK_OF)
+
+
 def describe_video(video: Path, root: Path) -> tuple[str, str]:
     """Return the data set of a video, named by the folder that was given, and its split; videos of no split train."""
     top = _find_top(root)

@@ -11,7 +11,7 @@ from difom_cache.data.benchmark import CLINICDB_SIZE_PX, read_frames
 from difom_cache.data.decoded import Memory, digest_empty
 from difom_cache.data.groups import below, read_group_rule, refuse_unnamed
 from difom_cache.data.images import read_size
-from difom_cache.data.layouts import describe_video, find_folders, pair_folders
+from difom_cache.data.layouts import describe_video, find_folders, is_of_masks, pair_folders
 from difom_cache.data.listing import has_pictures, list_videos, natural_key
 from difom_cache.data.pairing import Pair, PictureFolder, pair_files
 from difom_cache.data.record import Record, choose_validating, refuse_twins
@@ -253,6 +253,11 @@ def _find_videos(source: DataSource) -> list[Path]:
     videos = list_videos(data) if data.is_dir() else []
     if not videos:
         return []
+    if masks := [video.relative_to(data).as_posix() for video in videos if is_of_masks(video, data)]:
+        raise DataError(
+            f"{data} holds videos of masks ({name_some(masks)}), which are not read as masks and are no images: write the frames "
+            "of both as PNG into images/ and masks/, or give the folder of the other videos"
+        )
     try:
         pictures = find_folders(data)
     except DataError:

@@ -143,6 +143,16 @@ def test_folders_of_videos_are_one_set_with_a_group_a_video(tmp_path: Path) -> N
     assert {record.group for record in grouped} == {"ward/anna", "ward/bert", "ward/test"}
 
 
+@pytest.mark.parametrize("mask", ["masks/exam.mkv", "GT/exam.mp4", "exam_mask.mp4"])
+def test_videos_of_masks_are_no_images(tmp_path: Path, mask: str) -> None:
+    write_video(tmp_path / "set" / "exam.mp4", [paint_scene(n) for n in range(3)])
+    write_video(tmp_path / "set" / mask, [np.zeros((64, 96, 3), np.uint8)] * 3)
+    with pytest.raises(DataError, match=rf"videos of masks \({mask}\)"):
+        load_records(tmp_path / "set")
+    write_video(tmp_path / "masks" / "other" / "exam.mp4", [paint_scene(n) for n in range(3)])
+    assert load_records(tmp_path / "masks" / "other")  # what the folder above is called says nothing
+
+
 def test_a_second_reading_decodes_nothing_and_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "ward" / "clip.mp4", [paint_scene(n) for n in range(30)])
     first = load_records(tmp_path / "ward")
