@@ -39,6 +39,8 @@ def warp_some(maps: Tensor, fresh: Sequence[FreshView | None]) -> Tensor:
     """Return maps (B, C, h, w), of view 0 where a fresh view is named, each as that view shows it; the others as they are."""
     places = [place for place, view in enumerate(fresh) if view]
     views = [view for view in fresh if view]
+    if not views:
+        return maps
     warped = warp_view(maps[places], [params for params, _ in views], [size for _, size in views])
     if len(places) == len(maps):
         return warped

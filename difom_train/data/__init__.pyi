@@ -10,6 +10,7 @@ from .epochs import count_steps as count_steps
 from .epochs import draw_epoch as draw_epoch
 from .epochs import draw_rows as draw_rows
 from .epochs import find_share as find_share
+from .feed import Feed as Feed
 from .feed import choose_masks as choose_masks
 from .feed import select_rows as select_rows
 from .fresh import count_before as count_before

@@ -1,6 +1,6 @@
 """The batches of a run: which rows train in each epoch on this process, and which ones validate."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache import SPLITS, FreshView, ViewParams, draw_budget
+from difom_cache import SPLITS, draw_budget
 from difom_cache.errors import CacheIncompleteError, SettingsError
 from difom_train.config import DataConfig
 from difom_train.data.caches import JointCache
@@ -166,16 +166,16 @@ class Feed:
         """Yield this process's batches of an epoch, in order of steps and accumulated passes.
 
         A fresh view is shown from view 0 and its mask, or rendered where the source images were named. Teachers teach it by
-        the maps of view 0, which logits can be warped from. Features cannot: beside them every other picture of a batch shows
-        a view that the teachers have seen.
+        the maps of view 0, which logits can be warped from. Features cannot: beside them every other picture of a batch, and
+        every other batch's first, shows a view that the teachers have seen.
         """
         table, fresh = self.epoch_table(epoch, distils=distils), None
         if self.options.fresh_views:
-            mixed = any(self.cache.taps[tap].kind == "feature" for tap in taps)
-            places = fresh_places(table.shape[-1], mixed=mixed)
-            table[..., places] = self.find_whole(table[..., places])
-            numbers = draw_fresh(self.cache, table[..., places], seed=self.seed, epoch=epoch)
-            fresh = self.list_fresh(self._own(table), places, self._own(numbers))
+            places = fresh_places(table.shape, mixed=any(self.cache.taps[tap].kind == "feature" for tap in taps))
+            table[places] = self.find_whole(table[places])
+            views = [None, *draw_fresh(self.cache, table[places], seed=self.seed, epoch=epoch)]
+            number = self._own(np.where(places, places.cumsum().reshape(places.shape), 0))
+            fresh = ([views[each] for each in line] for line in number.tolist())
         with closing(self.loader.batches(self._own(table), [PICTURES, *taps], timer, fresh)) as batches:
             for batch in batches:
                 if batch.fresh and not self.loader.stage.rows.renders_anew:
@@ -204,23 +204,6 @@ class Feed:
                 f"new views are made of view 0, which {record} lacks; finish the cache, or use --no-fresh-views"
             )
         return np.asarray(found, np.int64)
-
-    def list_fresh(
-        self, table: NDArray[np.int64], places: NDArray[np.bool_], numbers: NDArray[np.int32]
-    ) -> Iterator[list[FreshView | None]]:
-        """Yield, for each batch, the fresh view of each picture with the size of its record; None where it shows a stored view.
-
-        Args:
-            table: (batches, B) rows.
-            places: (B,) which show fresh views.
-            numbers: (batches, shown, P) their params.
-        """
-        for rows, shown in zip(table, numbers, strict=True):
-            views: list[FreshView | None] = [None] * len(rows)
-            lines = self.cache.records_of(rows[places])
-            for place, line, row in zip(np.flatnonzero(places).tolist(), lines, shown, strict=True):
-                views[place] = ViewParams.from_row(row), (int(line["width"]), int(line["height"]))
-            yield views
 
     def val_batches(self, taps: Sequence[str]) -> Generator[Batch, None, None]:
         """Yield the validation rows of this process; every process sees all of them where there are fewer than processes."""

@@ -7,33 +7,35 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difom_cache import FreshView, draw_table, policy_named, warp_some
+from difom_cache import FreshView, ViewParams, draw_table, policy_named, warp_some
 from difom_train.data.caches import JointCache
 from difom_train.data.counter_rng import mix_counts
 
 _POLICY = "default"
 
 
-def fresh_places(batch: int, *, mixed: bool) -> NDArray[np.bool_]:
-    """Return which places of a batch show fresh views, (B,): all, or every other one, among frames with masks and without."""
-    return np.arange(batch) % 2 == 0 if mixed else np.ones(batch, bool)
+def fresh_places(shape: tuple[int, ...], *, mixed: bool) -> NDArray[np.bool_]:
+    """Return which places of an epoch, (steps, micro-batches, pictures), show fresh views: all, or every other one.
+
+    What is fresh in one step is stored in the next: also of batches of one picture, or with one frame that has a mask.
+    """
+    return np.indices(shape).sum(axis=0) % 2 == 0 if mixed else np.ones(shape, bool)
 
 
-def draw_fresh(cache: JointCache, rows: NDArray[np.int64], *, seed: int, epoch: int) -> NDArray[np.int32]:
-    """Return the numbers of a new view for each of the rows that an epoch shows anew, (..., P) for rows (...).
+def draw_fresh(cache: JointCache, rows: NDArray[np.int64], *, seed: int, epoch: int) -> list[FreshView]:
+    """Return a new view, with the size of its record, for each of the rows (N,) that an epoch shows anew, in order.
 
     A record that is drawn again in the epoch gets another view; equal arguments give equal numbers on every process.
     """
-    lines = cache.records_of(rows.reshape(-1))
-    sizes = np.array([(int(line["width"]), int(line["height"])) for line in lines], np.int64).reshape(-1, 2)
+    sizes = [(int(line["width"]), int(line["height"])) for line in cache.records_of(rows)]
     numbers = draw_table(
         policy_named(_POLICY),
-        sizes,
+        np.array(sizes, np.int64).reshape(-1, 2),
         mix_counts(seed, epoch) >> 1,
-        cache.record_ids(rows.reshape(-1)),
-        1 + count_before(cache.record_key[rows.reshape(-1)]),
+        cache.record_ids(rows),
+        1 + count_before(cache.record_key[rows]),
     )
-    return numbers.reshape(*rows.shape, -1)
+    return [(ViewParams.from_row(each), size) for each, size in zip(numbers, sizes, strict=True)]
 
 
 def count_before(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
