@@ -4,7 +4,7 @@ from .benchmarks.step import bench_step as bench_step
 from .config import TrainConfig as TrainConfig
 from .config import read_recipe as read_recipe
 from .data.cache_loader import CacheLoader as CacheLoader
-from .data.dataset import CacheDataset as CacheDataset
+from .data.own_batches import CacheDataset as CacheDataset
 from .evaluation.evaluate import evaluate as evaluate
 from .inference.export import export as export
 from .inference.predict import predict as predict

@@ -22,7 +22,7 @@ MOST = {
     "difom_cache/views": 527,
     "difom_train": 873,
     "difom_train/benchmarks": 1073,
-    "difom_train/data": 1074,
+    "difom_train/data": 1013,
     "difom_train/distill": 957,
     "difom_train/evaluation": 734,
     "difom_train/inference": 919,

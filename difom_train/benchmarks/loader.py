@@ -25,7 +25,6 @@ from difom_train.commands import LoaderConfig
 from difom_train.data.caches import JointCache
 from difom_train.data.loader import Loader
 from difom_train.data.stage import PICTURES, choose_stage
-from difom_train.data.stage import Rows as StageRows
 from difom_train.keywords import LoaderKeywords
 from difom_train.training.run_folder import describe_hardware, describe_versions
 
@@ -214,7 +213,7 @@ def _load(cache: Cache, batch: int) -> Callable[[Rows], int]:
     """Return the trainer's way, with its threads, over many batches at a time."""
     groups, cpu = [PICTURES, *cache.taps], torch.device("cpu")
     joint = JointCache([cache])
-    stage = choose_stage("disk", rows=StageRows(joint), used=np.arange(len(cache)), groups=groups, device=cpu)
+    stage = choose_stage("disk", joint, used=np.arange(len(cache)), groups=groups, device=cpu)
     loader = Loader(stage, batch, cpu)
     rng = np.random.default_rng(0)
 

@@ -2,7 +2,6 @@ from .cache_loader import CacheLoader as CacheLoader
 from .caches import JointCache as JointCache
 from .caches import require_taps as require_taps
 from .counter_rng import keys_of as keys_of
-from .dataset import CacheDataset as CacheDataset
 from .epochs import Shape as Shape
 from .epochs import build_pool as build_pool
 from .epochs import choose_labelled as choose_labelled
@@ -19,6 +18,7 @@ from .fresh import show_fresh as show_fresh
 from .loader import Batch as Batch
 from .loader import DataTimer as DataTimer
 from .loader import Loader as Loader
+from .own_batches import CacheDataset as CacheDataset
 from .photometric import draw_colours as draw_colours
 from .photometric import draw_scale as draw_scale
 from .photometric import recolour as recolour
@@ -26,5 +26,4 @@ from .photometric import to_pixels as to_pixels
 from .photometric import to_side as to_side
 from .pictures import SourcePictures as SourcePictures
 from .stage import PICTURES as PICTURES
-from .stage import Rows as Rows
 from .stage import choose_stage as choose_stage

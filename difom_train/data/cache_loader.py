@@ -13,7 +13,7 @@ from difom_train.data.caches import JointCache, require_taps
 from difom_train.data.feed import Feed, one_row_each, select_rows
 from difom_train.data.loader import Batch, Loader
 from difom_train.data.own_batches import CacheSource, choose_form, form_batch, open_sources
-from difom_train.data.stage import Rows, choose_stage
+from difom_train.data.stage import choose_stage
 
 
 class CacheLoader:
@@ -102,7 +102,7 @@ class CacheLoader:
         require_taps(self.cache, self._rows, self.form.taps, allow_partial=False)
         self._groups = [PICTURES, *self.form.taps]
         self._stage = choose_stage(
-            stage, rows=Rows(self.cache), used=self._rows, groups=self._groups, device=self._device, processes=world
+            stage, self.cache, used=self._rows, groups=self._groups, device=self._device, processes=world
         )
         if split == "train":
             self._feed = Feed(self.cache, self._open_loader(), selection, options, seed=seed, rank=rank, world=world)

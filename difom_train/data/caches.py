@@ -3,77 +3,19 @@
 import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from types import SimpleNamespace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from difom_cache import SPLITS, CacheIdentity, TeacherIdentity, join_records, name_some
+from difom_cache import SPLITS, Cache, TeacherIdentity, join_records, name_some
 from difom_cache.errors import CacheIdentityError, CacheIncompleteError
 from difom_train.data.counter_rng import Keys, keys_of
 
 HostBatch = dict[str, NDArray[Any]]
 T = TypeVar("T")
-
-
-class OneCache(Protocol):
-    """What the trainer uses of `difom_cache.Cache`."""
-
-    @property
-    def path(self) -> Path: ...
-
-    @property
-    def picture_px(self) -> int: ...
-
-    @property
-    def identity(self) -> CacheIdentity: ...
-
-    @property
-    def taps(self) -> Mapping[str, Any]: ...
-
-    @property
-    def teachers(self) -> Mapping[str, TeacherIdentity]: ...
-
-    @property
-    def table(self) -> Any: ...
-
-    def __len__(self) -> int: ...
-
-    @property
-    def has_pictures(self) -> bool: ...
-
-    def finished_rows(self, taps: Sequence[str] | None = None, *, pictures: bool = True) -> NDArray[np.bool_]: ...
-
-    def gather(
-        self,
-        rows: ArrayLike,
-        taps: Sequence[str] | None = None,
-        out: HostBatch | None = None,
-        *,
-        pictures: bool = True,
-    ) -> HostBatch: ...
-
-    def decode(self, tap: str, code: Any, scale: Any = None) -> Any: ...
-
-    def stats(self, tap: str) -> Any: ...
-
-    def seen_masks(self, label: str) -> frozenset[str] | None: ...
-
-    def content_digests(self) -> dict[str, str]: ...
-
-
-class JointStats:
-    """Count, mean (C,) and covariance (C, C) of one tap over the training rows of every cache."""
-
-    def __init__(self, parts: Sequence[Any]) -> None:
-        self.count = sum(int(part.count) for part in parts)
-        shares = [part.count / self.count for part in parts]
-        self.mean = sum(share * part.mean for share, part in zip(shares, parts, strict=True))
-        second = [part.covariance + np.outer(part.mean, part.mean) for part in parts]
-        product = sum(share * each for share, each in zip(shares, second, strict=True))
-        self.covariance = product - np.outer(self.mean, self.mean)
 
 
 class JointCache:
@@ -93,18 +35,23 @@ class JointCache:
             in another.
     """
 
-    def __init__(self, parts: Sequence[OneCache]) -> None:
+    def __init__(self, parts: Sequence[Cache]) -> None:
         self.parts = list(parts)
         self._starts = np.cumsum([0, *[len(part) for part in parts]])
         first = self.parts[0]
-        for one, other in combinations(self.parts, 2):
-            _refuse_same(one.path, other.path)
+        for one, two in combinations([part.path for part in parts], 2):
+            if one == two or (one.exists() and two.exists() and one.samefile(two)):
+                raise CacheIdentityError(f"{one} and {two} are one cache; name each cache once")
         for other in self.parts[1:]:
             _refuse_unlike(first, other)
         self.taps = {name: spec for name, spec in first.taps.items() if all(name in part.taps for part in parts)}
         tables = [part.table for part in parts]
         self.join = join_records([table.records for table in tables])
-        _refuse_torn(self.join.torn, self.parts)
+        if torn := self.join.torn:
+            raise CacheIdentityError(
+                f"{self.names}: {len(torn)} images train in one cache and validate in another ({name_some(torn)}); extract "
+                "both from one manifest, in which each image has one split"
+            )
         keys = [keys_of(names) for names in self.join.names]
         self.record_key: Keys = np.concatenate([key[table.record] for key, table in zip(keys, tables, strict=True)])
         self.view: NDArray[np.int32] = np.concatenate([np.asarray(table.view) for table in tables])
@@ -113,6 +60,11 @@ class JointCache:
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    @property
+    def names(self) -> str:
+        """The folders of the caches, for messages."""
+        return ", ".join(str(part.path) for part in self.parts)
 
     @property
     def picture_px(self) -> int:
@@ -195,9 +147,15 @@ class JointCache:
         decoded: Tensor = self.parts[0].decode(tap, code, scale)
         return decoded
 
-    def stats(self, tap: str) -> JointStats:
-        """Return count, mean and covariance of a tap over the training rows of all caches."""
-        return JointStats([part.stats(tap) for part in self.parts])
+    def stats(self, tap: str) -> Any:
+        """Return `count`, `mean` (C,) and `covariance` (C, C) of a tap over the training rows of all caches."""
+        parts = [part.stats(tap) for part in self.parts]
+        count = sum(int(part.count) for part in parts)
+        shares = [part.count / count for part in parts]
+        mean: Any = sum(share * part.mean for share, part in zip(shares, parts, strict=True))
+        second = [part.covariance + np.outer(part.mean, part.mean) for part in parts]
+        product: Any = sum(share * each for share, each in zip(shares, second, strict=True))
+        return SimpleNamespace(count=count, mean=mean, covariance=product - np.outer(mean, mean))
 
     def random_teachers(self, taps: Sequence[str]) -> list[str]:
         """Return the labels of those teachers of `taps` whose weights are random."""
@@ -238,33 +196,19 @@ def require_taps(
     """
     finished = cache.finished_rows(taps, pictures=cache.has_pictures)[rows]
     missing = len(rows) - int(finished.sum())
-    names = ", ".join(str(part.path) for part in cache.parts)
     if missing and not allow_partial:
         raise CacheIncompleteError(
-            f"{names}: {missing} of {len(rows)} views are not finished; run `difom-cache extract` with the same "
+            f"{cache.names}: {missing} of {len(rows)} views are not finished; run `difom-cache extract` with the same "
             "arguments to its end, or train on what is there with --allow-partial"
         )
     if len(rows) and missing == len(rows):
         raise CacheIncompleteError(
-            f"{names}: not one of {len(rows)} views is finished; run `difom-cache extract` first"
+            f"{cache.names}: not one of {len(rows)} views is finished; run `difom-cache extract` first"
         )
     return rows[finished]
 
 
-def _refuse_same(one: Path, other: Path) -> None:
-    if one == other or (one.exists() and other.exists() and one.samefile(other)):
-        raise CacheIdentityError(f"{one} and {other} are one cache; name each cache once")
-
-
-def _refuse_torn(torn: Sequence[str], parts: Sequence[OneCache]) -> None:
-    if torn:
-        raise CacheIdentityError(
-            f"{', '.join(str(part.path) for part in parts)}: {len(torn)} images train in one cache and validate in another "
-            f"({name_some(torn)}); extract both from one manifest, in which each image has one split"
-        )
-
-
-def _refuse_unlike(first: OneCache, other: OneCache) -> None:
+def _refuse_unlike(first: Cache, other: Cache) -> None:
     if first.picture_px != other.picture_px:
         raise CacheIdentityError(
             f"{first.path} holds pictures of {first.picture_px} px and {other.path} of {other.picture_px} px; "

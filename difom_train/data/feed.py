@@ -55,11 +55,10 @@ def select_rows(cache: JointCache, options: DataConfig, *, seed: int, usable: ND
     val = cache.rows_of("val")
     budget = choose_masks(cache, options, seed=seed)
     val = one_row_each(cache, val[usable[val] & (cache.view[val] == 0) & budget[val]])
-    names = ", ".join(str(part.path) for part in cache.parts)
     if not len(train):
-        raise CacheIncompleteError(f"{names} holds no finished train view; extract the split 'train'")
+        raise CacheIncompleteError(f"{cache.names} holds no finished train view; extract the split 'train'")
     if not cache.labelled[train].any():
-        raise CacheIncompleteError(f"{names} holds no train mask; extract records with masks")
+        raise CacheIncompleteError(f"{cache.names} holds no train mask; extract records with masks")
     supervised = np.zeros(len(cache), bool)
     supervised[train] = budget[train]
     twice = ~supervised[train] & np.isin(cache.record_key[train], cache.record_key[supervised])
@@ -178,7 +177,7 @@ class Feed:
             fresh = ([views[each] for each in line] for line in number.tolist())
         with closing(self.loader.batches(self._own(table), [PICTURES, *taps], timer, fresh)) as batches:
             for batch in batches:
-                if batch.fresh and not self.loader.stage.rows.renders_anew:
+                if batch.fresh and not self.loader.stage.renders_anew:
                     batch.tensors |= show_fresh(batch.tensors, batch.fresh)
                 yield batch
 

@@ -127,6 +127,7 @@ class Loader:
     def _slots_for(self, groups: tuple[str, ...]) -> list[_Slot]:
         if groups not in self._slots:
             pin = self._device.type == "cuda"
-            rows = self.stage.rows
-            self._slots[groups] = [_Slot(rows.empty(self._batch_rows, groups, pin=pin)) for _ in range(_AHEAD + 1)]
+            self._slots[groups] = [
+                _Slot(self.stage.empty(self._batch_rows, groups, pin=pin)) for _ in range(_AHEAD + 1)
+            ]
         return self._slots[groups]

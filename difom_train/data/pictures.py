@@ -108,9 +108,3 @@ def _digests(record: Record) -> tuple[str, str]:
 
 def _stored_digests(line: Mapping[str, str]) -> tuple[str, str]:
     return line["image_sha256"], line["mask_sha256"]
-
-
-def picture_shapes(side_px: int, *, valid: bool) -> dict[str, Sequence[int]]:
-    """Return the shape of one row of each picture array; the valid area's too where `valid` says so."""
-    shapes: dict[str, Sequence[int]] = {"image": (side_px, side_px, 3), "mask": (side_px, side_px)}
-    return shapes | {"valid": (side_px, side_px)} if valid else shapes

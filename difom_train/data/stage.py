@@ -7,7 +7,6 @@ from the cache for each batch.
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 
@@ -19,55 +18,99 @@ from torch import Tensor
 from difom_cache import PICTURES, FreshView
 from difom_cache.errors import SettingsError
 from difom_train.data.caches import HostBatch, JointCache
-from difom_train.data.pictures import SourcePictures, picture_shapes
+from difom_train.data.pictures import SourcePictures
 
 GPU_SHARE, RAM_SHARE = 0.5, 0.5  # of the free memory: the network, its gradients and the workspace need the rest
 _COPY_ROWS = 256
 _ALIGNED_BYTES = 4096
 
 
-class Rows:
-    """Rows of the cache as batches in host buffers, whatever their pictures come from."""
+class Stage:
+    """Rows of a cache as batches in host buffers, whatever their pictures come from; groups of arrays may be held in memory.
+
+    Attributes:
+        held: group -> key -> (held rows, ...), on the CPU or on the GPU.
+        where: "disk", "ram" or "gpu".
+        line: what was decided and why, in one line.
+        renders_anew: whether pictures are rendered while training, and so cannot be held.
+    """
 
     def __init__(self, cache: JointCache, source: SourcePictures | None = None) -> None:
-        self.cache, self._source = cache, source
-        self._keeps_valid = source is not None or cache.pads
+        self._cache, self._source = cache, source
+        self._place = np.full(len(cache), -1)  # of each row among the held ones
+        self.held: dict[str, dict[str, Tensor]] = {}
+        self.where, self.line, self.renders_anew = "disk", "", source is not None
 
-    def gather(
+    def host_groups(self, groups: Sequence[str]) -> list[str]:
+        """Return the groups that go through host buffers: all but those held on the GPU."""
+        return [group for group in groups if not (self.where == "gpu" and group in self.held)]
+
+    def fill(
         self,
         rows: NDArray[np.int64],
         groups: Sequence[str],
         out: HostBatch,
         fresh: Sequence[FreshView | None] | None = None,
     ) -> None:
-        """Fill `out` with the arrays of `groups`: `pictures` and full tap names; rendered pictures show the views of `fresh`."""
-        taps = [group for group in groups if group != PICTURES]
-        pictures = PICTURES in groups
-        stored = pictures and self._source is None
+        """Fill the first rows of host buffers with the groups that go through them.
+
+        Args:
+            rows: of the cache.
+            groups: `pictures` and full names of taps.
+            out: buffers.
+            fresh: views that rendered pictures show in place of their own.
+        """
+        rest = self.host_groups(groups)
+        for group in [each for each in rest if each in self.held]:
+            rest.remove(group)
+            for key, tensor in self.held[group].items():
+                np.take(tensor.numpy(), self._place[rows], axis=0, out=out[key][: len(rows)], mode="clip")
+        taps = [group for group in rest if group != PICTURES]
+        stored = PICTURES in rest and self._source is None
         if taps or stored:
-            self.cache.gather(rows, taps, out, pictures=stored)
-        if pictures and self._source is not None:
+            self._cache.gather(rows, taps, out, pictures=stored)
+        if PICTURES in rest and self._source is not None:
             self._source.fill(rows, out, fresh)
 
     def empty(self, number: int, groups: Sequence[str], *, pin: bool = False) -> dict[str, Tensor]:
         """Return buffers for `number` rows of `groups`; `valid` is among them only where not all is valid."""
         taps = [group for group in groups if group != PICTURES]
-        rows: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+        wanted: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
         if PICTURES in groups:
-            shapes = picture_shapes(self.cache.picture_px, valid=self._keeps_valid)
-            rows |= {key: (tuple(shape), torch.uint8) for key, shape in shapes.items()}
+            plane = (number, self._cache.picture_px, self._cache.picture_px)
+            wanted |= {"image": ((*plane, 3), torch.uint8), "mask": (plane, torch.uint8)}
+            if self.renders_anew or self._cache.pads:
+                wanted["valid"] = plane, torch.uint8
         if taps:
-            sample = self.cache.gather(np.zeros(1, np.int64) + self._first_row(taps), taps, pictures=False)
-            rows |= {key: (array.shape[1:], torch.from_numpy(array).dtype) for key, array in sample.items()}
-        return _allocate({key: ((number, *shape), dtype) for key, (shape, dtype) in rows.items()}, pin=pin)
+            first = int(np.argmax(self._cache.finished_rows(taps, pictures=False)))
+            sample = self._cache.gather(np.array([first]), taps, pictures=False)
+            wanted |= {key: ((number, *each.shape[1:]), torch.from_numpy(each).dtype) for key, each in sample.items()}
+        return _allocate(wanted, pin=pin)
 
-    @property
-    def renders_anew(self) -> bool:
-        """Whether pictures are rendered while training, and so cannot be held."""
-        return self._source is not None
+    def row_bytes(self, group: str) -> int:
+        """Return the bytes of one row of a group."""
+        return sum(tensor.nbytes for tensor in self.empty(1, [group]).values())
 
-    def _first_row(self, taps: Sequence[str]) -> int:
-        return int(np.argmax(self.cache.finished_rows(taps, pictures=False)))
+    def hold(self, used: NDArray[np.int64], groups: Sequence[str], device: torch.device) -> None:
+        """Hold some rows of some groups."""
+        for group in groups:
+            held = {key: torch.empty_like(one, device=device) for key, one in self.empty(len(used), [group]).items()}
+            for start in range(0, len(used), _COPY_ROWS):
+                part = used[start : start + _COPY_ROWS]
+                buffers = self.empty(len(part), [group])
+                self.fill(part, [group], {key: tensor.numpy() for key, tensor in buffers.items()})
+                for key, tensor in buffers.items():
+                    held[key][start : start + len(part)] = tensor.to(device)
+            self.held[group] = held
+        self._place[used] = np.arange(len(used))
+
+    def pick(self, rows: NDArray[np.int64], groups: Sequence[str]) -> dict[str, Tensor]:
+        """Return what is held of `rows` on the GPU."""
+        held = [tensors for group, tensors in self.held.items() if self.where == "gpu" and group in groups]
+        if not held:
+            return {}
+        places = torch.from_numpy(self._place[rows]).to(next(iter(held[0].values())).device, non_blocking=True)
+        return {key: tensor.index_select(0, places) for tensors in held for key, tensor in tensors.items()}
 
 
 def _allocate(wanted: dict[str, tuple[tuple[int, ...], torch.dtype]], *, pin: bool) -> dict[str, Tensor]:
@@ -83,63 +126,26 @@ def _allocate(wanted: dict[str, tuple[tuple[int, ...], torch.dtype]], *, pin: bo
     }
 
 
-@dataclass
-class Stage:
-    """Rows, some groups of which are held in memory."""
-
-    rows: Rows
-    where: str
-    place: NDArray[np.int64]
-    "(R,) place of each row of the cache among the held ones, -1 where it is not held."
-    held: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    "Group -> key -> (held rows, ...), on the CPU or on the GPU."
-    line: str = ""
-    "What was decided and why, in one line."
-
-    def host_groups(self, groups: Sequence[str]) -> list[str]:
-        """Return the groups that go through host buffers: all but those held on the GPU."""
-        return [group for group in groups if not (self.where == "gpu" and group in self.held)]
-
-    def fill(
-        self,
-        rows: NDArray[np.int64],
-        groups: Sequence[str],
-        out: HostBatch,
-        fresh: Sequence[FreshView | None] | None = None,
-    ) -> None:
-        """Fill the first rows of host buffers with the groups that go through them."""
-        groups = self.host_groups(groups)
-        held = [group for group in groups if group in self.held]
-        for group in held:
-            for key, tensor in self.held[group].items():
-                np.take(tensor.numpy(), self.place[rows], axis=0, out=out[key][: len(rows)], mode="clip")
-        rest = [group for group in groups if group not in held]
-        if rest:
-            self.rows.gather(rows, rest, out, fresh)
-
-    def pick(self, rows: NDArray[np.int64], groups: Sequence[str]) -> dict[str, Tensor]:
-        """Return what is held of `rows` on the GPU."""
-        if self.where != "gpu" or not any(group in self.held for group in groups):
-            return {}
-        device = next(iter(next(iter(self.held.values())).values())).device
-        places = torch.from_numpy(self.place[rows]).to(device, non_blocking=True)
-        return {
-            key: tensor.index_select(0, places) for group in groups for key, tensor in self.held.get(group, {}).items()
-        }
-
-
 def choose_stage(
-    wanted: str, *, rows: Rows, used: NDArray[np.int64], groups: Sequence[str], device: torch.device, processes: int = 1
+    wanted: str,
+    cache: JointCache,
+    *,
+    used: NDArray[np.int64],
+    groups: Sequence[str],
+    device: torch.device,
+    source: SourcePictures | None = None,
+    processes: int = 1,
 ) -> Stage:
     """Return the stage, filled.
 
     Args:
         wanted: auto, disk, ram or gpu. auto takes the GPU where everything fits into half of its free memory, else the
             disk, whose pages the system keeps in RAM as far as there is room.
-        rows: of the run.
+        cache: of the run.
         used: (U,) numbers of the rows that the run visits.
         groups: what is read of each.
         device: where the student trains.
+        source: the pictures' files, where they are rendered while training.
         processes: on this machine, which share its RAM.
 
     Raises:
@@ -147,27 +153,24 @@ def choose_stage(
     """
     if wanted == "gpu" and device.type != "cuda":
         raise SettingsError(f"--stage gpu needs a CUDA device, but this run is on {device}; use auto, disk or ram")
-    holdable = [group for group in groups if not (group == PICTURES and rows.renders_anew)]
-    bytes_of = {group: len(used) * _row_bytes(rows, group) for group in holdable}
+    stage = Stage(cache, source)
+    holdable = [group for group in groups if not (group == PICTURES and stage.renders_anew)]
+    bytes_of = {group: len(used) * stage.row_bytes(group) for group in holdable}
     free_bytes = {"gpu": _free_gpu_bytes(device), "ram": _free_ram_bytes() // max(1, processes)}
     all_bytes = sum(bytes_of.values())
     if wanted == "auto":
         wanted = "gpu" if device.type == "cuda" and all_bytes <= GPU_SHARE * free_bytes["gpu"] else "disk"
     if wanted == "disk":
-        line = (
-            f"stage: disk, {len(used)} views of {_gigabytes(all_bytes)} ({_gigabytes(free_bytes['ram'])} of RAM free)"
-        )
-        return Stage(rows, "disk", np.empty(0, np.int64), line=line)
+        ram = _gigabytes(free_bytes["ram"])
+        stage.line = f"stage: disk, {len(used)} views of {_gigabytes(all_bytes)} ({ram} of RAM free)"
+        return stage
     chosen = _choose_groups(bytes_of, (GPU_SHARE if wanted == "gpu" else RAM_SHARE) * free_bytes[wanted])
-    held_bytes = sum(bytes_of[group] for group in chosen)
-    line = (
-        f"stage: {wanted}, {len(used)} views, {_gigabytes(held_bytes)} of {_gigabytes(all_bytes)} held "
-        f"({_gigabytes(free_bytes[wanted])} free)"
-    )
-    place = np.full(len(rows.cache), -1, np.int64)
-    place[used] = np.arange(len(used))
-    target = device if wanted == "gpu" else torch.device("cpu")
-    return Stage(rows, wanted, place, {group: _hold(rows, used, group, target) for group in chosen}, line)
+    stage.hold(used, chosen, device if wanted == "gpu" else torch.device("cpu"))
+    stage.where = wanted
+    held = _gigabytes(sum(bytes_of[group] for group in chosen))
+    free = _gigabytes(free_bytes[wanted])
+    stage.line = f"stage: {wanted}, {len(used)} views, {held} of {_gigabytes(all_bytes)} held ({free} free)"
+    return stage
 
 
 def _choose_groups(bytes_of: dict[str, int], limit_bytes: float) -> list[str]:
@@ -177,21 +180,6 @@ def _choose_groups(bytes_of: dict[str, int], limit_bytes: float) -> list[str]:
         if bytes_of[group] + sum(bytes_of[each] for each in chosen) <= limit_bytes:
             chosen.append(group)
     return chosen
-
-
-def _hold(rows: Rows, used: NDArray[np.int64], group: str, device: torch.device) -> dict[str, Tensor]:
-    held = {key: torch.empty_like(one, device=device) for key, one in rows.empty(len(used), [group]).items()}
-    for start in range(0, len(used), _COPY_ROWS):
-        part = used[start : start + _COPY_ROWS]
-        buffers = rows.empty(len(part), [group])
-        rows.gather(part, [group], {key: tensor.numpy() for key, tensor in buffers.items()})
-        for key, tensor in buffers.items():
-            held[key][start : start + len(part)] = tensor.to(device)
-    return held
-
-
-def _row_bytes(rows: Rows, group: str) -> int:
-    return sum(tensor.nbytes for tensor in rows.empty(1, [group]).values())
 
 
 def _free_gpu_bytes(device: torch.device) -> int:

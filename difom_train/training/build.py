@@ -18,7 +18,7 @@ from difom_train.data.counter_rng import mix_counts
 from difom_train.data.feed import Feed, Selection, select_rows
 from difom_train.data.loader import Loader
 from difom_train.data.pictures import SourcePictures
-from difom_train.data.stage import Rows, choose_stage
+from difom_train.data.stage import choose_stage
 from difom_train.distill.catalogue import build_distiller, revision_of
 from difom_train.students.base import Student, check_sides
 from difom_train.students.catalogue import build_student, give_weights, resolve_weights, seeded
@@ -108,17 +108,17 @@ def open_feed(
         raise SettingsError("the cache holds no images: say where they lie with --data, or --images and --masks")
     stage = choose_stage(
         config.machine.stage,
-        rows=Rows(cache, source),
+        cache,
         used=np.concatenate([selection.train, selection.val]),
         groups=[PICTURES, *taps],
         device=fabric.device,
+        source=source,
         processes=count_processes(dict(os.environ)).on_machine,
     )
     rows = config.data.batch_size + round(config.data.batch_size * config.data.unlabelled_ratio)
     loader = Loader(stage, rows, fabric.device)
-    return Feed(
-        cache, loader, selection, config.data, seed=config.seed, rank=fabric.global_rank, world=fabric.world_size
-    )
+    rank, world = fabric.global_rank, fabric.world_size
+    return Feed(cache, loader, selection, config.data, seed=config.seed, rank=rank, world=world)
 
 
 def describe_run(config: TrainConfig, fabric: Fabric, learner: Learner, feed: Feed) -> dict[str, Any]:

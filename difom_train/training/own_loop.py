@@ -11,7 +11,7 @@ from difom_train.data.caches import JointCache, require_taps
 from difom_train.data.feed import Feed, select_rows
 from difom_train.data.loader import Loader
 from difom_train.data.own_batches import CacheSource, open_sources
-from difom_train.data.stage import PICTURES, Rows, choose_stage
+from difom_train.data.stage import PICTURES, choose_stage
 from difom_train.distill.base import Distiller
 from difom_train.distill.catalogue import build_distiller as build_part
 from difom_train.students.base import Student, StudentOutput
@@ -127,7 +127,7 @@ def _calibrate(part: Distiller, cache: JointCache, data: DataConfig, seed: int) 
     selection = select_rows(cache, data, seed=seed, usable=usable)
     require_taps(cache, selection.train, part.taps, allow_partial=False)
     groups, device = [PICTURES, *part.taps], torch.device("cpu")
-    stage = choose_stage("disk", rows=Rows(cache), used=selection.train, groups=groups, device=device)
+    stage = choose_stage("disk", cache, used=selection.train, groups=groups, device=device)
     options = data.model_copy(update={"batch_size": _BATCH})
     feed = Feed(cache, Loader(stage, _BATCH, device), selection, options, seed=seed)
     part.calibrate(batch.tensors for batch in feed.calibration_batches(part.taps, CALIBRATION_PICTURES))

@@ -7,7 +7,7 @@ from pathlib import Path
 from difom_cache import Cache, open_cache, probe, say
 from difom_cache.errors import CacheIdentityError, CacheIncompleteError, DataError, DifomError, RunError
 from difom_train.config import TrainConfig
-from difom_train.data.caches import JointCache, OneCache
+from difom_train.data.caches import JointCache
 from difom_train.data.feed import choose_masks
 from difom_train.distill.matching import logits_taps, taps_of
 from difom_train.training.lightning_parts import Fabric
@@ -15,7 +15,7 @@ from difom_train.training.lightning_parts import Fabric
 PROBE_FOLDER = "probe"
 
 
-def needs_probe(config: TrainConfig, caches: Sequence[OneCache]) -> bool:
+def needs_probe(config: TrainConfig, caches: Sequence[Cache]) -> bool:
     """Whether a run learns from teachers' masks and its caches have features alone; says why no probe can be fitted to them.
 
     A list of teachers is complete: nothing is added to it. Where every training image has its own mask, a probe would teach none.
@@ -47,7 +47,7 @@ def needs_probe(config: TrainConfig, caches: Sequence[OneCache]) -> bool:
     return not reason
 
 
-def open_probed(config: TrainConfig, cache: OneCache, folder: Path, fabric: Fabric, *, going_on: bool) -> OneCache:
+def open_probed(config: TrainConfig, cache: Cache, folder: Path, fabric: Fabric, *, going_on: bool) -> Cache:
     """Return the cache with the probe of the run folder beside it, fitted now by the first process where there is none.
 
     The cache is never written to. All views' logits are computed once: every process reads them as it reads a column, and a
@@ -71,7 +71,7 @@ def open_probed(config: TrainConfig, cache: OneCache, folder: Path, fabric: Fabr
     return open_cache(cache.path, beside=home) if home.exists() else cache
 
 
-def fit_probe(config: TrainConfig, cache: OneCache, home: Path) -> None:
+def fit_probe(config: TrainConfig, cache: Cache, home: Path) -> None:
     """Fit a probe of all teachers to the masks of the run's budget; what an earlier start with other settings left goes."""
     options = {"teachers": list(cache.teachers), "labels": config.data.labels, "labels_seed": config.data.labels_seed}
     try:

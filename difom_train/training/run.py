@@ -19,7 +19,7 @@ from difom_train.config import (
     compose_keywords,
     name_folder,
 )
-from difom_train.data.caches import JointCache, OneCache
+from difom_train.data.caches import JointCache
 from difom_train.keywords import TrainKeywords
 from difom_train.students.base import Student
 from difom_train.students.saved import load_student
@@ -82,7 +82,7 @@ def train_run(config: TrainConfig, folder: Path, student: Student | None = None)
     """Train one student into `folder`, a copy of the one that was handed in where there is one; return how it went."""
     device = resolve_device(config.machine.device)
     with explain_wait(f"opening {', '.join(map(str, config.run.cache))}"):
-        caches: list[OneCache] = [_open(path, config, folder) for path in config.run.cache]
+        caches = [_open(path, config, folder) for path in config.run.cache]
     fabric = open_fabric(device, config.machine.precision, logger=config.machine.logger, folder=folder)
     begun = config.run.resume and (folder / CHECKPOINT).is_file()
     if (folder / PROBE_FOLDER).exists() if begun else needs_probe(config, caches):

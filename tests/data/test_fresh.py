@@ -13,7 +13,6 @@ from difom_train.data import (
     Feed,
     JointCache,
     Loader,
-    Rows,
     choose_stage,
     count_before,
     draw_fresh,
@@ -47,7 +46,7 @@ def test_features_teach_every_place_of_a_batch_in_one_step_or_the_next(make_cach
     options = DataConfig(batch_size=batch, accumulate=accumulate, labels=labels, labelled_min_frac=0.5)
     selection = select_rows(cache, options, seed=0, usable=np.ones(len(cache), bool))
     groups = [PICTURES, TAP.name]
-    stage = choose_stage("disk", rows=Rows(cache), used=selection.train, groups=groups, device=CPU)
+    stage = choose_stage("disk", cache, used=selection.train, groups=groups, device=CPU)
     feed = Feed(cache, Loader(stage, batch, CPU), selection, options, seed=0)
     batches = feed.train_batches(0, [TAP.name], distils=True, timer=DataTimer())
     shown = np.array([[view is None for view in each.fresh] for each in batches]).reshape(-1, accumulate, batch)

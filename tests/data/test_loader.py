@@ -9,7 +9,7 @@ import torch
 
 from difom_cache import TapSpec
 from difom_cache.errors import CacheIncompleteError, SettingsError
-from difom_train.data import PICTURES, DataTimer, JointCache, Loader, Rows, choose_stage
+from difom_train.data import PICTURES, DataTimer, JointCache, Loader, choose_stage
 
 TAP = TapSpec("a/x@16", "feature", 4, 2, 16, "float16")
 CPU = torch.device("cpu")
@@ -23,7 +23,7 @@ def joint(make_cache):
 
 def stage_of(joint, wanted="disk", used=None):
     used = np.arange(len(joint)) if used is None else used
-    return choose_stage(wanted, rows=Rows(joint), used=used, groups=GROUPS, device=CPU)
+    return choose_stage(wanted, joint, used=used, groups=GROUPS, device=CPU)
 
 
 def read_all(loader, table, groups=GROUPS):
