@@ -43,7 +43,7 @@ PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 # Signatures of functions that take options by keyword, after an option has changed.
 keywords: $(STAMP)
-	$(BIN)/python -c "from difom_cache.options import write_keywords; write_keywords('difom_cache', 'difom_train')"
+	$(BIN)/python -c "from difom_cache.base.options import write_keywords; write_keywords('difom_cache', 'difom_train')"
 
 test: lint
 	$(PYTEST) -m "not slow"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from difom_cache.console import Group, add_command, print_json, run_app
+from difom_cache.base.console import Group, add_command, print_json, run_app
 
 if TYPE_CHECKING:  # at run time each command loads its own options when it is called
     from difom_cache.commands import (
@@ -139,8 +139,8 @@ def finish(config: "FinishConfig") -> None:
 
 def drop(config: "DropConfig") -> None:
     """Remove one teacher's features from a cache."""
+    from difom_cache.base.text import format_bytes
     from difom_cache.maintenance.finish import drop as run
-    from difom_cache.text import format_bytes
 
     print(f"{config.cache}: dropped {config.teacher}, {format_bytes(run(config.cache, config.teacher))} freed")
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from difom_cache.options import Batch, CommandConfig, Config, Count, Opt, Positive, SidePx, Size
+from difom_cache.base.options import Batch, CommandConfig, Config, Count, Opt, Positive, SidePx, Size
 
 Above0 = Annotated[float, Field(ge=1e-9, le=1e12)]
 

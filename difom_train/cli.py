@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from difom_cache.console import Group, add_command, print_json, run_app
-from difom_cache.errors import SettingsError
+from difom_cache.base.console import Group, add_command, print_json, run_app
+from difom_cache.base.errors import SettingsError
 
 if TYPE_CHECKING:  # at run time each command loads its own options when it is called
-    from difom_cache.options import CommandConfig
+    from difom_cache.base.options import CommandConfig
     from difom_train.commands import (
         AllConfig,
         CompareConfig,

@@ -7,7 +7,18 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from difom_cache import GroupOptions, PixelOptions
-from difom_cache.options import Batch, CommandConfig, Config, Count, Epochs, Opt, Positive, SidePx, SomeShare, Width
+from difom_cache.base.options import (
+    Batch,
+    CommandConfig,
+    Config,
+    Count,
+    Epochs,
+    Opt,
+    Positive,
+    SidePx,
+    SomeShare,
+    Width,
+)
 
 Above0 = Annotated[float, Field(ge=1e-9, le=1e9)]
 DATA_GROUP = {"Data": ("data", "images", "masks", "group_by", "every")}

@@ -11,8 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from difom_cache import DataSource, FolderOptions, read_object, say, write_atomic
-from difom_cache.errors import RunError, SettingsError, name_nearest
-from difom_cache.options import (
+from difom_cache.base.errors import RunError, SettingsError, name_nearest
+from difom_cache.base.options import (
     Batch,
     Config,
     Count,

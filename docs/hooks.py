@@ -8,7 +8,7 @@ import typer
 
 import difom_cache.cli
 import difom_train.cli
-from difom_cache.options import find_config, format_options
+from difom_cache.base.options import find_config, format_options
 
 MARK = re.compile(r"^<!-- options of (difom-cache|difom-train) -->$", re.M)
 PACKAGE = re.compile(

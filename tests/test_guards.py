@@ -25,7 +25,8 @@ from difom_cache import (
     read_weights,
     resolve_device,
 )
-from difom_cache.console import run_app
+from difom_cache.base.console import run_app
+from difom_cache.base.options import read_call, read_toml
 from difom_cache.errors import (
     CacheFormatError,
     DataError,
@@ -35,7 +36,6 @@ from difom_cache.errors import (
     SettingsError,
     WeightsError,
 )
-from difom_cache.options import read_call, read_toml
 from difom_cache.probing import ProbeConfig
 from difom_cache.teachers import read_tensors
 from difom_train import export

@@ -28,20 +28,20 @@ from torch.nn.functional import cosine_similarity
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from difom_cache.base.errors import DataError
+from difom_cache.base.hardware import name_device, resolve_device
+from difom_cache.base.heap import return_freed_memory
+from difom_cache.base.options import read_call
+from difom_cache.base.progress import track
 from difom_cache.benchmarks.library_teachers import build_plain
 from difom_cache.commands import BenchConfig
 from difom_cache.data.manifest import load_records, write_manifest
 from difom_cache.data.record import Record
-from difom_cache.errors import DataError
 from difom_cache.extraction.options import ExtractConfig
 from difom_cache.extraction.prepare import probe_batch
 from difom_cache.extraction.run import request_teachers, run_extraction
 from difom_cache.extraction.teachers import choose_backend, load_teacher, own_teachers, usual_backend
-from difom_cache.hardware import name_device, resolve_device
-from difom_cache.heap import return_freed_memory
 from difom_cache.keywords import BenchKeywords
-from difom_cache.options import read_call
-from difom_cache.progress import track
 from difom_cache.teachers.base import Precision, Teacher, TeacherRequest, TeacherSpec, parse_teacher
 from difom_cache.teachers.catalogue import OWN_WEIGHTS, build_teacher
 from difom_cache.teachers.preprocess import normalise

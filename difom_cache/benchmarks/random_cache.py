@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from difom_cache.base.progress import track
 from difom_cache.codecs.catalogue import build_codec
-from difom_cache.progress import track
 from difom_cache.store.columns import describe_tap, pictures_column, teacher_column
 from difom_cache.store.layout import (
     ArraySpec,

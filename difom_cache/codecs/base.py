@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.errors import CodecError
+from difom_cache.base.errors import CodecError
 
 if TYPE_CHECKING:
     from torch import Tensor

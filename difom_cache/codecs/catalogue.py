@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from difom_cache.base.errors import CodecError, SettingsError, name_nearest
+from difom_cache.base.text import name_some
 from difom_cache.codecs.base import Basis, Codec
 from difom_cache.codecs.compact import FEWEST_CHANNELS, CompactBasis, CompactCodec, fit_compact
 from difom_cache.codecs.float16 import Float16Codec
 from difom_cache.codecs.int8 import Int8Codec
 from difom_cache.codecs.packed import PackedBasis, PackedCodec, fit_packed
-from difom_cache.errors import CodecError, SettingsError, name_nearest
-from difom_cache.text import name_some
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from difom_cache.base.errors import CodecError
 from difom_cache.codecs.base import ArrayOrTensor, principal_directions, refuse_poor_sample, refuse_wrong_scale
 from difom_cache.codecs.int8 import dequantize, quantize, refuse_not_finite_scale
-from difom_cache.errors import CodecError
 
 if TYPE_CHECKING:
     from torch import Tensor

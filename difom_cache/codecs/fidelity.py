@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.errors import CacheFormatError
+from difom_cache.base.errors import CacheFormatError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from difom_cache.base.errors import CodecError
 from difom_cache.codecs.base import ArrayOrTensor, UncodableFeatureError, first_not_finite
-from difom_cache.errors import CodecError
 
 if TYPE_CHECKING:
     from torch import Tensor

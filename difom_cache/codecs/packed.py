@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from difom_cache.base.errors import CodecError
 from difom_cache.codecs.base import (
     ArrayOrTensor,
     UncodableFeatureError,
@@ -23,7 +24,6 @@ from difom_cache.codecs.base import (
     refuse_poor_sample,
 )
 from difom_cache.codecs.int8 import SMALLEST_SCALE
-from difom_cache.errors import CodecError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from difom_cache.base.errors import SettingsError
 from difom_cache.data.addresses import PolygonsAddress, parse_address
 from difom_cache.data.coco import read_coco
 from difom_cache.data.images import read_mask, read_mask_pixels
 from difom_cache.data.mask_levels import MaskLevels
 from difom_cache.data.mask_pixels import Level, find_levels
 from difom_cache.data.record import Record
-from difom_cache.errors import SettingsError
 
 _TOLD = 12
 

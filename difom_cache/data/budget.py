@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.errors import SettingsError
+from difom_cache.base.errors import SettingsError
 
 
 def draw_budget(

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from os import cpu_count
 from typing import Any
 
+from difom_cache.base.progress import track
 from difom_cache.data.duplicates import Twins, find_scenes, find_twins, gather_families
 from difom_cache.data.fingerprints import Fingerprint, take_fingerprint
 from difom_cache.data.groups import describe_unknown
 from difom_cache.data.images import read_image, read_mask
 from difom_cache.data.layouts import split_of
 from difom_cache.data.record import Record
-from difom_cache.progress import track
 
 _USUAL_SHARE = 0.9  # of a data set's records, so that another size is odd
 _LEAST_SIDE_PX = 64

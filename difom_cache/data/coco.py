@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from difom_cache.base.errors import AnnotationError, DataError, SettingsError
+from difom_cache.base.files import explain, read_plain
 from difom_cache.data.addresses import PolygonsAddress
 from difom_cache.data.mask_levels import MaskLevels
-from difom_cache.errors import AnnotationError, DataError, SettingsError
-from difom_cache.files import explain, read_plain
 
 _LARGEST_SIDE_PX = 1 << 15
 _OPEN_FILES = 2  # parsed, in one process

@@ -22,6 +22,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from difom_cache.base.errors import DataError, DifomWarning
+from difom_cache.base.files import explain, read_plain
 from difom_cache.data.addresses import EmptyAddress, FrameAddress, parse_address
 from difom_cache.data.images import (
     MAX_PIXELS,
@@ -35,8 +37,6 @@ from difom_cache.data.images import (
 )
 from difom_cache.data.mask_levels import MaskLevels
 from difom_cache.data.video_frames import frame_reading
-from difom_cache.errors import DataError, DifomWarning
-from difom_cache.files import explain, read_plain
 
 _DECODED = re.compile(r"([0-9]+) ([0-9]+) ([0-9.]{1,8}) ([1-8]) ([12]) ([0-9]{1,5}) ([ -~]{0,60})")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

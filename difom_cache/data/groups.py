@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from difom_cache.base.errors import DataError, SettingsError
+from difom_cache.base.files import explain, read_plain
+from difom_cache.base.text import name_some
 from difom_cache.data.addresses import file_of
-from difom_cache.errors import DataError, SettingsError
-from difom_cache.files import explain, read_plain
-from difom_cache.text import name_some
 
 _TABLE = re.compile(r"(?s:(.+\.csv)):([^:/]+)", re.IGNORECASE)
 _NAME_COLUMNS = ("id", "name", "file", "file_name", "filename", "image", "image_id")

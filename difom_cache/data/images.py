@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from difom_cache.base.atomic import write_atomic
+from difom_cache.base.errors import CacheSpaceError, ImageError
+from difom_cache.base.files import explain, read_plain
 from difom_cache.data.addresses import EmptyAddress, FrameAddress, PolygonsAddress, parse_address
 from difom_cache.data.coco import read_polygons
 from difom_cache.data.mask_levels import MaskLevels, choose_polyp, describe_odd_levels
 from difom_cache.data.mask_pixels import MaskPixels
 from difom_cache.data.video_frames import read_frame
-from difom_cache.errors import CacheSpaceError, ImageError
-from difom_cache.files import explain, read_plain
-from difom_cache.store.atomic import write_atomic
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 """What is opened, whatever a file's name says. Pillow's other decoders are never reached: some start programs (EPS starts

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from difom_cache.text import name_some
+from difom_cache.base.text import name_some
 
 Lines = Sequence[Mapping[str, str]]
 """A cache's records.csv, line by line."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from difom_cache.base.errors import DataError, DifomWarning
 from difom_cache.data.benchmark import find_set
 from difom_cache.data.coco import find_pictures, find_split_word, is_coco, list_homes, locate, read_coco, spellings
 from difom_cache.data.images import PICTURE_SUFFIXES
@@ -16,7 +17,6 @@ from difom_cache.data.mask_folders import holds_masks
 from difom_cache.data.nnunet import find_nnunet, is_nnunet
 from difom_cache.data.pairing import LAYOUTS, PictureFolder, find_mask_endings
 from difom_cache.data.split_lists import find_lists
-from difom_cache.errors import DataError, DifomWarning
 
 _WORDS = {
     "image": ("images", "image", "imgs", "img", "original", "frames", "frame"),

@@ -5,9 +5,9 @@ import re
 import sys
 from pathlib import Path
 
+from difom_cache.base.errors import DataError
 from difom_cache.data.images import PICTURE_SUFFIXES
 from difom_cache.data.video import VIDEO_SUFFIXES
-from difom_cache.errors import DataError
 
 _HIDDEN = (".", "__")  # __MACOSX and the like
 _PARTS = re.compile(r"\d+|\D+")

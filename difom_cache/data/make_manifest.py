@@ -9,6 +9,11 @@ from typing import Unpack
 
 from PIL import Image
 
+from difom_cache.base.atomic import make_private_folder, write_atomic
+from difom_cache.base.errors import SettingsError
+from difom_cache.base.options import read_call
+from difom_cache.base.outputs import check_out_file, check_outputs
+from difom_cache.base.progress import say
 from difom_cache.data.absent_levels import refuse_absent_levels
 from difom_cache.data.addresses import EmptyAddress, file_of, parse_address
 from difom_cache.data.check import Report, check_records
@@ -21,12 +26,7 @@ from difom_cache.data.options import ManifestConfig
 from difom_cache.data.record import Record, refuse_twins
 from difom_cache.data.sheet import draw_sheet
 from difom_cache.data.understood import Understood
-from difom_cache.errors import SettingsError
 from difom_cache.keywords import ManifestKeywords
-from difom_cache.options import read_call
-from difom_cache.outputs import check_out_file, check_outputs
-from difom_cache.progress import say
-from difom_cache.store.atomic import make_private_folder, write_atomic
 
 
 def make_manifest(

@@ -12,6 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from difom_cache.base.atomic import write_atomic
+from difom_cache.base.errors import AnnotationError, DataError, DifomWarning, ManifestError, SettingsError, name_nearest
+from difom_cache.base.files import explain, find_absent, read_plain
+from difom_cache.base.progress import ProgressBar
+from difom_cache.base.text import escape_cell, unescape_cell
 from difom_cache.data.addresses import file_of, parse_address
 from difom_cache.data.coco import is_coco
 from difom_cache.data.decoded import (
@@ -31,12 +36,7 @@ from difom_cache.data.record import COLUMNS, READINGS, Record, refuse_twins
 from difom_cache.data.source import DataSource
 from difom_cache.data.understood import Seen, Understood
 from difom_cache.data.video import VIDEO_SUFFIXES
-from difom_cache.errors import AnnotationError, DataError, DifomWarning, ManifestError, SettingsError, name_nearest
-from difom_cache.files import explain, find_absent, read_plain
-from difom_cache.progress import ProgressBar
-from difom_cache.store.atomic import write_atomic
 from difom_cache.store.layout import SPLITS
-from difom_cache.text import escape_cell, unescape_cell
 
 _PX, _SHA256 = re.compile("[1-9][0-9]{0,5}"), re.compile("[0-9a-f]{64}")
 _MOST_TOGETHER = 100  # records that a thread takes at once: handing one over takes longer than looking it up

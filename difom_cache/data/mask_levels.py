@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from difom_cache.base.errors import SettingsError
 from difom_cache.data.mask_pixels import (
     LEAST_FLAT_SHARE,
     Level,
@@ -17,7 +18,6 @@ from difom_cache.data.mask_pixels import (
     name_level,
     share_flat,
 )
-from difom_cache.errors import SettingsError
 
 MASK_THRESHOLD = 128  # as PraNet's evaluation: ground truth is polyp where it is above 128
 _BLACK, _WHITE, _LOSSY_WHITE = (

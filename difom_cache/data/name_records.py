@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from difom_cache.base.errors import DataError, DifomWarning, SettingsError
+from difom_cache.base.progress import say
+from difom_cache.base.text import name_some
 from difom_cache.data.addresses import empty_path, frame_path, parse_address, spell_time
 from difom_cache.data.benchmark import CLINICDB_SIZE_PX, read_frames
 from difom_cache.data.decoded import Memory, digest_empty
@@ -18,10 +21,7 @@ from difom_cache.data.record import Record, choose_validating, refuse_twins
 from difom_cache.data.sample_video import sample_video
 from difom_cache.data.source import DataSource
 from difom_cache.data.video import VIDEO_SUFFIXES
-from difom_cache.errors import DataError, DifomWarning, SettingsError
-from difom_cache.progress import say
 from difom_cache.store.layout import SPLITS
-from difom_cache.text import name_some
 
 
 def name_records(source: DataSource, memory: Memory) -> tuple[list[Record], tuple[str, ...]]:

@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
+from difom_cache.base.errors import DataError
+from difom_cache.base.files import read_object
 from difom_cache.data.images import PICTURE_SUFFIXES
 from difom_cache.data.listing import list_folders, pictures_by_stem
-from difom_cache.errors import DataError
-from difom_cache.files import read_object
 
 SPLITS = {"tr": "train", "va": "val", "ts": "test"}  # Va is AMOS', which follows the others
 _FOLDER = re.compile(r"(images|labels)(tr|va|ts)", re.IGNORECASE)

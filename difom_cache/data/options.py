@@ -7,10 +7,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from difom_cache.base.errors import SettingsError
+from difom_cache.base.options import CommandConfig, Config, Opt, Positive
 from difom_cache.data.images import MAX_PIXELS, Drawn
 from difom_cache.data.source import DataSource
-from difom_cache.errors import SettingsError
-from difom_cache.options import CommandConfig, Config, Opt, Positive
 
 DEFAULT_DATA = Path("data")
 

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from difom_cache.base.errors import DataError
 from difom_cache.data.addresses import polygons_path
 from difom_cache.data.coco import locate, read_coco, spellings
 from difom_cache.data.images import PICTURE_SUFFIXES
 from difom_cache.data.listing import natural_key, pictures_by_stem
 from difom_cache.data.nnunet import pictures_by_case
 from difom_cache.data.split_lists import SplitLists
-from difom_cache.errors import DataError
 
 LAYOUTS = (
     "TrainDataset/ and TestDataset/; images/ (or img/, Frame/) beside masks/, annotations/, labels/ or GT/; train/, val/ and "

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from difom_cache.errors import CacheIdentityError, DataError
+from difom_cache.base.errors import CacheIdentityError, DataError
 
 VAL_SHARE = 10  # every tenth group of the training records; not tuned
 _FEW_GROUPS, _FEW_SHARE = (

@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from difom_cache.base.atomic import write_atomic
+from difom_cache.base.errors import CacheSpaceError, DataError, DifomWarning
+from difom_cache.base.files import explain, open_plain, read_plain
+from difom_cache.base.progress import track
 from difom_cache.data.decoded import Decoded, Memory, digest_pixels, user_cache_folder
 from difom_cache.data.fingerprints import NEAR_BITS, Sieve
 from difom_cache.data.video import VideoFrame, VideoReader
 from difom_cache.data.video_frames import FrameClock
-from difom_cache.errors import CacheSpaceError, DataError, DifomWarning
-from difom_cache.files import explain, open_plain, read_plain
-from difom_cache.progress import track
-from difom_cache.store.atomic import write_atomic
 
 _VERSION = 2  # of what is remembered; grows when other frames would be taken, or read as other pixels
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from difom_cache.base.errors import SettingsError
 from difom_cache.data.images import MAX_PIXELS
-from difom_cache.errors import SettingsError
 
 EVERY_MS = 500  # between the frames that are taken of a video, unless --every says otherwise; not tuned
 _UNITS_MS = {"ms": 1, "s": 1000, "": 1000, "min": 60_000}

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from difom_cache.base.errors import DataError, DifomWarning
+from difom_cache.base.files import explain, read_plain
+from difom_cache.base.text import name_some
 from difom_cache.data.images import PICTURE_SUFFIXES
-from difom_cache.errors import DataError, DifomWarning
-from difom_cache.files import explain, read_plain
-from difom_cache.text import name_some
 
 _NAMES = {"train.txt": "train", "val.txt": "val", "valid.txt": "val", "validation.txt": "val", "test.txt": "test"}
 _PLACES = (".", "splits", "ImageSets/Segmentation")  # below the folder that pictures and masks lie in

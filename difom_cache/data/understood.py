@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from difom_cache.base.errors import DifomWarning
 from difom_cache.data.addresses import EmptyAddress, parse_address
 from difom_cache.data.decoded import Decoded
 from difom_cache.data.record import Record
-from difom_cache.errors import DifomWarning
 from difom_cache.store.layout import SPLITS
 
 _MOST_EMPTY = 0.5  # of the masks may show no polyp before that is asked about; not tuned

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from difom_cache.errors import DataError, DifomWarning, SettingsError
-from difom_cache.files import guard_decoder
+from difom_cache.base.errors import DataError, DifomWarning, SettingsError
+from difom_cache.base.files import guard_decoder
 
 VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),

@@ -10,9 +10,9 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
+from difom_cache.base.errors import DataError
 from difom_cache.data.addresses import FrameAddress
 from difom_cache.data.video import VideoFrame, VideoReader
-from difom_cache.errors import DataError
 
 _OPEN_VIDEOS = 4  # in one process; each holds a decoder and its last pictures
 _KEPT_PICTURES = 8  # a picture is asked for twice: for its digest, and for its views

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from difom_cache.base.hardware import upload
 from difom_cache.extraction.jobs import ViewJob
-from difom_cache.hardware import upload
 from difom_cache.store.stats import Moments
 from difom_cache.teachers.pooling import area_pool
 from difom_cache.views.replay import replay_valid

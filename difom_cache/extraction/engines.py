@@ -19,8 +19,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from difom_cache.errors import EngineError, SettingsError, name_nearest
-from difom_cache.files import read_plain
+from difom_cache.base.errors import EngineError, SettingsError, name_nearest
+from difom_cache.base.files import read_plain
 
 CONNECT_S = 30
 RETRIES = 2  # of a block whose worker raised: a network file system may hiccup

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from difom_cache.errors import CacheSpaceError, SettingsError
+from difom_cache.base.errors import CacheSpaceError, SettingsError
+from difom_cache.base.text import format_bytes, format_seconds
 from difom_cache.store.layout import Column
 from difom_cache.store.shard import index_bytes_of
-from difom_cache.text import format_bytes, format_seconds
 
 SPARE_FRAC = 0.02  # of the estimate, for metadata, markers and statistics
 PUBLISHED_BYTES = 15_400_000  # a view of the published notebook: fp32 maps of three teachers in .pt files

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from difom_cache.errors import CacheIdentityError, SettingsError
+from difom_cache.base.errors import CacheIdentityError, SettingsError
 from difom_cache.extraction.options import ExtractConfig
 from difom_cache.extraction.rebuild import load_all, requests_of
 from difom_cache.store.identity import name_differences

@@ -4,10 +4,10 @@ import random
 from collections.abc import Sequence, Set
 from pathlib import Path
 
-from difom_cache.errors import SettingsError
+from difom_cache.base.atomic import remove_stale
+from difom_cache.base.errors import SettingsError
 from difom_cache.extraction.prepare import ColumnWork
 from difom_cache.extraction.report import ExtractReport
-from difom_cache.store.atomic import remove_stale
 from difom_cache.store.consolidated import consolidate
 from difom_cache.store.layout import PICTURES, Column
 from difom_cache.store.ledger import (

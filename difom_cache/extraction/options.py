@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
+from difom_cache.base.options import Batch, Count, Epochs, Opt, Positive, SidePx
 from difom_cache.data.options import DataOptions
-from difom_cache.options import Batch, Count, Epochs, Opt, Positive, SidePx
 from difom_cache.teachers.base import Backend, Precision
 
 MOST_VIEWS = (

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from difom_cache.base.errors import CacheIdentityError, TeacherError
 from difom_cache.data.record import Record
-from difom_cache.errors import CacheIdentityError, TeacherError
 from difom_cache.extraction.frames import show_records
 from difom_cache.extraction.prepare import choose_label
 from difom_cache.extraction.teachers import NETWORKS, held_readings

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from difom_cache.base.errors import CacheIdentityError, DataError
 from difom_cache.codecs.base import Basis, Codec
 from difom_cache.codecs.catalogue import BASES, build_codec, fit_basis, resolve_codec
-from difom_cache.errors import CacheIdentityError, DataError
 from difom_cache.extraction.frames import read_frame
 from difom_cache.extraction.jobs import ViewJob
 from difom_cache.extraction.like import OldColumn, refuse_unlike

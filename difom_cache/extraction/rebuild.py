@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import cast, get_args
 
-from difom_cache.errors import CacheFormatError, RunError, WeightsError
+from difom_cache.base.errors import CacheFormatError, RunError, WeightsError
 from difom_cache.extraction.teachers import backend_of, held_readings, load_teacher
 from difom_cache.extraction.weights import HUB, split_weights
 from difom_cache.store.layout import teacher_folder

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from difom_cache.base.text import format_seconds
 from difom_cache.extraction.estimate import Estimate
 from difom_cache.extraction.timing import STAGES
-from difom_cache.text import format_seconds
 
 
 @dataclass

@@ -7,9 +7,9 @@ from typing import overload
 
 import numpy as np
 
+from difom_cache.base.files import read_plain
 from difom_cache.data.record import Record, reading_of, refuse_other_reading
 from difom_cache.extraction.jobs import ViewJob
-from difom_cache.files import read_plain
 from difom_cache.store.identity import read_identity
 from difom_cache.store.layout import IDENTITY, RECORDS, SPLITS
 from difom_cache.store.schema import CacheIdentity

@@ -10,11 +10,16 @@ from typing import Unpack
 
 import torch
 
+from difom_cache.base.errors import CacheSpaceError, SettingsError
+from difom_cache.base.hardware import explain_bfloat16, resolve_device
+from difom_cache.base.options import read_call
+from difom_cache.base.progress import ProgressBar, explain_wait
+from difom_cache.base.progress import say as write_above
+from difom_cache.base.text import format_seconds
 from difom_cache.codecs.catalogue import describe_fallback
 from difom_cache.data.groups import describe_unknown
 from difom_cache.data.manifest import read_source, warn_of_fresh_splits
 from difom_cache.data.understood import Understood
-from difom_cache.errors import CacheSpaceError, SettingsError
 from difom_cache.extraction.blocks import compute_block, compute_blocks
 from difom_cache.extraction.engines import EngineOptions, count_local, open_executor
 from difom_cache.extraction.estimate import Estimate, estimate_run, format_passes, refuse_full_disk
@@ -35,18 +40,13 @@ from difom_cache.extraction.teachers import (
 )
 from difom_cache.extraction.timing import STAGES
 from difom_cache.extraction.weights import choose_weights
-from difom_cache.hardware import explain_bfloat16, resolve_device
 from difom_cache.keywords import ExtractKeywords
-from difom_cache.options import read_call
-from difom_cache.progress import ProgressBar, explain_wait
-from difom_cache.progress import say as write_above
 from difom_cache.store.identity import format_random_warning, list_random
 from difom_cache.store.layout import teacher_folder
 from difom_cache.store.schema import TeacherIdentity
 from difom_cache.teachers.base import TeacherRequest, parse_teacher
 from difom_cache.teachers.catalogue import outline_teacher
 from difom_cache.teachers.openvino_teacher import has_openvino
-from difom_cache.text import format_seconds
 from difom_cache.views.plan import draw_plan
 
 

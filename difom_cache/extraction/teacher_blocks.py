@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from difom_cache.base.errors import CodecError
+from difom_cache.base.hardware import upload
 from difom_cache.codecs.base import UncodableFeatureError
 from difom_cache.codecs.fidelity import Fidelity
 from difom_cache.codecs.measure import measure_fidelity
-from difom_cache.errors import CodecError
 from difom_cache.extraction.cells import sum_cells, to_moments, valid_cells
 from difom_cache.extraction.frames import Frame
 from difom_cache.extraction.jobs import BlockJob, ViewJob
 from difom_cache.extraction.teachers import assert_same_teacher
 from difom_cache.extraction.timing import Stopwatch
-from difom_cache.hardware import upload
 from difom_cache.store.columns import open_codec, teacher_column
 from difom_cache.store.layout import Column
 from difom_cache.store.schema import TeacherIdentity

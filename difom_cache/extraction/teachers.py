@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import torch
 
-from difom_cache.errors import CacheFormatError, EngineError, SettingsError, TeacherError
+from difom_cache.base.errors import CacheFormatError, EngineError, SettingsError, TeacherError
 from difom_cache.extraction.weights import HUB
 from difom_cache.store.identity import name_differences
 from difom_cache.store.layout import IDENTITY

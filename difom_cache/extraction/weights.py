@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from difom_cache.errors import SettingsError
+from difom_cache.base.errors import SettingsError
 from difom_cache.teachers.base import parse_teacher
 from difom_cache.teachers.catalogue import OWN_WEIGHTS
 

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.errors import CacheFormatError
+from difom_cache.base.errors import CacheFormatError
 from difom_cache.store.identity import AnyIdentity
 from difom_cache.store.schema import check_value, parse_json
 

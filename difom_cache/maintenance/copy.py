@@ -8,19 +8,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from difom_cache.base.atomic import write_once
+from difom_cache.base.errors import CacheIncompleteError, SettingsError
+from difom_cache.base.options import read_call
+from difom_cache.base.progress import say
 from difom_cache.codecs.base import Basis, Codec
 from difom_cache.codecs.catalogue import BASES, build_codec, describe_fallback, fit_basis, resolve_codec
 from difom_cache.codecs.compact import choose_basis
 from difom_cache.codecs.measure import measure_fidelity
 from difom_cache.commands import CopyConfig
-from difom_cache.errors import CacheIncompleteError, SettingsError
 from difom_cache.extraction.cells import sum_cells, to_moments
 from difom_cache.extraction.prepare import FIT_RECORDS
 from difom_cache.keywords import CopyKeywords
 from difom_cache.maintenance.decoded import blocks_of, decode_rows
-from difom_cache.options import read_call
-from difom_cache.progress import say
-from difom_cache.store.atomic import write_once
 from difom_cache.store.columns import (
     describe_tap,
     pictures_column,

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from difom_cache.base.progress import track
 from difom_cache.extraction.cells import VALID_FRAC
-from difom_cache.progress import track
 from difom_cache.store.identity import read_identity
 from difom_cache.store.layout import PICTURES, Column
 from difom_cache.store.reader import Cache

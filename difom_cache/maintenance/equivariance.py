@@ -6,11 +6,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from difom_cache.errors import CacheIncompleteError
+from difom_cache.base.errors import CacheIncompleteError
+from difom_cache.base.text import format_table
 from difom_cache.probing.cells import valid_cells
 from difom_cache.probing.score import dice_of
 from difom_cache.store.reader import Cache
-from difom_cache.text import format_table
 from difom_cache.views.params import ViewParams
 from difom_cache.views.warp import warp_view
 

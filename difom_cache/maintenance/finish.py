@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from difom_cache.errors import CacheSpaceError
+from difom_cache.base.atomic import remove_stale, remove_tree
+from difom_cache.base.errors import CacheSpaceError
+from difom_cache.base.progress import track
 from difom_cache.extraction.cells import sum_cells, to_moments
 from difom_cache.maintenance.decoded import decode_rows
-from difom_cache.progress import track
-from difom_cache.store.atomic import remove_stale, remove_tree
 from difom_cache.store.consolidated import consolidate
 from difom_cache.store.layout import PICTURES, Column, teacher_folder, totals_path
 from difom_cache.store.reader import Cache, open_cache, require_teacher

@@ -9,14 +9,14 @@ import numpy as np
 import zarr
 from tqdm import tqdm
 
+from difom_cache.base.atomic import build_folder, draft_of, write_once
+from difom_cache.base.errors import CacheDamagedError, CacheFormatError, CacheIncompleteError, CacheSpaceError
+from difom_cache.base.files import read_held, refuse_special
+from difom_cache.base.progress import track
 from difom_cache.codecs.catalogue import BASES
-from difom_cache.errors import CacheDamagedError, CacheFormatError, CacheIncompleteError, CacheSpaceError
-from difom_cache.files import read_held, refuse_special
 from difom_cache.maintenance.book import EXPORT_AGAIN, Book
 from difom_cache.maintenance.finish import finish
 from difom_cache.maintenance.verify import verify
-from difom_cache.progress import track
-from difom_cache.store.atomic import build_folder, draft_of, write_once
 from difom_cache.store.columns import (
     BASIS,
     BASIS_ARRAYS,

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from difom_cache.base.text import format_bytes
 from difom_cache.codecs.fidelity import Fidelity
 from difom_cache.store.identity import format_random_warning
 from difom_cache.store.layout import PICTURES, SPLITS, Column
 from difom_cache.store.ledger import DoneMarker
 from difom_cache.store.reader import Cache, open_cache
-from difom_cache.text import format_bytes
 
 
 def info(cache: str | Path) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar
 
+from difom_cache.base.options import CommandConfig, Count, Opt
 from difom_cache.data.options import DataOptions
-from difom_cache.options import CommandConfig, Count, Opt
 
 
 class VerifyConfig(CommandConfig, DataOptions):

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from difom_cache.base.errors import CacheDamagedError, DifomError
 from difom_cache.data.record import Record
-from difom_cache.errors import CacheDamagedError, DifomError
 from difom_cache.extraction.rows import tabulate
 from difom_cache.store.layout import RECORDS, SPLITS
 from difom_cache.store.metadata import find_difference

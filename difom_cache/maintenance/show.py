@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from difom_cache.base.errors import CacheIncompleteError
+from difom_cache.base.options import read_call
+from difom_cache.base.outputs import check_out_file
 from difom_cache.commands import ShowConfig
 from difom_cache.data.images import write_picture
-from difom_cache.errors import CacheIncompleteError
 from difom_cache.keywords import ShowKeywords
-from difom_cache.options import read_call
-from difom_cache.outputs import check_out_file
 from difom_cache.store.layout import NO_MASK, TapSpec
 from difom_cache.store.reader import Cache, open_cache
 

@@ -5,10 +5,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from difom_cache.base.text import format_bytes, format_table, name_some
 from difom_cache.data.join import Join, join_records
 from difom_cache.store.layout import PICTURES
 from difom_cache.store.reader import open_cache
-from difom_cache.text import format_bytes, format_table, name_some
 
 _MIXED = ("name", "variant", "input_px", "weights_digest", "precision")
 """What must be equal for one teacher's features of two caches to be mixed, beside its taps."""

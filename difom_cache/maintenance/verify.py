@@ -7,28 +7,28 @@ from typing import Unpack
 
 import numpy as np
 
-from difom_cache.data.manifest import load_records
-from difom_cache.data.record import refuse_other_reading
-from difom_cache.errors import (
+from difom_cache.base.atomic import FileDigest, digest_file
+from difom_cache.base.errors import (
     CacheDamagedError,
     CacheFormatError,
     CacheSpaceError,
     DifomError,
 )
+from difom_cache.base.files import explain
+from difom_cache.base.options import read_call
+from difom_cache.base.progress import track
+from difom_cache.data.manifest import load_records
+from difom_cache.data.record import refuse_other_reading
 from difom_cache.extraction.rebuild import load_all, requests_of
 from difom_cache.extraction.teachers import own_teachers
-from difom_cache.files import explain
 from difom_cache.keywords import VerifyKeywords
 from difom_cache.maintenance.equivariance import VIEWS, compare_warped
 from difom_cache.maintenance.options import VerifyConfig
 from difom_cache.maintenance.recompute import compare_live
 from difom_cache.maintenance.rows import MEND, check_rows, restore_rows
 from difom_cache.maintenance.verify_report import VerifyReport
-from difom_cache.options import read_call
 from difom_cache.probing.heads import read_heads
 from difom_cache.probing.recompute import recompute_probe
-from difom_cache.progress import track
-from difom_cache.store.atomic import FileDigest, digest_file
 from difom_cache.store.columns import open_codec, pictures_column, teacher_column
 from difom_cache.store.consolidated import consolidate, find_stale
 from difom_cache.store.identity import read_identity

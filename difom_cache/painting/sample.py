@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from difom_cache.base.atomic import build_folder
+from difom_cache.base.errors import DataError
+from difom_cache.base.options import read_call
+from difom_cache.base.progress import track
 from difom_cache.commands import SampleConfig
 from difom_cache.data.images import write_picture
-from difom_cache.errors import DataError
 from difom_cache.keywords import SampleKeywords
-from difom_cache.options import read_call
 from difom_cache.painting.picture import paint
 from difom_cache.painting.scene import Style, draw_scene
 from difom_cache.painting.texture import Textures, draw_textures
-from difom_cache.progress import track
-from difom_cache.store.atomic import build_folder
 
 _TRAIN_STYLE = Style()
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from difom_cache.base.errors import CacheIncompleteError, CodecError
 from difom_cache.codecs.catalogue import build_codec
 from difom_cache.codecs.measure import measure_fidelity
-from difom_cache.errors import CacheIncompleteError, CodecError
 from difom_cache.extraction.cells import sum_cells, to_moments
 from difom_cache.probing.cells import READ_ROWS, FeatureReader, chunks, valid_cells
 from difom_cache.probing.heads import KINDS, Heads

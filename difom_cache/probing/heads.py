@@ -12,12 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from difom_cache.errors import CacheDamagedError
-from difom_cache.files import refuse_special
+from difom_cache.base.atomic import write_once
+from difom_cache.base.errors import CacheDamagedError
+from difom_cache.base.files import refuse_special
+from difom_cache.base.progress import track
 from difom_cache.probing import conv_head, decoder_head, linear_head
 from difom_cache.probing.lesson import Lesson
-from difom_cache.progress import track
-from difom_cache.store.atomic import write_once
 from difom_cache.store.layout import HEADS
 
 KINDS: dict[str, ModuleType] = {"decoder": decoder_head, "linear": linear_head, "3x3": conv_head}

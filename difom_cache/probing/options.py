@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from difom_cache.options import Config, Count, Opt, SomeShare
+from difom_cache.base.options import Config, Count, Opt, SomeShare
 
 StridePx = Annotated[float, Field(ge=1, le=16_384)]
 

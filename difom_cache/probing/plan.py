@@ -8,9 +8,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from difom_cache.base.errors import DataError, SettingsError
+from difom_cache.base.options import validate
 from difom_cache.data.budget import draw_budget
-from difom_cache.errors import DataError, SettingsError
-from difom_cache.options import validate
 from difom_cache.probing.options import ProbeConfig
 from difom_cache.store.reader import Cache, require_teacher
 from difom_cache.store.schema import check_plain_name

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
+from difom_cache.base.errors import CacheFormatError, CacheIdentityError
+from difom_cache.base.hardware import torch_threads
 from difom_cache.codecs.measure import measure_fidelity
-from difom_cache.errors import CacheFormatError, CacheIdentityError
-from difom_cache.hardware import torch_threads
 from difom_cache.probing.cells import FeatureReader, valid_cells
 from difom_cache.probing.column import compute_logits
 from difom_cache.probing.options import ProbeConfig

@@ -9,12 +9,15 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.errors import CacheIncompleteError
+from difom_cache.base.atomic import remove_stale
+from difom_cache.base.errors import CacheIncompleteError
+from difom_cache.base.hardware import torch_threads
+from difom_cache.base.options import read_call
+from difom_cache.base.progress import say, track
+from difom_cache.base.text import format_seconds
 from difom_cache.extraction.missing import find_missing
 from difom_cache.extraction.prepare import ColumnWork
-from difom_cache.hardware import torch_threads
 from difom_cache.keywords import ProbeKeywords
-from difom_cache.options import read_call
 from difom_cache.probing.cells import FeatureReader, read_truth, valid_cells
 from difom_cache.probing.column import identify_probe, write_logits
 from difom_cache.probing.heads import Heads, fit_heads, read_heads, write_heads
@@ -23,8 +26,6 @@ from difom_cache.probing.options import ProbeConfig
 from difom_cache.probing.plan import ProbePlan, find_labels, plan_probe
 from difom_cache.probing.score import UnseenScore, score_logits
 from difom_cache.probing.wait import describe_wait
-from difom_cache.progress import say, track
-from difom_cache.store.atomic import remove_stale
 from difom_cache.store.columns import teacher_column
 from difom_cache.store.consolidated import consolidate
 from difom_cache.store.layout import HEADS, Column, teacher_folder
@@ -35,7 +36,6 @@ from difom_cache.store.seen_masks import read_seen_masks, write_seen_masks
 from difom_cache.store.stats import fold_statistics
 from difom_cache.store.table import read_records
 from difom_cache.store.writer import create_cache, create_column
-from difom_cache.text import format_seconds
 
 FIT_BYTES = 2_000_000_000  # of features that heads are fitted on; more views than fit are left out
 

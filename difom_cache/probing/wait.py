@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 
+from difom_cache.base.text import format_seconds
 from difom_cache.probing import decoder_head
 from difom_cache.probing.cells import FeatureReader
 from difom_cache.probing.lesson import Lesson
 from difom_cache.probing.plan import DECODER, ProbePlan
 from difom_cache.store.layout import HEADS, teacher_folder
-from difom_cache.text import format_seconds
 
 LONG_S = 120
 _TIMED_VIEWS, _TIMED_STEPS = 16, 4

@@ -1,11 +1,6 @@
 from .access import choose_access as choose_access
 from .access import file_system_of as file_system_of
 from .access import open_access as open_access
-from .atomic import FileDigest as FileDigest
-from .atomic import digest_file as digest_file
-from .atomic import remove as remove
-from .atomic import remove_stale as remove_stale
-from .atomic import write_once as write_once
 from .columns import describe_tap as describe_tap
 from .columns import pictures_column as pictures_column
 from .columns import teacher_column as teacher_column

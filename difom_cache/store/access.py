@@ -21,8 +21,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.errors import CacheDamagedError
-from difom_cache.files import explain, open_plain
+from difom_cache.base.errors import CacheDamagedError
+from difom_cache.base.files import explain, open_plain
 from difom_cache.store.layout import ArraySpec, Column, shard_path
 from difom_cache.store.shard import index_bytes_of, parse_index
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from difom_cache.base.errors import CacheDamagedError, CacheFormatError, CodecError
+from difom_cache.base.files import read_held, refuse_special
 from difom_cache.codecs.base import Basis, Codec
 from difom_cache.codecs.catalogue import BASES, CODECS, build_codec
-from difom_cache.errors import CacheDamagedError, CacheFormatError, CodecError
-from difom_cache.files import read_held, refuse_special
 from difom_cache.store.layout import IDENTITY, NO_MASK, PICTURES, ArraySpec, Column, TapSpec, teacher_folder
 from difom_cache.store.schema import PicturesIdentity, TapHeld, TeacherIdentity
 from difom_cache.store.writer import write_constant

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from difom_cache.errors import CacheFormatError
-from difom_cache.files import read_plain
-from difom_cache.store.atomic import write_atomic
+from difom_cache.base.atomic import write_atomic
+from difom_cache.base.errors import CacheFormatError
+from difom_cache.base.files import read_plain
 from difom_cache.store.columns import BASIS, pictures_column, teacher_column
 from difom_cache.store.identity import read_identity
 from difom_cache.store.layout import PICTURES, Column, canonical, teacher_folder

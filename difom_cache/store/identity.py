@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from difom_cache.errors import CacheFormatError, CacheIdentityError
-from difom_cache.store.atomic import write_once
+from difom_cache.base.atomic import write_once
+from difom_cache.base.errors import CacheFormatError, CacheIdentityError
 from difom_cache.store.layout import IDENTITY, Column, canonical
 from difom_cache.store.schema import RESTORE, Identity, TeacherIdentity, read_checked
 

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from difom_cache.errors import CacheDamagedError
-from difom_cache.store.atomic import FileDigest, remove, write_atomic, write_once
+from difom_cache.base.atomic import FileDigest, remove, write_atomic, write_once
+from difom_cache.base.errors import CacheDamagedError
 from difom_cache.store.layout import DAMAGED, Column, canonical, marker_path, moments_path, shard_path, totals_path
 from difom_cache.store.schema import DamagedHeld, MarkerHeld, read_checked
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from difom_cache.files import explain, read_plain
-from difom_cache.store.atomic import write_atomic, write_once
+from difom_cache.base.atomic import write_atomic, write_once
+from difom_cache.base.files import explain, read_plain
 
 _MISSING = "missing"
 _SINGLE_BYTES = ("bool", "int8", "uint8")

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from difom_cache.codecs.base import ArrayOrTensor, Codec
-from difom_cache.errors import (
+from difom_cache.base.errors import (
     CacheDamagedError,
     CacheFormatError,
     CacheIdentityError,
     CacheIncompleteError,
     name_nearest,
 )
+from difom_cache.codecs.base import ArrayOrTensor, Codec
 from difom_cache.store.access import RowAccess, choose_access, open_access, take_all
 from difom_cache.store.columns import open_codec, pictures_column, tap_specs, teacher_column
 from difom_cache.store.identity import content_digest, digest_identity, list_random, read_identity

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter, ValidationError
 
-from difom_cache.errors import CacheFormatError, DifomError
-from difom_cache.files import explain, read_plain
+from difom_cache.base.errors import CacheFormatError, DifomError
+from difom_cache.base.files import explain, read_plain
 from difom_cache.store.layout import FORMAT_VERSION, canonical
 
 _MOST_JSON_BYTES = 1 << 28

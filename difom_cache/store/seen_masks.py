@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from difom_cache.errors import CacheDamagedError
-from difom_cache.store.atomic import write_once
+from difom_cache.base.atomic import write_once
+from difom_cache.base.errors import CacheDamagedError
 from difom_cache.store.layout import SEEN_MASKS, canonical
 from difom_cache.store.schema import SeenMasksHeld, TeacherIdentity, read_checked
 

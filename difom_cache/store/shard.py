@@ -13,8 +13,8 @@ import numpy as np
 from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 
-from difom_cache.errors import CacheDamagedError
-from difom_cache.files import explain, open_plain
+from difom_cache.base.errors import CacheDamagedError
+from difom_cache.base.files import explain, open_plain
 
 MISSING = np.uint64(2**64 - 1)  # offset and size of a chunk that is not there
 CRC_BYTES = 4

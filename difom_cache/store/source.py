@@ -6,8 +6,8 @@ It decides nothing, is in no digest, and a cache without it is whole.
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from difom_cache.errors import CacheFormatError
-from difom_cache.store.atomic import write_atomic
+from difom_cache.base.atomic import write_atomic
+from difom_cache.base.errors import CacheFormatError
 from difom_cache.store.layout import SOURCE, canonical
 from difom_cache.store.schema import SourceHeld, read_checked
 

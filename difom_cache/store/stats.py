@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from difom_cache.errors import CacheDamagedError, CacheIncompleteError
-from difom_cache.files import refuse_special
-from difom_cache.store.atomic import remove, remove_empty, write_once
+from difom_cache.base.atomic import remove, remove_empty, write_once
+from difom_cache.base.errors import CacheDamagedError, CacheIncompleteError
+from difom_cache.base.files import refuse_special
 from difom_cache.store.layout import IDENTITY, Column, moments_path, totals_path
 from difom_cache.store.ledger import DoneMarker
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.errors import CacheDamagedError, CacheIncompleteError
-from difom_cache.files import explain, read_held, read_plain, refuse_special
+from difom_cache.base.errors import CacheDamagedError, CacheIncompleteError
+from difom_cache.base.files import explain, read_held, read_plain, refuse_special
+from difom_cache.base.text import unescape_cell
 from difom_cache.store.layout import RECORDS, SPLITS
 from difom_cache.store.schema import CacheIdentity
 from difom_cache.store.writer import RECORD_FIELDS, RowTable
-from difom_cache.text import unescape_cell
 
 COPY_AGAIN = "copy it again from another copy, or run `difom-cache extract` with the same arguments"
 

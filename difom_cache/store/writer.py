@@ -13,14 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.errors import (
-    CacheDamagedError,
-    CacheFormatError,
-    CacheIdentityError,
-    CacheSpaceError,
-    EngineError,
-)
-from difom_cache.store.atomic import (
+from difom_cache.base.atomic import (
     FileDigest,
     digest_file,
     keep,
@@ -30,6 +23,14 @@ from difom_cache.store.atomic import (
     remove_empty,
     write_once,
 )
+from difom_cache.base.errors import (
+    CacheDamagedError,
+    CacheFormatError,
+    CacheIdentityError,
+    CacheSpaceError,
+    EngineError,
+)
+from difom_cache.base.text import escape_cell
 from difom_cache.store.identity import AnyIdentity, fix_identity, read_identity
 from difom_cache.store.layout import (
     IDENTITY,
@@ -49,7 +50,6 @@ from difom_cache.store.metadata import keep_metadata
 from difom_cache.store.schema import CacheIdentity, TeacherIdentity
 from difom_cache.store.shard import encode_shard
 from difom_cache.store.stats import Moments, pack_moments
-from difom_cache.text import escape_cell
 
 RECORD_FIELDS = ("id", "dataset", "split", "group", "labelled", "width", "height", "image_sha256", "mask_sha256")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
-from difom_cache.errors import SettingsError, TeacherError, name_nearest
+from difom_cache.base.errors import SettingsError, TeacherError, name_nearest
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from difom_cache.errors import WeightsError
+from difom_cache.base.errors import WeightsError
 
 Compute = Callable[[Tensor], Tensor | None]
 """Gives what a buffer of this shape must hold, None for a shape that it cannot have."""

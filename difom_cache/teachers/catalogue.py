@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from difom_cache.errors import SettingsError, name_nearest
+from difom_cache.base.errors import SettingsError, name_nearest
+from difom_cache.base.text import format_table
 from difom_cache.teachers.base import (
     Description,
     Precision,
@@ -23,7 +24,6 @@ from difom_cache.teachers.base import (
     parse_teacher,
 )
 from difom_cache.teachers.weights import folder_name
-from difom_cache.text import format_table
 
 if TYPE_CHECKING:
     from difom_cache.teachers.outputs import Frames, Reading

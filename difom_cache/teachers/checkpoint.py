@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from difom_cache.errors import WeightsError
-from difom_cache.files import open_plain
+from difom_cache.base.errors import WeightsError
+from difom_cache.base.files import open_plain
 from difom_cache.teachers.weights import FOLDER_FILES, first_line, read_json, way_out
 
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # the last as in .pth.tar

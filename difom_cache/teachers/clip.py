@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from difom_cache.errors import WeightsError
+from difom_cache.base.errors import WeightsError
 from difom_cache.teachers.base import Description, TeacherRequest
 from difom_cache.teachers.layouts import Layout
 from difom_cache.teachers.library import LibraryTeacher, build_library, describe_library

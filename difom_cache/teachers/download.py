@@ -14,7 +14,7 @@ from httpx2 import ConnectError, HTTPError, InvalidURL, ProxyError, TimeoutExcep
 from huggingface_hub import HfApi, constants, errors, hf_hub_url
 from huggingface_hub.utils import WeakFileLock, validate_repo_id
 
-from difom_cache.errors import WeightsError
+from difom_cache.base.errors import WeightsError
 from difom_cache.teachers.hub_cache import CONFIG, Repository, cached_folder, is_sound, note_sound
 from difom_cache.teachers.receive import BrokenFileError, Remote, difference_of, patiently, receive
 from difom_cache.teachers.weights import FOLDER_FILES, first_line, read_json, way_out

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import MODEL_MAPPING
 
-from difom_cache.errors import DifomError, SettingsError, TeacherError, WeightsError
+from difom_cache.base.errors import DifomError, SettingsError, TeacherError, WeightsError
 from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherRequest
 from difom_cache.teachers.download import PROCESSOR
 from difom_cache.teachers.hub import find_published

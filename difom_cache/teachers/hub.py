@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from difom_cache.errors import WeightsError
+from difom_cache.base.errors import WeightsError
 from difom_cache.teachers.download import NOTE, download
 from difom_cache.teachers.hub_cache import Repository, cached_folder, snapshot_here
 from difom_cache.teachers.weights import (

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from difom_cache.errors import WeightsError
+from difom_cache.base.errors import WeightsError
 from difom_cache.teachers.checkpoint import choose_one, read_checkpoint
 
 Tensors = dict[str, Tensor]

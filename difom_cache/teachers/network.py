@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from difom_cache.hardware import resolve_device
+from difom_cache.base.hardware import resolve_device
 from difom_cache.teachers.base import RANDOM, NativeTap, TapRequest, TeacherRequest, TeacherSpec, choose_taps
 from difom_cache.teachers.precision import compute_in
 from difom_cache.teachers.preprocess import Triple, check_pixels, normalise

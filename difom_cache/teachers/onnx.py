@@ -24,8 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difom_cache.errors import DeviceError, SettingsError, TeacherError, WeightsError, name_nearest
-from difom_cache.hardware import resolve_device
+from difom_cache.base.errors import DeviceError, SettingsError, TeacherError, WeightsError, name_nearest
+from difom_cache.base.hardware import resolve_device
 from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherRequest, TeacherSpec, choose_taps
 from difom_cache.teachers.outputs import (
     KEYS,

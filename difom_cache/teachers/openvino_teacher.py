@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from difom_cache.errors import DeviceError, SettingsError, TeacherError
-from difom_cache.hardware import resolve_device
+from difom_cache.base.errors import DeviceError, SettingsError, TeacherError
+from difom_cache.base.hardware import resolve_device
 from difom_cache.teachers.base import Teacher, TeacherSpec
 from difom_cache.teachers.network import NetworkTeacher
 from difom_cache.teachers.preprocess import check_pixels, normalise

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.errors import TeacherError
+from difom_cache.base.errors import TeacherError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from difom_cache.errors import TeacherError
+from difom_cache.base.errors import TeacherError
 
 
 @lru_cache(maxsize=256)

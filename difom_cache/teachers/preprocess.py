@@ -8,7 +8,7 @@ is measured in docs/measurements.md: nothing that a probe could tell). Mean and 
 
 from torch import Tensor
 
-from difom_cache.errors import TeacherError
+from difom_cache.base.errors import TeacherError
 
 Triple = tuple[float, float, float]
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 
-from difom_cache.errors import WeightsError
+from difom_cache.base.errors import WeightsError
 from difom_cache.teachers import buffers
 from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherRequest, choose_variant, label_variant
 from difom_cache.teachers.block_taps import KEYS, block_number, block_taps, is_keys

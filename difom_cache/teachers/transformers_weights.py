@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from difom_cache.errors import WeightsError
+from difom_cache.base.errors import WeightsError
 from difom_cache.teachers.buffers import COMMON, Compute, drop_computed
 from difom_cache.teachers.checkpoint import SETS, WRAPPERS, only_file, read_tensors
 from difom_cache.teachers.hub import locate

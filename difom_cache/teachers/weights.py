@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from difom_cache.errors import SettingsError, WeightsError
-from difom_cache.files import read_plain
+from difom_cache.base.errors import SettingsError, WeightsError
+from difom_cache.base.files import read_plain
 
 WEIGHTS_VARIABLE = "DIFOM_WEIGHTS"
 HUB, MAIN = "hub", "main"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from difom_cache.text import format_table
+from difom_cache.base.text import format_table
 from difom_cache.views.draw import POLICIES, ViewPolicy
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.errors import SettingsError, name_nearest
+from difom_cache.base.errors import SettingsError, name_nearest
 from difom_cache.views.many_generators import WORDS, draw_uniform
 from difom_cache.views.params import COLUMNS, ViewParams
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.errors import CacheFormatError, SettingsError
+from difom_cache.base.errors import CacheFormatError, SettingsError
 
 REPLAY_VERSION = 1
 """Grows when equal params would no longer give equal views."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from difom_cache.base.errors import CacheFormatError, SettingsError
 from difom_cache.data.record import Record
-from difom_cache.errors import CacheFormatError, SettingsError
 from difom_cache.views.draw import draw_table, policy_named
 from difom_cache.views.params import COLUMNS, REPLAY_VERSION, ViewParams
 

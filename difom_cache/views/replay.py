@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from difom_cache.errors import DataError
+from difom_cache.base.errors import DataError
 from difom_cache.views.params import ViewParams
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from difom_cache.hardware import upload
+from difom_cache.base.hardware import upload
 from difom_cache.views.params import ViewParams
 from difom_cache.views.replay import (
     flip_and_turn,

@@ -26,8 +26,8 @@ from difom_cache import (
     write_blank_cache,
     write_manifest,
 )
-from difom_cache.errors import SettingsError
-from difom_cache.options import read_call
+from difom_cache.base.errors import SettingsError
+from difom_cache.base.options import read_call
 from difom_train.commands import GrowthConfig
 from difom_train.keywords import GrowthKeywords
 

@@ -19,7 +19,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from difom_cache import Cache, write_random_cache
-from difom_cache.options import read_call
+from difom_cache.base.options import read_call
 from difom_train.benchmarks.peers import name_absent, open_peers
 from difom_train.commands import LoaderConfig
 from difom_train.data.caches import JointCache

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from difom_cache import check_out_folder, read_object, resolve_device, say, write_atomic
-from difom_cache.errors import RunError, SettingsError, name_nearest
+from difom_cache.base.errors import RunError, SettingsError, name_nearest
 from difom_train.benchmarks.suite_parts import FULL, PROGRAMS, SMALL, Part, list_parts
 from difom_train.benchmarks.suite_table import format_suite
 from difom_train.commands import AllConfig

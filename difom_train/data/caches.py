@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from difom_cache import SPLITS, Cache, TeacherIdentity, join_records, name_some
-from difom_cache.errors import CacheIdentityError, CacheIncompleteError
+from difom_cache.base.errors import CacheIdentityError, CacheIncompleteError
 from difom_train.data.counter_rng import Keys, keys_of
 
 HostBatch = dict[str, NDArray[Any]]

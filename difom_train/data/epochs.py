@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.errors import SettingsError
+from difom_cache.base.errors import SettingsError
 from difom_train.data.counter_rng import Keys, key_of, mix, uniform
 
 _ORDER, _VIEW, _LABELS = 1, 2, 3  # what a mix is for, so that order and view do not depend on each other

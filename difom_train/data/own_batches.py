@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from difom_cache import NO_MASK, SPLITS, Cache, open_cache
-from difom_cache.errors import CacheIncompleteError, SettingsError, name_nearest
+from difom_cache.base.errors import CacheIncompleteError, SettingsError, name_nearest
 from difom_train.data.caches import JointCache, require_taps
 from difom_train.data.photometric import to_pixels, to_side
 

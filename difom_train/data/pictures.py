@@ -22,7 +22,7 @@ from difom_cache import (
     replay_mask,
     replay_valid,
 )
-from difom_cache.errors import DataError, ManifestError
+from difom_cache.base.errors import DataError, ManifestError
 from difom_train.data.caches import HostBatch, JointCache
 
 _SHOWN_IDS = 3

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from difom_cache import PICTURES, FreshView
-from difom_cache.errors import SettingsError
+from difom_cache.base.errors import SettingsError
 from difom_train.data.caches import HostBatch, JointCache
 from difom_train.data.pictures import SourcePictures
 

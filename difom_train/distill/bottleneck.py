@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from difom_cache.errors import SettingsError
+from difom_cache.base.errors import SettingsError
 from difom_train.config import DistillConfig
 from difom_train.distill.bands import fill_outside, halfwidth_cycles, split_bands
 from difom_train.distill.base import Batch, Distiller, Targets, cells_to_compare, in_float32, mark_cached

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from difom_cache.errors import TeacherError
+from difom_cache.base.errors import TeacherError
 
 CELLS_PER_PICTURE = 4096  # an even subsample is plenty for two numbers
 RIDGE = 1e-4  # keeps a teacher that separates all training pixels from asking for an infinite slope

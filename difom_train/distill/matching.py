@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from difom_cache.errors import CacheIncompleteError, SettingsError, name_nearest
+from difom_cache.base.errors import CacheIncompleteError, SettingsError, name_nearest
 from difom_train.students.base import BOTTLENECK, Level, Student
 
 FAR = 4  # times as many cells a side: beyond that, a warning says that a tap and a level hardly show the same

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from difom_cache.errors import TeacherError
+from difom_cache.base.errors import TeacherError
 
 
 class TapMoments(Protocol):

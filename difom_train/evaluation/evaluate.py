@@ -22,8 +22,8 @@ from difom_cache import (
     read_image,
     track,
 )
-from difom_cache.errors import DataError, RunError, SettingsError
-from difom_cache.options import read_call
+from difom_cache.base.errors import DataError, RunError, SettingsError
+from difom_cache.base.options import read_call
 from difom_train.commands import EvaluateConfig
 from difom_train.evaluation.files import (
     COLUMNS,

@@ -22,8 +22,8 @@ from difom_cache import (
     explain_wait,
     load_records,
 )
-from difom_cache.errors import RunError, SettingsError, name_nearest
-from difom_cache.options import read_call
+from difom_cache.base.errors import RunError, SettingsError, name_nearest
+from difom_cache.base.options import read_call
 from difom_train.commands import ExportConfig
 from difom_train.inference.deployed import Deployed, FrameDeployed, Sizes
 from difom_train.inference.frames import FIXED_THRESHOLD

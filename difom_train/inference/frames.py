@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from difom_cache import DataSource, Frames, Record, load_records, name_some, read_mask, show_records, write_picture
-from difom_cache.errors import DataError, SettingsError
+from difom_cache.base.errors import DataError, SettingsError
 
 FIXED_THRESHOLD = 0.5  # a pixel is polyp where its probability is at least this
 

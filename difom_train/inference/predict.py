@@ -32,8 +32,8 @@ from difom_cache import (
     track,
     write_picture,
 )
-from difom_cache.errors import DataError, ImageError
-from difom_cache.options import read_call
+from difom_cache.base.errors import DataError, ImageError
+from difom_cache.base.options import read_call
 from difom_train.commands import PredictConfig
 from difom_train.inference.frames import FIXED_THRESHOLD, write_mask
 from difom_train.inference.outline import Polyp, draw_outline, list_polyps

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from difom_cache import Frames, LiveProbe, ViewParams, load_probe, replay_image, resolve_device, say
-from difom_cache.errors import RunError, SettingsError, TeacherError
+from difom_cache.base.errors import RunError, SettingsError, TeacherError
 from difom_train.inference.folded import fold_for_cpu
 from difom_train.students.base import Student
 from difom_train.students.outside import StudentSources

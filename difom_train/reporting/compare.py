@@ -15,8 +15,8 @@ from difom_cache import (
     say,
     write_atomic,
 )
-from difom_cache.errors import RunError
-from difom_cache.options import read_call
+from difom_cache.base.errors import RunError
+from difom_cache.base.options import read_call
 from difom_train.benchmarks.cost import Cost, compare_costs
 from difom_train.commands import CompareConfig
 from difom_train.evaluation.evaluate import evaluate

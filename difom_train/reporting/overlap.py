@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difom_cache import DataSource, Record, check_records, describe_unknown, load_records
-from difom_cache.errors import RunError
+from difom_cache.base.errors import RunError
 from difom_train.evaluation.summary import LEFT_OUT, FrameInfo
 
 

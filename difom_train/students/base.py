@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from difom_cache import IMAGENET_MEAN, IMAGENET_STD
-from difom_cache.errors import SettingsError
+from difom_cache.base.errors import SettingsError
 from difom_train.students.necks import Neck
 
 BOTTLENECK = "bottleneck"

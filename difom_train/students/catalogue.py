@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from difom_cache.errors import SettingsError
+from difom_cache.base.errors import SettingsError
 from difom_train.students import weights as sources
 from difom_train.students.base import Student, StudentSettings
 from difom_train.students.outside import build_outside, find_factory

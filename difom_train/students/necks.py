@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from difom_cache.errors import SettingsError, name_nearest
+from difom_cache.base.errors import SettingsError, name_nearest
 
 NECK_CHANNELS = 256  # L1 and L2 of the paper
 KEEPS_CHANNELS = (None, "residual")  # necks behind which the decoder gets as many channels as without one

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch import nn
 
-from difom_cache.errors import SettingsError, name_nearest
+from difom_cache.base.errors import SettingsError, name_nearest
 from difom_train.config import names_code
 from difom_train.students.base import Student, StudentSettings
 from difom_train.students.wrapped import WrappedStudent, remove_readers

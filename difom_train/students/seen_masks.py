@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from difom_cache import read_object, write_atomic
-from difom_cache.errors import RunError
+from difom_cache.base.errors import RunError
 
 MASKS_FILE = "masks.json"
 Seen = frozenset[str] | None

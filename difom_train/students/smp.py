@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from difom_cache.errors import SettingsError, name_nearest
+from difom_cache.base.errors import SettingsError, name_nearest
 from difom_train.students.base import BOTTLENECK, EncoderDecoder, Level, StudentSettings
 from difom_train.students.necks import KEEPS_CHANNELS, NECK_CHANNELS, build_neck
 

@@ -16,7 +16,7 @@ from difom_cache import (
     digest_tensors,
     split_code,
 )
-from difom_cache.errors import TeacherError
+from difom_cache.base.errors import TeacherError
 from difom_train.students.base import BOTTLENECK, Student, check_sides
 from difom_train.students.catalogue import is_built_in
 from difom_train.students.outside import find_packages

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from difom_cache import draft_of, read_plain
-from difom_cache.errors import RunError
+from difom_cache.base.errors import RunError
 
 CHECKPOINT = "last.ckpt"
 FORMAT_VERSION = 1

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from difom_cache.errors import SettingsError
+from difom_cache.base.errors import SettingsError
 from difom_train.training.lightning_parts import CSVLogger, DDPStrategy, Fabric, Precision, TensorBoardLogger
 
 _MOST_PROCESSES = 1_000_000

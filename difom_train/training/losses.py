@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits
 
-from difom_cache.errors import SettingsError, name_nearest
+from difom_cache.base.errors import SettingsError, name_nearest
 from difom_train.students.base import Student
 
 SMOOTH = 1.0  # added to both sides of each fraction, so that an empty mask met with an empty answer costs nothing

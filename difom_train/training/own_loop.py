@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from difom_cache.errors import SettingsError
+from difom_cache.base.errors import SettingsError
 from difom_train.config import DataConfig, DistillConfig, TrainConfig, read_recipe
 from difom_train.data.caches import JointCache, require_taps
 from difom_train.data.feed import Feed, select_rows

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from difom_cache import Cache, open_cache, probe, say
-from difom_cache.errors import CacheIdentityError, CacheIncompleteError, DataError, DifomError, RunError
+from difom_cache.base.errors import CacheIdentityError, CacheIncompleteError, DataError, DifomError, RunError
 from difom_train.config import TrainConfig
 from difom_train.data.caches import JointCache
 from difom_train.data.feed import choose_masks

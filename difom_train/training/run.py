@@ -9,7 +9,7 @@ from typing import Any, Unpack
 import torch
 
 from difom_cache import Cache, explain_wait, open_cache, resolve_device, say
-from difom_cache.errors import CacheFormatError, DeviceError, DifomError, RunError, SettingsError
+from difom_cache.base.errors import CacheFormatError, DeviceError, DifomError, RunError, SettingsError
 from difom_train.config import (
     SETTINGS_FILE,
     DataConfig,

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from difom_cache import name_processor, read_object, read_plain, write_atomic
-from difom_cache.errors import RunError
-from difom_cache.options import read_toml
+from difom_cache.base.errors import RunError
+from difom_cache.base.options import read_toml
 from difom_train.config import FREE, SETTINGS_FILE, TrainConfig, find_differences, read_settings, write_settings
 from difom_train.distill.catalogue import revision_of
 from difom_train.training.checkpoint import CHECKPOINT

@@ -8,8 +8,8 @@ import torch
 from memory_cache import MemoryCache
 
 from difom_cache import TapSpec, ViewParams, area_pool
+from difom_cache.base.options import validate
 from difom_cache.errors import CacheIncompleteError, SettingsError
-from difom_cache.options import validate
 from difom_train import build_student
 from difom_train.config import DistillConfig
 from difom_train.distill import Match, build_distiller, mean_over_teachers, share_channels, split_bands

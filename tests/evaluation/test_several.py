@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from painted_frames import paint_benchmark, save_small_student
 
+from difom_cache.base.options import build
 from difom_cache.errors import SettingsError
-from difom_cache.options import build
 from difom_train import evaluate
 from difom_train.commands import EvaluateConfig
 from difom_train.evaluation import Evaluations, evaluate_runs

@@ -21,6 +21,7 @@ from difom_cache import (
     replay_image,
     replay_mask,
 )
+from difom_cache.base.atomic import digest_file
 from difom_cache.errors import EngineError, ManifestError
 from difom_cache.extraction import (
     BlockJob,
@@ -43,7 +44,7 @@ from difom_cache.extraction import (
     to_moments,
     valid_cells,
 )
-from difom_cache.store import digest_file, read_markers, shard_path
+from difom_cache.store import read_markers, shard_path
 
 CPU = torch.device("cpu")
 REQUEST = TeacherRequest("dinov2", "tiny", 56, weights="random", picture_px=64)

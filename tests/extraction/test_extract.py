@@ -16,12 +16,11 @@ from difom_cache import (
     ExtractConfig,
     describe_teachers,
     extract,
-    hardware,
     load_records,
     open_cache,
-    progress,
     write_manifest,
 )
+from difom_cache.base import hardware, progress
 from difom_cache.errors import (
     CacheFormatError,
     CacheIdentityError,

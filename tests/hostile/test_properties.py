@@ -12,10 +12,10 @@ from PIL import Image
 from small_cache import identity_of, pictures_identity, teacher_identity
 
 from difom_cache import read_image, read_manifest
+from difom_cache.base.text import escape_cell, unescape_cell
 from difom_cache.data import MaskPixels, choose_polyp, describe_odd_levels, parse_levels
 from difom_cache.errors import CacheDamagedError, CacheFormatError, ImageError, ManifestError, SettingsError
 from difom_cache.store import IDENTITIES, read_checked, read_marker
-from difom_cache.text import escape_cell, unescape_cell
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 JSON = st.recursive(

@@ -18,9 +18,10 @@ from painted_folder import paint_folder
 from small_cache import Shape, SmallCache, draw_arrays, start_small_cache, teacher_identity, write_small_block
 
 from difom_cache import extract, open_cache
+from difom_cache.base.atomic import remove_stale
 from difom_cache.errors import CacheError, CacheSpaceError
 from difom_cache.extraction import ColumnWork, find_missing
-from difom_cache.store import TeacherIdentity, fold_statistics, read_markers, remove_stale, shard_path
+from difom_cache.store import TeacherIdentity, fold_statistics, read_markers, shard_path
 
 pytestmark = pytest.mark.journey
 TWO_BLOCKS = Shape(records=3, block_rows=4)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from small_cache import draw_arrays, write_small_block, write_small_cache
 
+from difom_cache.base.atomic import digest_file
 from difom_cache.errors import CacheDamagedError
 from difom_cache.store import (
     DAMAGED,
-    digest_file,
     find_short_blocks,
     is_done,
     list_markers,

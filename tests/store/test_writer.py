@@ -23,6 +23,7 @@ from small_cache import (
 )
 
 from difom_cache import open_cache
+from difom_cache.base.atomic import digest_file
 from difom_cache.errors import CacheIdentityError, CacheSpaceError
 from difom_cache.store import (
     CacheIdentity,
@@ -32,7 +33,6 @@ from difom_cache.store import (
     TeacherIdentity,
     create_cache,
     create_column,
-    digest_file,
     format_records,
     read_identity,
     read_markers,

@@ -7,15 +7,15 @@ import sys
 
 import pytest
 
-from difom_cache.heap import keep_freed_memory
+from difom_cache.base.heap import keep_freed_memory
 
 FAULTS = """
 import os, resource, sys
 import numpy as np
-from difom_cache.heap import keep_freed_memory
+from difom_cache.base.heap import keep_freed_memory
 if sys.argv[1] == "command":
     import typer
-    from difom_cache.console import run_app
+    from difom_cache.base.console import run_app
     app = typer.Typer()
     @app.command()
     def measure() -> None: print(faults())

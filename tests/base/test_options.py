@@ -15,9 +15,8 @@ import typer
 from pydantic import Field
 
 from difom_cache import bench_teacher, copy, extract, make_manifest, paint_sample, probe, show, verify
-from difom_cache.console import add_command, run_app
-from difom_cache.errors import SettingsError
-from difom_cache.options import (
+from difom_cache.base.console import add_command, run_app
+from difom_cache.base.options import (
     Config,
     Count,
     Opt,
@@ -33,6 +32,7 @@ from difom_cache.options import (
     read_toml,
     validate,
 )
+from difom_cache.errors import SettingsError
 from difom_train import bench_growth, bench_loader, compare, curves, evaluate, export, predict, study, train
 from difom_train.benchmarks import compare_costs
 
@@ -168,7 +168,7 @@ def test_help_shows_groups_bounds_units_and_defaults(bake):
 def test_listing_commands_reads_no_options():
     code = """
         import sys, typer
-        from difom_cache.console import add_command, run_app
+        from difom_cache.base.console import add_command, run_app
         def bake(config):
             "Bake a cake."
         app = typer.Typer(add_completion=False, rich_markup_mode=None)

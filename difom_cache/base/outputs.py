@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from difom_cache.errors import SettingsError
+from difom_cache.base.errors import SettingsError
 
 
 def check_out_folder(folder: Path, option: str = "--out") -> None:

@@ -10,7 +10,7 @@ from typing import Self, TypeVar
 
 from tqdm import tqdm
 
-from difom_cache.text import format_seconds
+from difom_cache.base.text import format_seconds
 
 # Until the first plain line, as ten silent seconds look like a program that hangs; between others.
 FIRST_S, THEN_S = 8.0, 60.0

@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from difom_cache.errors import CacheSpaceError
-from difom_cache.files import open_plain, read_plain
+from difom_cache.base.errors import CacheSpaceError
+from difom_cache.base.files import open_plain, read_plain
 
 STALE_AFTER_S = 24 * 3600  # a temporary file of another host is taken for abandoned after a day
 _TEMP = re.compile(r"^\.tmp-(?P<host>[^~]*)~(?P<pid>\d+)~[0-9a-f]+~")

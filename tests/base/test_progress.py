@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from difom_cache import progress
-from difom_cache.progress import ProgressBar, explain_wait, track
+from difom_cache.base import progress
+from difom_cache.base.progress import ProgressBar, explain_wait, track
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from difom_cache.errors import DeviceError
+from difom_cache.base.errors import DeviceError
 
 _CPUINFO = Path("/proc/cpuinfo")
 _BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}  # x86's instructions, and ARM's, as Linux calls them

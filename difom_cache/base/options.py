@@ -20,8 +20,8 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from difom_cache.errors import SettingsError, name_nearest
-from difom_cache.files import read_plain
+from difom_cache.base.errors import SettingsError, name_nearest
+from difom_cache.base.files import read_plain
 
 MOST = 2**63 - 1
 """Of whole numbers that nothing else bounds, such as seeds: what 64 bits hold."""

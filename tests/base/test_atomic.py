@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from difom_cache import draft_of, write_atomic
+from difom_cache.base.atomic import FileDigest, digest_file, remove, remove_stale, write_once
 from difom_cache.errors import CacheSpaceError
-from difom_cache.store import FileDigest, digest_file, remove, remove_stale, write_once
 
 
 def digest_of(content: bytes) -> FileDigest:
@@ -39,7 +39,7 @@ def test_the_second_writer_changes_nothing_and_learns_the_first_ones_digest(tmp_
 def test_a_first_writers_file_that_is_gone_already_had_the_second_ones_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("difom_cache.store.atomic._publish", lambda temp, path: False)  # there was one, and is no more
+    monkeypatch.setattr("difom_cache.base.atomic._publish", lambda temp, path: False)  # there was one, and is no more
     assert write_once(tmp_path / "moments", [b"equal"]) == digest_of(b"equal")
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from difom_cache import files
+from difom_cache.base import files
 
 
 @pytest.fixture(params=[1, 1000], ids=["listed", "each asked for"])

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from difom_cache.errors import DifomError
+from difom_cache.base.errors import DifomError
 
 _LARGEST_TEXT_BYTES = 1 << 30
 _SHOWN_CHARACTERS = 160  # of what a library says

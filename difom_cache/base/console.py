@@ -20,11 +20,11 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
-from difom_cache.errors import DifomError
-from difom_cache.heap import keep_freed_memory
+from difom_cache.base.errors import DifomError
+from difom_cache.base.heap import keep_freed_memory
 
 if TYPE_CHECKING:  # at run time loaded late: --help of all commands needs no options
-    from difom_cache.options import Config, Option
+    from difom_cache.base.options import Config, Option
 
 USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
 _NO_MEMORY = "there is not enough memory for this; give it a larger machine, or less at once"
@@ -241,7 +241,7 @@ class _Configured:
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, made from the config."""
         if self._groups is None:
-            from difom_cache.options import find_config, list_options
+            from difom_cache.base.options import find_config, list_options
 
             model = find_config(self.config)
             options = list(list_options(model))
@@ -268,7 +268,7 @@ def _with_options(
 
     While it runs, `interrupted` is what `run_app` says after Ctrl-C.
     """
-    from difom_cache.options import build
+    from difom_cache.base.options import build
 
     def call(context: typer.Context, **values: Any) -> None:
         if context.invoked_subcommand is None:
