@@ -22,15 +22,15 @@ MOST = {
     "difom_cache/teachers": 3825,
     "difom_cache/views": 527,
     "difom_train": 884,
-    "difom_train/benchmarks": 1073,
+    "difom_train/benchmarks": 1072,
     "difom_train/data": 1013,
     "difom_train/distill": 957,
-    "difom_train/evaluation": 733,
-    "difom_train/inference": 919,
-    "difom_train/reporting": 1025,
+    "difom_train/evaluation": 751,
+    "difom_train/inference": 926,
+    "difom_train/reporting": 1037,
     "difom_train/students": 1147,
-    "difom_train/studies": 343,
-    "difom_train/training": 1599,
+    "difom_train/studies": 370,
+    "difom_train/training": 1614,
 }
 
 

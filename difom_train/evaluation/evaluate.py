@@ -49,15 +49,20 @@ from difom_train.evaluation.summary import (
 from difom_train.inference.frames import LeftOut, choose_records, in_batches, show_data
 from difom_train.inference.segmenter import (
     Segmenter,
+    StudentSegmenter,
     choose_batch,
     find_random_teachers,
+    find_seen_masks,
     identify,
     is_named,
     load_segmenter,
     segment,
 )
 from difom_train.keywords import EvaluateKeywords
+from difom_train.students.base import count_parameters
 from difom_train.students.outside import StudentSources
+from difom_train.students.seen_masks import Seen
+from difom_train.training.masks import UNKNOWN
 
 MAP_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 
@@ -72,6 +77,7 @@ class Evaluation:
         sets: test set to its frames' scores.
         random_teachers: whose random weights the network has, or learnt from.
         cpu_s_per_frame: of the network's pass on the CPU, over all threads; None on a GPU, and of saved maps.
+        mark: what a reader must know of the masks that the network has learnt from; empty where none of them scores it.
         left_out: frames of the data, or maps, that have no scores, and why.
     """
 
@@ -81,6 +87,7 @@ class Evaluation:
     random_teachers: tuple[str, ...] = ()
     cpu_s_per_frame: float | None = None
     left_out: tuple[LeftOut, ...] = ()
+    mark: str = ""
 
     def means(self) -> dict[str, dict[str, float]]:
         """Return test set, and the mean's label, to metric name to value."""
@@ -99,6 +106,7 @@ class Evaluation:
                 rows.append([name, frames, *(format_value(metric, values[metric.name]) for metric in metrics)])
             tables.append(f"{self.name}, {PROTOCOL_TITLES[protocol]}\n{format_table(rows)}")
         warning = [format_random_warning(self.random_teachers)] if self.random_teachers else []
+        warning += [f"NOTE: {self.name}: {self.mark}"] if self.mark else []
         cost = [] if self.cpu_s_per_frame is None else [f"network: {self.cpu_s_per_frame:.3g} CPU s a frame"]
         scored = sum(len(scores.frames) for scores in self.sets.values())
         ended = (
@@ -117,6 +125,7 @@ class Evaluation:
             "random_teachers": list(self.random_teachers),
             "cpu_s_per_frame": self.cpu_s_per_frame,
             "left_out": [asdict(each) for each in self.left_out],
+            "mark": self.mark,
         }
 
 
@@ -156,6 +165,7 @@ def evaluate(
     source = data if isinstance(data, DataSource) else config.describe_source(config.data)
     records, left_out = choose_records(source, config.limit)
     random_teachers: tuple[str, ...] = ()
+    parameters, mark = None, UNKNOWN
     spent_s: list[float] = []
     if _is_folder_of_maps(run):
         identity: dict[str, Any] = {"source": "maps", "maps_version": MAPS_VERSION}
@@ -170,9 +180,11 @@ def evaluate(
         jobs = _jobs_of(segmenter, records, folder, choose_batch(segmenter, config.batch_size), spent_s)
         name = segmenter.name
         random_teachers = find_random_teachers(segmenter)
+        parameters = count_parameters(segmenter.student) if isinstance(segmenter, StudentSegmenter) else None
+        mark = mark_scored(find_seen_masks(segmenter, run), records)
         if reuse and maps is None and (kept := find_scores(folder, identity, records)):
             cost = read_summary(folder).get("cpu_s_per_frame")
-            return Evaluation(name, folder, kept, random_teachers, cost, tuple(left_out))
+            return Evaluation(name, folder, kept, random_teachers, cost, tuple(left_out), mark)
     if maps is not None:
         jobs = _with_maps(jobs, maps, records, config.map_bits)
     scored = score_frames(jobs, frames=len(records), workers=config.workers)
@@ -188,10 +200,20 @@ def evaluate(
         "limit": config.limit,
         "random_teachers": random_teachers,
         "cpu_s_per_frame": cpu_s,
+        "parameters": parameters,
+        "mark": mark,
         "left_out": [asdict(each) for each in left_out],
     }
     write_summary(folder, sets, identity, notes)
-    return Evaluation(name, folder, sets, random_teachers, cpu_s, tuple(left_out))
+    return Evaluation(name, folder, sets, random_teachers, cpu_s, tuple(left_out), mark)
+
+
+def mark_scored(seen: Seen, records: Sequence[Record]) -> str:
+    """Return what a reader of the scores must know of the masks that the network learnt from; "" where none scores it."""
+    if seen is None:
+        return UNKNOWN
+    known = sum(record.mask_sha256 in seen for record in records)
+    return f"has learnt from {known} of the {len(records)} masks that score it" if known else ""
 
 
 def find_scores(folder: Path, identity: Mapping[str, Any], records: Sequence[Record]) -> dict[str, SetScores] | None:

@@ -17,6 +17,7 @@ from difom_train.inference.folded import fold_for_cpu
 from difom_train.students.base import Student
 from difom_train.students.outside import StudentSources
 from difom_train.students.saved import load_student
+from difom_train.students.seen_masks import Seen, read_run_masks
 
 TEACHER_PREFIX, PROBE_PREFIX = "teacher:", "probe:"
 
@@ -167,6 +168,15 @@ def find_random_teachers(segmenter: Segmenter) -> tuple[str, ...]:
     if isinstance(segmenter, StudentSegmenter):
         return tuple(segmenter.student.meta.get("random_teachers", ()))
     return ()
+
+
+def find_seen_masks(segmenter: Segmenter, run: Path | str) -> Seen:
+    """Return the SHA-256 of every mask file that a network has learnt from; None where nobody knows."""
+    if isinstance(segmenter, ProbeSegmenter):
+        return segmenter.probe.masks
+    if isinstance(segmenter, TeacherSegmenter):
+        return segmenter.teacher.spec.seen_masks
+    return read_run_masks(Path(run))
 
 
 def render_picture(picture: NDArray[np.uint8], input_px: int) -> Tensor:

@@ -154,6 +154,7 @@ def _find_differences(
                 groups,
                 resamples=resamples,
                 seed=seed,
+                paired_seeds=entry.seeds_drawn == entries[0].seeds_drawn != (),
             )
             for metric in HEADLINES
         }

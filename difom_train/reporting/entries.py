@@ -34,6 +34,11 @@ class Entry:
     seeds: tuple[dict[str, SetScores], ...]
 
     @property
+    def seeds_drawn(self) -> tuple[tuple[int, int], ...]:
+        """Return the labels seed and the seed of each run; () where a folder does not say."""
+        return tuple(seeds for run in self.runs if (seeds := _seeds_of(run)))
+
+    @property
     def datasets(self) -> list[str]:
         """Return the test sets, in their order."""
         return list(self.seeds[0])
@@ -81,6 +86,8 @@ def load_entries(runs: Sequence[Path | str]) -> list[Entry]:
     grouped: dict[str, list[Path]] = {}
     for folder in folders:
         grouped.setdefault(_settings_key(folder), []).append(folder)
+    for group in grouped.values():
+        group.sort(key=_seeds_of)
     names = _name_entries(list(grouped.values()))
     return [
         Entry(name, tuple(group), tuple({each: sets[folder][each] for each in order} for folder in group))
@@ -143,6 +150,15 @@ def _check_same_frames(first: Path, wanted: dict[str, SetScores], other: Path, f
             raise RunError(f"{dataset}: {first} and {other} were scored against other masks of {name_some(changed)}")
         if list(ours) != list(theirs):
             raise RunError(f"{dataset}: {first} and {other} list the same frames in another order; evaluate both again")
+
+
+def _seeds_of(run: Path) -> tuple[int, int] | tuple[()]:
+    """Return the labels seed and the seed of a run; () where its folder does not say."""
+    path = run / "settings.toml"
+    if not path.is_file():
+        return ()
+    settings = read_toml(path)
+    return settings.get("data", {}).get("labels_seed", 0), settings.get("seed", 0)
 
 
 def _settings_key(run: Path) -> str:

@@ -9,7 +9,8 @@ from difom_cache import write_atomic
 
 COLOURS = ("#90a4ae", "#00798c", "#d1495b", "#5a7d2a", "#7b4fa3", "#c77700", "#3b6fb6", "#8d6e63")
 _OTHER = (
-    "student", "recipe", "teachers", "labels", "runs", "mean", "std", "val_dice", "gain", "gain_low", "gain_high", "p", "masks"
+    "student", "recipe", "teachers", "labels", "runs", "mean", "std", "val_dice", "gain", "gain_low", "gain_high", "p", "masks",
+    "train_cpu_s", "frame_cpu_ms", "parameters",
 )  # fmt: skip
 
 

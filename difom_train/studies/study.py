@@ -114,8 +114,8 @@ def study(
     rows: dict[RowKey, dict[RunKey, Path]] = {}
     for each in whole:
         rows.setdefault(each.row, {})[each.labels_seed, each.seed] = folder / each.folder
-    beside = {name: score(config, name, place) for name, place in places.items()}
-    table = build_table(rows, scored, beside)
+    scored |= {place: score(config, name, place) for name, place in places.items()}
+    table = build_table(rows, scored, places)
     write_table(table, folder)
     return table
 

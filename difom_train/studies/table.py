@@ -15,11 +15,14 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from difom_cache import format_table, guard_line, write_atomic
+from difom_train.evaluation.files import read_summary
 from difom_train.evaluation.summary import SetScores, counted_sets, mean_label
 from difom_train.reporting.bootstrap import Difference, compare_paired
 from difom_train.reporting.compare import marks_of
+from difom_train.reporting.entries import eval_folder
 from difom_train.studies.chart import draw_study
-from difom_train.training.run_folder import read_run
+from difom_train.training.masks import UNKNOWN
+from difom_train.training.run_folder import RUN_FILE, read_run
 
 SCORE = "fixed/dice"
 RESAMPLES = 10_000
@@ -44,6 +47,20 @@ class RowKey(NamedTuple):
     labels: float | None
 
 
+class Cost(NamedTuple):
+    """What a row costs, mean over its runs; None where it was not measured.
+
+    Attributes:
+        train_cpu_s: CPU seconds of a run's training steps, over all threads.
+        frame_cpu_ms: CPU milliseconds of a frame while it was scored, over all threads.
+        parameters: of the network, with what training alone needs.
+    """
+
+    train_cpu_s: float | None
+    frame_cpu_ms: float | None
+    parameters: float | None
+
+
 @dataclass(frozen=True)
 class Row:
     """One setting.
@@ -57,6 +74,7 @@ class Row:
         val_dice: best validation Dice, mean over runs; None for what was not trained here.
         difference: to the first row of its share of the masks; None for that row itself.
         masks: what a reader must know of masks that its teachers saw; empty where nothing leaks.
+        cost: CPU seconds of a training run, CPU ms of a frame, and parameters; None for what was not measured.
     """
 
     key: RowKey
@@ -67,6 +85,7 @@ class Row:
     val_dice: float | None
     difference: Difference | None
     masks: str
+    cost: Cost
 
     def as_json(self) -> dict[str, Any]:
         """Return the row for a program."""
@@ -83,6 +102,7 @@ class Row:
             "gain_high": found and found.high,
             "p": found and found.p,
             "masks": self.masks,
+            **self.cost._asdict(),
         }
 
 
@@ -98,7 +118,7 @@ class StudyTable:
         sets = list(self.rows[0].sets)
         return [
             "student", "recipe", "teachers", "masks", "seeds", *sets, mean_label(sets), "spread", "validation",
-            "gain in points, 95 % interval", "leak",
+            "gain in points, 95 % interval", "leak", "CPU s to train", "CPU ms a frame", "M parameters",
         ]  # fmt: skip
 
     def cells(self, row: Row) -> list[str]:
@@ -116,6 +136,7 @@ class StudyTable:
             "-" if row.val_dice is None else f"{row.val_dice:.3f}",
             "-" if row.difference is None else row.difference.render(),
             row.masks or "none",
+            *_cells_of_cost(row.cost),
         ]
 
     def render(self) -> str:
@@ -140,15 +161,15 @@ class StudyTable:
 
 
 def build_table(
-    rows: Mapping[RowKey, Mapping[RunKey, Path]], scored: Mapping[Path, Scored], beside: Mapping[str, Scored]
+    rows: Mapping[RowKey, Mapping[RunKey, Path]], scored: Mapping[Path, Scored], beside: Mapping[str, Path]
 ) -> StudyTable:
     """Return the table of some runs.
 
     Args:
         rows: each row's finished run folders by labels seed and seed; the first row of a share of the masks is compared with,
             on the seeds that both have, or else on all of both.
-        scored: run folder to test set to scores; all runs were scored on the same frames.
-        beside: name to scores of what else was scored.
+        scored: folder to test set to scores; all were scored on the same frames.
+        beside: name to folder of what else was scored.
     """
     found: list[Row] = []
     first: dict[float | None, Mapping[RunKey, Path]] = {}
@@ -162,11 +183,11 @@ def build_table(
             difference = _compare(ours, theirs, paired_seeds=bool(both))
         best = [read_run(folder)["best_val_dice"] for folder in folders]
         val_dice = None if None in best else mean(best)
-        found.append(
-            _make_row(key, [scored[each] for each in folders], val_dice, difference, "; ".join(marks_of(folders)))
-        )
-    for name, scores in beside.items():
-        found.append(_make_row(RowKey("-", name, "", None), [scores], None, None, "training data unknown"))
+        runs_of = [scored[each] for each in folders]
+        found.append(_make_row(key, runs_of, val_dice, difference, "; ".join(marks_of(folders)), _cost_of(folders)))
+    for name, place in beside.items():
+        mark = read_summary(place).get("mark", UNKNOWN)
+        found.append(_make_row(RowKey("-", name, "", None), [scored[place]], None, None, mark, _cost_of([place])))
     return StudyTable(tuple(found))
 
 
@@ -183,13 +204,36 @@ def write_table(table: StudyTable, folder: Path) -> None:
 
 
 def _make_row(
-    key: RowKey, runs: Sequence[Scored], val_dice: float | None, difference: Difference | None, masks: str
+    key: RowKey, runs: Sequence[Scored], val_dice: float | None, difference: Difference | None, masks: str, cost: Cost
 ) -> Row:
     dice = [{name: float(scores.columns[SCORE].mean()) for name, scores in run.items()} for run in runs]
     means = [mean(run[name] for name in counted_sets(list(run))) for run in dice]
     sets = {name: mean(run[name] for run in dice) for name in dice[0]}
     spread = stdev(means) if len(means) > 1 else 0.0
-    return Row(key, len(runs), sets, mean(means), spread, val_dice, difference, masks)
+    return Row(key, len(runs), sets, mean(means), spread, val_dice, difference, masks, cost)
+
+
+def _cost_of(folders: Sequence[Path]) -> Cost:
+    """Return what runs, or what was scored beside them, cost in the mean."""
+    runs = [read_run(each) if (each / RUN_FILE).is_file() else {} for each in folders]
+    summaries = [read_summary(eval_folder(each)) for each in folders]
+    frame_s = _mean_of(summaries, "cpu_s_per_frame")
+    frame_ms = None if frame_s is None else 1000 * frame_s
+    return Cost(_mean_of(runs, "train_cpu_s"), frame_ms, _mean_of(summaries, "parameters"))
+
+
+def _mean_of(facts: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    found = [each.get(key) for each in facts]
+    return None if None in found else mean(found)  # type: ignore[type-var]
+
+
+def _cells_of_cost(cost: Cost) -> list[str]:
+    frame = "-" if cost.frame_cpu_ms is None else f"{cost.frame_cpu_ms:.3g}"
+    return [
+        "-" if cost.train_cpu_s is None else f"{cost.train_cpu_s:.0f}",
+        frame,
+        "-" if cost.parameters is None else f"{cost.parameters / 1e6:.2f}",
+    ]
 
 
 def _compare(ours: Sequence[Scored], theirs: Sequence[Scored], *, paired_seeds: bool) -> Difference:

@@ -21,7 +21,7 @@ from difom_train.config import (
 )
 from difom_train.data.caches import JointCache
 from difom_train.keywords import TrainKeywords
-from difom_train.students.base import Student
+from difom_train.students.base import Student, count_parameters
 from difom_train.students.saved import load_student
 from difom_train.students.seen_masks import write_run_masks
 from difom_train.training.build import build_learner, choose_rows, describe_run, open_feed
@@ -30,7 +30,15 @@ from difom_train.training.fabric import open_fabric
 from difom_train.training.lightning_parts import Fabric
 from difom_train.training.masks import describe_masks
 from difom_train.training.probe import PROBE_FOLDER, needs_probe, open_probed
-from difom_train.training.run_folder import cut_log, open_folder, read_run, refuse_differences, write_run
+from difom_train.training.run_folder import (
+    cut_log,
+    open_folder,
+    read_log,
+    read_run,
+    refuse_differences,
+    sum_cpu_s,
+    write_run,
+)
 from difom_train.training.train_log import describe_end, describe_start
 from difom_train.training.trainer import Trainer
 
@@ -172,6 +180,8 @@ def _close(trainer: Trainer, facts: dict[str, Any], before: int) -> None:
         "epochs_done": progress.epochs_done,
         "best_epoch": progress.best_epoch,
         "best_val_dice": progress.best_dice if progress.best_dice >= 0 else None,
+        "parameters": count_parameters(trainer.student),
+        "train_cpu_s": sum_cpu_s(read_log(trainer.folder)) if trainer.fabric.world_size == 1 else None,
     }
     for logger in trainer.fabric.loggers:
         logger.finalize("success")

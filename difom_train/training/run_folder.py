@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,12 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
                 f"{path}, line {number}: expected an epoch's figures; remove it: the run goes on without curves"
             )
     return lines
+
+
+def sum_cpu_s(lines: Sequence[dict[str, Any]]) -> float | None:
+    """Return the CPU seconds of all epochs' steps, over all threads; None where an epoch of an earlier version has none."""
+    spent_s = [line.get("train_cpu_s") for line in lines]
+    return sum(spent_s) if spent_s and None not in spent_s else None  # type: ignore[arg-type]
 
 
 def cut_log(folder: Path, epochs: int) -> None:

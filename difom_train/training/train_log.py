@@ -18,7 +18,7 @@ from difom_train.students.saved import WEIGHTS_FILE
 from difom_train.training.checkpoint import Progress
 
 TRAIN_LOG = "train.log"
-_REST = ("loss", "lr", "train_s", "data_wait_frac")  # of an epoch's metrics; the others are losses
+_REST = ("loss", "lr", "train_s", "train_cpu_s", "data_wait_frac")  # of an epoch's metrics; the others are losses
 _LOOK_S = 1.0  # between two looks at the loss, as each waits for the device
 
 

@@ -127,7 +127,8 @@ class Trainer:
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
         """Take the epoch's steps; return the mean losses, the gradient share, the last learning rate and times."""
-        started, timer, means = time.perf_counter(), DataTimer(), EpochMeans()
+        started, begun_cpu = time.perf_counter(), time.process_time()
+        timer, means = DataTimer(), EpochMeans()
         steps, epochs, rate = self.feed.steps, self.config.optimizer.epochs, 0.0
         taps = self.distiller.taps if self.distils else ()
         batches = self.feed.train_batches(epoch, taps, distils=self.distils, timer=timer)
@@ -144,7 +145,8 @@ class Trainer:
         batches.close()
         metrics = mean_over_processes(self.fabric, means.means())
         average_statistics(self.fabric, self.student, *([] if self.ema is None else [self.eval_model]))
-        return metrics | {"lr": rate, "data_wait_frac": timer.frac, "train_s": time.perf_counter() - started}
+        times = {"train_s": time.perf_counter() - started, "train_cpu_s": time.process_time() - begun_cpu}
+        return metrics | {"lr": rate, "data_wait_frac": timer.frac} | times
 
     def train_step(self, batches: Iterator[Batch], epoch: int, step: int) -> tuple[dict[str, Tensor], list[Any]]:
         """Accumulate the step's passes and move the weights; return the mean losses and the rows that were seen."""

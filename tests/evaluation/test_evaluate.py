@@ -1,6 +1,7 @@
 """A student is scored on test sets: every frame, under both protocols, with nothing dropped on the way."""
 
 import csv
+import hashlib
 import json
 import os
 import resource
@@ -148,6 +149,22 @@ def test_max_e_is_the_maximum_of_the_mean_curve(run: Path, benchmark: Path) -> N
     scores = evaluate(run, benchmark, workers=0).sets["Kvasir"]
     assert scores.summarise()["pranet/max_e"] == pytest.approx(scores.e_curves.mean(axis=0).max(), abs=1e-6)
     assert scores.summarise()["pranet/max_e"] <= scores.columns["pranet/peak_e"].mean() + 1e-6
+
+
+def test_a_network_that_learnt_from_masks_that_score_it_is_marked(run: Path, tmp_path: Path) -> None:
+    data = paint_benchmark(tmp_path / "data")
+    masks = sorted((data / "TestDataset" / "Kvasir" / "masks").glob("*.png"))[:2]
+    seen = [hashlib.sha256(each.read_bytes()).hexdigest() for each in masks]
+    frames = len(list((data / "TestDataset").glob("*/masks/*.png")))
+    for held, mark in (
+        (None, "training data unknown"),
+        (seen, f"has learnt from 2 of the {frames} masks that score it"),
+        ([64 * "0"], ""),
+    ):
+        (run / "masks.json").write_text(json.dumps({"masks": held}))
+        found = evaluate(run, data, workers=0, reuse=True)
+        assert found.mark == found.as_json()["mark"] == mark
+        assert (f"NOTE: run: {mark}" in found.render()) == bool(mark)
 
 
 def test_processes_give_the_scores_of_one_process(run: Path, benchmark: Path, tmp_path: Path) -> None:

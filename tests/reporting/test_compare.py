@@ -208,6 +208,23 @@ def test_seeds_that_share_their_masks_are_drawn_together() -> None:
     assert alone.low == pytest.approx(-0.2) and alone.high == pytest.approx(0.4)
 
 
+def test_runs_of_the_same_seeds_are_paired_whatever_their_order(tmp_path: Path, benchmark: Path) -> None:
+    """Both entries have a bad and a good seed of 0.3 apart; paired, their difference has no spread but that of frames."""
+    made = {}
+    for setting, seed in ((0.1, 1), (0.1, 0), (0.2, 0), (0.2, 1)):
+        made[setting, seed] = run = save_small_student(tmp_path / f"lr{setting}-seed{seed}", seed=seed)
+        (run / "settings.toml").write_text(
+            f"seed = {seed}\n[optimizer]\nlr = {setting}\n[data]\nlabels_seed = {seed}\n"
+        )
+        evaluate(run, benchmark, workers=0)
+    entries = load_entries(list(made.values()))
+    assert [entry.runs for entry in entries] == [(made[lr, 0], made[lr, 1]) for lr in (0.1, 0.2)]
+    assert entries[0].seeds_drawn == entries[1].seeds_drawn == ((0, 0), (1, 1))
+    found = compare(list(made.values()), out=tmp_path / "report", resamples=300).differences["lr0.2"]["fixed/dice"]
+    assert (found.low, found.high) == (0, 0), "each seed's two students are one and the same"
+    assert load_entries([made[0.1, 0]])[0].seeds_drawn == ((0, 0),)
+
+
 def test_gallery_shows_worst_median_best_and_most_changed() -> None:
     dice = np.array([[0.1, 0.5, 0.9, 0.6, 0.7], [0.1, 0.5, 0.9, 0.62, 0.1]])
     assert choose_cases(dice, 4) == {0: ["worst"], 1: ["median"], 2: ["best"], 4: ["most changed"]}

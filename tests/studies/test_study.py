@@ -1,7 +1,9 @@
 """A study: every run is trained and scored once, with one row for all seeds of a setting."""
 
 import csv
+import hashlib
 import json
+import re
 import shutil
 from statistics import mean, stdev
 
@@ -129,6 +131,26 @@ def test_what_is_finished_is_not_trained_or_scored_again(run, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert more.rows[0] == first.rows[0]
     assert more.rows[1].mean == pytest.approx(first.rows[0].mean)
+
+
+def test_a_row_says_what_it_costs_and_what_was_scored_beside_which_masks_it_saw(run, tmp_path):
+    run(recipes=["baseline"], labels=[1.0], seeds=[0, 1])
+    folders = [tmp_path / "study" / name("baseline", seed=seed) for seed in (0, 1)]
+    masks = sorted((tmp_path / "data" / "TestDataset").glob("*/masks/*.png"))
+    leaked = hashlib.sha256(masks[0].read_bytes()).hexdigest()
+    other = shutil.copytree(folders[0], tmp_path / "leaky")
+    shutil.rmtree(other / "eval")
+    (other / "masks.json").write_text(json.dumps({"masks": [leaked]}))
+    row, beside = run(recipes=["baseline"], labels=[1.0], seeds=[0, 1], also=[str(other)]).rows
+    spent_s = [
+        json.loads(line)["train_cpu_s"] for each in folders for line in (each / "log.jsonl").read_text().splitlines()
+    ]
+    frame_s = [json.loads((each / "eval" / "summary.json").read_text())["cpu_s_per_frame"] for each in folders]
+    tensors = load_file(folders[0] / "student.safetensors")
+    weights = sum(tensor.numel() for name, tensor in tensors.items() if not re.search("running|tracked", name))
+    assert row.cost == pytest.approx((mean(spent_s), 1000 * mean(frame_s), weights)) and min(spent_s) > 0
+    assert beside.cost.train_cpu_s is None and beside.cost.parameters == weights
+    assert (row.masks, beside.masks) == ("", f"has learnt from 1 of the {len(masks)} masks that score it")
 
 
 def test_a_finished_run_of_a_recipe_that_has_changed_is_refused(run, tmp_path):
