@@ -22,9 +22,6 @@ from .base.text import guard_cell as guard_cell
 from .base.text import guard_line as guard_line
 from .base.text import name_some as name_some
 from .base.text import unguard_cell as unguard_cell
-from .benchmarks.blank_cache import write_blank_cache as write_blank_cache
-from .benchmarks.extraction import bench_teacher as bench_teacher
-from .benchmarks.random_cache import write_random_cache as write_random_cache
 from .data.budget import draw_budget as draw_budget
 from .data.check import check_records as check_records
 from .data.groups import describe_unknown as describe_unknown

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from difom_cache.base.console import Group, add_command, print_json, run_app
+from difom_cache.base.console import Group, add_benchmarks, add_command, print_json, run_app
 
 if TYPE_CHECKING:  # at run time each command loads its own options when it is called
     from difom_cache.commands import (
-        BenchConfig,
         CopyConfig,
         DropConfig,
         ExportConfig,
@@ -188,14 +187,6 @@ def fetch(config: "FetchConfig") -> None:
     print(fetch_weights(config.name, config.to, config.revision))
 
 
-def bench(config: "BenchConfig") -> None:
-    """Measure pictures a second from JPEG files to stored bytes: the published way, the library's best, ours."""
-    from difom_cache.benchmarks.extraction import bench_teacher, format_bench
-
-    result = bench_teacher(config)
-    print_json(result) if config.as_json else print(format_bench(result))
-
-
 def scale(config: "ScaleConfig") -> None:
     """Say how long a pass takes on many workers, what it costs, and where the file system becomes the limit."""
     from difom_cache.extraction.estimate import Cluster, Workload, format_prediction, most_useful_workers, predict
@@ -223,6 +214,6 @@ add_command(app, "difom_cache.commands:ExportConfig", export_file, "export")
 add_command(app, "difom_cache.commands:ImportConfig", import_file, "import")
 add_command(app, "difom_cache.commands:ListConfig", teachers)
 add_command(app, "difom_cache.commands:ListConfig", plans)
-add_command(app, "difom_cache.commands:BenchConfig", bench)
+add_benchmarks(app, "teacher")
 add_command(app, "difom_cache.commands:ScaleConfig", scale)
 add_command(weights_app, "difom_cache.commands:FetchConfig", fetch)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from difom_cache.base.options import Batch, CommandConfig, Config, Count, Opt, Positive, SidePx, Size
+from difom_cache.base.options import CommandConfig, Config, Count, Opt, Positive, SidePx, Size
 
 Above0 = Annotated[float, Field(ge=1e-9, le=1e12)]
 
@@ -115,35 +115,6 @@ class CopyConfig(Config):
     "zstd: smaller on disk, slower to read."
     pictures: bool = True
     "Whether stored views go along."
-
-
-class BenchConfig(CommandConfig):
-    """Pictures a second."""
-
-    teacher: Annotated[str, Opt(keyword=False)]
-    "NAME[:VARIANT][@PX]."
-    data: Path = Path("data")
-    "Pictures to run on."
-    weights: str | None = None
-    "hub, random, or a path; by default random, or what an ONNX file or a run holds."
-    views: Positive = 64
-    "Pictures in each run."
-    repeats: Positive = 5
-    "Runs of each way, alternating; medians are shown."
-    batch_size: Batch | None = None
-    "Of the library's way and ours; probed by default."
-    device: str = "auto"
-    "auto, cpu, cuda or cuda:N."
-    backend: Annotated[tuple[Literal["auto", "torch", "openvino"], ...], Opt(default="DIFOM_BACKEND, or auto")] = ()
-    "What runs our network; each with every precision."
-    precision: Annotated[tuple[Literal["float32", "bfloat16"], ...], Opt(default="as extract chooses")] = ()
-    "Of our network; the library's way has the first."
-    ways: Annotated[tuple[Literal["notebook", "library", "difom"], ...], Field(min_length=1)] = (
-        "notebook",
-        "library",
-        "difom",
-    )
-    "Which to run."
 
 
 class ScaleConfig(Config):

@@ -8,6 +8,5 @@ KEYWORDS = {
     "ShowKeywords": "difom_cache.commands:ShowConfig",
     "SampleKeywords": "difom_cache.commands:SampleConfig",
     "CopyKeywords": "difom_cache.commands:CopyConfig",
-    "BenchKeywords": "difom_cache.commands:BenchConfig",
 }
 "Signatures to be made from configs (see `options.format_keywords`)."

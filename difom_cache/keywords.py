@@ -216,26 +216,3 @@ class CopyKeywords(TypedDict, total=False):
     "zstd: smaller on disk, slower to read."
     pictures: bool | None
     "Whether stored views go along. [default: on]"
-
-
-class BenchKeywords(TypedDict, total=False):
-    """Keywords of `BenchConfig`."""
-
-    data: str | Path | None
-    "Pictures to run on. [default: data]"
-    weights: str | None
-    "hub, random, or a path; by default random, or what an ONNX file or a run holds."
-    views: int | None
-    "Pictures in each run. (at least 1) [default: 64]"
-    repeats: int | None
-    "Runs of each way, alternating; medians are shown. (at least 1) [default: 5]"
-    batch_size: int | None
-    "Of the library's way and ours; probed by default. (in [1, 65536])"
-    device: str | None
-    "auto, cpu, cuda or cuda:N. [default: auto]"
-    backend: Literal["auto", "torch", "openvino"] | Sequence[Literal["auto", "torch", "openvino"]] | None
-    "What runs our network; each with every precision. [default: DIFOM_BACKEND, or auto]"
-    precision: Literal["float32", "bfloat16"] | Sequence[Literal["float32", "bfloat16"]] | None
-    "Of our network; the library's way has the first. [default: as extract chooses]"
-    ways: Literal["notebook", "library", "difom"] | Sequence[Literal["notebook", "library", "difom"]] | None
-    "Which to run. [default: notebook,library,difom]"

@@ -1,6 +1,3 @@
-from .benchmarks.growth import bench_growth as bench_growth
-from .benchmarks.loader import bench_loader as bench_loader
-from .benchmarks.step import bench_step as bench_step
 from .config import TrainConfig as TrainConfig
 from .config import read_recipe as read_recipe
 from .data.cache_loader import CacheLoader as CacheLoader

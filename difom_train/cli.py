@@ -4,37 +4,26 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from difom_cache.base.console import Group, add_command, print_json, run_app
+from difom_cache.base.console import add_benchmarks, add_command, print_json, run_app
 from difom_cache.base.errors import SettingsError
 
 if TYPE_CHECKING:  # at run time each command loads its own options when it is called
     from difom_cache.base.options import CommandConfig
     from difom_train.commands import (
-        AllConfig,
         CompareConfig,
         CostConfig,
         CurvesConfig,
         DemoConfig,
         EvaluateConfig,
         ExportConfig,
-        GrowthConfig,
-        LoaderConfig,
         PredictConfig,
         RecipesConfig,
-        StepConfig,
         StudentsConfig,
         StudyConfig,
     )
     from difom_train.config import TrainOptions
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-bench_app = typer.Typer(
-    cls=Group,
-    add_completion=False,
-    rich_markup_mode=None,
-    help="Measure the reader and the training step on this machine.",
-)
-app.add_typer(bench_app, name="bench")
 
 
 def main() -> None:
@@ -113,39 +102,11 @@ def export(config: "ExportConfig") -> None:
 
 def cost(config: "CostConfig") -> None:
     """Measure parameters, FLOPs and latency of students and teachers."""
-    from difom_train.benchmarks.cost import compare_costs
+    from difom_train.evaluation.cost import compare_costs
 
     if not config.runs and not config.teachers:
         raise SettingsError("nothing to measure: name run folders, or teachers with --teacher")
     _answer(config, compare_costs(config))
-
-
-def step(config: "StepConfig") -> None:
-    """Seconds a step: plain, distilled from the cache, and with the teacher in the loop, alternating."""
-    from difom_train.benchmarks.step import bench_step
-
-    _answer(config, bench_step(config))
-
-
-def loader(config: "LoaderConfig") -> None:
-    """Samples a second of memcpy, a mapped file, the cache's reader, Zarr's own, and one file a teacher and picture."""
-    from difom_train.benchmarks.loader import bench_loader
-
-    _answer(config, bench_loader(config))
-
-
-def growth(config: "GrowthConfig") -> None:
-    """CPU seconds of a start of extract with nothing left to do, of opening a cache and of info, by number of records."""
-    from difom_train.benchmarks.growth import bench_growth
-
-    _answer(config, bench_growth(config))
-
-
-def bench_all(config: "AllConfig") -> None:
-    """Run every benchmark, part by part, into one JSON file and one table: what to type in a GPU's first hour."""
-    from difom_train.benchmarks.suite import bench_all as run
-
-    _answer(config, run(config))
 
 
 def demo(config: "DemoConfig") -> None:
@@ -176,10 +137,7 @@ for command, config in (
 ):
     own = _GOES_ON if command in (demo, study) else None
     add_command(app, f"difom_train.commands:{config}", command, interrupted=own)
-add_command(bench_app, "difom_train.commands:StepConfig", step)
-add_command(bench_app, "difom_train.commands:LoaderConfig", loader)
-add_command(bench_app, "difom_train.commands:GrowthConfig", growth)
-add_command(bench_app, "difom_train.commands:AllConfig", bench_all, "all", interrupted=_GOES_ON)
+add_benchmarks(app)
 
 
 def _answer(config: "CommandConfig", result: Any) -> None:

@@ -40,7 +40,7 @@ KEYWORDS = {
     "TrainKeywords": "difom_train.config:TrainOptions",
     **{
         f"{name}Keywords": f"difom_train.commands:{name}Config"
-        for name in ("Evaluate", "Predict", "Study", "Compare", "Curves", "Export", "Cost", "Loader", "Growth")
+        for name in ("Evaluate", "Predict", "Study", "Compare", "Curves", "Export", "Cost")
     },
 }
 "Signatures to be made from configs (see `options.format_keywords`)."

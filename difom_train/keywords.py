@@ -311,21 +311,3 @@ class CostKeywords(TypedDict, total=False):
     "auto, cpu, cuda or cuda:N. [default: auto]"
     passes: int | None
     "Timed passes of each. (at least 1) [default: 30]"
-
-
-class LoaderKeywords(TypedDict, total=False):
-    """Keywords of `LoaderConfig`."""
-
-    size_gb: float | None
-    "Size of the measured cache. (at least 1e-09) [default: 2.0]"
-    batch_size: int | None
-    "Rows in a batch, in random order. (in [1, 65536]) [default: 16]"
-    seconds: float | None
-    "How long each way of reading is measured. (at least 1e-09) [default: 10.0]"
-
-
-class GrowthKeywords(TypedDict, total=False):
-    """Keywords of `GrowthConfig`."""
-
-    records: int | Sequence[int] | None
-    "How many, rising. (at least 1) [default: 1000,10000,100000]"

@@ -16,7 +16,7 @@ PACKAGE = re.compile(
 )  # whose names are loaded late: no list of them stands in the code
 SPEC = re.compile(r"(?<!`)\S+\[\S+\](?!`)")  # NAME[:VARIANT], which Markdown would take for a link
 OUTSIDE = re.compile(
-    r"\[([^\]]+)\]\((?:\.\./)+(?:tests|difom_cache|difom_train|data_manifests|CONTRIBUTING|README)[^)]*\)"
+    r"\[([^\]]+)\]\((?:\.\./)+(?:tests|benchmarks|difom_cache|difom_train|data_manifests|CONTRIBUTING|README)[^)]*\)"
 )
 
 

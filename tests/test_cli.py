@@ -1,6 +1,8 @@
 """`difom-cache` as a user meets it: an answer, or one line and exit code 2."""
 
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from painted_folder import paint_folder
 from small_cache import write_small_cache
 
 from difom_cache import Cache
+from difom_cache.cli import main as cache_main
 from difom_train.cli import main
 
 SMALL = ("--weights", "random", "--input-size", 64, "--views", 2)
@@ -114,7 +117,7 @@ def test_ctrl_c_says_how_to_go_on(run, monkeypatch: pytest.MonkeyPatch, tmp_path
     ("called", "arguments", "words"),
     [
         (
-            "training.run.train",
+            "difom_train.training.run.train",
             ("--cache", "feats"),
             "the same command with --resume goes on after the last finished epoch",
         ),
@@ -132,12 +135,40 @@ def test_ctrl_c_says_what_this_command_can_do(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"difom_train.{called}", interrupt)
+    monkeypatch.setattr(called, interrupt)
     monkeypatch.setattr("sys.argv", ["difom-train", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 130
     assert capsys.readouterr().err == f"interrupted; {words}\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "words"), [(main, ("step", "--steps", "3")), (cache_main, ("teacher", "--steps", "3"))]
+)
+def test_bench_hands_its_words_to_the_benchmarks_of_the_checkout_and_elsewhere_says_where_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    program: Callable[[], None],
+    words: tuple[str, ...],
+):
+    seen: list[list[str]] = []
+    monkeypatch.setattr("benchmarks.cli.main", lambda: seen.append(sys.argv))
+    typed = words[words[0] == "teacher" :]
+    monkeypatch.setattr("sys.argv", ["it", "bench", *typed])
+    monkeypatch.setattr("sys.path", list(sys.path))
+    with pytest.raises(SystemExit) as ended:
+        program()
+    assert ended.value.code == 0 and seen == [["python -m benchmarks", *words]]
+
+    monkeypatch.setattr("sys.argv", ["it", "bench", *typed])
+    away = tmp_path / "site-packages" / "difom_cache" / "base" / "console.py"
+    monkeypatch.setattr("difom_cache.base.console.__file__", str(away))
+    with pytest.raises(SystemExit) as ended:
+        program()
+    err = capsys.readouterr().err
+    assert ended.value.code == 2 and err.count("\n") == 1 and f"`python -m benchmarks {' '.join(words)}`" in err
 
 
 def test_sample_and_manifest(run, tmp_path: Path):

@@ -9,9 +9,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST = {
-    "difom_cache": 341,
-    "difom_cache/base": 1122,
-    "difom_cache/benchmarks": 434,
+    "benchmarks": 1397,
+    "difom_cache": 310,
+    "difom_cache/base": 1137,
     "difom_cache/codecs": 624,
     "difom_cache/data": 3744,
     "difom_cache/extraction": 1753,
@@ -21,11 +21,10 @@ MOST = {
     "difom_cache/store": 1653,
     "difom_cache/teachers": 3825,
     "difom_cache/views": 527,
-    "difom_train": 884,
-    "difom_train/benchmarks": 1072,
+    "difom_train": 822,
     "difom_train/data": 1013,
     "difom_train/distill": 957,
-    "difom_train/evaluation": 751,
+    "difom_train/evaluation": 948,
     "difom_train/inference": 926,
     "difom_train/reporting": 1037,
     "difom_train/students": 1147,
@@ -56,9 +55,9 @@ def count_code(source: str) -> int:
 
 
 def count_rooms() -> dict[str, int]:
-    """Return the lines of code of each folder of both packages."""
+    """Return the lines of code of each folder of both packages, and of the benchmarks."""
     rooms: dict[str, int] = {}
-    for package in ("difom_cache", "difom_train"):
+    for package in ("benchmarks", "difom_cache", "difom_train"):
         for path in sorted((ROOT / package).rglob("*.py")):
             room = path.parent.relative_to(ROOT).as_posix()
             rooms[room] = rooms.get(room, 0) + count_code(path.read_text("utf-8"))

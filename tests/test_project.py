@@ -5,7 +5,9 @@ import re
 import shlex
 import subprocess
 import sys
+import tarfile
 import tomllib
+import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -81,7 +83,8 @@ def test_constraints_are_exact_versions_alone_and_cover_every_dependency() -> No
 
 def test_files_that_contributing_names_exist() -> None:
     named = re.findall(
-        r"`((?:difom_cache|difom_train|tests)/[\w/]+\.\w+)`", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+        r"`((?:benchmarks|difom_cache|difom_train|tests)/[\w/]+\.\w+)`",
+        (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"),
     )
     assert len(named) > 20
     assert [name for name in named if not (ROOT / name).is_file()] == []
@@ -130,6 +133,30 @@ def test_commands_on_the_pages_are_accepted_as_written(page: str) -> None:
         while isinstance(command, TyperGroup) and arguments and arguments[0] in command.commands:
             command, arguments = command.commands[arguments[0]], arguments[1:]
         command.make_context(words[0], arguments)  # refuses an unknown option or a missing one
+
+
+def test_benchmarks_lie_in_the_source_distribution_and_not_in_the_wheel(tmp_path: Path) -> None:
+    """Else they would be a top-level package named `benchmarks` of whoever installs the project."""
+    for name in tracked_texts().keys() | {"tests/test_project.py"}:
+        copy = tmp_path / "source" / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes((ROOT / name).read_bytes())
+    build = (
+        "import sys; from setuptools import build_meta as b; out = sys.argv[1]; b.build_sdist(out); b.build_wheel(out)"
+    )
+    command = [sys.executable, "-c", build, tmp_path]
+    done = subprocess.run(command, cwd=tmp_path / "source", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (wheel,), (source,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
+    with zipfile.ZipFile(wheel) as file, tarfile.open(source) as archive:
+        installed = {name.partition("/")[0] for name in file.namelist()}
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert {name for name in installed if not name.endswith(".dist-info")} == {
+        "difom_cache",
+        "difom_train",
+        "data_manifests",
+    }
+    assert {"benchmarks/suite.py", "benchmarks/__main__.py", "tests/conftest.py", "tests/small_cache.py"} <= held
 
 
 def test_every_package_that_the_code_imports_is_declared() -> None:

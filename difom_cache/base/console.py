@@ -13,14 +13,16 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
-from difom_cache.base.errors import DifomError
+from difom_cache.base.errors import DifomError, SettingsError
 from difom_cache.base.heap import keep_freed_memory
 
 if TYPE_CHECKING:  # at run time loaded late: --help of all commands needs no options
@@ -165,6 +167,24 @@ def add_command(
         app.callback(cls=kind, invoke_without_command=True)(call)
     else:
         app.command(name or run.__name__.replace("_", "-"), cls=kind)(call)
+
+
+def add_benchmarks(app: typer.Typer, *words: str) -> None:
+    """Make `bench` a command of `app` that hands its words, after `words`, to `python -m benchmarks` of this checkout."""
+    as_they_are = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+    @app.command(cls=Command, add_help_option=False, context_settings=as_they_are)
+    def bench(context: typer.Context) -> None:
+        """Run the benchmarks of a checkout, as `python -m benchmarks` does there."""
+        root = Path(__file__).parents[2]
+        if not (root / "benchmarks" / "cli.py").is_file():
+            raise SettingsError(
+                "the benchmarks are not installed: they lie in the project's checkout, where `python -m benchmarks "
+                f"{' '.join([*words, *context.args])}` runs them"
+            )
+        sys.path.insert(0, str(root))
+        sys.argv = ["python -m benchmarks", *words, *context.args]
+        import_module("benchmarks.cli").main()
 
 
 class _Alike:

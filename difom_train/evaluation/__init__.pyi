@@ -1,7 +1,15 @@
+from .cost import Cost as Cost
+from .cost import CostTable as CostTable
+from .cost import compare_costs as compare_costs
+from .cost import count_flops as count_flops
+from .cost import measure_cost as measure_cost
+from .cost import time_passes as time_passes
 from .files import read_set as read_set
 from .files import read_summary as read_summary
 from .metrics import score_fixed as score_fixed
 from .metrics import score_pranet as score_pranet
+from .published_costs import PublishedCost as PublishedCost
+from .published_costs import read_published_costs as read_published_costs
 from .score_frames import read_map as read_map
 from .several import Evaluations as Evaluations
 from .several import evaluate_runs as evaluate_runs

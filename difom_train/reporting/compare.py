@@ -17,8 +17,8 @@ from difom_cache import (
 )
 from difom_cache.base.errors import RunError
 from difom_cache.base.options import read_call
-from difom_train.benchmarks.cost import Cost, compare_costs
 from difom_train.commands import CompareConfig
+from difom_train.evaluation.cost import Cost, compare_costs
 from difom_train.evaluation.evaluate import evaluate
 from difom_train.evaluation.files import file_name, read_summary
 from difom_train.evaluation.summary import counted_sets

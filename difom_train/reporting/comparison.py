@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from difom_cache import format_table
-from difom_train.benchmarks.cost import Cost
+from difom_train.evaluation.cost import Cost
 from difom_train.reporting.bootstrap import Difference
 from difom_train.reporting.tables import ScoreTable
 

@@ -14,8 +14,9 @@ import pytest
 import typer
 from pydantic import Field
 
-from difom_cache import bench_teacher, copy, extract, make_manifest, paint_sample, probe, show, verify
+from difom_cache import copy, extract, make_manifest, paint_sample, probe, show, verify
 from difom_cache.base.console import add_command, run_app
+from difom_cache.base.errors import SettingsError
 from difom_cache.base.options import (
     Config,
     Count,
@@ -32,9 +33,8 @@ from difom_cache.base.options import (
     read_toml,
     validate,
 )
-from difom_cache.errors import SettingsError
-from difom_train import bench_growth, bench_loader, compare, curves, evaluate, export, predict, study, train
-from difom_train.benchmarks import compare_costs
+from difom_train import compare, curves, evaluate, export, predict, study, train
+from difom_train.evaluation import compare_costs
 
 
 class Oven(Config):
@@ -284,7 +284,6 @@ FUNCTIONS = {
     "Show": show,
     "Sample": paint_sample,
     "Copy": copy,
-    "Bench": bench_teacher,
     "Train": train,
     "Evaluate": evaluate,
     "Predict": predict,
@@ -293,8 +292,6 @@ FUNCTIONS = {
     "Curves": curves,
     "Export": export,
     "Cost": compare_costs,
-    "Loader": bench_loader,
-    "Growth": bench_growth,
 }
 
 

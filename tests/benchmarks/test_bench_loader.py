@@ -6,13 +6,14 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from difom_train import bench_loader
-from difom_train.benchmarks import PEERS
+from benchmarks.loader import bench_loader
+from benchmarks.options import LoaderConfig
+from benchmarks.peers import PEERS
 
 
 @pytest.fixture(scope="module")
 def speeds(tmp_path_factory):
-    return bench_loader(tmp_path_factory.mktemp("bench"), size_gb=0.01, batch_size=4, seconds=0.1)
+    return bench_loader(LoaderConfig(folder=tmp_path_factory.mktemp("bench"), size_gb=0.01, batch_size=4, seconds=0.1))
 
 
 def test_every_way_is_measured(speeds):

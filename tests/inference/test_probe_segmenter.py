@@ -10,8 +10,7 @@ from PIL import Image
 from difom_cache import extract, open_cache, probe, read_mask
 from difom_cache.errors import CacheFormatError, RunError, SettingsError
 from difom_train import compare, evaluate, export, predict
-from difom_train.benchmarks import measure_cost
-from difom_train.evaluation import read_summary, score_fixed
+from difom_train.evaluation import measure_cost, read_summary, score_fixed
 from difom_train.inference import prob_at_size
 
 

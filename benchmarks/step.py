@@ -12,8 +12,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from difom_cache import area_pool, build_teacher, open_cache, resolve_device
-from difom_train.commands import StepConfig
+from benchmarks.measure import count_launches, seconds_of
+from benchmarks.options import StepConfig
+from difom_cache import area_pool, build_teacher, format_table, open_cache, resolve_device
 from difom_train.config import TrainConfig, compose_keywords
 from difom_train.data.caches import JointCache
 from difom_train.data.loader import Batch, DataTimer
@@ -40,12 +41,14 @@ class StepTimes:
         median_s: by the clock.
         cpu_s: of this process's threads together, which other work on the machine disturbs less.
         wait_frac: share of the time that a lane stood still for data, where it reads any.
+        launches: kernels of one step on CUDA, of the lanes that read no data; nothing elsewhere.
         about: options, versions and hardware.
     """
 
     median_s: dict[str, float]
     cpu_s: dict[str, float]
     wait_frac: dict[str, float]
+    launches: dict[str, int]
     about: dict[str, Any]
 
     @property
@@ -56,11 +59,12 @@ class StepTimes:
 
     def render(self) -> str:
         """Return one line a lane."""
-        lines = [f"{'lane':24}{'s a step':>10}{'CPU s':>10}{'x by hand':>11}{'data wait':>11}"]
+        rows = [["lane", "s a step", "CPU s", "x by hand", "data wait", "launches"]]
         for lane, seconds in self.median_s.items():
             wait = f"{self.wait_frac[lane]:.1%}" if lane in self.wait_frac else ""
-            lines.append(f"{lane:24}{seconds:>10.4f}{self.cpu_s[lane]:>10.4f}{self.ratios[lane]:>11.2f}{wait:>11}")
-        return "\n".join(lines)
+            rows.append([lane, f"{seconds:.4f}", f"{self.cpu_s[lane]:.4f}", f"{self.ratios[lane]:.2f}", wait])
+            rows[-1].append(str(self.launches.get(lane, "")))
+        return format_table(rows)
 
     def as_json(self) -> dict[str, Any]:
         """Return the same for a program."""
@@ -115,11 +119,9 @@ class _HandWritten:
 
 def _time(lane: _Lane, device: torch.device) -> tuple[float, float]:
     """Take a step and return its seconds by the clock and of the CPU."""
-    started_s, cpu_started_s = time.perf_counter(), time.process_time()
-    lane.take()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started_s, time.process_time() - cpu_started_s
+    cpu_started_s = time.process_time()
+    seconds = seconds_of(lane.take, device)
+    return seconds, time.process_time() - cpu_started_s
 
 
 def bench_step(options: StepConfig) -> StepTimes:
@@ -137,6 +139,9 @@ def bench_step(options: StepConfig) -> StepTimes:
             for name, lane in lanes.items():
                 if "teacher" not in name or turn < 1 + options.teacher_steps:
                     seconds[name].append(_time(lane, fabric.device))
+        waits_s = {name: lane.timer.wait_s for name, lane in lanes.items() if name.endswith("with data")}
+        alone = {name: lane for name, lane in lanes.items() if name not in waits_s} if device.type == "cuda" else {}
+        launches = {name: count_launches(lane.take, device) for name, lane in alone.items()}
     timed = {name: each[1 if "teacher" in name else _WARM_UP :] for name, each in seconds.items()}
     about = {
         "options": options.model_dump(mode="json", exclude={"as_json"}),
@@ -146,11 +151,8 @@ def bench_step(options: StepConfig) -> StepTimes:
     return StepTimes(
         median_s={name: statistics.median(clock for clock, _ in each) for name, each in timed.items()},
         cpu_s={name: statistics.median(cpu for _, cpu in each) for name, each in timed.items()},
-        wait_frac={
-            name: lane.timer.wait_s / sum(clock for clock, _ in timed[name])
-            for name, lane in lanes.items()
-            if name.endswith("with data")
-        },
+        wait_frac={name: wait_s / sum(clock for clock, _ in timed[name]) for name, wait_s in waits_s.items()},
+        launches=launches,
         about=about,
     )
 
@@ -202,6 +204,7 @@ def _compose(options: StepConfig, recipe: str) -> TrainConfig:
         accumulate=1,
         input_size=options.input_px,
         stage=options.stage,
+        compile=options.compile,
     )
 
 

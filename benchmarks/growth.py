@@ -11,25 +11,14 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from PIL import Image
 
-from difom_cache import (
-    Record,
-    draw_plan,
-    extract,
-    format_table,
-    info,
-    load_records,
-    open_cache,
-    write_blank_cache,
-    write_manifest,
-)
+from benchmarks.made_caches import write_blank_cache
+from benchmarks.options import GrowthConfig
+from difom_cache import Record, draw_plan, extract, format_table, info, load_records, open_cache, write_manifest
 from difom_cache.base.errors import SettingsError
-from difom_cache.base.options import read_call
-from difom_train.commands import GrowthConfig
-from difom_train.keywords import GrowthKeywords
 
 PICTURE_PX = 8
 MOST_FILES = 100_000  # of a folder that is read file by file; a longer manifest names each of them several times
@@ -71,17 +60,14 @@ class Growth:
         return asdict(self) | {"exponents": self.exponents}
 
 
-def bench_growth(folder: str | Path | GrowthConfig, **options: Unpack[GrowthKeywords]) -> Growth:
-    """Return the CPU seconds of this process for each step and number of records.
+def bench_growth(config: GrowthConfig) -> Growth:
+    """Return the CPU seconds of this process for each step and number of records, each of which has one view.
 
-    Args:
-        folder: pictures, manifests and caches are made there, unless they are there already; or the config of the call.
-        **options: listed in `GrowthKeywords`; each record has one view.
+    Images, manifests and caches are made in the folder, unless they are there already.
 
     Raises:
-        SettingsError: no numbers, or numbers that do not rise from 1.
+        SettingsError: numbers that do not rise.
     """
-    config = read_call(GrowthConfig, options, folder=folder)
     folder, counts = config.folder, config.records
     if any(low >= high for low, high in pairwise(counts)):
         raise SettingsError(f"--records: expected rising numbers from 1, found {', '.join(map(str, counts))}")

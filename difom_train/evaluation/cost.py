@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from difom_cache import format_table, name_device, resolve_device, track
 from difom_cache.base.errors import SettingsError
 from difom_cache.base.options import read_call
-from difom_train.benchmarks.published_costs import PublishedCost, read_published_costs
 from difom_train.commands import CostConfig
+from difom_train.evaluation.published_costs import PublishedCost, read_published_costs
 from difom_train.inference.segmenter import TEACHER_PREFIX, StudentSegmenter, load_segmenter
 from difom_train.keywords import CostKeywords
 from difom_train.students.base import count_parameters

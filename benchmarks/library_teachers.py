@@ -5,6 +5,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from difom_cache.teachers.base import Teacher, choose_variant, parse_teacher
@@ -13,7 +14,7 @@ from difom_cache.teachers.catalogue import build_requested
 PlainForward = Callable[[Any, Tensor], list[Tensor]]
 
 
-def build_plain(teacher: str, weights: str) -> tuple[nn.Module, PlainForward]:
+def build_plain(teacher: str, weights: str, device: torch.device) -> tuple[nn.Module, PlainForward]:
     """Return the library's own network and a function that gives its feature maps of normalised pixels.
 
     Only the part that makes features is taken: no prompts, queries or text. Teachers without a library of their own
@@ -22,8 +23,9 @@ def build_plain(teacher: str, weights: str) -> tuple[nn.Module, PlainForward]:
     Args:
         teacher: "NAME[:VARIANT][@PX]".
         weights: "hub", "random" or a path.
+        device: of a teacher that is itself; a library's network is for the caller to move.
     """
-    request = replace(parse_teacher(teacher), weights=weights)
+    request = replace(parse_teacher(teacher), weights=weights, device=str(device), precision="float32")
     if request.name in PLAIN:
         return PLAIN[request.name](request.name, request.variant, weights)
     own = build_requested(request)
@@ -39,7 +41,7 @@ class TeacherModule(nn.Module):
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Return every map of pixels (B, 3, S, S)."""
-        return list(self.teacher.features(pixels.float()).values())
+        return list(self.teacher.features(pixels.float()).values())  # in float32, whatever the other ways take
 
 
 def _plain_sam(name: str, variant: str, weights: str) -> tuple[nn.Module, PlainForward]:

@@ -1,5 +1,6 @@
-"""A cache of random numbers with the layout of a real one, to measure reading and storage with no teacher at hand."""
+"""Caches without a teacher: of random numbers in the layout of a real one, for reading; of black images, for bookkeeping."""
 
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -7,20 +8,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.base.progress import track
-from difom_cache.codecs.catalogue import build_codec
-from difom_cache.store.columns import describe_tap, pictures_column, teacher_column
-from difom_cache.store.layout import (
+from difom_cache import Cache, CacheIdentity, Record, TapSpec, TeacherIdentity, track
+from difom_cache.codecs import build_codec
+from difom_cache.extraction import prepare_pictures, start_cache
+from difom_cache.store import (
     ArraySpec,
     Column,
-    TapSpec,
+    Identity,
+    PicturesIdentity,
+    RowTable,
     choose_block_rows,
+    create_cache,
+    create_column,
+    describe_tap,
+    format_records,
+    pictures_column,
+    read_markers,
+    teacher_column,
+    write_block,
 )
-from difom_cache.store.reader import Cache
-from difom_cache.store.schema import CacheIdentity, Identity, PicturesIdentity, TeacherIdentity
-from difom_cache.store.writer import RowTable, create_cache, create_column, format_records, write_block
-from difom_cache.views.params import COLUMNS
-from difom_cache.views.plan import ViewPlan
+from difom_cache.views import COLUMNS, ViewPlan
 
 _LABEL = "random"
 
@@ -110,3 +117,26 @@ def _draw(rng: np.random.Generator, rows: int, array: ArraySpec) -> NDArray[np.g
         return rng.integers(0, 2, shape, np.uint8)
     raw = rng.integers(0, 256, shape, np.uint8)
     return np.maximum(raw.view(np.int8), -127) if array.dtype == "int8" else raw
+
+
+def write_blank_cache(path: Path, records: Sequence[Record], plan: ViewPlan, *, views: int, picture_px: int) -> Cache:
+    """Fill `path` as `extract` would without a teacher, but with black pictures, and return it; go on where it stopped.
+
+    Args:
+        path: of the cache.
+        records: of the manifest.
+        plan: their views, none of which leaves its frame.
+        views: of each training record, as the plan was drawn.
+        picture_px: side of the pictures.
+
+    Raises:
+        CacheIdentityError: another cache lies there.
+    """
+    start_cache(path, records, plan, views=views, picture_px=picture_px)
+    column = prepare_pictures(path, picture_px=picture_px, pads=False, rows=len(plan), dry=False).column
+    finished = read_markers(path, column)
+    for block in (each for each in range(column.blocks) if each not in finished):
+        start, stop = column.range_of(block)
+        arrays = {each.path: np.zeros((stop - start, *each.row_shape), each.dtype) for each in column.arrays}
+        write_block(path, column, block, arrays)
+    return Cache(path)

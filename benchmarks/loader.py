@@ -9,7 +9,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from difom_cache import Cache, write_random_cache
-from difom_cache.base.options import read_call
-from difom_train.benchmarks.peers import name_absent, open_peers
-from difom_train.commands import LoaderConfig
+from benchmarks.made_caches import write_random_cache
+from benchmarks.options import LoaderConfig
+from benchmarks.peers import name_absent, open_peers
+from difom_cache import Cache, format_table
 from difom_train.data.caches import JointCache
 from difom_train.data.loader import Loader
 from difom_train.data.stage import PICTURES, choose_stage
-from difom_train.keywords import LoaderKeywords
 from difom_train.training.run_folder import describe_hardware, describe_versions
 
 TAPS, CHANNELS, GRID, PICTURE_PX = 3, 256, 22, 352
@@ -69,29 +68,28 @@ class LoaderSpeeds:
 
     def render(self) -> str:
         """Return one line for each way."""
-        lines = [f"{'way of reading':34}{'samples/s':>11}{'GB/s':>8}{'gather is':>12}{'by CPU time':>13}"]
+        rows = [["way of reading", "samples/s", "GB/s", "gather is", "by CPU time"]]
         for name, speed in self.samples_per_s.items():
             times = f"{self.ratios[name]:.2f} x" if name in self.ratios else ""
             cpu = f"{self.cpu_ratios[name]:.2f} x" if name in self.cpu_ratios else ""
-            lines.append(f"{name:34}{speed:>11.1f}{speed * self.sample_bytes / 1e9:>8.2f}{times:>12}{cpu:>13}")
-        lines.append(f"zarr-python {zarr.__version__}, {self.about['views']} views of {self.sample_bytes} bytes")
+            rows.append([name, f"{speed:.1f}", f"{speed * self.sample_bytes / 1e9:.2f}", times, cpu])
+        held = f"zarr-python {zarr.__version__}, {self.about['views']} views of {self.sample_bytes} bytes"
         absent = self.about["not_installed"]
-        return "\n".join([*lines, *([f"not measured, as not installed: {', '.join(absent)}"] if absent else [])])
+        return "\n".join(
+            [format_table(rows), held, *([f"not measured, as not installed: {', '.join(absent)}"] if absent else [])]
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return the same for a program."""
         return asdict(self) | {"ratios": self.ratios, "cpu_ratios": self.cpu_ratios}
 
 
-def bench_loader(folder: str | Path | LoaderConfig, **options: Unpack[LoaderKeywords]) -> LoaderSpeeds:
+def bench_loader(config: LoaderConfig) -> LoaderSpeeds:
     """Return how fast random batches are read in each way, from a warm page cache, and once from a cold one.
 
-    Args:
-        folder: the measured cache, the notebook's files and those of every peer that is installed are made there, unless they
-            are there already; or the config of the call.
-        **options: listed in `LoaderKeywords`; the plain buffer is as large as the cache.
+    The measured cache, the notebook's files and those of every peer that is installed are made in the folder, unless they are
+    there already; the plain buffer is as large as the cache.
     """
-    config = read_call(LoaderConfig, options, folder=folder)
     folder, size_gb, batch_size, seconds = config.folder, config.size_gb, config.batch_size, config.seconds
     sample_bytes = TAPS * CHANNELS * (GRID**2 + 4) + 4 * PICTURE_PX**2
     views = max(batch_size, int(size_gb * 1e9 / sample_bytes))

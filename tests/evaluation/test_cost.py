@@ -8,9 +8,9 @@ import torch
 from painted_frames import save_small_student
 from torch import nn
 
-from difom_cache.errors import SettingsError
+from difom_cache.base.errors import SettingsError
 from difom_train import build_student, load_student
-from difom_train.benchmarks import (
+from difom_train.evaluation import (
     Cost,
     CostTable,
     PublishedCost,
