@@ -17,8 +17,10 @@ from PIL import Image
 
 from benchmarks.made_caches import write_blank_cache
 from benchmarks.options import GrowthConfig
-from difom_cache import Record, draw_plan, extract, format_table, info, load_records, open_cache, write_manifest
+from difom_cache import Record, extract, info, load_records, open_cache, write_manifest
 from difom_cache.base.errors import SettingsError
+from difom_cache.base.text import format_table
+from difom_cache.views import draw_plan
 
 PICTURE_PX = 8
 MOST_FILES = 100_000  # of a folder that is read file by file; a longer manifest names each of them several times

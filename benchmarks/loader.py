@@ -21,7 +21,8 @@ from torch.nn.functional import interpolate
 from benchmarks.made_caches import write_random_cache
 from benchmarks.options import LoaderConfig
 from benchmarks.peers import name_absent, open_peers
-from difom_cache import Cache, format_table
+from difom_cache import Cache
+from difom_cache.base.text import format_table
 from difom_train.data.caches import JointCache
 from difom_train.data.loader import Loader
 from difom_train.data.stage import PICTURES, choose_stage

@@ -8,15 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache import Cache, CacheIdentity, Record, TapSpec, TeacherIdentity, track
+from difom_cache import Cache, Record
+from difom_cache.base.progress import track
 from difom_cache.codecs import build_codec
 from difom_cache.extraction import prepare_pictures, start_cache
 from difom_cache.store import (
     ArraySpec,
+    CacheIdentity,
     Column,
     Identity,
     PicturesIdentity,
     RowTable,
+    TapSpec,
+    TeacherIdentity,
     choose_block_rows,
     create_cache,
     create_column,

@@ -20,7 +20,8 @@ from benchmarks.library_teachers import PLAIN
 from benchmarks.loader import LoaderSpeeds
 from benchmarks.step import StepTimes
 from benchmarks.teachers import TeacherSpeeds
-from difom_cache import cpu_capabilities, format_table, has_openvino
+from difom_cache.base.text import format_table
+from difom_cache.teachers import cpu_capabilities, has_openvino
 from difom_train.training import read_log
 
 PROGRAMS = {

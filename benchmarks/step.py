@@ -14,7 +14,10 @@ from torch import Tensor
 
 from benchmarks.measure import count_launches, seconds_of
 from benchmarks.options import StepConfig
-from difom_cache import area_pool, build_teacher, format_table, open_cache, resolve_device
+from difom_cache import build_teacher, open_cache
+from difom_cache.base.hardware import resolve_device
+from difom_cache.base.text import format_table
+from difom_cache.teachers import area_pool
 from difom_train.config import TrainConfig, compose_keywords
 from difom_train.data.caches import JointCache
 from difom_train.data.loader import Batch, DataTimer

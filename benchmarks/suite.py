@@ -16,8 +16,13 @@ from typing import Any
 from benchmarks.measure import describe_gpus
 from benchmarks.options import ROOT, AllConfig
 from benchmarks.parts import FULL, PROGRAMS, SMALL, Part, list_parts
-from difom_cache import check_out_folder, format_seconds, format_table, read_object, resolve_device, say, write_atomic
+from difom_cache.base.atomic import write_atomic
 from difom_cache.base.errors import RunError, SettingsError, name_nearest
+from difom_cache.base.files import read_object
+from difom_cache.base.hardware import resolve_device
+from difom_cache.base.outputs import check_out_folder
+from difom_cache.base.progress import say
+from difom_cache.base.text import format_seconds, format_table
 from difom_train.training.run_folder import describe_hardware, describe_versions
 
 DONE, FAILED, TIMED_OUT, SKIPPED = "done", "failed", "timed out", "skipped"

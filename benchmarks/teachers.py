@@ -30,23 +30,16 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.library_teachers import build_plain
 from benchmarks.measure import measure_matmul, peak_of, seconds_of
 from benchmarks.options import TeacherConfig
-from difom_cache import (
-    Record,
-    TeacherRequest,
-    TeacherSpec,
-    format_table,
-    load_records,
-    name_device,
-    resolve_device,
-    track,
-    write_manifest,
-)
+from difom_cache import Record, load_records, write_manifest
 from difom_cache.base.errors import DifomWarning
+from difom_cache.base.hardware import name_device, resolve_device
 from difom_cache.base.options import build
+from difom_cache.base.progress import track
+from difom_cache.base.text import format_table
 from difom_cache.extraction import choose_backend, load_teacher, own_teachers, probe_batch
 from difom_cache.extraction.options import ExtractConfig
 from difom_cache.extraction.run import request_teachers, run_extraction
-from difom_cache.teachers import Precision, normalise, parse_teacher
+from difom_cache.teachers import Precision, TeacherRequest, TeacherSpec, normalise, parse_teacher
 from difom_cache.teachers.catalogue import OWN_WEIGHTS
 from difom_train.evaluation import count_flops
 

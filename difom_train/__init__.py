@@ -4,8 +4,12 @@ The public names stand in `__init__.pyi`, which type checkers and editors read; 
 that importing the package stays quick. Every command is a function of the same name here.
 """
 
-import lazy_loader
+from difom_cache.base.surface import attach
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_MOVED = {
+    "difom_train.students": "BOTTLENECK Level build_neck decoder_input_channels",
+}
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__, _MOVED)

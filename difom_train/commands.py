@@ -6,7 +6,6 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from difom_cache import GroupOptions, PixelOptions
 from difom_cache.base.options import (
     Batch,
     CommandConfig,
@@ -19,6 +18,7 @@ from difom_cache.base.options import (
     SomeShare,
     Width,
 )
+from difom_cache.data import GroupOptions, PixelOptions
 
 Above0 = Annotated[float, Field(ge=1e-9, le=1e9)]
 DATA_GROUP = {"Data": ("data", "images", "masks", "group_by", "every")}

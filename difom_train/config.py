@@ -10,8 +10,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from difom_cache import DataSource, FolderOptions, read_object, say, write_atomic
+from difom_cache.base.atomic import write_atomic
 from difom_cache.base.errors import RunError, SettingsError, name_nearest
+from difom_cache.base.files import read_object
 from difom_cache.base.options import (
     Batch,
     Config,
@@ -28,6 +29,8 @@ from difom_cache.base.options import (
     read_toml,
     validate,
 )
+from difom_cache.base.progress import say
+from difom_cache.data import DataSource, FolderOptions
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "difom-multiscale"

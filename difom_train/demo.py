@@ -15,18 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from difom_cache import (
-    Record,
-    extract,
-    format_table,
-    load_records,
-    paint_sample,
-    read_image,
-    read_mask,
-    show,
-    write_atomic,
-    write_picture,
-)
+from difom_cache import Record, extract, load_records, paint_sample, read_image, read_mask, show
+from difom_cache.base.atomic import write_atomic
+from difom_cache.base.text import format_table
+from difom_cache.data import write_picture
 from difom_train.evaluation.evaluate import Evaluation, evaluate
 from difom_train.evaluation.files import mask_path
 from difom_train.reporting.compare import compare

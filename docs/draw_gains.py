@@ -14,7 +14,8 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from difom_cache import unguard_cell, write_atomic
+from difom_cache.base.atomic import write_atomic
+from difom_cache.base.text import unguard_cell
 
 CLEAN, INK = "#00798c", "#263238"
 

@@ -7,10 +7,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from difom_cache import CacheIdentity, TapSpec, TeacherIdentity
 from difom_cache.codecs import build_codec
 from difom_cache.errors import CacheIncompleteError
-from difom_cache.store import describe_tap
+from difom_cache.store import CacheIdentity, TapSpec, TeacherIdentity, describe_tap
 
 SPLITS = ("train", "val", "test")
 PARAM_NAMES = ["top", "pad"]

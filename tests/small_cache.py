@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache import Cache, Record, TapSpec, draw_plan
+from difom_cache import Cache, Record
 from difom_cache.codecs import build_codec
 from difom_cache.store import (
     FORMAT_VERSION,
@@ -18,6 +18,7 @@ from difom_cache.store import (
     Moments,
     PicturesIdentity,
     RowTable,
+    TapSpec,
     TeacherIdentity,
     create_cache,
     create_column,
@@ -27,7 +28,7 @@ from difom_cache.store import (
     teacher_column,
     write_block,
 )
-from difom_cache.views import COLUMNS, ViewPlan
+from difom_cache.views import COLUMNS, ViewPlan, draw_plan
 
 PARAM_NAMES = COLUMNS
 EMPTY_MASK_ROW, NO_MASK_ROW, ZERO_MAP_ROW = 3, 4, 6

@@ -35,3 +35,11 @@ def test_public_names_stand_on_the_page_of_python(site: Path) -> None:
     page = (site / "reference/python/index.html").read_text(encoding="utf-8")
     for name in ("difom_cache.extract", "difom_cache.open_cache", "difom_train.train", "difom_train.load_student"):
         assert f'id="{name}"' in page
+
+
+def test_pages_show_the_scripts_that_they_name(site: Path) -> None:
+    pages = {path: path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
+    assert not [path for path, text in pages.items() if "docs/" in text and "8&lt;" in text]
+    for script, page in (("own_loop.py", "training-loop"), ("use_cache.py", "reference/python")):
+        first = (ROOT / "docs" / script).read_text(encoding="utf-8").splitlines()[0].strip('"')
+        assert first in pages[site / page / "index.html"]

@@ -16,16 +16,10 @@ from painted_frames import save_small_student
 from PIL import Image
 from small_cache import write_small_cache
 
-from difom_cache import (
-    export_hdf5,
-    fetch_weights,
-    guard_decoder,
-    import_hdf5,
-    make_manifest,
-    read_weights,
-    resolve_device,
-)
+from difom_cache import export_hdf5, fetch_weights, import_hdf5, make_manifest
 from difom_cache.base.console import run_app
+from difom_cache.base.files import guard_decoder
+from difom_cache.base.hardware import resolve_device
 from difom_cache.base.options import read_call, read_toml
 from difom_cache.errors import (
     CacheFormatError,
@@ -37,7 +31,7 @@ from difom_cache.errors import (
     WeightsError,
 )
 from difom_cache.probing import ProbeConfig
-from difom_cache.teachers import read_tensors
+from difom_cache.teachers import read_tensors, read_weights
 from difom_train import export
 from difom_train.config import compose_keywords
 from difom_train.evaluation import read_map

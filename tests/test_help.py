@@ -10,7 +10,7 @@ from importlib.metadata import version
 import pytest
 import typer
 
-from difom_cache import ExtractConfig
+from difom_cache.extraction import ExtractConfig
 from difom_cache.views import POLICIES
 from difom_train import build_student
 from difom_train.students import describe_students

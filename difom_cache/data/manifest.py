@@ -43,7 +43,7 @@ _MOST_TOGETHER = 100  # records that a thread takes at once: handing one over ta
 
 
 def load_records(
-    data: Path | DataSource,
+    data: str | Path | DataSource,
     *,
     unlabelled: bool = False,
     splits: Sequence[str] | None = None,

@@ -19,11 +19,13 @@ from .estimate import predict as predict
 from .estimate import refuse_full_disk as refuse_full_disk
 from .frames import Frame as Frame
 from .frames import read_frame as read_frame
+from .frames import show_records as show_records
 from .jobs import BlockJob as BlockJob
 from .jobs import ViewJob as ViewJob
 from .missing import EVERY_BLOCK as EVERY_BLOCK
 from .missing import find_missing as find_missing
 from .missing import parse_part as parse_part
+from .options import ExtractConfig as ExtractConfig
 from .prepare import ColumnChoices as ColumnChoices
 from .prepare import ColumnWork as ColumnWork
 from .prepare import prepare_pictures as prepare_pictures

@@ -7,12 +7,17 @@ from .columns import teacher_column as teacher_column
 from .columns import write_basis as write_basis
 from .identity import content_digest as content_digest
 from .identity import fix_identity as fix_identity
+from .identity import format_random_warning as format_random_warning
 from .identity import name_differences as name_differences
 from .identity import read_identity as read_identity
 from .layout import DAMAGED as DAMAGED
 from .layout import FORMAT_VERSION as FORMAT_VERSION
+from .layout import NO_MASK as NO_MASK
+from .layout import PICTURES as PICTURES
+from .layout import SPLITS as SPLITS
 from .layout import ArraySpec as ArraySpec
 from .layout import Column as Column
+from .layout import TapSpec as TapSpec
 from .layout import array_metadata as array_metadata
 from .layout import canonical as canonical
 from .layout import choose_block_rows as choose_block_rows

@@ -7,5 +7,10 @@ from .draw import draw_table as draw_table
 from .draw import policy_named as policy_named
 from .params import COLUMNS as COLUMNS
 from .plan import ViewPlan as ViewPlan
+from .plan import draw_plan as draw_plan
+from .replay import replay_valid as replay_valid
 from .replay_many import replay_images as replay_images
 from .replay_many import replay_together as replay_together
+from .warp import FreshView as FreshView
+from .warp import warp_some as warp_some
+from .warp import warp_view as warp_view

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difom_cache import PICTURES, SPLITS, resolve_device
 from difom_cache.base.errors import SettingsError, name_nearest
+from difom_cache.base.hardware import resolve_device
+from difom_cache.store import PICTURES, SPLITS
 from difom_train.config import DataConfig
 from difom_train.data.caches import JointCache, require_taps
 from difom_train.data.feed import Feed, one_row_each, select_rows

@@ -10,8 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from difom_cache import SPLITS, Cache, TeacherIdentity, join_records, name_some
+from difom_cache import Cache
 from difom_cache.base.errors import CacheIdentityError, CacheIncompleteError
+from difom_cache.base.text import name_some
+from difom_cache.data import join_records
+from difom_cache.store import SPLITS, TeacherIdentity
 from difom_train.data.counter_rng import Keys, keys_of
 
 HostBatch = dict[str, NDArray[Any]]

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache import SPLITS, draw_budget
+from difom_cache import draw_budget
 from difom_cache.base.errors import CacheIncompleteError, SettingsError
+from difom_cache.store import SPLITS
 from difom_train.config import DataConfig
 from difom_train.data.caches import JointCache
 from difom_train.data.epochs import (

@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difom_cache import FreshView, ViewParams, draw_table, policy_named, warp_some
+from difom_cache import ViewParams
+from difom_cache.views import FreshView, draw_table, policy_named, warp_some
 from difom_train.data.caches import JointCache
 from difom_train.data.counter_rng import mix_counts
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difom_cache import FreshView
+from difom_cache.views import FreshView
 from difom_train.data.stage import Stage
 
 _AHEAD = 2  # batches gathered at once while one is used, a thread each: one core does not fill a machine's memory bus

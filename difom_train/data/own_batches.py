@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from difom_cache import NO_MASK, SPLITS, Cache, open_cache
+from difom_cache import Cache, open_cache
 from difom_cache.base.errors import CacheIncompleteError, SettingsError, name_nearest
+from difom_cache.store import NO_MASK, SPLITS
 from difom_train.data.caches import JointCache, require_taps
 from difom_train.data.photometric import to_pixels, to_side
 

@@ -8,21 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from difom_cache import (
-    NO_MASK,
-    DataSource,
-    FreshView,
-    Record,
-    ViewParams,
-    load_records,
-    read_image,
-    read_mask,
-    refuse_other_reading,
-    replay_image,
-    replay_mask,
-    replay_valid,
-)
+from difom_cache import Record, ViewParams, load_records, read_image, read_mask, replay_image, replay_mask
 from difom_cache.base.errors import DataError, ManifestError
+from difom_cache.data import DataSource, refuse_other_reading
+from difom_cache.store import NO_MASK
+from difom_cache.views import FreshView, replay_valid
 from difom_train.data.caches import HostBatch, JointCache
 
 _SHOWN_IDS = 3

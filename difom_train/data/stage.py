@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difom_cache import PICTURES, FreshView
 from difom_cache.base.errors import SettingsError
+from difom_cache.store import PICTURES
+from difom_cache.views import FreshView
 from difom_train.data.caches import HostBatch, JointCache
 from difom_train.data.pictures import SourcePictures
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from difom_cache import warp_some
+from difom_cache.views import warp_some
 from difom_train.distill.comparison import Comparison, cells_inside, count_moments, summarise_moments, to_grid
 from difom_train.distill.matching import Match, TeachingCache
 from difom_train.distill.pooled_codes import POOLED_FIRST, pool_codes

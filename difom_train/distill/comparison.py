@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, interpolate
 
-from difom_cache import area_pool
+from difom_cache.teachers import area_pool
 
 INSIDE_FRAC = 0.5  # a cell counts where at least half of it shows the frame
 

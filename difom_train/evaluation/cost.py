@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from difom_cache import format_table, name_device, resolve_device, track
 from difom_cache.base.errors import SettingsError
+from difom_cache.base.hardware import name_device, resolve_device
 from difom_cache.base.options import read_call
+from difom_cache.base.progress import track
+from difom_cache.base.text import format_table
 from difom_train.commands import CostConfig
 from difom_train.evaluation.published_costs import PublishedCost, read_published_costs
 from difom_train.inference.segmenter import TEACHER_PREFIX, StudentSegmenter, load_segmenter

@@ -9,21 +9,14 @@ from typing import Any, Literal, Unpack
 
 import numpy as np
 
-from difom_cache import (
-    DataSource,
-    Record,
-    __version__,
-    check_out_folder,
-    check_outputs,
-    explain_wait,
-    format_random_warning,
-    format_table,
-    name_some,
-    read_image,
-    track,
-)
+from difom_cache import Record, __version__, read_image
 from difom_cache.base.errors import DataError, RunError, SettingsError
 from difom_cache.base.options import read_call
+from difom_cache.base.outputs import check_out_folder, check_outputs
+from difom_cache.base.progress import explain_wait, track
+from difom_cache.base.text import format_table, name_some
+from difom_cache.data import DataSource
+from difom_cache.store import format_random_warning
 from difom_train.commands import EvaluateConfig
 from difom_train.evaluation.files import (
     COLUMNS,

@@ -19,8 +19,10 @@ from urllib.parse import quote
 
 import numpy as np
 
-from difom_cache import guard_cell, read_object, read_plain, unguard_cell, write_atomic
+from difom_cache.base.atomic import write_atomic
 from difom_cache.base.errors import RunError
+from difom_cache.base.files import read_object, read_plain
+from difom_cache.base.text import guard_cell, unguard_cell
 from difom_train.evaluation.metrics import PROTOCOLS, THRESHOLDS
 from difom_train.evaluation.summary import FrameInfo, SetScores
 

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from difom_cache import Record, guard_decoder, read_plain
+from difom_cache import Record
 from difom_cache.base.errors import DataError, ImageError
+from difom_cache.base.files import guard_decoder, read_plain
 from difom_train.evaluation.metrics import FixedScores, PranetScores, score_fixed, score_pranet, score_pranet_map
 from difom_train.inference.frames import FIXED_THRESHOLD, read_truth, write_map, write_mask
 from difom_train.inference.segmenter import prob_at_size

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from difom_cache import say
 from difom_cache.base.errors import SettingsError
+from difom_cache.base.progress import say
 from difom_train.commands import EvaluateConfig
 from difom_train.evaluation.evaluate import Evaluation, evaluate
 from difom_train.evaluation.files import file_name

@@ -14,16 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from difom_cache import (
-    __version__,
-    check_out_file,
-    check_outputs,
-    draft_of,
-    explain_wait,
-    load_records,
-)
+from difom_cache import __version__, load_records
+from difom_cache.base.atomic import draft_of
 from difom_cache.base.errors import RunError, SettingsError, name_nearest
 from difom_cache.base.options import read_call
+from difom_cache.base.outputs import check_out_file, check_outputs
+from difom_cache.base.progress import explain_wait
 from difom_train.commands import ExportConfig
 from difom_train.inference.deployed import Deployed, FrameDeployed, Sizes
 from difom_train.inference.frames import FIXED_THRESHOLD

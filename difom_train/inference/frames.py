@@ -11,8 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from difom_cache import DataSource, Frames, Record, load_records, name_some, read_mask, show_records, write_picture
+from difom_cache import Record, load_records, read_mask
 from difom_cache.base.errors import DataError, SettingsError
+from difom_cache.base.text import name_some
+from difom_cache.data import DataSource, write_picture
+from difom_cache.extraction import show_records
+from difom_cache.teachers import Frames
 
 FIXED_THRESHOLD = 0.5  # a pixel is polyp where its probability is at least this
 

@@ -18,22 +18,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from difom_cache import (
-    PICTURE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    VideoReader,
-    check_out_folder,
-    check_outputs,
-    draft_of,
-    explain_wait,
-    name_some,
-    read_image,
-    read_plain,
-    track,
-    write_picture,
-)
+from difom_cache import read_image
+from difom_cache.base.atomic import draft_of
 from difom_cache.base.errors import DataError, ImageError
+from difom_cache.base.files import read_plain
 from difom_cache.base.options import read_call
+from difom_cache.base.outputs import check_out_folder, check_outputs
+from difom_cache.base.progress import explain_wait, track
+from difom_cache.base.text import name_some
+from difom_cache.data import PICTURE_SUFFIXES, VIDEO_SUFFIXES, VideoReader, write_picture
 from difom_train.commands import PredictConfig
 from difom_train.inference.frames import FIXED_THRESHOLD, write_mask
 from difom_train.inference.outline import Polyp, draw_outline, list_polyps

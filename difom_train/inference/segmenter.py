@@ -11,8 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from difom_cache import Frames, LiveProbe, ViewParams, load_probe, replay_image, resolve_device, say
+from difom_cache import ViewParams, load_probe, replay_image
 from difom_cache.base.errors import RunError, SettingsError, TeacherError
+from difom_cache.base.hardware import resolve_device
+from difom_cache.base.progress import say
+from difom_cache.probing import LiveProbe
+from difom_cache.teachers import Frames
 from difom_train.inference.folded import fold_for_cpu
 from difom_train.students.base import Student
 from difom_train.students.outside import StudentSources
@@ -65,7 +69,8 @@ class TeacherSegmenter:
     """A teacher that has a logits tap of its own, such as `onnx:FILE` or `student:RUN`."""
 
     def __init__(self, spec: str, *, device: str, frames: Frames | None = None) -> None:
-        from difom_cache import build_teacher, read_outputs  # late: they bring the teacher's own library
+        from difom_cache import build_teacher  # late: they bring the teacher's own library
+        from difom_cache.teachers import read_outputs
 
         readings = read_outputs(spec, frames, device=device)
         known = build_teacher(spec, device=device, readings=readings).spec

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache import VideoFrame
+from difom_cache.data import VideoFrame
 
 OUTLINE_QUALITY = "18"  # x264's constant rate factor: no loss that an eye finds
 

@@ -5,18 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-from difom_cache import (
-    DataSource,
-    check_out_folder,
-    explain_wait,
-    format_random_warning,
-    load_records,
-    name_some,
-    say,
-    write_atomic,
-)
+from difom_cache import load_records
+from difom_cache.base.atomic import write_atomic
 from difom_cache.base.errors import RunError
 from difom_cache.base.options import read_call
+from difom_cache.base.outputs import check_out_folder
+from difom_cache.base.progress import explain_wait, say
+from difom_cache.base.text import name_some
+from difom_cache.data import DataSource
+from difom_cache.store import format_random_warning
 from difom_train.commands import CompareConfig
 from difom_train.evaluation.cost import Cost, compare_costs
 from difom_train.evaluation.evaluate import evaluate

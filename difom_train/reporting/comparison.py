@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from difom_cache import format_table
+from difom_cache.base.text import format_table
 from difom_train.evaluation.cost import Cost
 from difom_train.reporting.bootstrap import Difference
 from difom_train.reporting.tables import ScoreTable

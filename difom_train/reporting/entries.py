@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache import name_some
 from difom_cache.base.errors import RunError
 from difom_cache.base.options import read_toml
+from difom_cache.base.text import name_some
 from difom_train.config import rename_old_keys
 from difom_train.evaluation.files import MAPS_VERSION, PROTOCOL_VERSION, read_set, read_summary
 from difom_train.evaluation.summary import METRICS, FrameInfo, SetScores

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
-from difom_cache import read_image, read_mask, track
+from difom_cache import read_image, read_mask
 from difom_cache.base.errors import RunError
+from difom_cache.base.progress import track
 from difom_train.evaluation.files import mask_path
 from difom_train.evaluation.summary import FrameInfo
 from difom_train.reporting.entries import Entry, eval_folder

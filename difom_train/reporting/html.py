@@ -9,7 +9,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from difom_cache import __version__, write_atomic
+from difom_cache import __version__
+from difom_cache.base.atomic import write_atomic
 from difom_train.evaluation.metrics import PROTOCOLS
 from difom_train.evaluation.summary import PROTOCOL_TITLES, format_value
 from difom_train.reporting.comparison import HEADLINES, Comparison

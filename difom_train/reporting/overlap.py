@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache import DataSource, Record, check_records, describe_unknown, load_records
+from difom_cache import Record, load_records
 from difom_cache.base.errors import RunError
+from difom_cache.data import DataSource, check_records, describe_unknown
 from difom_train.evaluation.summary import LEFT_OUT, FrameInfo
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from difom_cache import format_table, guard_line
+from difom_cache.base.text import format_table, guard_line
 from difom_train.evaluation.metrics import PROTOCOLS
 from difom_train.evaluation.summary import (
     METRICS,

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from difom_cache import IMAGENET_MEAN, IMAGENET_STD
 from difom_cache.base.errors import SettingsError
+from difom_cache.teachers import IMAGENET_MEAN, IMAGENET_STD
 from difom_train.students.necks import Neck
 
 BOTTLENECK = "bottleneck"

@@ -3,7 +3,7 @@
 from importlib.metadata import entry_points
 from typing import Any
 
-from difom_cache import format_table
+from difom_cache.base.text import format_table
 from difom_train.students.base import count_parameters
 from difom_train.students.catalogue import STUDENTS, build_student, default_weights
 from difom_train.students.smp import PREFIX

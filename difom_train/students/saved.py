@@ -7,8 +7,9 @@ from typing import Any
 
 from safetensors.torch import save
 
-from difom_cache import read_object, write_atomic
+from difom_cache.base.atomic import write_atomic
 from difom_cache.base.errors import RunError, SettingsError, WeightsError
+from difom_cache.base.files import read_object
 from difom_train.config import names_code
 from difom_train.students.base import Student, StudentSettings
 from difom_train.students.catalogue import build_student, is_built_in, seeded

@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
-from difom_cache import read_object, write_atomic
+from difom_cache.base.atomic import write_atomic
 from difom_cache.base.errors import RunError
+from difom_cache.base.files import read_object
 
 MASKS_FILE = "masks.json"
 Seen = frozenset[str] | None

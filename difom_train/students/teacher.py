@@ -4,19 +4,19 @@ from pathlib import Path
 
 from torch import Tensor
 
-from difom_cache import (
+from difom_cache import Teacher
+from difom_cache.base.errors import TeacherError
+from difom_cache.teachers import (
     NativeTap,
     NetworkFacts,
     TapNetwork,
     TapRequest,
-    Teacher,
     TeacherRequest,
     Weights,
     assemble,
     digest_tensors,
     split_code,
 )
-from difom_cache.base.errors import TeacherError
 from difom_train.students.base import BOTTLENECK, Student, check_sides
 from difom_train.students.catalogue import is_built_in
 from difom_train.students.outside import find_packages

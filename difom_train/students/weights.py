@@ -10,8 +10,8 @@ from urllib.request import urlopen
 from huggingface_hub import constants
 from torch import Tensor, nn
 
-from difom_cache import read_weights
 from difom_cache.base.errors import SettingsError, WeightsError
+from difom_cache.teachers import read_weights
 from difom_train.students.base import Student
 
 REACH_S = 5.0  # a hub that answers nothing for so long counts as unreachable; its own retries take most of a minute

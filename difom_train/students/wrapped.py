@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from difom_cache import IMAGENET_MEAN, IMAGENET_STD
 from difom_cache.base.errors import SettingsError, name_nearest
+from difom_cache.teachers import IMAGENET_MEAN, IMAGENET_STD
 from difom_train.students.base import BOTTLENECK, Level, Student, StudentOutput, StudentSettings, Wrap
 from difom_train.students.necks import KEEPS_CHANNELS, NECK_CHANNELS, build_neck
 

@@ -5,7 +5,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from difom_cache import write_atomic
+from difom_cache.base.atomic import write_atomic
 
 COLOURS = ("#90a4ae", "#00798c", "#d1495b", "#5a7d2a", "#7b4fa3", "#c77700", "#3b6fb6", "#8d6e63")
 _OTHER = (

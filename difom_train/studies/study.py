@@ -7,9 +7,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Unpack
 
-from difom_cache import check_out_folder, read_object, write_atomic
+from difom_cache.base.atomic import write_atomic
 from difom_cache.base.errors import RunError, SettingsError
+from difom_cache.base.files import read_object
 from difom_cache.base.options import read_call
+from difom_cache.base.outputs import check_out_folder
 from difom_train.commands import StudyConfig
 from difom_train.config import compose_keywords, names_code, read_recipe
 from difom_train.evaluation.evaluate import evaluate

@@ -14,7 +14,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from difom_cache import format_table, guard_line, write_atomic
+from difom_cache.base.atomic import write_atomic
+from difom_cache.base.text import format_table, guard_line
 from difom_train.evaluation.files import read_summary
 from difom_train.evaluation.summary import SetScores, counted_sets, mean_label
 from difom_train.reporting.bootstrap import Difference, compare_paired

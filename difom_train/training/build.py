@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from difom_cache import PICTURES, SPLITS, describe_frames, describe_unknown
 from difom_cache.base.errors import CacheIncompleteError, SettingsError
+from difom_cache.data import describe_frames, describe_unknown
+from difom_cache.store import PICTURES, SPLITS
 from difom_train.config import TrainConfig, to_table
 from difom_train.data.caches import JointCache, require_taps
 from difom_train.data.counter_rng import mix_counts

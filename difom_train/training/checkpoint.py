@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from difom_cache import draft_of, read_plain
+from difom_cache.base.atomic import draft_of
 from difom_cache.base.errors import RunError
+from difom_cache.base.files import read_plain
 
 CHECKPOINT = "last.ckpt"
 FORMAT_VERSION = 1

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from difom_cache import say
 from difom_cache.base.errors import SettingsError
+from difom_cache.base.progress import say
 from difom_train.config import DataConfig, DistillConfig, TrainConfig
 from difom_train.data.caches import JointCache
 from difom_train.data.feed import Selection, choose_masks

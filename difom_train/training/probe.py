@@ -4,8 +4,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from difom_cache import Cache, open_cache, probe, say
+from difom_cache import Cache, open_cache, probe
 from difom_cache.base.errors import CacheIdentityError, CacheIncompleteError, DataError, DifomError, RunError
+from difom_cache.base.progress import say
 from difom_train.config import TrainConfig
 from difom_train.data.caches import JointCache
 from difom_train.data.feed import choose_masks

@@ -8,8 +8,10 @@ from typing import Any, Unpack
 
 import torch
 
-from difom_cache import Cache, explain_wait, open_cache, resolve_device, say
+from difom_cache import Cache, open_cache
 from difom_cache.base.errors import CacheFormatError, DeviceError, DifomError, RunError, SettingsError
+from difom_cache.base.hardware import resolve_device
+from difom_cache.base.progress import explain_wait, say
 from difom_train.config import (
     SETTINGS_FILE,
     DataConfig,

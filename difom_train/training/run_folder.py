@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
-from difom_cache import name_processor, read_object, read_plain, write_atomic
+from difom_cache.base.atomic import write_atomic
 from difom_cache.base.errors import RunError
+from difom_cache.base.files import read_object, read_plain
+from difom_cache.base.hardware import name_processor
 from difom_cache.base.options import read_toml
 from difom_train.config import FREE, SETTINGS_FILE, TrainConfig, find_differences, read_settings, write_settings
 from difom_train.distill.catalogue import revision_of

@@ -11,7 +11,10 @@ from typing import Any
 
 import torch
 
-from difom_cache import ProgressBar, explain_bfloat16, format_random_warning, format_seconds, say
+from difom_cache.base.hardware import explain_bfloat16
+from difom_cache.base.progress import ProgressBar, say
+from difom_cache.base.text import format_seconds
+from difom_cache.store import format_random_warning
 from difom_train.config import TrainConfig
 from difom_train.data.feed import Feed
 from difom_train.students.saved import WEIGHTS_FILE

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from difom_cache import explain_wait
 from difom_cache.base.errors import RunError
+from difom_cache.base.progress import explain_wait
 from difom_train.config import TrainConfig
 from difom_train.data.counter_rng import mix_counts
 from difom_train.data.feed import Feed

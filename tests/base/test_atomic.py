@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from difom_cache import draft_of, write_atomic
-from difom_cache.base.atomic import FileDigest, digest_file, remove, remove_stale, write_once
+from difom_cache.base.atomic import FileDigest, digest_file, draft_of, remove, remove_stale, write_atomic, write_once
 from difom_cache.errors import CacheSpaceError
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from difom_cache import explain_bfloat16, name_device, name_processor, resolve_device, torch_threads
 from difom_cache.base import hardware
+from difom_cache.base.hardware import explain_bfloat16, name_device, name_processor, resolve_device, torch_threads
 from difom_cache.errors import DeviceError
 
 CPUINFO = Path("/proc/cpuinfo")

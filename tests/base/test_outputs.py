@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from difom_cache import check_out_file, check_out_folder, check_outputs
+from difom_cache.base.outputs import check_out_file, check_out_folder, check_outputs
 from difom_cache.errors import SettingsError
 
 

@@ -1,6 +1,6 @@
 """Words and numbers for people."""
 
-from difom_cache import format_table, guard_cell, guard_line, name_some, unguard_cell
+from difom_cache.base.text import format_table, guard_cell, guard_line, name_some, unguard_cell
 
 
 def test_a_long_list_of_names_says_how_many_more_there_are() -> None:

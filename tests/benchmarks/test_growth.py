@@ -7,8 +7,9 @@ import pytest
 
 from benchmarks.growth import Growth, bench_growth
 from benchmarks.options import GrowthConfig
-from difom_cache import draw_plan, extract, info, load_records
+from difom_cache import extract, info, load_records
 from difom_cache.base.errors import SettingsError
+from difom_cache.views import draw_plan
 
 
 def test_every_step_is_timed_on_a_cache_that_extract_takes_for_complete(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from difom_cache import Record, Teacher, area_pool, build_teacher, load_records, read_image, replay_image
+from difom_cache import Record, Teacher, build_teacher, load_records, read_image, replay_image
 from difom_cache.codecs import Fidelity, build_codec, fit_compact, measure_fidelity
+from difom_cache.teachers import area_pool
 from difom_cache.views import POLICIES, draw_params
 
 pytestmark = [pytest.mark.slow, pytest.mark.weights]

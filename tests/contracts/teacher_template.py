@@ -6,19 +6,21 @@ In a package of your own, name `build` as an entry point of the group `difom.tea
 import torch
 from torch import Tensor, nn
 
-from difom_cache import (
+from difom_cache.teachers import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     NativeTap,
     NetworkFacts,
+    NetworkTeacher,
     TapNetwork,
     TapRequest,
     TeacherRequest,
     Weights,
     assemble,
+    check_input_px,
     digest_tensors,
+    fill_random,
 )
-from difom_cache.teachers import NetworkTeacher, check_input_px, fill_random
 
 
 class EdgeTaps(TapNetwork):

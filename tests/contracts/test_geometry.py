@@ -10,16 +10,8 @@ from landmarks import VIEWS, expected_place, find_centre, paint_disc, paint_smoo
 from torch import Tensor
 from torch.nn import functional
 
-from difom_cache import (
-    Teacher,
-    ViewParams,
-    area_pool,
-    build_teacher,
-    load_records,
-    read_image,
-    replay_image,
-    replay_mask,
-)
+from difom_cache import Teacher, ViewParams, build_teacher, load_records, read_image, replay_image, replay_mask
+from difom_cache.teachers import area_pool
 
 PICTURE_PX = 224
 TEACHERS = {"sam:tiny@224": "neck", "dinov2:tiny@196": "", "oneformer:tiny@224": "", "mask2former:tiny@224": ""}

@@ -15,9 +15,9 @@ import torch
 from small_networks import save_onnx, save_vit
 from torch import Tensor
 
-from difom_cache import Teacher, TeacherRequest
+from difom_cache import Teacher
 from difom_cache.errors import DeviceError, TeacherError
-from difom_cache.teachers import MODULES, fill_random, find_builder, outline_teacher, parse_teacher
+from difom_cache.teachers import MODULES, TeacherRequest, fill_random, find_builder, outline_teacher, parse_teacher
 from difom_train import build_student
 from difom_train.students import save_student
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from difom_cache import TapSpec
 from difom_cache.errors import CacheIdentityError, CacheIncompleteError
+from difom_cache.store import TapSpec
 from difom_train.config import DataConfig
 from difom_train.data import JointCache, keys_of, require_taps, select_rows
 

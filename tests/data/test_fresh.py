@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from difom_cache import TapSpec, ViewParams, replay_image, replay_mask
+from difom_cache import ViewParams, replay_image, replay_mask
+from difom_cache.store import TapSpec
 from difom_train.config import DataConfig
 from difom_train.data import (
     PICTURES,

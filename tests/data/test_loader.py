@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from difom_cache import TapSpec
 from difom_cache.errors import CacheIncompleteError, SettingsError
+from difom_cache.store import TapSpec
 from difom_train.data import PICTURES, DataTimer, JointCache, Loader, choose_stage
 
 TAP = TapSpec("a/x@16", "feature", 4, 2, 16, "float16")

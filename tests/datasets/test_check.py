@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from difom_cache import check_records, load_records, make_manifest, paint_sample, read_manifest
-from difom_cache.data import draw_montage
+from difom_cache import load_records, make_manifest, paint_sample
+from difom_cache.data import check_records, draw_montage, read_manifest
 from difom_cache.errors import ImageError, SettingsError
 
 

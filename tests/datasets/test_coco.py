@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from difom_cache import DataSource, load_records, make_manifest, read_manifest, read_mask
-from difom_cache.data import check_unchanged
+from difom_cache import load_records, make_manifest, read_mask
+from difom_cache.data import DataSource, check_unchanged, read_manifest
 from difom_cache.errors import DataError, DifomWarning, ManifestError, SettingsError
 
 tools = pytest.importorskip("pycocotools.mask", reason="pycocotools is not installed (pip install 'difom[coco]')")

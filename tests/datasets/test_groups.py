@@ -6,9 +6,9 @@ import pytest
 from painted_folder import paint_folder
 from typer.testing import CliRunner
 
-from difom_cache import DataSource, load_records, make_manifest
+from difom_cache import load_records, make_manifest
 from difom_cache.cli import app
-from difom_cache.data import belongs_to_val
+from difom_cache.data import DataSource, belongs_to_val
 from difom_cache.errors import DataError, SettingsError
 
 

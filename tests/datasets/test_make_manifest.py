@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from difom_cache import DataSource, load_records, make_manifest, read_image, read_manifest, read_mask
-from difom_cache.data import decoded
+from difom_cache import load_records, make_manifest, read_image, read_mask
+from difom_cache.data import DataSource, decoded, read_manifest
 from difom_cache.errors import DataError, DifomWarning, ImageError, SettingsError
 
 

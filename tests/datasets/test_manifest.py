@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from difom_cache import load_records, read_manifest, write_manifest
-from difom_cache.data import belongs_to_val, check_unchanged, find_set, read_frames, write_names
+from difom_cache import load_records, write_manifest
+from difom_cache.data import belongs_to_val, check_unchanged, find_set, read_frames, read_manifest, write_names
 from difom_cache.errors import DataError, ManifestError, SettingsError
 
 MANIFESTS = Path(__file__).parents[2] / "data_manifests"

@@ -10,8 +10,8 @@ import pytest
 from painted_folder import paint_folder
 from PIL import Image
 
-from difom_cache import DataSource, Record, load_records
-from difom_cache.data import belongs_to_val, find_folders
+from difom_cache import Record, load_records
+from difom_cache.data import DataSource, belongs_to_val, find_folders
 from difom_cache.errors import DataError
 
 Counts = dict[str, int]

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from test_new_layouts import many, paint
 
-from difom_cache import DataSource, Record, extract, load_records, make_manifest, open_cache, read_mask
-from difom_cache.data import choose_validating
+from difom_cache import Record, extract, load_records, make_manifest, open_cache, read_mask
+from difom_cache.data import DataSource, choose_validating
 from difom_cache.errors import CacheIdentityError, DataError, DifomWarning, SettingsError
 
 

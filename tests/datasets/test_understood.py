@@ -9,9 +9,9 @@ from painted_folder import paint_folder
 from PIL import Image
 from typer.testing import CliRunner
 
-from difom_cache import DataSource, extract, load_records, make_manifest
+from difom_cache import extract, load_records, make_manifest
 from difom_cache.cli import app
-from difom_cache.data import choose_pairs, draw_sheet, read_source
+from difom_cache.data import DataSource, choose_pairs, draw_sheet, read_source
 from difom_cache.errors import DifomWarning, SettingsError
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from painted_videos import name_corners, paint_corners, turn_video, write_colour, write_video
 
-from difom_cache import VIDEO_SUFFIXES, VideoReader, load_records, read_image
-from difom_cache.data import video
+from difom_cache import load_records, read_image
+from difom_cache.data import VIDEO_SUFFIXES, VideoReader, video
 from difom_cache.errors import DataError, DifomWarning, SettingsError
 
 av = pytest.importorskip("av", reason="PyAV is not installed (pip install 'difom[video]'), so no video is read")

@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from difom_cache import DataSource, Record, load_records, make_manifest, read_image, read_manifest
-from difom_cache.data import NEAR_BITS, check_unchanged, find_twins, parse_every, take_fingerprint
+from difom_cache import Record, load_records, make_manifest, read_image
+from difom_cache.data import (
+    NEAR_BITS,
+    DataSource,
+    check_unchanged,
+    find_twins,
+    parse_every,
+    read_manifest,
+    take_fingerprint,
+)
 from difom_cache.errors import DataError, ManifestError, SettingsError
 
 av = pytest.importorskip("av", reason="PyAV is not installed (pip install 'difom[video]'), so no video is read")

@@ -7,9 +7,11 @@ import pytest
 import torch
 from memory_cache import MemoryCache
 
-from difom_cache import TapSpec, ViewParams, area_pool
+from difom_cache import ViewParams
 from difom_cache.base.options import validate
 from difom_cache.errors import CacheIncompleteError, SettingsError
+from difom_cache.store import TapSpec
+from difom_cache.teachers import area_pool
 from difom_train import build_student
 from difom_train.config import DistillConfig
 from difom_train.distill import Match, build_distiller, mean_over_teachers, share_channels, split_bands

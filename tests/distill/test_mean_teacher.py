@@ -5,7 +5,7 @@ from math import log
 import pytest
 import torch
 
-from difom_cache import TapSpec
+from difom_cache.store import TapSpec
 from difom_train import build_student
 from difom_train.config import DistillConfig
 from difom_train.data import JointCache

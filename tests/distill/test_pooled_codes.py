@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from difom_cache import area_pool
 from difom_cache.codecs import CompactBasis, CompactCodec, build_codec
+from difom_cache.teachers import area_pool
 from difom_train.distill import count_shares, pool_codes
 
 CHANNELS = 12

@@ -11,16 +11,7 @@ import torch
 from painted_folder import paint_folder
 from PIL import Image
 
-from difom_cache import (
-    Record,
-    TeacherRequest,
-    ViewParams,
-    draw_plan,
-    load_records,
-    open_cache,
-    replay_image,
-    replay_mask,
-)
+from difom_cache import Record, ViewParams, load_records, open_cache, replay_image, replay_mask
 from difom_cache.base.atomic import digest_file
 from difom_cache.errors import EngineError, ManifestError
 from difom_cache.extraction import (
@@ -45,6 +36,8 @@ from difom_cache.extraction import (
     valid_cells,
 )
 from difom_cache.store import read_markers, shard_path
+from difom_cache.teachers import TeacherRequest
+from difom_cache.views import draw_plan
 
 CPU = torch.device("cpu")
 REQUEST = TeacherRequest("dinov2", "tiny", 56, weights="random", picture_px=64)

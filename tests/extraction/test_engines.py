@@ -11,11 +11,11 @@ from typing import get_args
 
 import pytest
 
-from difom_cache import ExtractConfig
 from difom_cache.errors import EngineError, SettingsError
 from difom_cache.extraction import (
     ENGINES,
     EngineOptions,
+    ExtractConfig,
     count_local,
     engines,
     open_executor,

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from small_cache import write_small_cache
 
-from difom_cache import format_bytes, format_seconds
+from difom_cache.base.text import format_bytes, format_seconds
 from difom_cache.errors import CacheSpaceError
 from difom_cache.extraction import estimate_run, format_passes, refuse_full_disk
 from difom_cache.store import ArraySpec, Column

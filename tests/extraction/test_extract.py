@@ -12,14 +12,7 @@ from painted_folder import paint_folder
 from PIL import Image
 from small_cache import SmallCache, teacher_identity, write_small_block, write_small_cache
 
-from difom_cache import (
-    ExtractConfig,
-    describe_teachers,
-    extract,
-    load_records,
-    open_cache,
-    write_manifest,
-)
+from difom_cache import describe_teachers, extract, load_records, open_cache, write_manifest
 from difom_cache.base import hardware, progress
 from difom_cache.errors import (
     CacheFormatError,
@@ -34,6 +27,7 @@ from difom_cache.errors import (
 from difom_cache.extraction import (
     EVERY_BLOCK,
     ColumnWork,
+    ExtractConfig,
     ExtractReport,
     find_missing,
     parse_part,

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from difom_cache import DataSource, extract, load_records, open_cache, read_image, write_manifest
+from difom_cache import extract, load_records, open_cache, read_image, write_manifest
+from difom_cache.data import DataSource
 from difom_cache.errors import CacheIdentityError, ManifestError
 from difom_cache.store import canonical
 from difom_train.data import JointCache, SourcePictures

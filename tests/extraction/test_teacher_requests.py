@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from painted_folder import paint_folder
 
-from difom_cache import TapNetwork, TeacherRequest, extract, open_cache, verify
+from difom_cache import extract, open_cache, verify
 from difom_cache.extraction import load_teacher, release_teachers, teachers
+from difom_cache.teachers import TapNetwork, TeacherRequest
 
 REQUEST = TeacherRequest("one", device="cuda", picture_px=64)
 

@@ -16,7 +16,7 @@ from cases import CLASSES
 from ground import Verdict, try_case
 from sound import make_sound
 
-from difom_cache import format_table
+from difom_cache.base.text import format_table
 
 
 def main() -> None:

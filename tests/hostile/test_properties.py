@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from small_cache import identity_of, pictures_identity, teacher_identity
 
-from difom_cache import read_image, read_manifest
+from difom_cache import read_image
 from difom_cache.base.text import escape_cell, unescape_cell
-from difom_cache.data import MaskPixels, choose_polyp, describe_odd_levels, parse_levels
+from difom_cache.data import MaskPixels, choose_polyp, describe_odd_levels, parse_levels, read_manifest
 from difom_cache.errors import CacheDamagedError, CacheFormatError, ImageError, ManifestError, SettingsError
 from difom_cache.store import IDENTITIES, read_checked, read_marker
 

@@ -15,19 +15,10 @@ import pytest
 import torch
 from painted_folder import paint_folder
 
-from difom_cache import (
-    ViewParams,
-    area_pool,
-    build_teacher,
-    extract,
-    load_records,
-    open_cache,
-    probe,
-    read_image,
-    replay_image,
-    warp_view,
-)
+from difom_cache import ViewParams, build_teacher, extract, load_records, open_cache, probe, read_image, replay_image
 from difom_cache.errors import SettingsError
+from difom_cache.teachers import area_pool
+from difom_cache.views import warp_view
 from difom_train import evaluate, load_student, train
 from difom_train.config import change_config, read_recipe
 from difom_train.data import Batch, DataTimer, JointCache

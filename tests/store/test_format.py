@@ -11,11 +11,12 @@ import pytest
 from small_cache import Shape, teacher_identity, write_small_cache
 
 import difom_cache
-from difom_cache import TapSpec, copy, open_cache
+from difom_cache import copy, open_cache
 from difom_cache.codecs import CODECS, Codec, CompactBasis, build_codec
 from difom_cache.errors import CacheFormatError
 from difom_cache.store import (
     FORMAT_VERSION,
+    TapSpec,
     TeacherIdentity,
     create_column,
     describe_tap,

@@ -2,8 +2,9 @@ import pytest
 import torch
 from painted_folder import paint_folder
 
-from difom_cache import TeacherRequest, build_teacher, extract, open_cache
+from difom_cache import build_teacher, extract, open_cache
 from difom_cache.errors import RunError, SettingsError, TeacherError
+from difom_cache.teachers import TeacherRequest
 from difom_train import build_student, load_student
 from difom_train.students import build, save_student, write_run_masks
 

@@ -13,9 +13,9 @@ from painted_frames import paint_benchmark
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from difom_cache import TapSpec
 from difom_cache.base.options import build
 from difom_cache.errors import DeviceError, RunError, SettingsError
+from difom_cache.store import TapSpec
 from difom_train import study, train
 from difom_train.commands import StudyConfig
 from difom_train.studies import list_cells

@@ -2,9 +2,9 @@ import dataclasses
 
 import pytest
 
-from difom_cache import NativeTap, TapRequest, TeacherRequest, build_teacher
+from difom_cache import build_teacher
 from difom_cache.errors import SettingsError, TeacherError
-from difom_cache.teachers import choose_taps, choose_variant
+from difom_cache.teachers import NativeTap, TapRequest, TeacherRequest, choose_taps, choose_variant
 
 NATIVE = {"fine": NativeTap("fine", 8, 8), "coarse": NativeTap("coarse", 16, 32)}
 DEFAULTS = (TapRequest("fine", 8), TapRequest("coarse", 32))

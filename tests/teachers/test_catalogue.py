@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from difom_cache import TeacherRequest, build_teacher, describe_teachers, fetch_weights
+from difom_cache import build_teacher, describe_teachers, fetch_weights
 from difom_cache.errors import SettingsError, WeightsError
-from difom_cache.teachers import MODULES, format_teachers, parse_teacher
+from difom_cache.teachers import MODULES, TeacherRequest, format_teachers, parse_teacher
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from difom_cache import digest_tensors
 from difom_cache.errors import WeightsError
-from difom_cache.teachers import read_tensors
+from difom_cache.teachers import digest_tensors, read_tensors
 
 TENSORS = {"b": torch.arange(6.0).view(2, 3), "a": torch.ones(4)}
 

@@ -11,7 +11,7 @@ from author_layouts import SIDE_PX
 from old_layouts import fill
 from transformers import Dinov2Config
 
-from difom_cache import build_teacher, read_weights
+from difom_cache import build_teacher
 from difom_cache.errors import WeightsError
 from difom_cache.teachers import (
     dinov2,
@@ -22,6 +22,7 @@ from difom_cache.teachers import (
     load_part,
     mask2former,
     quiet,
+    read_weights,
     sam2,
 )
 

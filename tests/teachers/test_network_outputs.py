@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from difom_cache import Reading
 from difom_cache.errors import TeacherError
-from difom_cache.teachers import as_maps, choose_output, tell_by_range
+from difom_cache.teachers import Reading, as_maps, choose_output, tell_by_range
 
 
 def maps(*values: float, channels: int = 1) -> list[np.ndarray]:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from painted_folder import paint_folder
 
-from difom_cache import TeacherRequest, build_teacher, extract, open_cache, verify
+from difom_cache import build_teacher, extract, open_cache, verify
 from difom_cache.errors import CacheIdentityError, DeviceError, SettingsError, TeacherError
 from difom_cache.extraction import choose_backend, own_teachers
 from difom_cache.store import withdraw_block
-from difom_cache.teachers import OpenVinoTeacher, openvino_teacher
+from difom_cache.teachers import OpenVinoTeacher, TeacherRequest, openvino_teacher
 
 pytest.importorskip("openvino")
 TINY = ("dinov2:tiny@308", "sam:tiny", "mask2former:tiny", "oneformer:tiny")

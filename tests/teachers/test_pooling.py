@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from difom_cache import area_pool
 from difom_cache.errors import TeacherError
+from difom_cache.teachers import area_pool
 
 
 def brute_force(x: torch.Tensor, grid: int) -> torch.Tensor:

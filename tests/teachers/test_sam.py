@@ -8,9 +8,17 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from segment_anything.modeling.image_encoder import window_partition, window_unpartition
 from torch import Tensor, nn
 
-from difom_cache import build_teacher, digest_tensors
+from difom_cache import build_teacher
 from difom_cache.errors import WeightsError
-from difom_cache.teachers import VARIANTS, FusedAttention, SamTaps, fill_random, load_weights, plain_encoder
+from difom_cache.teachers import (
+    VARIANTS,
+    FusedAttention,
+    SamTaps,
+    digest_tensors,
+    fill_random,
+    load_weights,
+    plain_encoder,
+)
 
 EVERY_TAP = (
     "block0@native",

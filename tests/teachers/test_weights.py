@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from difom_cache import digest_tensors
 from difom_cache.errors import WeightsError
 from difom_cache.teachers import (
     Repository,
+    digest_tensors,
     fetched_folder,
     fill_random,
     find_published,

@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from memory_cache import MemoryCache
 
-from difom_cache import TapSpec
+from difom_cache.store import TapSpec
 from difom_train.training import leave_processes
 
 TAPS = {"wide/block@16": TapSpec("wide/block@16", "feature", 6, 2, 16, "float16")}

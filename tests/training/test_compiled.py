@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 sys.path[:0] = [sys.argv[1]]
 from memory_cache import MemoryCache
-from difom_cache import TapSpec
+from difom_cache.store import TapSpec
 taps = {"wide/block@16": TapSpec("wide/block@16", "feature", 6, 2, 16, "float16")}
 train = import_module("difom_train.training.run")
 train.open_cache = lambda path: MemoryCache(records=12, views=1, picture_px=32, taps=taps)

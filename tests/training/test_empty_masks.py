@@ -9,7 +9,7 @@ import pytest
 import torch
 from memory_cache import MemoryCache
 
-from difom_cache import SPLITS, TapSpec
+from difom_cache.store import SPLITS, TapSpec
 from difom_train.training import TRAIN_LOG, Progress, read_checkpoint, write_checkpoint
 
 TAPS = {"wide/block@16": TapSpec("wide/block@16", "feature", 6, 2, 16, "float16")}

@@ -6,8 +6,9 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from difom_cache import TapSpec, draw_budget
+from difom_cache import draw_budget
 from difom_cache.errors import RunError, SettingsError
+from difom_cache.store import TapSpec
 from difom_train.config import DataConfig, change_config, read_recipe
 from difom_train.data import JointCache, choose_masks, select_rows
 from difom_train.students import read_run_masks

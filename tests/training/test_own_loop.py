@@ -4,8 +4,8 @@ import pytest
 import torch
 from memory_cache import MemoryCache
 
-from difom_cache import TapSpec
 from difom_cache.errors import SettingsError
+from difom_cache.store import TapSpec
 from difom_train import LoopDistiller, build_distiller, build_student, read_recipe
 from difom_train.config import DistillConfig
 from difom_train.distill import build_distiller as build_part

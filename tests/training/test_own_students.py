@@ -6,8 +6,8 @@ import pytest
 import torch
 from strange_students import LEVELS, Small
 
-from difom_cache import TapSpec
 from difom_cache.errors import DifomError, RunError, SettingsError
+from difom_cache.store import TapSpec
 from difom_train import build_student, load_student, read_recipe, wrap_student
 from difom_train.training import read_checkpoint, read_run
 

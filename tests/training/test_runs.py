@@ -11,9 +11,10 @@ import tomli_w
 import torch
 from safetensors.torch import save_file
 
-from difom_cache import TapSpec, open_cache
+from difom_cache import open_cache
 from difom_cache.base import hardware
 from difom_cache.errors import CacheIncompleteError, DifomError, RunError, SettingsError
+from difom_cache.store import TapSpec
 from difom_train import load_student
 from difom_train.config import read_recipe
 from difom_train.training import read_checkpoint, read_log, read_run, refuse_differences

@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 from memory_cache import MemoryCache
 
-from difom_cache import TapSpec
+from difom_cache.store import TapSpec
 from difom_train.training import TRAIN_LOG, format_losses
 
 TAPS = {"wide/block@16": TapSpec("wide/block@16", "feature", 6, 2, 16, "float16")}

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from truth_case import Case, Refused
 
-from difom_cache import DataSource, load_records, make_manifest, read_image, read_mask
+from difom_cache import load_records, make_manifest, read_image, read_mask
+from difom_cache.data import DataSource
 
 HEIGHT, WIDTH = 48, 64
 

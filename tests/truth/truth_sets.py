@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 from truth_case import Case, Refused
 
-from difom_cache import DataSource, check_records, load_records, read_mask
-from difom_cache.data import read_source
+from difom_cache import load_records, read_mask
+from difom_cache.data import DataSource, check_records, read_source
 from difom_cache.errors import DifomWarning
 
 

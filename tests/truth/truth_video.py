@@ -9,7 +9,8 @@ import numpy as np
 from painted_videos import MATRICES, name_corners, paint_corners, turn_video, write_colour, write_video
 from truth_case import Case, Refused
 
-from difom_cache import VideoReader, load_records, read_image
+from difom_cache import load_records, read_image
+from difom_cache.data import VideoReader
 
 
 def corners(turn: str = "", **how: Any) -> Callable[[Path], Any]:

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from difom_cache import Record, draw_plan
+from difom_cache import Record
 from difom_cache.errors import CacheFormatError, SettingsError
-from difom_cache.views import ViewPlan
+from difom_cache.views import ViewPlan, draw_plan
 
 
 def record(name: str, split: str = "train", width: int = 622, height: int = 531) -> Record:

@@ -7,9 +7,9 @@ import torch
 from landmarks import CROP, HEIGHT, PLACES, VIEWS, WIDTH, expected_place, find_centre, paint_disc, paint_smooth_frame
 from PIL import Image
 
-from difom_cache import ViewParams, replay_image, replay_mask, replay_valid
+from difom_cache import ViewParams, replay_image, replay_mask
 from difom_cache.errors import DataError
-from difom_cache.views import replay_images, replay_together
+from difom_cache.views import replay_images, replay_together, replay_valid
 
 
 @pytest.mark.parametrize("place", PLACES, ids=str)

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from difom_cache import ViewParams, replay_image, replay_mask, replay_valid, warp_view
+from difom_cache import ViewParams, replay_image, replay_mask
+from difom_cache.views import replay_valid, warp_view
 
 WIDTH, HEIGHT, SIDE = 200, 150, 64
 FRAME = ViewParams(top=0, left=0, height=HEIGHT, width=WIDTH)
