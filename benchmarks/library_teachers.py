@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from difom_cache.teachers.base import Teacher, choose_variant, parse_teacher
-from difom_cache.teachers.catalogue import build_requested
+from difom_cache.teachers.catalogue import build_requested, find_builder
 
 PlainForward = Callable[[Any, Tensor], list[Tensor]]
 
@@ -52,13 +52,15 @@ def _plain_sam(name: str, variant: str, weights: str) -> tuple[nn.Module, PlainF
     return encoder, lambda network, pixels: [network(pixels)]
 
 
-def _plain_tokens(name: str, variant: str, weights: str) -> tuple[nn.Module, PlainForward]:
-    from difom_cache.teachers.transformers_weights import load_part
+def _load(name: str, variant: str, weights: str) -> Any:
+    from difom_cache.teachers.library import load_part
 
-    own = import_module(f"difom_cache.teachers.{name}").FAMILY
-    chosen = choose_variant(name, variant or own.default_variant, own.family.configs)
-    model, _, _ = load_part(own.family, chosen, weights)
-    return model, _last_tokens
+    family: Any = find_builder(name).__self__  # type: ignore[attr-defined]
+    return load_part(family, choose_variant(name, variant or family.default, family.sizes), weights)[0]
+
+
+def _plain_tokens(name: str, variant: str, weights: str) -> tuple[nn.Module, PlainForward]:
+    return _load(name, variant, weights), _last_tokens
 
 
 def _last_tokens(network: Any, pixels: Tensor) -> list[Tensor]:
@@ -67,12 +69,7 @@ def _last_tokens(network: Any, pixels: Tensor) -> list[Tensor]:
 
 
 def _plain_pixel_level(name: str, variant: str, weights: str) -> tuple[nn.Module, PlainForward]:
-    from difom_cache.teachers.transformers_weights import load_part
-
-    module = import_module(f"difom_cache.teachers.{name}")
-    chosen = choose_variant(name, variant or module.DEFAULT_VARIANT, module.FAMILY.configs)
-    part, _, _ = load_part(module.FAMILY, chosen, weights)
-    return part, _decoder_levels
+    return _load(name, variant, weights), _decoder_levels
 
 
 def _decoder_levels(network: Any, pixels: Tensor) -> list[Tensor]:
@@ -82,8 +79,7 @@ def _decoder_levels(network: Any, pixels: Tensor) -> list[Tensor]:
 
 
 def _plain_encoder(name: str, variant: str, weights: str) -> tuple[nn.Module, PlainForward]:
-    network, _ = _plain_tokens(name, variant, weights)
-    return network, _encoder_maps
+    return _load(name, variant, weights), _encoder_maps
 
 
 def _encoder_maps(network: Any, pixels: Tensor) -> list[Tensor]:

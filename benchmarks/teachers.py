@@ -38,7 +38,8 @@ from difom_cache.base.progress import track
 from difom_cache.base.text import format_table
 from difom_cache.extraction import choose_backend, load_teacher, own_teachers, probe_batch
 from difom_cache.extraction.options import ExtractConfig
-from difom_cache.extraction.run import request_teachers, run_extraction
+from difom_cache.extraction.requests import request_teachers
+from difom_cache.extraction.run import run_extraction
 from difom_cache.teachers import Precision, TeacherRequest, TeacherSpec, normalise, parse_teacher
 from difom_cache.teachers.catalogue import OWN_WEIGHTS
 from difom_train.evaluation import count_flops

@@ -155,8 +155,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def give_file(self, repository: str, commit: str, name: str, *, cdn: bool) -> None:
         data = self.hub.files(repository).get(name)
-        if data is None or commit != self.hub.commit(repository):
+        if data is None or commit not in ("main", "v1", self.hub.commit(repository)):
             return self.give(404, b"{}", {"X-Error-Code": "EntryNotFound"})
+        commit = self.hub.commit(repository)
         if not name.endswith(LFS):
             place = f"/api/resolve-cache/models/{repository}/{commit}/{name}?etag=%22{git_id(data)}%22"
             return self.give(307, b"", {"Location": place, "X-Repo-Commit": commit})

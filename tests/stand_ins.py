@@ -11,7 +11,7 @@ import torch
 from transformers import Dinov2Model
 from transformers.utils import logging
 
-from difom_cache.teachers import dinov2, sam
+from difom_cache.teachers import Size, dinov2, sam
 
 SAM = {
     name: sam.Variant(width, 4, 2, (0, 1, 2, 3), "a/repository", input_px=352, neck_channels=16)
@@ -28,8 +28,7 @@ def register(patch: Any) -> None:
     """
     for name, variant in SAM.items():
         patch(sam.VARIANTS, name, variant)
-    patch(dinov2.FAMILY.family.configs, "base", DINOV2)
-    patch(dinov2.FAMILY.input_px, "base", 308)
+    patch(dinov2.FAMILY.sizes, "base", Size(DINOV2, dinov2.FAMILY.sizes["base"].repository, 308))
 
 
 def save_weights(folder: Path) -> Path:

@@ -54,6 +54,11 @@ def test_asking_a_cache_what_it_holds_loads_no_network_library(tmp_path):
     assert "difom_cache" in loaded and not {"torch", "transformers", "matplotlib", "zarr"} & loaded
 
 
+def test_the_table_of_teachers_loads_no_network_library():
+    loaded = loaded_by("import difom_cache; assert len(difom_cache.describe_teachers()) > 40")
+    assert "huggingface_hub" in loaded and not {"torch", "transformers", "segment_anything", "onnx"} & loaded
+
+
 def test_a_run_starts_without_what_it_does_not_use():
     loaded = loaded_by("import difom_train; difom_train.train")
     assert "torch" in loaded

@@ -5,8 +5,9 @@ native tap is a tap: its name with the stride, counted in pixels of the stored p
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from difom_cache.base.errors import SettingsError, TeacherError, name_nearest
@@ -147,23 +148,33 @@ def parse_teacher(spec: str) -> TeacherRequest:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """Which weights a teacher holds: where they came from, for people, and the digest that decides."""
+
+    source: str
+    digest: str
+
+
+@dataclass(frozen=True)
 class TeacherSpec:
     """Everything that decides a teacher's features.
+
+    A teacher's file fills in what it knows of its network; `assemble` completes it by what the request says.
 
     Attributes:
         label: the teacher's folder in a cache, such as "dinov2", "sam-vit_h", "sam-random" or "onnx-efficientpolyseg".
         name: in the catalogue.
         variant: the size, file stem or run.
         input_px: side of the square input.
-        weights_digest: SHA-256 over the names and bytes of the tensors in use, whatever file they came from.
-        weights_source: where they came from, for people; of all sources only "random" enters the identity.
+        weights: where they came from, for people (of all sources only "random" enters the identity), and the SHA-256 over
+            the names and bytes of the tensors in use, whatever file they came from.
         mean: per channel, subtracted from pixels in [0, 1].
         std: per channel, divided by.
-        interpolation: how a view is brought to `input_px`; "bilinear" means antialiased bilinear.
-        taps: what is stored.
         native: every place this teacher can be read at.
-        libraries: name to version of what computes the features.
+        taps: what is stored; before `assemble`, what is stored unless the user says otherwise.
         licence: of the weights.
+        libraries: name to version of what computes the features.
+        interpolation: how a view is brought to `input_px`; "bilinear" means antialiased bilinear.
         precision: "float32", or "bfloat16" for autocast.
         options: whatever else changes the numbers, such as {"compile": true}.
         seen_masks: SHA-256 of the mask files that the weights were trained on, where somebody kept them.
@@ -173,26 +184,35 @@ class TeacherSpec:
     name: str
     variant: str
     input_px: int
-    weights_digest: str
-    weights_source: str
+    weights: Weights
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    interpolation: str
+    native: Mapping[str, NativeTap]
     taps: tuple[TapRequest, ...]
-    native: dict[str, NativeTap]
-    libraries: dict[str, str]
     licence: str
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    interpolation: str = "bilinear"
     precision: Precision = "float32"
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     seen_masks: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         check_precision(self.precision)
 
     @property
+    def weights_digest(self) -> str:
+        """Return the SHA-256 of the weights."""
+        return self.weights.digest
+
+    @property
+    def weights_source(self) -> str:
+        """Return where the weights came from."""
+        return self.weights.source
+
+    @property
     def is_random(self) -> bool:
         """Whether nobody trained these weights, so that the features are good for trials alone."""
-        return self.weights_source == RANDOM
+        return self.weights.source == RANDOM
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the content of this teacher's features, ready for JSON and without any path.
@@ -222,33 +242,6 @@ class TeacherSpec:
         }
 
 
-@dataclass(frozen=True)
-class Description:
-    """What there is to know of a teacher before anything of it is loaded.
-
-    Attributes:
-        name: in the catalogue.
-        variant: a size, or what the user puts there, such as "FILE".
-        is_default: the name alone means this variant.
-        parameters: of the part that is used; None where only the file can tell.
-        input_px: default side of the input; None likewise.
-        native: every place that can be read.
-        default_taps: what is stored unless the user says otherwise.
-        repository: hub model that the weights come from, "" for none.
-        licence: of the weights.
-    """
-
-    name: str
-    variant: str
-    is_default: bool
-    parameters: int | None
-    input_px: int | None
-    native: dict[str, NativeTap]
-    default_taps: tuple[TapRequest, ...]
-    repository: str
-    licence: str
-
-
 class Teacher(Protocol):
     """A frozen network that gives maps of pictures."""
 
@@ -270,7 +263,12 @@ class Teacher(Protocol):
         ...
 
 
-def choose_variant(teacher: str, variant: str, known: Mapping[str, object]) -> str:
+def reached_strides(grid: int, picture_px: int, strides: Sequence[int] = (8, 16, 32)) -> list[float]:
+    """Return those of `strides` that a map of `grid` cells a side is fine enough for, else its own."""
+    return [s for s in strides if picture_px % s == 0 and picture_px // s <= grid] or [picture_px / grid]
+
+
+def choose_variant(teacher: str, variant: str, known: Collection[str]) -> str:
     """Return `variant`, or raise a SettingsError naming the nearest of `known`."""
     if variant not in known:
         raise SettingsError(name_nearest(f"variant of {teacher}", variant, list(known)))
@@ -285,8 +283,13 @@ def label_variant(teacher: str, variant: str, default: str) -> str:
 TeacherBuilder = Callable[[TeacherRequest], Teacher]
 
 
+def versions(*packages: str) -> dict[str, str]:
+    """Return the installed version of each distribution that computes features."""
+    return {name: version(name) for name in packages}
+
+
 def choose_taps(
-    request: TeacherRequest, native: dict[str, NativeTap], defaults: Sequence[TapRequest], input_px: int
+    request: TeacherRequest, native: Mapping[str, NativeTap], defaults: Sequence[TapRequest], input_px: int
 ) -> tuple[TapRequest, ...]:
     """Return the taps that `request` asks for, each checked against the teacher's own grid.
 
@@ -309,7 +312,7 @@ def choose_taps(
 
 
 def _default_taps_at(
-    request: TeacherRequest, native: dict[str, NativeTap], defaults: Sequence[TapRequest], input_px: int
+    request: TeacherRequest, native: Mapping[str, NativeTap], defaults: Sequence[TapRequest], input_px: int
 ) -> list[TapRequest]:
     chosen = []
     for stride in request.strides or ():
@@ -322,7 +325,7 @@ def _default_taps_at(
 
 
 def _read_tap(
-    text: str, request: TeacherRequest, native: dict[str, NativeTap], defaults: Sequence[TapRequest], input_px: int
+    text: str, request: TeacherRequest, native: Mapping[str, NativeTap], defaults: Sequence[TapRequest], input_px: int
 ) -> list[TapRequest]:
     name, _, stride = text.partition("@")
     name = name.partition("=")[0]
@@ -349,7 +352,7 @@ def _whole_cells(stride: float, picture_px: int) -> float:
     return exact if f"{exact:g}" == f"{stride:g}" else stride
 
 
-def _check_grid(tap: TapRequest, native: dict[str, NativeTap], input_px: int, picture_px: int) -> None:
+def _check_grid(tap: TapRequest, native: Mapping[str, NativeTap], input_px: int, picture_px: int) -> None:
     own = native[tap.native].grid(input_px)
     wanted = tap.grid(picture_px)
     if wanted > own:

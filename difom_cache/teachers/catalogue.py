@@ -1,5 +1,6 @@
 """Every teacher by name, built late, so that naming one loads no library of another; as a table; and its weights fetched."""
 
+import json
 import re
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -9,13 +10,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from difom_cache.base.errors import SettingsError, name_nearest
 from difom_cache.base.text import format_table
 from difom_cache.teachers.base import (
-    Description,
     Precision,
+    TapRequest,
     Teacher,
     TeacherBuilder,
     TeacherRequest,
@@ -23,27 +22,30 @@ from difom_cache.teachers.base import (
     choose_variant,
     parse_teacher,
 )
-from difom_cache.teachers.weights import folder_name
 
 if TYPE_CHECKING:
     from difom_cache.teachers.outputs import Frames, Reading
 
 ENTRY_POINTS = "difom.teachers"
-MODULES = {
-    "sam": "difom_cache.teachers.sam",
-    "dinov2": "difom_cache.teachers.dinov2",
-    "dinov2_reg": "difom_cache.teachers.dinov2_reg",
-    "oneformer": "difom_cache.teachers.oneformer",
-    "mask2former": "difom_cache.teachers.mask2former",
-    "dinov3": "difom_cache.teachers.dinov3",
-    "dinov3_convnext": "difom_cache.teachers.dinov3_convnext",
-    "sam2": "difom_cache.teachers.sam2",
-    "sam3": "difom_cache.teachers.sam3",
-    "radio": "difom_cache.teachers.radio",
-    "clip": "difom_cache.teachers.clip",
-    "hf": "difom_cache.teachers.hf",
-    "onnx": "difom_cache.teachers.onnx",
+TEACHERS = {
+    "sam": "sam",
+    "dinov2": "dinov2:FAMILY",
+    "dinov2_reg": "dinov2:REGISTERED",
+    "oneformer": "pixel_level:ONEFORMER",
+    "mask2former": "pixel_level:MASK2FORMER",
+    "dinov3": "dinov3:FAMILY",
+    "dinov3_convnext": "dinov3_convnext:FAMILY",
+    "sam2": "sam2:FAMILY",
+    "sam3": "sam3:FAMILY",
+    "radio": "radio:FAMILY",
+    "clip": "clip:FAMILY",
+    "hf": "hf",
+    "onnx": "onnx",
 }
+"""Name to the file here, and the object in it, whose `build` makes the teacher."""
+
+TABLE = Path(__file__).with_name("teachers.json")
+"""What there is to know of each before anything of it is loaded; `tests/teachers/teacher_table.py` writes it anew."""
 
 OWN_WEIGHTS = ("onnx", "student")  # what is named after the colon holds the weights too
 _CODE = re.compile(r"(?P<place>.+)#(?P<code>[A-Za-z_][\w.]*:[A-Za-z_][\w.]*)")
@@ -113,8 +115,9 @@ def read_outputs(
     request = spec if isinstance(spec, TeacherRequest) else replace(parse_teacher(spec), device=device)
     if request.name != "onnx":
         return None
-    found: tuple[Reading, ...] = import_module(MODULES["onnx"]).read_outputs(request, frames)
-    return found
+    from difom_cache.teachers.onnx import read_outputs as read
+
+    return read(request, frames)
 
 
 def build_requested(request: TeacherRequest) -> Teacher:
@@ -134,7 +137,9 @@ def outline_teacher(request: TeacherRequest) -> TeacherSpec:
     Raises:
         DifomError: as `build_teacher`.
     """
-    outlined = request.name in MODULES.keys() - set(OWN_WEIGHTS)
+    import torch
+
+    outlined = request.name in TEACHERS.keys() - set(OWN_WEIGHTS)
     with torch.device("meta") if outlined else nullcontext():
         return build_requested(replace(request, device="cpu", compile=False)).spec
 
@@ -150,61 +155,51 @@ def split_code(variant: str) -> tuple[str, str | None]:
 
 def find_builder(name: str) -> TeacherBuilder:
     """Return the builder of a teacher of this package, or of one that another package registered."""
-    if name in MODULES:
-        builder: TeacherBuilder = import_module(MODULES[name]).build
+    if name in TEACHERS:
+        file, _, family = TEACHERS[name].partition(":")
+        held = import_module(f"difom_cache.teachers.{file}")
+        builder: TeacherBuilder = (getattr(held, family) if family else held).build
         return builder
     registered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if name in registered:
         registered_builder: TeacherBuilder = registered[name].load()
         return registered_builder
-    raise SettingsError(name_nearest("teacher", name, [*MODULES, *registered]))
+    raise SettingsError(name_nearest("teacher", name, [*TEACHERS, *registered]))
 
 
 def describe_teachers(picture_px: int = 352) -> list[dict[str, Any]]:
-    """Return one entry, ready for JSON, for every teacher and variant; no weights are loaded.
+    """Return one entry, ready for JSON, for every teacher and variant; no network is built.
 
     Args:
         picture_px: side of the stored pictures, which strides refer to.
 
     Returns:
         Entries with `teacher` ("sam:vit_b"), `default` (its name alone means this variant), `parameters`, `input_px`,
-        `taps` (`name`, `channels`, `stride_native`, `grid`), `default_taps`, `view_bytes` (default taps under int8),
-        `weights` (hub model), `licence` and `here` (the weights are on this machine). None where only a file can tell.
+        `taps` (`name`, `channels`, `stride_native`, `grid`), `default_taps`, `view_bytes` (default taps under int8: a byte
+        a value, and a float32 scale a channel), `weights` (hub model), `licence` and `here` (the weights are on this
+        machine). None where only a file can tell.
     """
-    own = [entry for module in MODULES.values() for entry in import_module(module).describe()]
-    registered = [point.name for point in entry_points(group=ENTRY_POINTS)]
-    others = [Description(name, "...", False, None, None, {}, (), "", "") for name in registered]
-    return [_as_entry(description, picture_px) for description in [*own, *others]]
-
-
-def _as_entry(description: Description, picture_px: int) -> dict[str, Any]:
     from difom_cache.teachers.hub import is_here
 
-    input_px = description.input_px
-    teacher = f"{description.name}:{description.variant}"
-    native = description.native.values()
-    return {
-        "teacher": teacher,
-        "default": description.is_default,
-        "parameters": description.parameters,
-        "input_px": input_px,
-        "taps": [
-            {"name": t.name, "channels": t.channels, "stride_native": t.stride_native, "grid": t.grid(input_px or 0)}
-            for t in native
-        ],
-        "default_taps": [tap.name for tap in description.default_taps],
-        "view_bytes": _view_bytes(description, picture_px) if description.default_taps else None,
-        "weights": description.repository or None,
-        "licence": description.licence,
-        "here": is_here(teacher, description.repository) if description.repository else None,
-    }
+    entries = _read_table()
+    for point in entry_points(group=ENTRY_POINTS):
+        unknown = dict.fromkeys(("parameters", "input_px", "weights")) | {"taps": [], "default_taps": [], "licence": ""}
+        entries.append({"teacher": f"{point.name}:...", "default": False} | unknown)
+    for entry in entries:
+        channels = {tap: count for tap, count, _ in entry["taps"]}
+        taps = [TapRequest(tap, float(stride)) for tap, stride in (each.split("@") for each in entry["default_taps"])]
+        entry["view_bytes"] = sum(channels[tap.native] * (tap.grid(picture_px) ** 2 + 4) for tap in taps) or None
+        entry["here"] = is_here(entry["teacher"], entry["weights"]) if entry["weights"] else None
+        entry["taps"] = [
+            {"name": tap, "channels": count, "stride_native": stride, "grid": round(entry["input_px"] / stride)}
+            for tap, count, stride in entry["taps"]
+        ]
+    return entries
 
 
-def _view_bytes(description: Description, picture_px: int) -> int:
-    """Return the bytes that the default taps of one view take: a byte a value, and a float32 scale a channel."""
-    return sum(
-        description.native[tap.native].channels * (tap.grid(picture_px) ** 2 + 4) for tap in description.default_taps
-    )
+def _read_table() -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = json.loads(TABLE.read_text("utf-8"))
+    return entries
 
 
 def format_teachers(entries: list[dict[str, Any]]) -> str:
@@ -241,20 +236,21 @@ def fetch_weights(teacher: str, to: Path, revision: str = "main") -> Path:
         WeightsError: the hub cannot be reached, has no such model, or wants a token for it.
     """
     from difom_cache.teachers.download import download
-    from difom_cache.teachers.hub_cache import Repository
+    from difom_cache.teachers.hub import Repository
+    from difom_cache.teachers.places import folder_name
 
     asked = parse_teacher(teacher)
-    name, variant = asked.name, asked.variant
-    if name == "hf":
-        full, repository = f"hf:{variant}", variant
-    elif name in MODULES and name != "onnx":
-        entries = {entry.variant: entry for entry in import_module(MODULES[name]).describe()}
-        default = next((entry.variant for entry in entries.values() if entry.is_default), "")
-        chosen = choose_variant(name, variant or default, entries)
-        full, repository = f"{name}:{chosen}", entries[chosen].repository
+    own = {entry["teacher"]: entry for entry in _read_table() if entry["teacher"].partition(":")[0] == asked.name}
+    default = next((full for full, entry in own.items() if entry["default"]), None)
+    full, repository = teacher, ""
+    if asked.name == "hf":
+        full, repository = f"hf:{asked.variant}", asked.variant
+    elif default is not None:
+        sizes = [full.partition(":")[2] for full in own]
+        full = f"{asked.name}:{choose_variant(asked.name, asked.variant or default.partition(':')[2], sizes)}"
+        repository = own[full]["weights"]
     else:
-        find_builder(name)
-        full, repository = teacher, ""
+        find_builder(asked.name)
     if not repository:
         raise SettingsError(f"{full} has no published weights to fetch")
     return download(full, Repository(repository, revision), to / folder_name(full))

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from difom_cache.base.errors import WeightsError
 from difom_cache.base.files import open_plain
-from difom_cache.teachers.weights import FOLDER_FILES, first_line, read_json, way_out
+from difom_cache.teachers.places import FOLDER_FILES, first_line, list_shards, read_json, way_out
 
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # the last as in .pth.tar
 SUFFIXES = (".safetensors", *PICKLE_SUFFIXES)
@@ -71,11 +71,13 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             f"for k, v in pickle.load(open(a, 'rb'))['model'].items()}}, b)\" {path.name} {path.stem}.pth"
         )
     if path.suffix not in SUFFIXES:
-        raise WeightsError(
-            f"{path}: expected a .safetensors file, a {', '.join(PICKLE_SUFFIXES)} file or a folder, found {path.suffix!r}"
-        )
+        kinds = ", ".join(PICKLE_SUFFIXES)
+        raise WeightsError(f"{path}: expected a .safetensors file, a {kinds} file or a folder, found {path.suffix!r}")
     _refuse_text(path)
-    tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    try:
+        tensors = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    except (SafetensorError, OSError, ValueError) as err:
+        raise WeightsError(f"{path}: not a whole safetensors file ({first_line(err)}); copy or fetch it again") from err
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise WeightsError(f"{path}: tensor {name} holds NaN or infinity; copy or fetch the file again")
@@ -106,7 +108,7 @@ def _read_folder(folder: Path, teacher: str) -> dict[str, Tensor]:
     if found.suffix != ".json":
         return read_tensors(found, teacher)
     tensors: dict[str, Tensor] = {}
-    for shard in sorted(set(read_json(found)["weight_map"].values())):
+    for shard in list_shards(found):
         if Path(shard).name != shard:
             raise WeightsError(f"{found}: names a shard outside its folder: {shard!r}")
         tensors |= read_tensors(folder / shard, teacher)
@@ -124,24 +126,11 @@ def _refuse_text(path: Path) -> None:
         text = head.decode("ascii").strip()
     except UnicodeDecodeError:
         return
-    if not text or not all(letter.isprintable() or letter.isspace() for letter in text):
-        return
-    kind = (
-        "a web page"
-        if text[:1] == "<"
-        else "a Git LFS pointer"
-        if text.startswith("version https://git-lfs")
-        else "text"
-    )
-    first = text.splitlines()[0][:60]
-    raise WeightsError(f"{path}: holds {kind} ({first!r}), no weights; fetch the file itself again")
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as err:
-        raise WeightsError(f"{path}: not a whole safetensors file ({first_line(err)}); copy or fetch it again") from err
+    if text and all(letter.isprintable() or letter.isspace() for letter in text):
+        kinds = {"<": "a web page", "version https://git-lfs": "a Git LFS pointer"}
+        kind = next((kind for start, kind in kinds.items() if text.startswith(start)), "text")
+        first = text.splitlines()[0][:60]
+        raise WeightsError(f"{path}: holds {kind} ({first!r}), no weights; fetch the file itself again")
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
@@ -254,16 +243,13 @@ class _Script(pickle.Unpickler):
             return _Attributes
         if module == "torch.jit._pickle":  # lists of numbers and the like
             return lambda *held: held
-        known = {
-            ("torch._utils", "_rebuild_tensor_v2"): lambda storage, offset, size, stride, *_: storage.as_strided(
-                size, stride, offset
-            ),
-            ("collections", "OrderedDict"): OrderedDict,
-            **{("torch", f"{kind}Storage"): dtype for kind, dtype in STORAGES.items()},
-        }
-        if (module, name) not in known:
-            raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
-        return known[module, name]
+        if module == "torch" and name.removesuffix("Storage") in STORAGES:
+            return STORAGES[name.removesuffix("Storage")]
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return lambda storage, offset, size, stride, *_: storage.as_strided(size, stride, offset)
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
 
     def persistent_load(self, pid: Any) -> Tensor:
         _, dtype, key, *_ = pid

@@ -19,14 +19,11 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from difom_cache.base.errors import WeightsError
-from difom_cache.teachers.base import Description, TeacherRequest
 from difom_cache.teachers.layouts import Layout
-from difom_cache.teachers.library import LibraryTeacher, build_library, describe_library
-from difom_cache.teachers.network import NetworkTeacher
+from difom_cache.teachers.library import Family, Size
+from difom_cache.teachers.places import read_json
 from difom_cache.teachers.preprocess import CLIP_MEAN, CLIP_STD
 from difom_cache.teachers.tokens import TokenTaps
-from difom_cache.teachers.transformers_weights import Family
-from difom_cache.teachers.weights import read_json
 
 QUICK, PLAIN = "quick_gelu", "gelu"
 OPEN_CLIP, TIMM = "open_clip_config.json", "config.json"
@@ -53,7 +50,7 @@ def _blocks_only(model: Any) -> Any:
 
 def _check_activation(config: Any, layout: Layout, tensors: Mapping[str, Tensor], source: Path) -> None:
     """Raise where a file's network has another activation than `config`, or may have."""
-    said = _read_activation(tensors, source) if layout.unsaid else config.hidden_act
+    said = _read_activation(tensors, source) if layout.convert is not None else config.hidden_act
     if said == config.hidden_act or (said is None and config.hidden_act == PLAIN):
         return
     gelu = "where it is GELU, as open_clip trains, name the size with _gelu (--teacher clip:base_gelu)"
@@ -79,42 +76,21 @@ def _read_activation(tensors: Mapping[str, Tensor], source: Path) -> str | None:
     return None
 
 
-FAMILY = LibraryTeacher(
-    family=Family(
-        name="clip",
-        model_class=CLIPVisionModel,
-        part=_blocks_only,
-        prefix="",
-        configs={
-            "base": partial(_config, 768, 12, 12, 16),
-            "large": partial(_config, 1024, 24, 16, 14),
-            "large_336": partial(_config, 1024, 24, 16, 14, 336),
-            "tiny": partial(_config, 32, 4, 2, 16),
-            "base_gelu": partial(_config, 768, 12, 12, 16, activation=PLAIN),
-            "large_gelu": partial(_config, 1024, 24, 16, 14, activation=PLAIN),
-            "tiny_gelu": partial(_config, 32, 4, 2, 16, activation=PLAIN),
-        },
-        repositories={
-            "base": "openai/clip-vit-base-patch16",
-            "large": "openai/clip-vit-large-patch14",
-            "large_336": "openai/clip-vit-large-patch14-336",
-            "tiny": "",
-            "base_gelu": "laion/CLIP-ViT-B-16-laion2B-s34B-b88K",
-            "large_gelu": "laion/CLIP-ViT-L-14-laion2B-s32B-b82K",
-            "tiny_gelu": "",
-        },
-        geometry=lambda config: (config.hidden_size, config.num_hidden_layers, config.patch_size, config.image_size),
-        adapt=lambda config: getattr(config, "vision_config", config),
-        others=("text_model.", "text_projection.", "visual_projection.", "logit_scale"),
-        unused=("post_layernorm.",),
-        check=_check_activation,
-    ),
-    default_variant="base",
-    input_px={"large": 308, "large_336": 308, "large_gelu": 308},
-    usual_input_px=352,
-    mean=CLIP_MEAN,
-    std=CLIP_STD,
-    licence="MIT",
+FAMILY = Family(
+    name="clip",
+    model_class=CLIPVisionModel,
+    sizes={
+        "base": Size(partial(_config, 768, 12, 12, 16), "openai/clip-vit-base-patch16"),
+        "large": Size(partial(_config, 1024, 24, 16, 14), "openai/clip-vit-large-patch14", 308),
+        "large_336": Size(partial(_config, 1024, 24, 16, 14, 336), "openai/clip-vit-large-patch14-336", 308),
+        "tiny": Size(partial(_config, 32, 4, 2, 16)),
+        "base_gelu": Size(partial(_config, 768, 12, 12, 16, activation=PLAIN), "laion/CLIP-ViT-B-16-laion2B-s34B-b88K"),
+        "large_gelu": Size(
+            partial(_config, 1024, 24, 16, 14, activation=PLAIN), "laion/CLIP-ViT-L-14-laion2B-s32B-b82K", 308
+        ),
+        "tiny_gelu": Size(partial(_config, 32, 4, 2, 16, activation=PLAIN)),
+    },
+    geometry=lambda config: (config.hidden_size, config.num_hidden_layers, config.patch_size, config.image_size),
     read=lambda model, _: TokenTaps(
         model,
         model.encoder.layers,
@@ -123,14 +99,14 @@ FAMILY = LibraryTeacher(
         key_projection=lambda block: block.self_attn.k_proj,
         call={"interpolate_pos_encoding": True},
     ),
+    default="base",
+    input_px=352,
+    licence="MIT",
+    mean=CLIP_MEAN,
+    std=CLIP_STD,
+    part=_blocks_only,
+    adapt=lambda config: getattr(config, "vision_config", config),
+    others=("text_model.", "text_projection.", "visual_projection.", "logit_scale"),
+    unused=("post_layernorm.",),
+    check=_check_activation,
 )
-
-
-def build(request: TeacherRequest) -> NetworkTeacher:
-    """Return the CLIP that `request` asks for; inputs are multiples of the patch, 16 or 14 px."""
-    return build_library(FAMILY, request)
-
-
-def describe() -> list[Description]:
-    """Return every variant."""
-    return describe_library(FAMILY)

@@ -11,11 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
-from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherRequest
-from difom_cache.teachers.library import LibraryTeacher, build_library, describe_library
-from difom_cache.teachers.network import NetworkTeacher, TapNetwork
-from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from difom_cache.teachers.transformers_weights import Family
+from difom_cache.teachers.base import NativeTap, TapRequest
+from difom_cache.teachers.library import Family, Size
+from difom_cache.teachers.network import TapNetwork
 
 
 def _config(depths: tuple[int, int, int, int], width: int) -> DINOv3ConvNextConfig:
@@ -32,7 +30,7 @@ class StageTaps(TapNetwork):
     def keep(self, taps: tuple[str, ...]) -> None:
         """Give these taps from now on, and drop the stages after the deepest."""
         super().keep(taps)
-        del self.model.model.stages[max(_stage_number(tap) for tap in taps) :]
+        del self.model.model.stages[max(int(tap.removeprefix("stage")) for tap in taps) :]
         if "stage4" not in taps:
             self.model.layer_norm = nn.Identity()
 
@@ -47,56 +45,29 @@ class StageTaps(TapNetwork):
         return {tap: maps[tap] for tap in self.taps}
 
 
-def _stage_number(tap: str) -> int:
-    return int(tap.removeprefix("stage"))
-
-
 def native_taps(config: Any) -> dict[str, NativeTap]:
     """Return every place that the network can be read at."""
     taps = [NativeTap(f"stage{i + 1}", channels, 4 * 2**i) for i, channels in enumerate(config.hidden_sizes)]
     return {tap.name: tap for tap in taps}
 
 
-FAMILY = LibraryTeacher(
-    family=Family(
-        name="dinov3_convnext",
-        model_class=DINOv3ConvNextModel,
-        part=lambda model: model,
-        prefix="",
-        configs={
-            "convnext_tiny": partial(_config, (3, 3, 9, 3), 96),
-            "convnext_small": partial(_config, (3, 3, 27, 3), 96),
-            "convnext_base": partial(_config, (3, 3, 27, 3), 128),
-            "convnext_large": partial(_config, (3, 3, 27, 3), 192),
-            "tiny": partial(_config, (1, 1, 2, 1), 16),
-        },
-        repositories={
-            "convnext_tiny": "facebook/dinov3-convnext-tiny-pretrain-lvd1689m",
-            "convnext_small": "facebook/dinov3-convnext-small-pretrain-lvd1689m",
-            "convnext_base": "facebook/dinov3-convnext-base-pretrain-lvd1689m",
-            "convnext_large": "facebook/dinov3-convnext-large-pretrain-lvd1689m",
-            "tiny": "",
-        },
-        geometry=lambda config: (tuple(config.depths), tuple(config.hidden_sizes)),
-    ),
-    default_variant="convnext_base",
-    input_px={"tiny": 352},
-    usual_input_px=704,
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
-    licence="DINOv3 License (accept on the hub)",
+HUB = "facebook/dinov3-convnext-{}-pretrain-lvd1689m"
+FAMILY = Family(
+    name="dinov3_convnext",
+    model_class=DINOv3ConvNextModel,
+    sizes={
+        "convnext_tiny": Size(partial(_config, (3, 3, 9, 3), 96), HUB.format("tiny")),
+        "convnext_small": Size(partial(_config, (3, 3, 27, 3), 96), HUB.format("small")),
+        "convnext_base": Size(partial(_config, (3, 3, 27, 3), 128), HUB.format("base")),
+        "convnext_large": Size(partial(_config, (3, 3, 27, 3), 192), HUB.format("large")),
+        "tiny": Size(partial(_config, (1, 1, 2, 1), 16), input_px=352),
+    },
+    geometry=lambda config: (tuple(config.depths), tuple(config.hidden_sizes)),
     read=lambda model, _: StageTaps(model),
+    default="convnext_base",
+    input_px=704,
+    licence="DINOv3 License (accept on the hub)",
     multiple_px=lambda config: 32,
     native=native_taps,
     default_taps=lambda config: (TapRequest("stage3", 16), TapRequest("stage4", 32)),
 )
-
-
-def build(request: TeacherRequest) -> NetworkTeacher:
-    """Return the ConvNeXt that `request` asks for."""
-    return build_library(FAMILY, request)
-
-
-def describe() -> list[Description]:
-    """Return every variant."""
-    return describe_library(FAMILY)

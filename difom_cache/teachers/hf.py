@@ -7,7 +7,6 @@ running one grey picture; no code that comes with a model is ever run. A folder 
 
 import inspect
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,23 @@ from torch import Tensor
 from transformers import MODEL_MAPPING
 
 from difom_cache.base.errors import DifomError, SettingsError, TeacherError, WeightsError
-from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherRequest
+from difom_cache.teachers.base import (
+    NativeTap,
+    TapRequest,
+    TeacherRequest,
+    TeacherSpec,
+    Weights,
+    reached_strides,
+    versions,
+)
 from difom_cache.teachers.download import PROCESSOR
-from difom_cache.teachers.hub import find_published
-from difom_cache.teachers.hub_cache import CONFIG, Repository
-from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
+from difom_cache.teachers.hub import Repository, find_published
+from difom_cache.teachers.library import Family, Size, load_part, read_config
+from difom_cache.teachers.network import NetworkTeacher, TapNetwork, assemble
+from difom_cache.teachers.places import CONFIG, MAIN, folder_name, read_json, read_revision
 from difom_cache.teachers.preprocess import Triple
-from difom_cache.teachers.transformers_weights import Family, load_part, read_config
-from difom_cache.teachers.weights import MAIN, folder_name, read_json, read_revision
 
 DEFAULT_INPUT_PX = 224
-STRIDES = (8, 16, 32)
 OWN_TEACHERS = {  # by the library's type of model: these are read at better places than their hidden states
     **{"oneformer": "oneformer", "mask2former": "mask2former", "sam": "sam"},
     **{"sam2": "sam2", "sam2_video": "sam2", "sam3": "sam3", "sam3_video": "sam3"},
@@ -85,21 +90,20 @@ def build(request: TeacherRequest) -> NetworkTeacher:
     network, found = _load(request.variant, config, str(folder) if from_hub else request.weights)
     input_px = request.input_px or _image_px(config)
     native = probe_taps(network, input_px, request.variant)
-    facts = NetworkFacts(
+    spec = TeacherSpec(
         label=f"hf-{folder_name(Path(request.variant).name)}",
         name="hf",
         variant=Path(request.variant).name,
         input_px=input_px,
+        weights=Weights(recorded, found.digest) if from_hub else found,
         mean=mean,
         std=std,
         native=native,
-        default_taps=_default_taps(native, input_px, request.picture_px),
-        packages=("transformers",),
+        taps=_default_taps(native, input_px, request.picture_px),
         licence="the model's own",
-        weights=replace(found, source=recorded) if from_hub else found,
-        options={},
+        libraries=versions("transformers"),
     )
-    return assemble(request, facts, network)
+    return assemble(request, spec, network)
 
 
 def find_folder(model: str, weights: str) -> tuple[Path, str]:
@@ -117,16 +121,14 @@ def _vision_config(config: Any) -> Any:
     return getattr(config, "vision_config", config)
 
 
-def _load(model: str, config: Any, weights: str) -> tuple[StateTaps, Any]:
-    model_class = MODEL_MAPPING[type(config)]
+def _load(model: str, config: Any, weights: str) -> tuple[StateTaps, Weights]:
     family = Family(
         name="hf",
-        model_class=model_class,
-        part=_without_pooler,
-        prefix="",
-        configs={model: lambda: config},
-        repositories={model: model},
+        model_class=MODEL_MAPPING[type(config)],
+        sizes={model: Size(lambda: config, model)},
         geometry=lambda own: own.model_type,
+        read=lambda part, _: StateTaps(part),
+        part=_without_pooler,
         adapt=_vision_config,
         unused=("pooler.", "head."),
         any_head=True,
@@ -182,15 +184,10 @@ def _default_taps(native: dict[str, NativeTap], input_px: int, picture_px: int) 
     """
     names = list(native)
     middle, last = names[len(names) // 2], names[-1]
-    fine, coarse = (_reached(native[name].grid(input_px), picture_px) for name in (middle, last))
+    fine, coarse = (reached_strides(native[name].grid(input_px), picture_px) for name in (middle, last))
     deeper = next((stride for stride in coarse if stride > fine[0]), coarse[-1])
     stride = fine[0] if fine[0] < deeper else picture_px / native[middle].grid(input_px)
     return (TapRequest(middle, stride), TapRequest(last, deeper))[middle == last :]
-
-
-def _reached(grid: int, picture_px: int) -> list[float]:
-    """Return those of the strides 8, 16 and 32 that a map of `grid` cells a side is fine enough for, else its own."""
-    return [s for s in STRIDES if picture_px % s == 0 and picture_px // s <= grid] or [picture_px / grid]
 
 
 def read_mean_std(folder: Path) -> tuple[Triple, Triple]:
@@ -217,8 +214,3 @@ def read_mean_std(folder: Path) -> tuple[Triple, Triple]:
 
 def _is_triple(held: Any) -> bool:
     return isinstance(held, list) and len(held) == 3 and all(isinstance(value, int | float) for value in held)
-
-
-def describe() -> list[Description]:
-    """Return the one entry of this teacher; what it is depends on the model."""
-    return [Description("hf", "MODEL", False, None, None, {}, (), "", "the model's own")]

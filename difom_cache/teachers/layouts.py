@@ -8,8 +8,8 @@ lies inside a file: below `module.`, `model.backbone.`, `teacher.backbone.` or w
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -177,162 +177,85 @@ class Layout:
     Attributes:
         name: whose layout of which network.
         anchor: the tensor that shows where in the file the network lies.
+        networks: that it holds, by transformers' type of model, or "sam".
         marks: patterns of the tensors beside it that tell this layout from others.
-        becomes: network (by transformers' type of model, or "sam") to its conversion; None where it is our own layout.
+        convert: how their tensors come to be called as in the hub's files, by patterns or a function; None where they are.
         way: what to do with it where another network is wanted; "" for transformers' own, of which the library tells.
-        unsaid: whether such files leave open which activation their network has.
     """
 
     name: str
     anchor: str
+    networks: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
-    becomes: Mapping[str, Callable[[Tensors], Tensors] | None] = field(default_factory=dict)
+    convert: Names | Callable[[Tensors], Tensors] | None = None
     way: str = ""
-    unsaid: bool = False
 
     def places(self, names: Collection[str]) -> list[str]:
         """Return the prefixes below which `names` hold such a network."""
         ends = [name.removesuffix(self.anchor) for name in names if f".{name}".endswith(f".{self.anchor}")]
-        return [end for end in ends if all(self._is_marked(mark, end, names) for mark in self.marks)]
-
-    def _is_marked(self, mark: str, place: str, names: Collection[str]) -> bool:
-        return any(re.match(mark, name[len(place) :]) for name in names if name.startswith(place))
+        beside = {end: [name[len(end) :] for name in names if name.startswith(end)] for end in ends}
+        return [end for end in ends if all(any(re.match(mark, name) for name in beside[end]) for mark in self.marks)]
 
 
+def _timm(name: str, network: str, marks: tuple[str, ...], convert: Callable[[Tensors], Tensors], way: str) -> Layout:
+    return Layout(name, _PATCHES, (network,), marks, convert, way)
+
+
+_PATCHES = "patch_embed.proj.weight"
 _BLOCK = r"blocks\.[\d.]+\."
-_SCALE, _QKV = rf"{_BLOCK}ls1\.gamma$", rf"{_BLOCK}attn\.qkv\.weight$"
+_CLASS, _SCALE = (r"cls_token$", r"pos_embed$"), rf"{_BLOCK}ls1\.gamma$"
+_QKV, _GAMMA = rf"{_BLOCK}attn\.qkv\.weight$", rf"{_BLOCK}gamma_1$"
+_HUB_SAM = (r"layers\.0\.attn\.rel_pos_h$",)
+_META_SAM = (r"blocks\.0\.attn\.rel_pos_h$", r"neck\.0\.weight$")
+_HIERA, _CONVNEXT = (r"trunk\.pos_embed_window$",), (r"stages\.0\.0\.dwconv\.weight$",)
+_SWIN = (r"layers\.0\.blocks\.0\.attn\.relative_position_bias_table$",)
+_REGISTERED = "Facebook's or timm's DINOv2 with registers"
+_REGISTER_MARKS = (r"(register_tokens|reg_token)$", r"pos_embed$", _SCALE)
+_OPENAI = (r"class_embedding$", r"transformer\.resblocks\.0\.attn\.in_proj_weight$")
+_CLIP_MARKS = (r"norm_pre\.weight$", *_CLASS, _QKV)
 _HUB_HAS_IT = "the hub's files hold the published one (--weights hub)"
+_ONLY = f"only transformers' layout of it is read: {_HUB_HAS_IT}"
 _DETECTRON2 = (
-    "it is detectron2's: {hub}; one of your own becomes a folder by transformers' script "
-    "convert_{script}.py (src/transformers/models/{model} of its releases 4.x)"
+    f"it is detectron2's: {_HUB_HAS_IT}; one of your own becomes a folder by transformers' script "
+    "convert_{}.py (src/transformers/models/{} of its releases 4.x)"
 )
+_ONEFORMER = _DETECTRON2.format("to_hf_oneformer", "oneformer")
+_MASK2FORMER = _DETECTRON2.format("mask2former_original_pytorch_checkpoint_to_pytorch", "mask2former")
+_FOLDER = "--teacher hf:FOLDER, timm's own folder of it"
+_OR_HF = "or hf:MODEL of a transformers ViT of the same size"
+_MASK_FEATURES = "sem_seg_head.pixel_decoder.mask_features.weight"
+_DECODER = "model.pixel_level_module.decoder.mask_projection.weight"
+_VITS = ("dinov2", "dinov2_with_registers", "vit")
 
 LAYOUTS = (
+    Layout("transformers' ViT", "embeddings.patch_embeddings.projection.weight", _VITS),
+    Layout("transformers' DINOv3", "embeddings.patch_embeddings.weight", ("dinov3_vit",)),
+    Layout("transformers' DINOv3 ConvNeXt", "stages.0.downsample_layers.0.weight", ("dinov3_convnext",)),
+    Layout("transformers' CLIP", "vision_model.embeddings.patch_embedding.weight", ("clip_vision_model",)),
+    Layout("transformers' SAM 2", "backbone.patch_embed.projection.weight", ("sam2_vision_model",)),
+    Layout("transformers' SAM 3", "backbone.embeddings.patch_embeddings.projection.weight", ("sam3_vision_model",)),
+    Layout("transformers' Mask2Former or OneFormer", _DECODER, ("mask2former", "oneformer")),
+    Layout("NVIDIA's C-RADIO", "radio_model.model.patch_generator.embedder.weight", ("radio",)),
+    Layout("transformers' SAM", "patch_embed.projection.weight", ("sam",), _HUB_SAM, _SAM, "use --teacher sam"),
+    Layout("segment-anything's SAM", _PATCHES, ("sam",), _META_SAM, way="use --teacher sam"),
+    Layout("Meta's SAM 2", f"trunk.{_PATCHES}", ("sam2_vision_model",), _HIERA, _SAM2, "use --teacher sam2"),
+    Layout("Meta's SAM 3", f"vision_backbone.trunk.{_PATCHES}", way=_ONLY),
+    Layout("the authors' OneFormer", _MASK_FEATURES, marks=(r"text_encoder\.|task_mlp\.",), way=_ONEFORMER),
+    Layout("the authors' Mask2Former", _MASK_FEATURES, way=_MASK2FORMER),
+    _timm("Meta's DINOv3", "dinov3_vit", (r"storage_tokens$", _QKV), _dinov3, "use --teacher dinov3"),
+    Layout("Meta's DINOv3 ConvNeXt", "downsample_layers.0.0.weight", marks=_CONVNEXT, way=_ONLY),
+    _timm("timm's DINOv3", "dinov3_vit", (r"reg_token$", _GAMMA, _QKV), _dinov3, "use --teacher dinov3"),
+    _timm(_REGISTERED, "dinov2_with_registers", _REGISTER_MARKS, _dinov2, "use --teacher dinov2_reg"),
+    _timm("Facebook's or timm's DINOv2", "dinov2", (*_CLASS, _SCALE), _dinov2, "use --teacher dinov2"),
     Layout(
-        "transformers' ViT",
-        "embeddings.patch_embeddings.projection.weight",
-        becomes={"dinov2": None, "dinov2_with_registers": None, "vit": None},
+        "OpenAI's or open_clip's CLIP", "conv1.weight", ("clip_vision_model",), _OPENAI, _CLIP, "use --teacher clip"
     ),
-    Layout("transformers' DINOv3", "embeddings.patch_embeddings.weight", becomes={"dinov3_vit": None}),
-    Layout("transformers' DINOv3 ConvNeXt", "stages.0.downsample_layers.0.weight", becomes={"dinov3_convnext": None}),
-    Layout("transformers' CLIP", "vision_model.embeddings.patch_embedding.weight", becomes={"clip_vision_model": None}),
-    Layout("transformers' SAM 2", "backbone.patch_embed.projection.weight", becomes={"sam2_vision_model": None}),
-    Layout(
-        "transformers' SAM 3",
-        "backbone.embeddings.patch_embeddings.projection.weight",
-        becomes={"sam3_vision_model": None},
-    ),
-    Layout(
-        "transformers' Mask2Former or OneFormer",
-        "model.pixel_level_module.decoder.mask_projection.weight",
-        becomes={"mask2former": None, "oneformer": None},
-    ),
-    Layout("NVIDIA's C-RADIO", "radio_model.model.patch_generator.embedder.weight", becomes={"radio": None}),
-    Layout(
-        "transformers' SAM",
-        "patch_embed.projection.weight",
-        (r"layers\.0\.attn\.rel_pos_h$",),
-        becomes={"sam": lambda tensors: rename(tensors, _SAM)},
-        way="use --teacher sam",
-    ),
-    Layout(
-        "segment-anything's SAM",
-        "patch_embed.proj.weight",
-        (r"blocks\.0\.attn\.rel_pos_h$", r"neck\.0\.weight$"),
-        becomes={"sam": None},
-        way="use --teacher sam",
-    ),
-    Layout(
-        "Meta's SAM 2",
-        "trunk.patch_embed.proj.weight",
-        (r"trunk\.pos_embed_window$",),
-        becomes={"sam2_vision_model": lambda tensors: rename(tensors, _SAM2)},
-        way="use --teacher sam2",
-    ),
-    Layout(
-        "Meta's SAM 3",
-        "vision_backbone.trunk.patch_embed.proj.weight",
-        way=f"only transformers' layout of it is read: {_HUB_HAS_IT}",
-    ),
-    Layout(
-        "the authors' OneFormer",
-        "sem_seg_head.pixel_decoder.mask_features.weight",
-        (r"text_encoder\.|task_mlp\.",),
-        way=_DETECTRON2.format(hub=_HUB_HAS_IT, script="to_hf_oneformer", model="oneformer"),
-    ),
-    Layout(
-        "the authors' Mask2Former",
-        "sem_seg_head.pixel_decoder.mask_features.weight",
-        way=_DETECTRON2.format(
-            hub=_HUB_HAS_IT, script="mask2former_original_pytorch_checkpoint_to_pytorch", model="mask2former"
-        ),
-    ),
-    Layout(
-        "Meta's DINOv3",
-        "patch_embed.proj.weight",
-        (r"storage_tokens$", _QKV),
-        becomes={"dinov3_vit": _dinov3},
-        way="use --teacher dinov3",
-    ),
-    Layout(
-        "Meta's DINOv3 ConvNeXt",
-        "downsample_layers.0.0.weight",
-        (r"stages\.0\.0\.dwconv\.weight$",),
-        way=f"only transformers' layout of it is read: {_HUB_HAS_IT}",
-    ),
-    Layout(
-        "timm's DINOv3",
-        "patch_embed.proj.weight",
-        (r"reg_token$", rf"{_BLOCK}gamma_1$", _QKV),
-        becomes={"dinov3_vit": _dinov3},
-        way="use --teacher dinov3",
-    ),
-    Layout(
-        "Facebook's or timm's DINOv2 with registers",
-        "patch_embed.proj.weight",
-        (r"(register_tokens|reg_token)$", r"pos_embed$", _SCALE),
-        becomes={"dinov2_with_registers": _dinov2},
-        way="use --teacher dinov2_reg",
-    ),
-    Layout(
-        "Facebook's or timm's DINOv2",
-        "patch_embed.proj.weight",
-        (r"cls_token$", r"pos_embed$", _SCALE),
-        becomes={"dinov2": _dinov2},
-        way="use --teacher dinov2",
-    ),
-    Layout(
-        "OpenAI's or open_clip's CLIP",
-        "conv1.weight",
-        (r"class_embedding$", r"transformer\.resblocks\.0\.attn\.in_proj_weight$"),
-        becomes={"clip_vision_model": lambda tensors: rename(tensors, _CLIP)},
-        way="use --teacher clip",
-        unsaid=True,
-    ),
-    Layout(
-        "timm's CLIP",
-        "patch_embed.proj.weight",
-        (r"norm_pre\.weight$", r"cls_token$", r"pos_embed$", _QKV),
-        becomes={"clip_vision_model": _timm_clip},
-        way="use --teacher clip",
-        unsaid=True,
-    ),
-    Layout(
-        "timm's ViT",
-        "patch_embed.proj.weight",
-        (r"cls_token$", r"pos_embed$", _QKV),
-        becomes={"vit": _plain_vit},
-        way="use --teacher hf:FOLDER, timm's own folder of it, or hf:MODEL of a transformers ViT of the same size",
-    ),
-    Layout(
-        "a Swin of timm's or its authors'",
-        "patch_embed.proj.weight",
-        (r"layers\.0\.blocks\.0\.attn\.relative_position_bias_table$",),
-        way="it is a backbone alone; use --teacher hf:FOLDER, timm's own folder of it",
-    ),
+    _timm("timm's CLIP", "clip_vision_model", _CLIP_MARKS, _timm_clip, "use --teacher clip"),
+    _timm("timm's ViT", "vit", (*_CLASS, _QKV), _plain_vit, f"use {_FOLDER}, {_OR_HF}"),
+    Layout("a Swin of timm's or its authors'", _PATCHES, marks=_SWIN, way=f"it is a backbone alone; use {_FOLDER}"),
 )
 """The first row that fits is the file's; those of one anchor go from the special to the general."""
-NETWORKS = frozenset(network for layout in LAYOUTS for network in layout.becomes)
+NETWORKS = frozenset(network for layout in LAYOUTS for network in layout.networks)
 
 
 def to_own_layout(
@@ -355,15 +278,16 @@ def to_own_layout(
     """
     for layout in LAYOUTS:
         places = layout.places(tensors)
-        if not places or (network not in layout.becomes and not layout.way):
+        if not places or (network not in layout.networks and not layout.way):
             continue
-        if network not in layout.becomes:
+        if network not in layout.networks:
             raise WeightsError(f"{source}: holds {layout.name}, which --teacher {teacher} does not read; {layout.way}")
         place = choose_one(places, f"{source}: holds several networks of {teacher}, below") or ""
-        convert = layout.becomes[network]
-        if convert is None:
+        if layout.convert is None:
             place = place.removesuffix(next((end for end in inside if place.endswith(end)), ""))
-        return convert(below(tensors, place)) if convert else below(tensors, place), layout
+            return below(tensors, place), layout
+        held = below(tensors, place)
+        return layout.convert(held) if callable(layout.convert) else rename(held, layout.convert), layout
     return tensors, None
 
 

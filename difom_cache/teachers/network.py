@@ -1,53 +1,16 @@
 """A teacher that is a PyTorch network: preprocessing before it, float32 maps after it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from difom_cache.base.hardware import resolve_device
-from difom_cache.teachers.base import RANDOM, NativeTap, TapRequest, TeacherRequest, TeacherSpec, choose_taps
+from difom_cache.teachers.base import RANDOM, TapRequest, TeacherRequest, TeacherSpec, choose_taps, versions
 from difom_cache.teachers.precision import compute_in
-from difom_cache.teachers.preprocess import Triple, check_pixels, normalise
-from difom_cache.teachers.weights import Weights, is_outline
-
-
-@dataclass(frozen=True)
-class NetworkFacts:
-    """What a teacher's file says about its network; `assemble` adds what the request says.
-
-    Attributes:
-        label: the teacher's folder in a cache; `assemble` adds "-random" for random weights.
-        name: in the catalogue.
-        variant: the one that was built.
-        input_px: side of the square input.
-        mean: per channel.
-        std: per channel.
-        native: every place that can be read.
-        default_taps: what is stored unless the user says otherwise.
-        packages: distributions whose versions decide the features, beside torch.
-        licence: of the weights.
-        weights: where they came from and their digest.
-        options: whatever else changes the numbers.
-        seen_masks: SHA-256 of the mask files that the weights were trained on, where somebody kept them.
-    """
-
-    label: str
-    name: str
-    variant: str
-    input_px: int
-    mean: Triple
-    std: Triple
-    native: Mapping[str, NativeTap]
-    default_taps: tuple[TapRequest, ...]
-    packages: tuple[str, ...]
-    licence: str
-    weights: Weights
-    options: Mapping[str, Any]
-    seen_masks: frozenset[str] | None = None
+from difom_cache.teachers.preprocess import check_pixels, normalise
+from difom_cache.teachers.weights import is_outline
 
 
 class TapNetwork(nn.Module):
@@ -90,31 +53,33 @@ class NetworkTeacher:
         return {name: maps[name].float() for name in dict.fromkeys(tap.native for tap in self.spec.taps)}
 
 
-def assemble(request: TeacherRequest, facts: NetworkFacts, network: TapNetwork) -> NetworkTeacher:
-    """Return the teacher that `request` asks for."""
+def assemble(request: TeacherRequest, spec: TeacherSpec, network: TapNetwork) -> NetworkTeacher:
+    """Return the teacher that `request` asks for.
+
+    Args:
+        request: says taps, precision, device and whether the network is compiled.
+        spec: what the teacher's file knows: label ("-random" is added for random weights), native and default taps,
+            weights, licence and the libraries beside torch.
+        network: with the weights in it.
+    """
     device = resolve_device(request.device)
-    taps = choose_taps(request, dict(facts.native), facts.default_taps, facts.input_px)
+    taps = choose_taps(request, spec.native, spec.taps, spec.input_px)
     network.keep(tuple(dict.fromkeys(tap.native for tap in taps)))
-    spec = TeacherSpec(
-        label=f"{facts.label}-{RANDOM}" if facts.weights.source == RANDOM else facts.label,
-        name=facts.name,
-        variant=facts.variant,
-        input_px=facts.input_px,
-        weights_digest=facts.weights.digest,
-        weights_source=facts.weights.source,
-        mean=facts.mean,
-        std=facts.std,
-        interpolation="bilinear",
+    spec = replace(
+        spec,
+        label=f"{spec.label}-{RANDOM}" if spec.is_random else spec.label,
         taps=taps,
-        native=dict(facts.native),
-        libraries={name: version(name) for name in ("torch", *facts.packages)},
-        licence=facts.licence,
+        libraries={**versions("torch"), **spec.libraries},
         precision=request.chosen_precision,
-        seen_masks=facts.seen_masks,
-        options={**facts.options, **({"compile": True} if request.compile else {})},
+        options={**spec.options, **({"compile": True} if request.compile else {})},
     )
     if is_outline():
         return NetworkTeacher(spec, network)
     if request.compile:
         network.compile(dynamic=False)
     return NetworkTeacher(spec, network).to(device)
+
+
+def NetworkFacts(*, default_taps: tuple[TapRequest, ...], packages: tuple[str, ...], **facts: Any) -> TeacherSpec:
+    """Return the record of a teacher whose builder describes it as those of the release before did."""
+    return TeacherSpec(taps=default_taps, libraries=versions(*packages), **facts)

@@ -14,7 +14,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
@@ -26,7 +25,16 @@ from torch import Tensor
 
 from difom_cache.base.errors import DeviceError, SettingsError, TeacherError, WeightsError, name_nearest
 from difom_cache.base.hardware import resolve_device
-from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherRequest, TeacherSpec, choose_taps
+from difom_cache.teachers.base import (
+    NativeTap,
+    TapRequest,
+    TeacherRequest,
+    TeacherSpec,
+    Weights,
+    choose_taps,
+    reached_strides,
+    versions,
+)
 from difom_cache.teachers.outputs import (
     KEYS,
     PROBED_FRAMES,
@@ -38,8 +46,8 @@ from difom_cache.teachers.outputs import (
     span_of,
     tell_by_range,
 )
+from difom_cache.teachers.places import read_json
 from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, Triple, check_pixels, normalise
-from difom_cache.teachers.weights import read_json
 
 try:
     import onnx
@@ -434,23 +442,15 @@ def default_places(graph: Graph, request: TeacherRequest) -> dict[str, Place]:
 
 def _refuse_contradiction(graph: Graph, readings: Sequence[Reading]) -> None:
     """Raise where FILE.json says something else than what features were begun with."""
-    prepared = graph.prepared
-    begun: dict[str, list[Any]] = {
-        "output": [each.output for each in readings],
-        "values": [each.values for each in readings],
-        "channel": [each.channel or 0 for each in readings],
-    }
-    stated = {
-        "output": prepared.output and _tap_name(prepared.output),
-        "values": prepared.values,
-        "channel": prepared.channel,
-    }
-    for key, value in stated.items():
-        if value is not None and set(begun[key]) != {value}:
-            held = ", ".join(map(str, begun[key])) or "logits wherever there is one channel"
+    for key in ("output", "values", "channel"):
+        value = getattr(graph.prepared, key)
+        value = _tap_name(value) if value and key == "output" else value
+        begun = [getattr(each, key) or 0 for each in readings]
+        if value is not None and set(begun) != {value}:
+            held = ", ".join(map(str, begun)) or "logits wherever there is one channel"
             raise SettingsError(
-                f"{prepared.file}: {key} is {value!r}, but these features were begun with {held}; put it back, or extract "
-                "into another cache"
+                f"{graph.prepared.file}: {key} is {value!r}, but these features were begun with {held}; put it back, or "
+                "extract into another cache"
             )
 
 
@@ -497,13 +497,12 @@ def _specify(request: TeacherRequest, graph: Graph, places: Mapping[str, Place])
         name: NativeTap(name, p.channels, input_px / p.grid, "logits" if p.is_logits else "feature")
         for name, p in places.items()
     }
-    defaults = [
-        TapRequest(
-            name, int(name.removeprefix("inner")) if name.startswith("inner") else _stride(p, request.picture_px)
-        )
-        for name, p in places.items()
-        if p.is_default
-    ]
+    defaults = []
+    for name, place in places.items():
+        usual = STRIDES if place.is_logits else INNER_STRIDES
+        own = reached_strides(place.grid, request.picture_px, usual)[0]
+        if place.is_default:
+            defaults.append(TapRequest(name, int(name.removeprefix("inner")) if name.startswith("inner") else own))
     taps = choose_taps(request, native, defaults, input_px)
     kept = {tap.native: places[tap.native] for tap in sorted(taps, key=lambda tap: tap.name)}
     options: dict[str, Any] = {"tensors": {name: place.tensor for name, place in kept.items()}}
@@ -514,24 +513,15 @@ def _specify(request: TeacherRequest, graph: Graph, places: Mapping[str, Place])
         name="onnx",
         variant=path.stem,
         input_px=input_px,
-        weights_digest=digest_file(path),
-        weights_source=str(path),
+        weights=Weights(str(path), digest_file(path)),
         mean=graph.prepared.mean,
         std=graph.prepared.std,
-        interpolation="bilinear",
-        taps=taps,
         native=native,
-        libraries={name: version(name) for name in ("onnx", "onnxruntime")},
+        taps=taps,
         licence="the file's own",
+        libraries=versions("onnx", "onnxruntime"),
         options=options,
     )
-
-
-def _stride(place: Place, picture_px: int) -> float:
-    """Return the finest usual stride that the map reaches: from 2 for logits, from 8 for features."""
-    usual = STRIDES if place.is_logits else INNER_STRIDES
-    reached = [s for s in usual if picture_px % s == 0 and picture_px // s <= place.grid]
-    return reached[0] if reached else picture_px / place.grid
 
 
 def digest_file(path: Path) -> str:
@@ -569,8 +559,3 @@ def open_session(model: bytes | str, device: torch.device) -> Any:
         providers = [("CUDAExecutionProvider", cuda), *providers]
     # Its fallback would say on stdout what went wrong, and compute elsewhere than was asked for.
     return onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
-
-
-def describe() -> list[Description]:
-    """Return the one entry of this teacher; what it is depends on the file."""
-    return [Description("onnx", "FILE", False, None, None, {}, (), "", "the file's own")]

@@ -140,9 +140,7 @@ class OpenVinoTeacher:
         example = torch.zeros((batch, 3, side, side))
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore"
-                )  # the tracer's, of every branch and loop; `check` looks at what came out
+                warnings.simplefilter("ignore")  # the tracer's, of every branch; `check` looks at what came out
                 # What `openvino.convert_model` does; that one also asks for consent to send data home, and sends it.
                 frontend = FrontEndManager().load_by_framework("pytorch")
                 # PyTorch's own check would trace the network twice more, over half of a start; `check` says more for less.

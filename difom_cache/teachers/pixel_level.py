@@ -1,30 +1,31 @@
-"""The pixel-level module that Mask2Former and OneFormer share: a Swin backbone and a deformable pixel decoder.
+"""Mask2Former (Cheng et al. 2022, arXiv:2112.01527) and OneFormer (Jain et al. 2023, arXiv:2211.06220), from transformers.
 
-It needs no text, tokenizer or queries. Taps: `stage1` to `stage4` (backbone, strides 4 to 32), `pixel32`, `pixel16`
-and `pixel8` (decoder), `pixel4` (the mask features). Inputs are multiples of 32 px; the default of 704 px puts 22
-cells at stride 32, the grid of a picture of 352 px at stride 16.
+What is read is the pixel-level module that both share, a Swin backbone and a deformable pixel decoder; it needs no text,
+tokenizer or queries. Taps: `stage1` to `stage4` (backbone, strides 4 to 32), `pixel32`, `pixel16` and `pixel8` (decoder),
+`pixel4` (the mask features). Inputs are multiples of 32 px; the default of 704 px puts 22 cells at stride 32, the grid of
+a picture of 352 px at stride 16. OneFormer's DiNAT-L needs the natten package and is not offered here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import PretrainedConfig, SwinConfig
+from transformers import (
+    Mask2FormerConfig,
+    Mask2FormerForUniversalSegmentation,
+    OneFormerConfig,
+    OneFormerForUniversalSegmentation,
+    SwinConfig,
+)
 
 from difom_cache.teachers import buffers
-from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherRequest, choose_variant, label_variant
-from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
-from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_input_px
-from difom_cache.teachers.transformers_weights import Family, count_parameters, load_part
+from difom_cache.teachers.base import NativeTap, TapRequest
+from difom_cache.teachers.library import Family, Size
+from difom_cache.teachers.network import TapNetwork
 
-MULTIPLE_PX = 32
-INPUT_PX = 704
-TINY_INPUT_PX = 352
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 DECODER_TAPS = ("pixel32", "pixel16", "pixel8")  # in the order the decoder gives them
-DEFAULT_TAPS = (TapRequest("pixel16", 16), TapRequest("pixel32", 32))
-UNUSED = ("encoder.swin.layernorm.",)  # the backbone norms each stage by itself; this one's result is thrown away
-COMPUTED = buffers.COMMON | {"relative_position_index": buffers.relative_position_index}
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,6 @@ class Swin:
     window: int
     decoder_channels: int = 256
 
-    def config(self) -> SwinConfig:
-        """Return transformers' configuration of this backbone, every stage given out."""
-        settings: dict[str, Any] = {
-            "embed_dim": self.width,
-            "depths": list(self.depths),
-            "num_heads": list(self.heads),
-            "window_size": self.window,
-            "out_features": list(STAGES),
-        }
-        return SwinConfig(**settings)
-
 
 SWINS = {
     "swin_t": Swin(96, (2, 2, 6, 2), (3, 6, 12, 24), 7),
@@ -56,6 +46,21 @@ SWINS = {
     "swin_l": Swin(192, (2, 2, 18, 2), (6, 12, 24, 48), 12),
     "tiny": Swin(16, (1, 1, 1, 1), (1, 2, 4, 8), 7, decoder_channels=64),
 }
+TINY = {
+    **{"encoder_layers": 1, "num_attention_heads": 2, "encoder_feedforward_dim": 64},
+    **{"decoder_layers": 2, "dim_feedforward": 64, "num_queries": 4},
+}
+
+
+def _config(config_class: Any, channels: tuple[str, ...], size: str, **further: Any) -> Any:
+    """Return transformers' configuration of a size, every stage of its backbone given out; `channels` are the decoder's."""
+    swin = SWINS[size]
+    settings: dict[str, Any] = {
+        **{"embed_dim": swin.width, "depths": list(swin.depths), "num_heads": list(swin.heads)},
+        **{"window_size": swin.window, "out_features": list(STAGES)},
+    }
+    backbone = SwinConfig(**settings)
+    return config_class(backbone_config=backbone, **dict.fromkeys(channels, swin.decoder_channels), **further)
 
 
 class PixelLevelTaps(TapNetwork):
@@ -86,70 +91,65 @@ class PixelLevelTaps(TapNetwork):
         return {tap: maps[tap] for tap in self.taps}
 
 
-def pixel_level_part(model: Any) -> Any:
+def _part(model: Any) -> Any:
     """Return the pixel-level module of a whole Mask2Former or OneFormer, without the norm that nothing reads."""
     module = model.model.pixel_level_module
     module.encoder.swin.layernorm = nn.Identity()
     return module
 
 
-def backbone_geometry(config: PretrainedConfig) -> object:
-    """Return what tells one backbone size from another."""
-    return config.backbone_config.embed_dim, tuple(config.backbone_config.depths)
-
-
-def native_taps(swin: Swin) -> dict[str, NativeTap]:
+def native_taps(config: Any) -> dict[str, NativeTap]:
     """Return every place that the module can be read at."""
-    taps = [NativeTap(name, swin.width * 2**i, 4 * 2**i) for i, name in enumerate(STAGES)]
-    taps += [
-        NativeTap(name, swin.decoder_channels, int(name.removeprefix("pixel"))) for name in (*DECODER_TAPS, "pixel4")
-    ]
+    width = config.backbone_config.embed_dim
+    taps = [NativeTap(name, width * 2**i, 4 * 2**i) for i, name in enumerate(STAGES)]
+    decoded = (*DECODER_TAPS, "pixel4")
+    taps += [NativeTap(name, config.hidden_dim, int(name.removeprefix("pixel"))) for name in decoded]
     return {tap.name: tap for tap in taps}
 
 
-def describe_pixel_level(family: Family, default_variant: str, licence: str) -> list[Description]:
-    """Return what every variant of the family is, without loading any weights; arguments as `build_pixel_level`."""
-    return [
-        Description(
-            name=family.name,
-            variant=variant,
-            is_default=variant == default_variant,
-            parameters=count_parameters(family, variant),
-            input_px=TINY_INPUT_PX if variant == "tiny" else INPUT_PX,
-            native=native_taps(SWINS[variant]),
-            default_taps=DEFAULT_TAPS,
-            repository=family.repositories[variant],
-            licence=licence,
-        )
-        for variant in family.configs
-    ]
+def _never_training(config: Any) -> Any:
+    """Return the configuration with `is_training` off: by it, not by `eval()`, OneFormer's pixel decoder drops out."""
+    config.is_training = False
+    return config
 
 
-def build_pixel_level(request: TeacherRequest, family: Family, default_variant: str, licence: str) -> NetworkTeacher:
-    """Return the pixel-level module that `request` asks for as a teacher.
-
-    Args:
-        request: what the user asks for.
-        family: the teacher's sizes.
-        default_variant: where the request names none.
-        licence: of the weights.
-    """
-    variant = choose_variant(family.name, request.variant or default_variant, family.configs)
-    input_px = request.input_px or (TINY_INPUT_PX if variant == "tiny" else INPUT_PX)
-    check_input_px(input_px, MULTIPLE_PX, f"{family.name}:{variant}")
-    module, _, weights = load_part(family, variant, request.weights)
-    facts = NetworkFacts(
-        label=label_variant(family.name, variant, default_variant),
-        name=family.name,
-        variant=variant,
-        input_px=input_px,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        native=native_taps(SWINS[variant]),
-        default_taps=DEFAULT_TAPS,
-        packages=("transformers",),
-        licence=licence,
-        weights=weights,
-        options={},
-    )
-    return assemble(request, facts, PixelLevelTaps(module))
+_mask2former = partial(_config, Mask2FormerConfig, ("feature_size", "mask_feature_size", "hidden_dim"))
+_oneformer = partial(_config, OneFormerConfig, ("conv_dim", "mask_dim", "hidden_dim"))
+MASK2FORMER = Family(
+    name="mask2former",
+    model_class=Mask2FormerForUniversalSegmentation,
+    sizes={
+        "tiny": Size(partial(_mask2former, "tiny", **TINY), input_px=352),
+        "swin_t": Size(partial(_mask2former, "swin_t"), "facebook/mask2former-swin-tiny-coco-panoptic"),
+        "swin_s": Size(partial(_mask2former, "swin_s"), "facebook/mask2former-swin-small-coco-panoptic"),
+        "swin_b": Size(partial(_mask2former, "swin_b"), "facebook/mask2former-swin-base-coco-panoptic"),
+        "swin_l": Size(partial(_mask2former, "swin_l"), "facebook/mask2former-swin-large-coco-panoptic"),
+    },
+    geometry=lambda config: (config.backbone_config.embed_dim, tuple(config.backbone_config.depths)),
+    read=lambda module, _: PixelLevelTaps(module),
+    default="swin_l",
+    input_px=704,
+    licence="MIT",
+    multiple_px=lambda config: 32,
+    native=native_taps,
+    default_taps=lambda config: (TapRequest("pixel16", 16), TapRequest("pixel32", 32)),
+    part=_part,
+    prefix="model.pixel_level_module.",
+    others=("model.transformer_module.", "class_predictor.", "criterion."),
+    computed=buffers.COMMON | {"relative_position_index": buffers.relative_position_index},
+    unused=("encoder.swin.layernorm.",),  # the backbone norms each stage by itself; this one's result is thrown away
+)
+ONEFORMER = replace(
+    MASK2FORMER,
+    name="oneformer",
+    model_class=OneFormerForUniversalSegmentation,
+    sizes={
+        "tiny": Size(
+            partial(_oneformer, "tiny", **TINY, text_encoder_width=64, text_encoder_num_layers=1), input_px=352
+        ),
+        "swin_t": Size(partial(_oneformer, "swin_t"), "shi-labs/oneformer_ade20k_swin_tiny"),
+        "swin_l": Size(partial(_oneformer, "swin_l"), "shi-labs/oneformer_ade20k_swin_large"),
+    },
+    adapt=_never_training,
+    others=("model.transformer_module.", "model.task_encoder.", "model.text_mapper.", "criterion."),
+)

@@ -23,14 +23,6 @@ def _pool_matrix(cells: int, grid: int, dtype: torch.dtype, device: torch.device
     return (overlap.clamp_min(0).double() / cells).to(device=device, dtype=dtype)
 
 
-def _refuse_finer(height: int, width: int, grid: int) -> None:
-    if not 0 < grid <= min(height, width):
-        raise TeacherError(
-            f"a map of {height}x{width} cells cannot be pooled to {grid}x{grid}: expected 1 to {min(height, width)} "
-            "cells a side; choose a larger stride for this tap, or a larger teacher input"
-        )
-
-
 def area_pool(x: Tensor, grid: int) -> Tensor:
     """Return the mean of `x` over each cell of a `grid` x `grid` division of its area.
 
@@ -45,7 +37,11 @@ def area_pool(x: Tensor, grid: int) -> Tensor:
         TeacherError: `grid` is finer than the map.
     """
     height, width = x.shape[-2:]
-    _refuse_finer(height, width, grid)
+    if not 0 < grid <= min(height, width):
+        raise TeacherError(
+            f"a map of {height}x{width} cells cannot be pooled to {grid}x{grid}: expected 1 to {min(height, width)} "
+            "cells a side; choose a larger stride for this tap, or a larger teacher input"
+        )
     if height == width == grid:
         return x
     if height % grid == 0 and width % grid == 0:

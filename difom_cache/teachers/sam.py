@@ -17,16 +17,24 @@ from torch import Tensor, nn
 
 from difom_cache.base.errors import WeightsError
 from difom_cache.teachers import buffers
-from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherRequest, choose_variant, label_variant
-from difom_cache.teachers.block_taps import KEYS, block_number, block_taps, is_keys
+from difom_cache.teachers.base import (
+    NativeTap,
+    TapRequest,
+    TeacherRequest,
+    TeacherSpec,
+    Weights,
+    choose_variant,
+    label_variant,
+    versions,
+)
 from difom_cache.teachers.checkpoint import only_file, read_tensors
 from difom_cache.teachers.hub import locate
 from difom_cache.teachers.layouts import to_own_layout
-from difom_cache.teachers.network import NetworkFacts, NetworkTeacher, TapNetwork, assemble
+from difom_cache.teachers.network import NetworkTeacher, TapNetwork, assemble
 from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, Triple, check_input_px
 from difom_cache.teachers.sam_attention import fuse_attention
+from difom_cache.teachers.tokens import KEYS, block_number, block_taps, is_keys
 from difom_cache.teachers.weights import (
-    Weights,
     digest_tensors,
     fill_random,
     is_outline,
@@ -58,7 +66,6 @@ VARIANTS = {
     "tiny": Variant(32, 4, 2, (0, 1, 2, 3), "", input_px=352, neck_channels=32),
 }
 DEFAULT_VARIANT = "vit_b"
-LICENCE = "Apache-2.0"
 PREFIX, OTHERS = "image_encoder.", ("prompt_encoder.", "mask_decoder.")  # of the parts of a whole SAM
 
 
@@ -128,7 +135,22 @@ def build(request: TeacherRequest) -> NetworkTeacher:
     encoder = plain_encoder(variant)
     weights = load_weights(encoder, request.weights, name)
     _resample_positions(encoder, input_px // PATCH_PX)
-    return assemble(request, _facts(name, input_px, weights), SamTaps(fuse_attention(encoder)))
+    resampled = {"positions": f"resampled from {variant.input_px} px"} if input_px != variant.input_px else {}
+    spec = TeacherSpec(
+        label=label_variant("sam", name, DEFAULT_VARIANT),
+        name="sam",
+        variant=name,
+        input_px=input_px,
+        weights=weights,
+        mean=IMAGENET_MEAN,  # build_sam.py has the same numbers, times 255
+        std=IMAGENET_STD,
+        native=native_taps(variant),
+        taps=default_taps(variant),
+        licence="Apache-2.0",
+        libraries=versions("segment-anything"),
+        options={"attention": "fused"} | resampled,
+    )
+    return assemble(request, spec, SamTaps(fuse_attention(encoder)))
 
 
 def plain_encoder(variant: Variant) -> ImageEncoderViT:
@@ -193,47 +215,6 @@ def _resample_positions(encoder: ImageEncoderViT, cells: int) -> None:
     positions = encoder.pos_embed.data.permute(0, 3, 1, 2)
     resampled = F.interpolate(positions, size=(cells, cells), mode="bicubic", align_corners=False)
     encoder.pos_embed = nn.Parameter(resampled.permute(0, 2, 3, 1))
-
-
-def _facts(name: str, input_px: int, weights: Weights) -> NetworkFacts:
-    variant = VARIANTS[name]
-    resampled = input_px != variant.input_px
-    return NetworkFacts(
-        label=label_variant("sam", name, DEFAULT_VARIANT),
-        name="sam",
-        variant=name,
-        input_px=input_px,
-        mean=IMAGENET_MEAN,  # build_sam.py has the same numbers, times 255
-        std=IMAGENET_STD,
-        native=native_taps(variant),
-        default_taps=default_taps(variant),
-        packages=("segment-anything",),
-        licence=LICENCE,
-        weights=weights,
-        options={"attention": "fused"} | ({"positions": f"resampled from {variant.input_px} px"} if resampled else {}),
-    )
-
-
-def describe() -> list[Description]:
-    """Return every variant."""
-    found = []
-    for name, variant in VARIANTS.items():
-        with torch.device("meta"):
-            parameters = sum(p.numel() for p in plain_encoder(variant).parameters())
-        found.append(
-            Description(
-                name="sam",
-                variant=name,
-                is_default=name == DEFAULT_VARIANT,
-                parameters=parameters,
-                input_px=variant.input_px,
-                native=native_taps(variant),
-                default_taps=default_taps(variant),
-                repository=variant.repository,
-                licence=LICENCE,
-            )
-        )
-    return found
 
 
 def native_taps(variant: Variant) -> dict[str, NativeTap]:

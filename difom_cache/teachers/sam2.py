@@ -12,11 +12,9 @@ import torch
 from torch import Tensor, nn
 from transformers import Sam2HieraDetConfig, Sam2VisionConfig, Sam2VisionModel
 
-from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherRequest
-from difom_cache.teachers.library import LibraryTeacher, build_library, describe_library
-from difom_cache.teachers.network import NetworkTeacher, TapNetwork
-from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from difom_cache.teachers.transformers_weights import Family
+from difom_cache.teachers.base import NativeTap, TapRequest
+from difom_cache.teachers.library import Family, Size
+from difom_cache.teachers.network import TapNetwork
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 NECK = ("neck4", "neck8", "neck16")
@@ -91,60 +89,33 @@ def native_taps(config: Any) -> dict[str, NativeTap]:
     return {tap.name: tap for tap in taps}
 
 
-FAMILY = LibraryTeacher(
-    family=Family(
-        name="sam2",
-        model_class=Sam2VisionModel,
-        part=lambda model: model,
-        prefix="",
-        configs={
-            "hiera_t": partial(_config, 96, 1, (1, 2, 7, 2), (5, 7, 9)),
-            "hiera_s": partial(_config, 96, 1, (1, 2, 11, 2), (7, 10, 13)),
-            "hiera_b_plus": partial(_config, 112, 2, (2, 3, 16, 3), (12, 16, 20), cells=14),
-            "hiera_l": partial(_config, 144, 2, (2, 6, 36, 4), (23, 33, 43), window=16),
-            "tiny": partial(_config, 16, 1, (1, 1, 2, 1), (3,), fpn_hidden_size=32),
-        },
-        repositories={
-            "hiera_t": "facebook/sam2.1-hiera-tiny",
-            "hiera_s": "facebook/sam2.1-hiera-small",
-            "hiera_b_plus": "facebook/sam2.1-hiera-base-plus",
-            "hiera_l": "facebook/sam2.1-hiera-large",
-            "tiny": "",
-        },
-        geometry=lambda config: (config.backbone_config.hidden_size, tuple(config.backbone_config.blocks_per_stage)),
-        adapt=lambda config: getattr(config, "vision_config", config),
-        inside=("vision_encoder.",),
-        others=(
-            "mask_decoder.",
-            "mask_downsample.",
-            "memory_",
-            "no_memory_",
-            "no_object_pointer",
-            "object_pointer_proj.",
-            "occlusion_spatial_embedding_parameter",
-            "prompt_encoder.",
-            "shared_image_embedding.",
-            "temporal_positional_encoding_projection_layer.",
+FAMILY = Family(
+    name="sam2",
+    model_class=Sam2VisionModel,
+    sizes={
+        "hiera_t": Size(partial(_config, 96, 1, (1, 2, 7, 2), (5, 7, 9)), "facebook/sam2.1-hiera-tiny"),
+        "hiera_s": Size(partial(_config, 96, 1, (1, 2, 11, 2), (7, 10, 13)), "facebook/sam2.1-hiera-small"),
+        "hiera_b_plus": Size(
+            partial(_config, 112, 2, (2, 3, 16, 3), (12, 16, 20), cells=14), "facebook/sam2.1-hiera-base-plus"
         ),
-    ),
-    default_variant="hiera_b_plus",
-    input_px={"tiny": 352},
-    usual_input_px=1024,
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
-    licence="Apache-2.0",
+        "hiera_l": Size(
+            partial(_config, 144, 2, (2, 6, 36, 4), (23, 33, 43), window=16), "facebook/sam2.1-hiera-large"
+        ),
+        "tiny": Size(partial(_config, 16, 1, (1, 1, 2, 1), (3,), fpn_hidden_size=32), input_px=352),
+    },
+    geometry=lambda config: (config.backbone_config.hidden_size, tuple(config.backbone_config.blocks_per_stage)),
     read=lambda model, _: Sam2Taps(model),
+    default="hiera_b_plus",
+    input_px=1024,
+    licence="Apache-2.0",
     multiple_px=lambda config: 32,
     native=native_taps,
     default_taps=lambda config: (TapRequest("neck16", 16), TapRequest("stage4", 32)),
+    adapt=lambda config: getattr(config, "vision_config", config),
+    inside=("vision_encoder.",),
+    others=(
+        *("mask_decoder.", "mask_downsample.", "memory_", "no_memory_", "no_object_pointer", "object_pointer_proj."),
+        *("occlusion_spatial_embedding_parameter", "prompt_encoder.", "shared_image_embedding."),
+        "temporal_positional_encoding_projection_layer.",
+    ),
 )
-
-
-def build(request: TeacherRequest) -> NetworkTeacher:
-    """Return the encoder that `request` asks for."""
-    return build_library(FAMILY, request)
-
-
-def describe() -> list[Description]:
-    """Return every variant."""
-    return describe_library(FAMILY)

@@ -13,19 +13,14 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import Sam3VisionConfig, Sam3VisionModel, Sam3ViTConfig
 
-from difom_cache.teachers.base import Description, NativeTap, TapRequest, TeacherRequest
-from difom_cache.teachers.block_taps import block_number, block_taps
-from difom_cache.teachers.library import LibraryTeacher, build_library, describe_library
-from difom_cache.teachers.network import NetworkTeacher, TapNetwork
+from difom_cache.teachers.base import NativeTap, TapRequest
+from difom_cache.teachers.library import Family, Size
+from difom_cache.teachers.network import TapNetwork
 from difom_cache.teachers.preprocess import HALF_MEAN, HALF_STD
-from difom_cache.teachers.transformers_weights import Family
+from difom_cache.teachers.tokens import block_number, block_taps
 
 PATCH_PX = 14
-NECK = {
-    "neck_x4": 4.0,
-    "neck_x2": 2.0,
-    "neck": 1.0,
-}  # the library makes one of half the resolution too; nothing reads it
+NECK = {"neck_x4": 4.0, "neck_x2": 2.0, "neck": 1.0}  # the library makes one of half the resolution too, unread
 
 
 def _config(width: int, depth: int, heads: int, mlp: int, neck: int = 256, **further: Any) -> Sam3VisionConfig:
@@ -96,40 +91,24 @@ def default_taps(config: Any) -> tuple[TapRequest, ...]:
     return TapRequest(f"block{vit.global_attn_indexes[-2]}", 16), TapRequest("neck", 32)
 
 
-FAMILY = LibraryTeacher(
-    family=Family(
-        name="sam3",
-        model_class=Sam3VisionModel,
-        part=lambda model: model,
-        prefix="",
-        configs={
-            "large": partial(_config, 1024, 32, 16, 4736),
-            "tiny": partial(_config, 32, 4, 2, 64, 32, **TINY),
-        },
-        repositories={"large": "facebook/sam3", "tiny": ""},
-        geometry=lambda config: (config.backbone_config.hidden_size, config.backbone_config.num_hidden_layers),
-        adapt=lambda config: _vision_config(config),
-        inside=("detector_model.vision_encoder.", "vision_encoder."),
-        others=("tracker_model.", "tracker_neck.", *DETECTOR, *(f"detector_model.{part}" for part in DETECTOR)),
-    ),
-    default_variant="large",
-    input_px={"tiny": 308},
-    usual_input_px=1008,
+FAMILY = Family(
+    name="sam3",
+    model_class=Sam3VisionModel,
+    sizes={
+        "large": Size(partial(_config, 1024, 32, 16, 4736), "facebook/sam3"),
+        "tiny": Size(partial(_config, 32, 4, 2, 64, 32, **TINY), input_px=308),
+    },
+    geometry=lambda config: (config.backbone_config.hidden_size, config.backbone_config.num_hidden_layers),
+    read=Sam3Taps,
+    default="large",
+    input_px=1008,
+    licence="SAM License (accept on the hub)",
     mean=HALF_MEAN,
     std=HALF_STD,
-    licence="SAM License (accept on the hub)",
-    read=Sam3Taps,
     multiple_px=lambda config: PATCH_PX,
     native=native_taps,
     default_taps=default_taps,
+    adapt=_vision_config,
+    inside=("detector_model.vision_encoder.", "vision_encoder."),
+    others=("tracker_model.", "tracker_neck.", *DETECTOR, *(f"detector_model.{part}" for part in DETECTOR)),
 )
-
-
-def build(request: TeacherRequest) -> NetworkTeacher:
-    """Return the encoder that `request` asks for."""
-    return build_library(FAMILY, request)
-
-
-def describe() -> list[Description]:
-    """Return every variant."""
-    return describe_library(FAMILY)

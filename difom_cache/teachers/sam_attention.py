@@ -38,16 +38,12 @@ class FusedAttention(nn.Module):
         mask_bytes = q.element_size() * (height * width) ** 2
         step = max(1, MASK_BYTES.get(x.device.type, 1 << 30) // mask_bytes)
         parts = [
-            _attend(q[:, i : i + step], k[:, i : i + step], v[:, i : i + step], rows, columns)
-            for i in range(0, q.shape[1], step)
+            F.scaled_dot_product_attention(q, k, v, attn_mask=position_bias(q, rows, columns))
+            for q, k, v in zip(*(each.split(step, dim=1) for each in (q, k, v)), strict=True)
         ]
         attended = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         attended = attended.reshape(batch, self.num_heads, height * width, -1).transpose(1, 2)
         return self.proj(attended.reshape(batch, height, width, channels))
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=position_bias(q, rows, columns))
 
 
 def position_bias(q: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

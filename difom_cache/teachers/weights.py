@@ -1,39 +1,15 @@
-"""Where a teacher's weights come from, and the digest that says which they are.
-
-Sources: a hub (hub.py), a local folder or file (checkpoint.py) in one of several layouts (layouts.py), or "random".
-"""
+"""The tensors of a network: their digest, random ones, and those of a checkpoint put in exactly."""
 
 import hashlib
-import json
 import math
-import os
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from difom_cache.base.errors import SettingsError, WeightsError
-from difom_cache.base.files import read_plain
-
-WEIGHTS_VARIABLE = "DIFOM_WEIGHTS"
-HUB, MAIN = "hub", "main"
-FOLDER_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Which weights a teacher holds: where they came from, for people, and the digest that decides."""
-
-    source: str
-    digest: str
+from difom_cache.base.errors import WeightsError
+from difom_cache.teachers.base import RANDOM, Weights
+from difom_cache.teachers.places import way_out
 
 
 def is_outline() -> bool:
@@ -43,7 +19,7 @@ def is_outline() -> bool:
 
 def outline_weights(weights: str) -> Weights:
     """Return what stands for weights that are not read: no digest, and a source only where it is "random"."""
-    return Weights("random" if weights == "random" else "", "")
+    return Weights(RANDOM if weights == RANDOM else "", "")
 
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
@@ -90,17 +66,6 @@ def _centre_window(module: nn.Module) -> Tensor:
     return window
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """Return the files in transformers' format that hold the weights in `folder`; empty if any is missing."""
-    first = next((folder / name for name in FOLDER_FILES if (folder / name).is_file()), None)
-    if first is None:
-        return []
-    if first.suffix != ".json":
-        return [first]
-    shards = [folder / name for name in sorted(set(read_json(first)["weight_map"].values()))]
-    return shards if all(shard.is_file() for shard in shards) else []
-
-
 def load_exact(network: nn.Module, tensors: Mapping[str, Tensor], source: object, teacher: str) -> None:
     """Put `tensors` into `network`, which must have exactly these names and shapes.
 
@@ -141,64 +106,3 @@ def refuse_mismatch(
             if keys
         ]
         raise WeightsError(f"{source}: not the weights of {teacher}: {' and '.join(parts)}; {way_out(teacher)}")
-
-
-def read_json(path: Path) -> dict:
-    """Return the JSON object in `path`, or raise a WeightsError that names it."""
-    try:
-        held = json.loads(read_plain(path))
-    except FileNotFoundError as err:
-        raise WeightsError(f"{path.parent}: expected a {path.name} beside the weights, found none") from err
-    except (OSError, ValueError, RecursionError) as err:
-        raise WeightsError(f"{path}: not readable as JSON ({first_line(err)})") from err
-    if not isinstance(held, dict):
-        raise WeightsError(f"{path}: expected a JSON object, found {type(held).__name__}")
-    return held
-
-
-def fetched_folder(teacher: str) -> Path | None:
-    """Return where `difom-cache weights fetch` put this teacher's weights, if DIFOM_WEIGHTS points there."""
-    root = os.environ.get(WEIGHTS_VARIABLE)
-    if not root:
-        return None
-    folder = Path(root) / folder_name(teacher)
-    return folder if folder.is_dir() else None
-
-
-def folder_of(path: Path, teacher: str) -> Path:
-    """Return the folder of one teacher in a folder that holds one for each, as `weights fetch` makes; else `path` itself."""
-    own = path / folder_name(teacher)
-    return own if own.is_dir() else path
-
-
-def folder_name(teacher: str) -> str:
-    """Return the folder that holds the weights of "dinov2:base", such as "dinov2-base"."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", teacher)
-
-
-def read_revision(weights: str) -> str | None:
-    """Return the revision that "hub" (its main branch) or "hub@REVISION" means, None for anything else.
-
-    Raises:
-        SettingsError: nothing follows the @.
-    """
-    name, at, revision = weights.partition("@")
-    if name != HUB:
-        return None
-    if at and not revision:
-        raise SettingsError(f"--weights {weights}: expected a branch, tag or commit after the @")
-    return revision or MAIN
-
-
-def way_out(teacher: str) -> str:
-    """Return what to do about weights that are not here, for the end of a message."""
-    return (
-        f"on a machine with network run `difom-cache weights fetch {teacher} --to DIR`, then set "
-        f"{WEIGHTS_VARIABLE}=DIR or pass --weights DIR/{folder_name(teacher)}"
-    )
-
-
-def first_line(err: BaseException) -> str:
-    """Return the first line of an error's message, in plain letters."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(err)).strip()  # PyTorch writes some of its messages in bold
-    return (plain.splitlines() or [type(err).__name__])[0][:160]

@@ -8,14 +8,15 @@ from difom_cache import Teacher
 from difom_cache.base.errors import TeacherError
 from difom_cache.teachers import (
     NativeTap,
-    NetworkFacts,
     TapNetwork,
     TapRequest,
     TeacherRequest,
+    TeacherSpec,
     Weights,
     assemble,
     digest_tensors,
     split_code,
+    versions,
 )
 from difom_train.students.base import BOTTLENECK, Student, check_sides
 from difom_train.students.catalogue import is_built_in
@@ -66,22 +67,21 @@ def build(request: TeacherRequest) -> Teacher:
     check_sides(student, input_px, input_px)
     native = {name: NativeTap(name, level.channels, level.stride) for name, level in student.levels.items()}
     native[LOGITS] = NativeTap(LOGITS, 1, 1, kind="logits")
-    facts = NetworkFacts(
+    spec = TeacherSpec(
         label=f"student-{run.resolve().name}",
         name="student",
         variant=f"{student.name}-{run.resolve().name}",
         input_px=input_px,
+        weights=Weights(_name_source(run, student, request.weights), digest_tensors(student.state_dict())),
         mean=NO_CHANGE_MEAN,
         std=NO_CHANGE_STD,
         native=native,
-        default_taps=_default_taps(student, input_px, request.picture_px),
-        packages=_packages(student.name),
+        taps=_default_taps(student, input_px, request.picture_px),
         licence=str(student.meta.get("licence", "as the data and weights that the run was trained from")),
-        weights=Weights(_name_source(run, student, request.weights), digest_tensors(student.state_dict())),
-        options={},
+        libraries=versions(*_packages(student.name)),
         seen_masks=_read_masks(run, request.weights),
     )
-    teacher: Teacher = assemble(request, facts, StudentTaps(student))
+    teacher: Teacher = assemble(request, spec, StudentTaps(student))
     return teacher
 
 

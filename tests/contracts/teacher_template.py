@@ -10,11 +10,11 @@ from difom_cache.teachers import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     NativeTap,
-    NetworkFacts,
     NetworkTeacher,
     TapNetwork,
     TapRequest,
     TeacherRequest,
+    TeacherSpec,
     Weights,
     assemble,
     check_input_px,
@@ -45,18 +45,16 @@ def build(request: TeacherRequest) -> NetworkTeacher:
     with torch.random.fork_rng(devices=[]):  # PyTorch's own draw below must not move the user's generator
         network = EdgeTaps()
     fill_random(network, "edges")  # a real teacher reads request.weights here
-    facts = NetworkFacts(
+    spec = TeacherSpec(
         label="edges",
         name="edges",
         variant=request.variant,
         input_px=input_px,
+        weights=Weights("random", digest_tensors(network.state_dict())),
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         native={"fine": NativeTap("fine", 8, 8), "coarse": NativeTap("coarse", 16, 16)},
-        default_taps=(TapRequest("fine", 8), TapRequest("coarse", 16)),
-        packages=(),
+        taps=(TapRequest("fine", 8), TapRequest("coarse", 16)),  # unless the user says otherwise
         licence="Apache-2.0",
-        weights=Weights("random", digest_tensors(network.state_dict())),
-        options={},
     )
-    return assemble(request, facts, network)
+    return assemble(request, spec, network)

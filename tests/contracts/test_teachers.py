@@ -17,7 +17,7 @@ from torch import Tensor
 
 from difom_cache import Teacher
 from difom_cache.errors import DeviceError, TeacherError
-from difom_cache.teachers import MODULES, TeacherRequest, fill_random, find_builder, outline_teacher, parse_teacher
+from difom_cache.teachers import TEACHERS, TeacherRequest, fill_random, find_builder, outline_teacher, parse_teacher
 from difom_train import build_student
 from difom_train.students import save_student
 
@@ -74,7 +74,7 @@ def draw_pixels(teacher: Teacher, count: int = 2) -> Tensor:
 
 
 def test_the_cases_are_all_teachers():
-    assert set(CASES) == {*MODULES, "student", "template"}
+    assert set(CASES) == {*TEACHERS, "student", "template"}
 
 
 def test_maps_have_the_channels_and_grid_that_the_specification_says(teacher):
@@ -113,7 +113,7 @@ def test_a_tap_asked_for_alone_equals_itself_among_others(order, teacher):
 def test_the_outline_without_weights_says_the_same_of_every_tap(order, teacher):
     builder, asked = order
     name = teacher.spec.name
-    if name not in MODULES or name in OWN_WEIGHTS:
+    if name not in TEACHERS or name in OWN_WEIGHTS:
         pytest.skip("it is built as it is: from its own file, or by another package")
     every = dataclasses.replace(asked, taps=tuple(f"{tap}@native" for tap in teacher.spec.native))
     outline, built = outline_teacher(every), builder(every).spec

@@ -37,7 +37,8 @@ def register() -> None:
         input_px=SAM.image_px,
         neck_channels=SAM.neck,
     )
-    dinov2.FAMILY.family.configs["base"] = partial(  # type: ignore[index]
+    own_size = dinov2.FAMILY.sizes["base"]
+    config = partial(
         Dinov2Config,
         hidden_size=DINOV2.width,
         num_hidden_layers=DINOV2.depth,
@@ -45,7 +46,10 @@ def register() -> None:
         image_size=DINOV2.image_px,
         patch_size=14,
     )
-    pixel_level.INPUT_PX = SAM.image_px
+    dinov2.FAMILY.sizes["base"] = own_size._replace(config=config)
+    sizes = pixel_level.ONEFORMER.sizes
+    sizes["swin_l"] = sizes["swin_l"]._replace(input_px=SAM.image_px)
+    pixel_level.MASK2FORMER.sizes["swin_l"] = pixel_level.MASK2FORMER.sizes["swin_l"]._replace(input_px=SAM.image_px)
     pixel_level.SWINS["swin_l"] = replace(
         pixel_level.SWINS["swin_l"],
         width=SWIN.width,

@@ -1,10 +1,11 @@
 import json
 
 import pytest
+from teacher_table import describe_all
 
 from difom_cache import build_teacher, describe_teachers, fetch_weights
 from difom_cache.errors import SettingsError, WeightsError
-from difom_cache.teachers import MODULES, TeacherRequest, format_teachers, parse_teacher
+from difom_cache.teachers import TABLE, TEACHERS, TeacherRequest, format_teachers, parse_teacher
 
 
 @pytest.mark.parametrize(
@@ -61,6 +62,11 @@ def test_every_teacher_is_described_in_plain_json(described):
     }
 
 
+def test_the_table_says_what_the_networks_are():
+    held = {entry["teacher"]: entry for entry in json.loads(TABLE.read_text("utf-8"))}
+    assert held == {entry["teacher"]: entry for entry in describe_all()}, "run tests/teachers/teacher_table.py"
+
+
 PUBLISHED = {  # encoders alone: segment-anything's README and arXiv:2304.07193, table 17; in millions
     "sam:vit_b": 89.7,
     "sam:vit_l": 308.3,
@@ -86,7 +92,7 @@ def test_parameters_are_those_of_the_published_network(described, teacher):
     assert described[teacher]["parameters"] / 1e6 == pytest.approx(PUBLISHED[teacher], abs=0.06)
 
 
-TINY = [f"{name}:tiny" for name in MODULES if name not in ("hf", "onnx")]
+TINY = [f"{name}:tiny" for name in TEACHERS if name not in ("hf", "onnx")]
 
 
 @pytest.mark.parametrize("teacher", TINY)

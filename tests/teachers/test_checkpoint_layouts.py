@@ -20,13 +20,13 @@ from difom_cache.teachers import (
     fill_random,
     find_wrapper,
     load_part,
-    mask2former,
+    pixel_level,
     quiet,
     read_weights,
     sam2,
 )
 
-FAMILIES = {"dinov3": dinov3.FAMILY.family, "mask2former": mask2former.FAMILY, "sam2": sam2.FAMILY.family}
+FAMILIES = {"dinov3": dinov3.FAMILY, "mask2former": pixel_level.MASK2FORMER, "sam2": sam2.FAMILY}
 
 
 def digest(teacher: str, weights: Path) -> str:
@@ -76,7 +76,7 @@ def test_facebooks_file_and_the_hubs_folder_have_one_digest_so_that_a_column_con
 
 def test_every_tensor_of_facebooks_file_arrives(tmp_path):
     facebook = fill(authors.facebook_dinov2())
-    state = load_part(dinov2.FAMILY.family, "tiny", str(save(tmp_path, facebook)))[0].state_dict()
+    state = load_part(dinov2.FAMILY, "tiny", str(save(tmp_path, facebook)))[0].state_dict()
     key = state["encoder.layer.2.attention.k_proj.weight"]
     assert torch.equal(key, facebook["blocks.2.attn.qkv.weight"][32:64])
     assert torch.equal(state["embeddings.mask_token"], facebook["mask_token"])
@@ -159,7 +159,7 @@ def test_periods_of_another_base_are_refused(tmp_path):
 def test_our_own_layout_is_read_below_any_wrapper(tmp_path, name):
     random = build_teacher(f"{name}:tiny", weights="random")
     family = FAMILIES[name]
-    model = empty_model(family.model_class, family.configs["tiny"]())
+    model = empty_model(family.model_class, family.sizes["tiny"].config())
     fill_random(family.part(model), f"{name}:tiny")
     with quiet():
         model.save_pretrained(tmp_path / "folder")

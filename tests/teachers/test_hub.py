@@ -23,14 +23,15 @@ from difom_cache.teachers import (
     dinov2,
     download,
     find_published,
-    hub_cache,
     is_here,
     locate,
     outline_teacher,
     parse_teacher,
     read_revision,
-    receive,
     weight_files,
+)
+from difom_cache.teachers import (
+    hub as published,
 )
 
 NAME = "owner/small"
@@ -53,7 +54,8 @@ def hub(tmp_path, monkeypatch):
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
         monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(receive, "WAIT_S", 0.01)
+        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 14)  # of bodies of some 100 kB, not of some GB
+        monkeypatch.setattr(download, "WAIT_S", 0.01)
         yield running
 
 
@@ -265,7 +267,7 @@ def test_a_file_that_stops_coming_is_given_up(hub):
 
 
 def test_a_file_that_comes_byte_by_byte_is_given_up(hub, monkeypatch):
-    monkeypatch.setattr(receive, "SLOW_WINDOW_S", 0.5)
+    monkeypatch.setattr(download, "SLOW_WINDOW_S", 0.5)
     hub.faults[NAME] = {"trickle_s": 0.02}
     refused(r"model-00001-of-00002\.safetensors comes at less than 1024 bytes a second")
 
@@ -301,8 +303,8 @@ def test_digests_are_compared_once_not_at_every_start(hub, monkeypatch):
     cache = huggingface_hub.constants.HF_HUB_CACHE
     huggingface_hub.snapshot_download(NAME, cache_dir=cache, endpoint=hub.url)
     computed = []
-    real = hub_cache.sha256_of
-    monkeypatch.setattr(hub_cache, "sha256_of", lambda path: computed.append(path) or real(path))
+    real = published.sha256_of
+    monkeypatch.setattr(published, "sha256_of", lambda path: computed.append(path) or real(path))
     find()
     assert len(computed) == 2
     find()
@@ -319,8 +321,7 @@ FULL_DISK = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-from difom_cache.teachers.hub import find_published
-from difom_cache.teachers.hub_cache import Repository
+from difom_cache.teachers.hub import Repository, find_published
 from difom_cache.errors import WeightsError
 try:
     find_published("dinov2:small", Repository("owner/small"))
@@ -390,16 +391,16 @@ def test_weights_count_as_here_only_when_they_are_whole(hub, tmp_path, monkeypat
 
 
 def test_a_teacher_records_the_commit_that_it_came_from(hub, monkeypatch):
-    monkeypatch.setitem(dinov2.FAMILY.family.repositories, "tiny", NAME)
+    sizes = dinov2.FAMILY.sizes
+    monkeypatch.setitem(sizes, "tiny", sizes["tiny"]._replace(repository=NAME))
     spec = build_teacher("dinov2:tiny", weights="hub").spec
     assert spec.weights_source == f"{NAME}@{hub.commit(NAME)}"
     pinned = build_teacher("dinov2:tiny", weights=f"hub@{hub.commit(NAME)}").spec
     assert pinned.weights_digest == spec.weights_digest
 
 
-def test_fetching_takes_a_revision(hub, tmp_path, monkeypatch):
-    monkeypatch.setitem(dinov2.FAMILY.family.repositories, "tiny", NAME)
-    folder = fetch_weights("dinov2:tiny", tmp_path / "to", "v1")
+def test_fetching_takes_a_revision(hub, tmp_path):
+    folder = fetch_weights(f"hf:{NAME}", tmp_path / "to", "v1")
     assert json.loads((folder / "difom-hub.json").read_text())["revision"] == "v1"
     with pytest.raises(WeightsError, match="no revision 'v9'"):
-        fetch_weights("dinov2:tiny", tmp_path / "other", "v9")
+        fetch_weights(f"hf:{NAME}", tmp_path / "other", "v9")

@@ -16,10 +16,10 @@ from difom_cache.errors import TeacherError, WeightsError
 from difom_cache.teachers import dinov3_convnext, load_part, quiet, radio, sam2, sam3
 
 FAMILIES = {
-    "dinov3_convnext": dinov3_convnext.FAMILY.family,
-    "sam2": sam2.FAMILY.family,
-    "sam3": sam3.FAMILY.family,
-    "radio": radio.FAMILY.family,
+    "dinov3_convnext": dinov3_convnext.FAMILY,
+    "sam2": sam2.FAMILY,
+    "sam3": sam3.FAMILY,
+    "radio": radio.FAMILY,
 }
 TAPS = {
     "dinov3_convnext": ["stage1", "stage2", "stage3", "stage4"],
@@ -96,7 +96,7 @@ def test_a_published_size_equals_the_librarys_own_forward(teacher):
 
 def test_sam_3_at_another_size_equals_the_library_built_for_that_size():
     teacher = build_teacher("sam3:tiny@182", weights="random", taps=["block3@native", "neck@native"])
-    library, config, _ = load_part(sam3.FAMILY.family, "tiny", "random")
+    library, config, _ = load_part(sam3.FAMILY, "tiny", "random")
     config.backbone_config.image_size = 182
     for block in library.backbone.layers:
         block.position_ids = block.precompute_positions(config.backbone_config, block.window_size)

@@ -11,9 +11,12 @@ from torch import Tensor
 
 from difom_cache import build_teacher
 from difom_cache.errors import WeightsError
-from difom_cache.teachers import dinov2, load_part, mask2former, oneformer, read_tensors
+from difom_cache.teachers import dinov2, load_part, pixel_level, read_tensors
 
-SEGMENTERS = {"mask2former": (old.mask2former, mask2former.FAMILY), "oneformer": (old.oneformer, oneformer.FAMILY)}
+SEGMENTERS = {
+    "mask2former": (old.mask2former, pixel_level.MASK2FORMER),
+    "oneformer": (old.oneformer, pixel_level.ONEFORMER),
+}
 
 
 def checkpoint(name: str) -> dict[str, Tensor]:
@@ -126,7 +129,7 @@ def test_training_is_switched_off_whatever_the_folder_says(tmp_path):
 def test_dinov2_of_2023_is_read(form, tmp_path):
     tensors = old.fill(old.dinov2(old.DINOV2_TINY))
     folder = old.save_folder(tmp_path, tensors, old.dinov2_config(old.DINOV2_TINY), form)
-    state = load_part(dinov2.FAMILY.family, "tiny", str(folder))[0].state_dict()
+    state = load_part(dinov2.FAMILY, "tiny", str(folder))[0].state_dict()
     assert len(state) == len(tensors)
     for key, value in state.items():
         assert torch.equal(value, tensors[old_dinov2_name(key)]), key
@@ -136,7 +139,7 @@ def test_dinov2_of_2023_is_read(form, tmp_path):
 def test_the_real_dinov2_is_read():
     folder = Path(os.environ["DIFOM_DINOV2"])
     tensors = read_tensors(folder, "dinov2:small")
-    for key, value in load_part(dinov2.FAMILY.family, "small", str(folder))[0].state_dict().items():
+    for key, value in load_part(dinov2.FAMILY, "small", str(folder))[0].state_dict().items():
         assert torch.equal(value, tensors[old_dinov2_name(key)].float()), key
 
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from difom_cache import build_teacher
 from difom_cache.errors import TeacherError, WeightsError
-from difom_cache.teachers import empty_model, load_part, mask2former, oneformer, quiet
+from difom_cache.teachers import empty_model, load_part, pixel_level, quiet
 
-FAMILIES = {"mask2former": mask2former.FAMILY, "oneformer": oneformer.FAMILY}
+FAMILIES = {"mask2former": pixel_level.MASK2FORMER, "oneformer": pixel_level.ONEFORMER}
 NATIVE = ("stage1", "stage2", "stage3", "stage4", "pixel32", "pixel16", "pixel8", "pixel4")
 
 
@@ -51,7 +51,7 @@ def test_the_base_size_equals_the_librarys_own_forward(name):
 def save_whole(name: str, folder):
     """Save a whole Mask2Former or OneFormer whose pixel-level module has the random weights of `tiny`."""
     family = FAMILIES[name]
-    model = empty_model(family.model_class, family.configs["tiny"]())
+    model = empty_model(family.model_class, family.sizes["tiny"].config())
     model.model.pixel_level_module.load_state_dict(library_module(name).state_dict(), strict=False)
     with quiet():
         model.save_pretrained(folder)

@@ -18,11 +18,11 @@ from transformers import (
 
 from difom_cache import build_teacher
 from difom_cache.errors import TeacherError, WeightsError
-from difom_cache.teachers import clip, dinov2, dinov2_reg, dinov3, load_part, quiet
+from difom_cache.teachers import clip, dinov2, dinov3, load_part, quiet
 
 FAMILIES = {
     "dinov2": dinov2.FAMILY,
-    "dinov2_reg": dinov2_reg.FAMILY,
+    "dinov2_reg": dinov2.REGISTERED,
     "dinov3": dinov3.FAMILY,
     "clip": clip.FAMILY,
 }
@@ -30,7 +30,7 @@ FAMILIES = {
 
 def library_model(name: str, variant: str = "tiny", *, backbone: bool = True):
     """Return transformers' own network with the random weights of a variant."""
-    model, config, _ = load_part(FAMILIES[name].family, variant, "random")
+    model, config, _ = load_part(FAMILIES[name], variant, "random")
     if name == "clip" or not backbone:
         return model
     stages = [f"stage{i}" for i in range(1, config.num_hidden_layers + 1)]
@@ -78,7 +78,7 @@ def test_blocks_after_the_deepest_keys_are_not_run():
 
 def test_the_gated_sizes_of_dinov3_gate_with_silu():
     # arXiv:2508.10104, table 2 (SwiGLU); a file of weights brings no configuration that could say so
-    gated = {variant: make() for variant, make in dinov3.FAMILY.family.configs.items() if make().use_gated_mlp}
+    gated = {name: size.config() for name, size in dinov3.FAMILY.sizes.items() if size.config().use_gated_mlp}
     assert set(gated) == {"small_plus", "huge_plus", "7b"}
     assert {config.hidden_act for config in gated.values()} == {"silu"}
 
