@@ -31,6 +31,10 @@ DIGESTS = {
 }
 """The content digests of `whole`, as the earlier version printed them."""
 
+COMPACT = EXTRACTED | {"teacher": "mask2former:tiny@128", "taps": ("stage4@16", "stage1@32"), "codec": "compact"}
+COMPACT |= {"pictures": False}
+"""The options that the frozen columns in codec `compact` were extracted with."""
+
 
 def thaw(archive: str, folder: Path) -> Path:
     """Unpack tests/frozen/<archive>.tar.xz into a folder and return the folder."""
@@ -46,7 +50,7 @@ def paint_of(folder: Path) -> dict[str, Path]:
 
 def made_by_these_libraries(cache: Cache) -> bool:
     """Return whether the libraries that a cache's columns name are those that are installed: others cannot continue them."""
-    named = dict(cache.teachers[LABELS[0]].libraries)
+    named: dict[str, str] = {}
     for identity in cache.teachers.values():
-        named |= identity.teacher.libraries
+        named |= identity.libraries | identity.teacher.libraries
     return all(version(name) == held for name, held in named.items())

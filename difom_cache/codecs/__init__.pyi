@@ -2,11 +2,9 @@ from .base import Codec as Codec
 from .base import UncodableFeatureError as UncodableFeatureError
 from .catalogue import CODECS as CODECS
 from .catalogue import build_codec as build_codec
-from .catalogue import fit_basis as fit_basis
 from .catalogue import resolve_codec as resolve_codec
 from .compact import CompactBasis as CompactBasis
 from .compact import CompactCodec as CompactCodec
-from .compact import fit_compact as fit_compact
 from .fidelity import BINS as BINS
 from .fidelity import Fidelity as Fidelity
 from .float16 import Float16Codec as Float16Codec

@@ -5,7 +5,10 @@ Nothing here needs torch to be imported: tensors bring their own methods, and de
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+import hashlib
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,22 +38,37 @@ class UncodableFeatureError(CodecError):
         return f"picture {self.row} of the batch, channel {self.channel}: {self.problem}"
 
 
-class Basis(Protocol):
-    """What a codec has learnt of one tap, stored beside it."""
+class Basis:
+    """What a codec has learnt of one tap, stored beside it: a frozen dataclass of these arrays, and what they keep.
 
-    @property
-    def kept_variance(self) -> float:
-        """The share of the variance of the fitted sample that lies in the stored directions, in [0, 1]."""
-        ...
+    Attributes:
+        ARRAYS: name on the disk to field, names of dimensions and type, in the order that the digest takes them in.
+        directions: (C, k) float32.
+        kept_variance: the share of the variance of the fitted sample that lies in the stored directions, in [0, 1].
+    """
 
-    @property
+    ARRAYS: ClassVar[dict[str, tuple[str, tuple[str, ...], str]]]
+    directions: NDArray[np.float32]
+    kept_variance: float
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of what decides codes and targets."""
-        ...
+        total = hashlib.sha256(repr(self.directions.shape).encode())
+        for field, _, kind in self.ARRAYS.values():
+            total.update(np.ascontiguousarray(getattr(self, field), dtype=kind).tobytes())
+        return total.hexdigest()
 
-    def arrays(self) -> dict[str, tuple[np.ndarray, tuple[str, ...]]]:
+    def arrays(self) -> dict[str, tuple[NDArray[Any], tuple[str, ...]]]:
         """Return what is stored: name to array and names of its dimensions."""
-        ...
+        held = {name: (getattr(self, field), dimensions) for name, (field, dimensions, _) in self.ARRAYS.items()}
+        return held | {"basis_kept_variance": (np.array([self.kept_variance]), ("one",))}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Return the basis of what `arrays` gave."""
+        held = {field: arrays[name].astype(kind) for name, (field, _, kind) in cls.ARRAYS.items()}
+        return cls(**held, kept_variance=float(arrays["basis_kept_variance"][0]))  # type: ignore[call-arg]
 
 
 class Codec(Protocol):
@@ -132,16 +150,21 @@ def first_not_finite(x: Any) -> tuple[int, int] | None:
     return int(row), int(channel)
 
 
+def refuse_no_scale(codec: str, code: Any, scale: Any) -> None:
+    """Raise a CodecError where `scale` is missing, or is an array where `code` is a tensor."""
+    if scale is None:
+        raise CodecError(f"codec {codec}: expected a scale beside the code of shape {tuple(code.shape)}, found none")
+    if isinstance(code, np.ndarray) != isinstance(scale, np.ndarray):
+        raise CodecError(f"codec {codec}: code is a {type(code).__name__} but scale a {type(scale).__name__}")
+
+
 def refuse_wrong_scale(codec: str, code: Any, scale: Any) -> None:
     """Refuse a scale that does not belong to the code.
 
     Raises:
         CodecError: `scale` is missing, of another batch or channel count than `code`, or of another kind.
     """
-    if scale is None:
-        raise CodecError(f"codec {codec}: expected a scale beside the code of shape {tuple(code.shape)}, found none")
-    if isinstance(code, np.ndarray) != isinstance(scale, np.ndarray):
-        raise CodecError(f"codec {codec}: code is a {type(code).__name__} but scale a {type(scale).__name__}")
+    refuse_no_scale(codec, code, scale)
     if tuple(scale.shape) != tuple(code.shape[:2]):
         raise CodecError(
             f"codec {codec}: a code of shape {tuple(code.shape)} needs a scale of shape {tuple(code.shape[:2])}, "
@@ -149,19 +172,12 @@ def refuse_wrong_scale(codec: str, code: Any, scale: Any) -> None:
         )
 
 
-def refuse_poor_sample(codec: str, positions: int, products: NDArray[np.float64]) -> None:
-    """Raise a CodecError unless a basis can be fitted to so many positions, whose products (C, C) are finite."""
-    channels = len(products) if products.ndim else 0
-    if positions <= channels:
-        raise CodecError(
-            f"the {codec} codec needs more positions than the {channels} channels to fit its basis, found {positions}; "
-            "give more records, or choose codec int8"
-        )
-    if not np.isfinite(products).all():
-        raise CodecError(f"the {codec} codec cannot be fitted: the sample of features holds NaN or infinity")
-
-
 def principal_directions(covariance: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the variances (C,) along the principal directions, the columns of (C, C), the strongest first."""
+    """Return the variances (C,) along the principal directions, the columns of (C, C), the strongest first.
+
+    Each direction's largest entry is positive: a matrix has either sign alike, and libraries differ in which they give.
+    """
     variance, directions = np.linalg.eigh(covariance)
+    strongest = np.abs(directions).argmax(axis=0)
+    directions = directions * np.sign(directions[strongest, np.arange(len(directions))])
     return variance[::-1].clip(min=0), directions[:, ::-1]

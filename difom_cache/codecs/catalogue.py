@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from difom_cache.base.errors import CodecError, SettingsError, name_nearest
 from difom_cache.base.text import name_some
-from difom_cache.codecs.base import Basis, Codec
-from difom_cache.codecs.compact import FEWEST_CHANNELS, CompactBasis, CompactCodec, fit_compact
+from difom_cache.codecs.base import Codec
+from difom_cache.codecs.compact import FEWEST_CHANNELS, CompactBasis, CompactCodec
 from difom_cache.codecs.float16 import Float16Codec
 from difom_cache.codecs.int8 import Int8Codec
-from difom_cache.codecs.packed import PackedBasis, PackedCodec, fit_packed
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from difom_cache.codecs.packed import PackedBasis, PackedCodec
 
 CODECS = {"float16": Float16Codec, "int8": Int8Codec, "compact": CompactCodec, "packed": PackedCodec}
-BASES: dict[str, tuple[type[Any], Callable[[Sequence[Tensor]], Basis]]] = {
-    "compact": (CompactBasis, fit_compact),
-    "packed": (PackedBasis, fit_packed),
-}
-"""Codecs that are fitted to a tap before its first code: what they learn, and how."""
+BASES: dict[str, Any] = {"compact": CompactBasis, "packed": PackedBasis}
+"""What codecs have learnt of a tap before its first code."""
 
 
 def resolve_codec(name: str, channels: int) -> str:
@@ -43,13 +37,13 @@ def describe_fallback(asked: str, taps: Mapping[str, int]) -> str:
     return f"int8 in place of {asked} for taps of fewer than {FEWEST_CHANNELS} channels: {name_some(others)}"
 
 
-def fit_basis(name: str, features: Sequence[Tensor]) -> Basis:
-    """Return the basis of a codec in `BASES` for a sample of features, maps (B, C, h, w) float32 of whole, valid pictures.
-
-    Raises:
-        CodecError: fewer positions than channels, or a value that is not finite.
-    """
-    return BASES[name][1](features)
+def refuse_compact(codec: str | None) -> None:
+    """Raise where a new column would be made in a codec that is only read and finished."""
+    if codec == "compact":
+        raise SettingsError(
+            "--codec compact: packed keeps more of the features in fewer bytes; choose --codec packed. Columns that were "
+            "begun in compact are still read and finished"
+        )
 
 
 def build_codec(name: str, channels: int, *, basis: Any = None) -> Codec:
@@ -58,7 +52,7 @@ def build_codec(name: str, channels: int, *, basis: Any = None) -> Codec:
     Args:
         name: a name in `CODECS`.
         channels: the tap's feature channels.
-        basis: the tap's principal directions, from `fit_basis` or from the cache; `compact` and `packed` need theirs.
+        basis: the tap's principal directions, from `fit_packed` or from the cache; `compact` and `packed` need theirs.
 
     Raises:
         SettingsError: there is no codec of this name.
@@ -71,7 +65,7 @@ def build_codec(name: str, channels: int, *, basis: Any = None) -> Codec:
         raise CodecError(
             f"codec {resolved} needs the principal directions of its tap of {channels} channels; fit them first"
         )
-    if not isinstance(basis, BASES[resolved][0]):
+    if not isinstance(basis, BASES[resolved]):
         raise CodecError(f"codec {resolved} needs a basis of its own, found a {type(basis).__name__}")
     codec: Codec = CompactCodec(basis) if resolved == "compact" else PackedCodec(basis)
     codec.code_channels(channels)

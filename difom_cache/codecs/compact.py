@@ -1,18 +1,19 @@
-"""Features on their first 3/8 principal directions, then as 8-bit integers: about 0.375 of int8's bytes."""
+"""Features on their first 3/8 principal directions, then as 8-bit integers: about 0.375 of int8's bytes.
+
+Columns that were begun in it are read and finished; new ones are not made, as `packed` keeps more in fewer bytes
+(docs/measurements.md).
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from difom_cache.base.errors import CodecError
-from difom_cache.codecs.base import ArrayOrTensor, principal_directions, refuse_poor_sample, refuse_wrong_scale
+from difom_cache.codecs.base import ArrayOrTensor, Basis, refuse_wrong_scale
 from difom_cache.codecs.int8 import dequantize, quantize, refuse_not_finite_scale
 
 if TYPE_CHECKING:
@@ -22,13 +23,8 @@ FEWEST_CHANNELS = 128
 """Below this many channels a tap keeps int8: there is little to save, and few directions to spare."""
 
 
-def kept_directions(channels: int) -> int:
-    """Return how many principal directions are stored for a tap of so many channels."""
-    return 3 * channels // 8
-
-
 @dataclass(frozen=True)
-class CompactBasis:
+class CompactBasis(Basis):
     """Principal directions of one tap.
 
     Attributes:
@@ -37,36 +33,13 @@ class CompactBasis:
         kept_variance: the share of the variance of the fitted sample that lies in the k directions, in [0, 1].
     """
 
+    ARRAYS: ClassVar = {
+        "basis_mean": ("mean", ("channel",), "<f4"),
+        "basis": ("directions", ("channel", "direction"), "<f4"),
+    }
     mean: NDArray[np.float32]
     directions: NDArray[np.float32]
     kept_variance: float
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of shape, mean and directions."""
-        digest = hashlib.sha256(repr(self.directions.shape).encode())
-        digest.update(np.ascontiguousarray(self.mean, dtype="<f4").tobytes())
-        digest.update(np.ascontiguousarray(self.directions, dtype="<f4").tobytes())
-        return digest.hexdigest()
-
-    def arrays(self) -> dict[str, tuple[NDArray[Any], tuple[str, ...]]]:
-        """Return what is stored beside a tap: name to array and names of its dimensions."""
-        return {
-            "basis_mean": (self.mean, ("channel",)),
-            "basis": (self.directions, ("channel", "direction")),
-            "basis_kept_variance": (np.array([self.kept_variance]), ("one",)),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> CompactBasis:
-        """Return the basis of what `arrays` gave."""
-        mean, directions = (arrays[name].astype(np.float32) for name in ("basis_mean", "basis"))
-        return cls(mean, directions, float(arrays["basis_kept_variance"][0]))
-
-    @classmethod
-    def placeholder(cls, channels: int) -> CompactBasis:
-        """Return a basis of the size that `fit_compact` gives, for counting bytes before anything is fitted."""
-        return cls(np.zeros(channels, np.float32), np.eye(channels, kept_directions(channels), dtype=np.float32), 1.0)
 
     def __post_init__(self) -> None:
         channels, kept = self.directions.shape if self.directions.ndim == 2 else (-1, -1)
@@ -75,37 +48,6 @@ class CompactBasis:
                 f"a compact basis needs a mean (C,) and directions (C, k) with k <= C, found {self.mean.shape} and "
                 f"{self.directions.shape}"
             )
-
-
-def fit_compact(features: Iterable[Tensor]) -> CompactBasis:
-    """Return the principal directions of a sample of features; the same sample in the same order gives the same basis.
-
-    Args:
-        features: maps (B, C, h, w) float32 of whole, valid pictures, all of one tap; on any device.
-
-    Raises:
-        CodecError: fewer positions than channels, or a value that is not finite.
-    """
-    count, total, products = 0, np.zeros(()), np.zeros(())
-    for feature in features:
-        for picture in feature.double().flatten(2).transpose(1, 2).cpu().numpy():  # (h*w, C)
-            count += len(picture)
-            total = total + picture.sum(axis=0)
-            products = products + picture.T @ picture
-    refuse_poor_sample("compact", count, products)
-    mean = total / count
-    return choose_basis(mean, products / count - np.outer(mean, mean))
-
-
-def choose_basis(mean: NDArray[np.float64], covariance: NDArray[np.float64]) -> CompactBasis:
-    """Return the basis for features of this mean (C,) and covariance (C, C)."""
-    variance, directions = principal_directions(covariance)
-    kept = kept_directions(len(mean))
-    directions = directions[:, :kept]
-    strongest = np.abs(directions).argmax(axis=0)
-    directions = directions * np.sign(directions[strongest, np.arange(kept)])
-    share = float(variance[:kept].sum() / variance.sum()) if variance.sum() > 0 else 1.0
-    return CompactBasis(mean.astype(np.float32), np.ascontiguousarray(directions, dtype=np.float32), share)
 
 
 class CompactCodec:

@@ -6,11 +6,9 @@ from each other, in a picture of much contrast as in one of little. Directions a
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +16,11 @@ from numpy.typing import NDArray
 from difom_cache.base.errors import CodecError
 from difom_cache.codecs.base import (
     ArrayOrTensor,
+    Basis,
     UncodableFeatureError,
     first_not_finite,
     principal_directions,
-    refuse_poor_sample,
+    refuse_no_scale,
 )
 from difom_cache.codecs.int8 import SMALLEST_SCALE
 
@@ -42,7 +41,7 @@ def packed_bytes(channels: int) -> int:
 
 
 @dataclass(frozen=True)
-class PackedBasis:
+class PackedBasis(Basis):
     """Directions of one tap, within pictures of mean 0 and size 1, and how finely each is told.
 
     Attributes:
@@ -52,6 +51,11 @@ class PackedBasis:
         kept_variance: the share of the variance of the fitted sample that lies in the k directions, in [0, 1].
     """
 
+    ARRAYS: ClassVar = {
+        "basis_bits": ("bits", ("direction",), "u1"),
+        "basis_step": ("steps", ("direction",), "<f4"),
+        "basis": ("directions", ("channel", "direction"), "<f4"),
+    }
     directions: NDArray[np.float32]
     steps: NDArray[np.float32]
     bits: NDArray[np.uint8]
@@ -79,34 +83,6 @@ class PackedBasis:
         """Bytes of a cell."""
         return int(self.bits.sum(dtype=np.int64)) // 8
 
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of shape, bits, steps and directions."""
-        digest = hashlib.sha256(repr(self.directions.shape).encode())
-        digest.update(np.ascontiguousarray(self.bits, dtype="u1").tobytes())
-        digest.update(np.ascontiguousarray(self.steps, dtype="<f4").tobytes())
-        digest.update(np.ascontiguousarray(self.directions, dtype="<f4").tobytes())
-        return digest.hexdigest()
-
-    def arrays(self) -> dict[str, tuple[NDArray[Any], tuple[str, ...]]]:
-        """Return what is stored beside a tap: name to array and names of its dimensions."""
-        return {
-            "basis": (self.directions, ("channel", "direction")),
-            "basis_step": (self.steps, ("direction",)),
-            "basis_bits": (self.bits, ("direction",)),
-            "basis_kept_variance": (np.array([self.kept_variance]), ("one",)),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> PackedBasis:
-        """Return the basis of what `arrays` gave."""
-        return cls(
-            arrays["basis"].astype(np.float32),
-            arrays["basis_step"].astype(np.float32),
-            arrays["basis_bits"].astype(np.uint8),
-            float(arrays["basis_kept_variance"][0]),
-        )
-
     @classmethod
     def placeholder(cls, channels: int) -> PackedBasis:
         """Return a basis of the size that `fit_packed` gives, for counting bytes before anything is fitted."""
@@ -128,7 +104,14 @@ def fit_packed(features: Sequence[Tensor]) -> PackedBasis:
     for picture in _centre_all(features):
         count += picture.shape[1]
         products = products + picture @ picture.T
-    refuse_poor_sample("packed", count, products)
+    channels = len(products) if products.ndim else 0
+    if count <= channels:
+        raise CodecError(
+            f"the packed codec needs more positions than the {channels} channels to fit its basis, found {count}; "
+            "give more records, or choose codec int8"
+        )
+    if not np.isfinite(products).all():
+        raise CodecError("the packed codec cannot be fitted: the sample of features holds NaN or infinity")
     variance, directions = principal_directions(products / count)
     sample = np.concatenate(
         [directions.T @ picture[:, ::_EVERY] for picture in _centre_all(features)], axis=1
@@ -137,13 +120,10 @@ def fit_packed(features: Sequence[Tensor]) -> PackedBasis:
     counts = _share_out(errors, (sample**2).mean(axis=1), packed_bytes(len(products)))
     bits = np.repeat(np.array(WIDTHS, np.uint8), counts)
     kept = len(bits)
-    directions = directions[:, :kept]
-    strongest = np.abs(directions).argmax(axis=0)
-    directions = directions * np.sign(directions[strongest, np.arange(kept)])
     chosen = np.array([steps[WIDTHS.index(width)][place] for place, width in enumerate(bits.tolist())])
     share = float(variance[:kept].sum() / variance.sum()) if variance.sum() > 0 else 1.0
     return PackedBasis(
-        np.ascontiguousarray(directions, dtype=np.float32),
+        np.ascontiguousarray(directions[:, :kept], dtype=np.float32),
         chosen.clip(min=SMALLEST_SCALE).astype(np.float32),
         bits,
         share,
@@ -291,7 +271,12 @@ class PackedCodec:
     def decode(self, code: ArrayOrTensor, scale: Any) -> ArrayOrTensor:
         """Return mean + size x (directions x steps x levels) (`Codec.decode`)."""
         channels = len(self.basis.directions)
-        self._refuse_unfitting(code, scale)
+        refuse_no_scale(self.name, code, scale)
+        if code.shape[1] != self.basis.code_bytes or tuple(scale.shape) != (len(code), channels + 1):
+            raise CodecError(
+                f"codec packed: this basis has {self.basis.code_bytes} bytes a cell and scales of {channels + 1} numbers, "
+                f"found a code of shape {tuple(code.shape)} and a scale of shape {tuple(scale.shape)}"
+            )
         batch, _, height, width = code.shape
         packed, shape = code.reshape(batch, -1, height * width), (batch, len(self.basis.bits), height * width)
         size = scale[:, channels, None]
@@ -307,18 +292,6 @@ class PackedCodec:
             zero = scale[:, :channels] - size * offset
             feature = zero[:, :, None].baddbmm(weights * size[:, None], levels)  # one pass over the maps
         return feature.reshape(batch, channels, height, width)
-
-    def _refuse_unfitting(self, code: Any, scale: Any) -> None:
-        channels = len(self.basis.directions)
-        if scale is None:
-            raise CodecError(f"codec packed: expected a scale beside the code of {tuple(code.shape)}, found none")
-        if isinstance(code, np.ndarray) != isinstance(scale, np.ndarray):
-            raise CodecError(f"codec packed: code is a {type(code).__name__} but scale a {type(scale).__name__}")
-        if code.shape[1] != self.basis.code_bytes or tuple(scale.shape) != (len(code), channels + 1):
-            raise CodecError(
-                f"codec packed: this basis has {self.basis.code_bytes} bytes a cell and scales of {channels + 1} numbers, "
-                f"found a code of shape {tuple(code.shape)} and a scale of shape {tuple(scale.shape)}"
-            )
 
     def identity(self) -> dict[str, Any]:
         """Return the name and the basis that decide the bytes."""

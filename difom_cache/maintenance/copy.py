@@ -13,9 +13,9 @@ from difom_cache.base.errors import CacheIncompleteError, SettingsError
 from difom_cache.base.options import read_call
 from difom_cache.base.progress import say
 from difom_cache.codecs.base import Basis, Codec
-from difom_cache.codecs.catalogue import BASES, build_codec, describe_fallback, fit_basis, resolve_codec
-from difom_cache.codecs.compact import choose_basis
+from difom_cache.codecs.catalogue import BASES, build_codec, describe_fallback, refuse_compact, resolve_codec
 from difom_cache.codecs.measure import measure_fidelity
+from difom_cache.codecs.packed import fit_packed
 from difom_cache.commands import CopyConfig
 from difom_cache.extraction.cells import sum_cells, to_moments
 from difom_cache.extraction.prepare import FIT_RECORDS
@@ -54,6 +54,7 @@ def copy(source: str | Path | CopyConfig, target: str | Path | None = None, **op
         CacheIdentityError: the target is another cache.
     """
     config = read_call(CopyConfig, options, source=source, target=target)
+    refuse_compact(config.codec)
     opened, folder, codec = open_cache(config.source), config.target, config.codec
     chosen = list(opened.taps if config.taps is None else config.taps)
     unknown = [tap for tap in chosen if tap not in opened.taps]
@@ -120,7 +121,7 @@ def copy_teacher(
 
 
 def choose_codec(source: Cache, target: Path, tap: str, codec: str | None) -> Codec:
-    """Return the codec that a tap has in a copy: a compact one is fitted to the tap's statistics, a packed one to its targets."""
+    """Return the codec that a tap has in a copy; a packed one is fitted to the tap's targets."""
     spec = source.taps[tap]
     name = spec.codec if codec is None or spec.kind == "logits" else resolve_codec(codec, spec.channels)
     if name not in BASES:
@@ -130,13 +131,10 @@ def choose_codec(source: Cache, target: Path, tap: str, codec: str | None) -> Co
     basis: Basis
     if name == spec.codec:
         basis = source.codec(tap).basis  # type: ignore[attr-defined]
-    elif name == "compact":
-        stats = source.stats(tap)
-        basis = choose_basis(stats.mean, stats.covariance)
     elif (folder / "basis_kept_variance" / "c.0").exists():  # of a copy that was interrupted
         basis = read_basis(folder, name)
     else:
-        basis = fit_basis(name, _sample_targets(source, tap))
+        basis = fit_packed(_sample_targets(source, tap))
     return build_codec(name, spec.channels, basis=write_basis(folder, name, basis))
 
 

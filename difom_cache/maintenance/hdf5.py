@@ -227,7 +227,7 @@ def _import_column(book: Book, cache: Path, column: Column, identity: PicturesId
                 "basis_kept_variance": ((1,), "float64"),
             }
             arrays = {name: book.read(f"{folder}/{name}", *shapes[name]) for name in BASIS_ARRAYS[codec]}
-            write_basis(cache / folder, codec, BASES[codec][0].from_arrays(arrays))
+            write_basis(cache / folder, codec, BASES[codec].from_arrays(arrays))
     fidelity = book.json(f"{column.folder}/fidelity.json", dict[str, dict[str, FidelityHeld]])
     if fidelity.keys() != {str(block) for block in range(column.blocks)}:
         raise CacheFormatError(f"{book.path}: {column.folder}/fidelity.json: expected blocks 0 to {column.blocks - 1}")

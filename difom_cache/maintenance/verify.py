@@ -19,7 +19,7 @@ from difom_cache.base.options import read_call
 from difom_cache.base.progress import track
 from difom_cache.data.manifest import load_records
 from difom_cache.data.record import refuse_other_reading
-from difom_cache.extraction.rebuild import load_all, requests_of
+from difom_cache.extraction.requests import load_all, requests_of
 from difom_cache.extraction.teachers import own_teachers
 from difom_cache.keywords import VerifyKeywords
 from difom_cache.maintenance.equivariance import VIEWS, compare_warped

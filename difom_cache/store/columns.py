@@ -145,9 +145,7 @@ def read_basis(folder: Path, codec: str) -> Basis:
         CacheDamagedError: it cannot be read.
     """
     try:
-        found: Basis = BASES[codec][0].from_arrays(
-            {name: _read_constant(folder / name) for name in BASIS_ARRAYS[codec]}
-        )
+        found: Basis = BASES[codec].from_arrays({name: _read_constant(folder / name) for name in BASIS_ARRAYS[codec]})
         return found
     except (OSError, ValueError, TypeError, LookupError, AttributeError, CodecError) as error:
         raise CacheDamagedError(f"the {codec} codec's basis in {folder} cannot be read: {error}") from None

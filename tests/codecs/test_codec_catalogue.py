@@ -1,8 +1,11 @@
 import pytest
 import torch
+from compact_basis import fit_compact
 
-from difom_cache.codecs import CODECS, build_codec, fit_basis, fit_compact, resolve_codec
+from difom_cache.codecs import CODECS, build_codec, fit_packed, resolve_codec
 from difom_cache.errors import CodecError, SettingsError
+
+FIT = {"compact": fit_compact, "packed": fit_packed}
 
 
 @pytest.mark.parametrize(("channels", "falls_back"), [(127, True), (128, False)])
@@ -10,12 +13,12 @@ from difom_cache.errors import CodecError, SettingsError
 def test_a_codec_with_directions_falls_back_to_int8_below_128_channels(asked, channels, falls_back):
     given = "int8" if falls_back else asked
     assert resolve_codec(asked, channels) == given
-    basis = fit_basis(asked, [torch.randn(4, channels, 8, 8)])
+    basis = FIT[asked]([torch.randn(4, channels, 8, 8)])
     assert build_codec(asked, channels, basis=basis).name == given
 
 
 def test_every_codec_is_built_under_its_name():
-    bases = {name: fit_basis(name, [torch.randn(4, 128, 8, 8)]) for name in ("compact", "packed")}
+    bases = {name: fit([torch.randn(4, 128, 8, 8)]) for name, fit in FIT.items()}
     built = {name: build_codec(name, 128, basis=bases.get(name)).name for name in CODECS}
     assert built == {name: name for name in CODECS}
     with pytest.raises(CodecError, match="packed needs a basis of its own, found a CompactBasis"):

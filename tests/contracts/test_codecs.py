@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from compact_basis import fit_compact
 
-from difom_cache.codecs import CODECS, UncodableFeatureError, build_codec, fit_basis, measure_fidelity
+from difom_cache.codecs import CODECS, UncodableFeatureError, build_codec, fit_packed, measure_fidelity
 
 CHANNELS = 160
 CASES = {"float16": 0.99999, "int8": 0.999, "compact": 0.97, "packed": 0.95}
@@ -26,7 +27,8 @@ def smooth_maps(count: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def bases():
-    return {name: fit_basis(name, [smooth_maps(12, seed=7)]) for name in ("compact", "packed")}
+    sample = [smooth_maps(12, seed=7)]
+    return {"compact": fit_compact(sample), "packed": fit_packed(sample)}
 
 
 @pytest.fixture(params=CASES)

@@ -32,11 +32,10 @@ def test_there_and_back_is_the_same_cache(small: SmallCache, tmp_path: Path):
     assert after.table.ids == before.table.ids
 
 
-@pytest.mark.parametrize("codec", ["compact", "packed"])
-def test_a_codec_travels_with_its_basis(tmp_path: Path, codec: str):
+def test_a_codec_travels_with_its_basis(tmp_path: Path):
     wide = write_small_cache(tmp_path / "wide", Shape(records=40, channels=128, grid=8, picture_px=16))
     finish(wide.path)
-    copy(wide.path, tmp_path / "copy", codec=codec)
+    copy(wide.path, tmp_path / "copy", codec="packed")
     export_hdf5(tmp_path / "copy", tmp_path / "copy.h5")
     import_hdf5(tmp_path / "copy.h5", tmp_path / "back")
     before, after = open_cache(tmp_path / "copy"), open_cache(tmp_path / "back")

@@ -63,8 +63,8 @@ def test_a_drop_says_how_much_it_freed(small: SmallCache, run):
 
 
 def test_a_copy_whose_codec_falls_back_says_so(small: SmallCache, tmp_path: Path, capsys):
-    copy(small.path, tmp_path / "copy", codec="compact")
-    assert "int8 in place of compact for taps of fewer than 128 channels: one/block1@2" in capsys.readouterr().err
+    copy(small.path, tmp_path / "copy", codec="packed")
+    assert "int8 in place of packed for taps of fewer than 128 channels: one/block1@2" in capsys.readouterr().err
 
 
 def test_dropping_a_teacher_leaves_the_rest_as_it_was(small: SmallCache):
@@ -114,11 +114,10 @@ def test_a_copy_in_float16_keeps_the_targets_to_half_precision(small: SmallCache
     np.testing.assert_allclose(target.decode(tap, after[f"{tap}/code"]), live, rtol=2**-10, atol=2**-24)
 
 
-def test_a_compact_copy_has_three_eighths_of_the_codes(wide: SmallCache, tmp_path: Path):
-    copy(wide.path, tmp_path / "copy", codec="compact")
-    got = open_cache(tmp_path / "copy").gather(np.arange(4), pictures=False)
-    assert got["one/block1@2/code"].shape == (4, 48, 8, 8)
-    assert got["one/logits@2/code"].dtype == np.float16  # logits keep their own codec
+def test_a_copy_into_compact_is_refused_and_names_packed(wide: SmallCache, tmp_path: Path, run):
+    code, _, line = run("copy", wide.path, tmp_path / "copy", "--codec", "compact")
+    assert code == 2 and "choose --codec packed" in line and line.count("\n") == 1
+    assert not (tmp_path / "copy").exists()
 
 
 def test_a_packed_copy_has_a_seventh_of_the_codes_and_goes_on_with_its_basis(wide: SmallCache, tmp_path: Path):
@@ -126,6 +125,7 @@ def test_a_packed_copy_has_a_seventh_of_the_codes_and_goes_on_with_its_basis(wid
     opened = open_cache(tmp_path / "copy")
     got = opened.gather(np.arange(4), pictures=False)
     assert got["one/block1@2/code"].shape == (4, 18, 8, 8) and got["one/block1@2/scale"].shape == (4, 129)
+    assert got["one/logits@2/code"].dtype == np.float16  # logits keep their own codec
     whole = opened.content_digests()
     next((tmp_path / "copy/teachers/one/ticks").glob("*")).unlink()
     copy(wide.path, tmp_path / "copy", codec="packed")
