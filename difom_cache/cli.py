@@ -189,15 +189,11 @@ def fetch(config: "FetchConfig") -> None:
 
 def scale(config: "ScaleConfig") -> None:
     """Say how long a pass takes on many workers, what it costs, and where the file system becomes the limit."""
-    from difom_cache.extraction.estimate import Cluster, Workload, format_prediction, most_useful_workers, predict
+    from difom_cache.extraction.estimate import format_prediction, most_useful_workers, predict
 
-    load = Workload(config.frames, config.views, config.view_bytes, config.frame_bytes)
     for number in config.workers:
-        cluster = Cluster(
-            config.rate, number, config.start_s, config.read_mb_s * 1e6, config.write_mb_s * 1e6, config.price
-        )
-        print(format_prediction(number, predict(load, cluster)))
-    print(f"more than {most_useful_workers(load, cluster)} workers of this rate do not pay off on this file system")
+        print(format_prediction(number, predict(config, number)))
+    print(f"more than {most_useful_workers(config)} workers of this rate do not pay off on this file system")
 
 
 add_command(app, "difom_cache.extraction.options:ExtractConfig", extract)

@@ -51,7 +51,7 @@ class ExtractKeywords(TypedDict, total=False):
     strides: int | Sequence[int] | None
     "At which features are kept, picture px, such as 8,16,32; by default each teacher's own. (in [1, 16384])"
     codec: Literal["int8", "float16", "compact", "packed"] | None
-    "How features are stored. [default: int8]"
+    "How features are stored; compact only finishes columns that were begun in it. [default: int8]"
     taps: str | Sequence[str] | None
     "Taps to keep, such as block5@16,block11@32; by default those that a begun column holds, else each teacher's own."
     device: str | None

@@ -15,12 +15,10 @@ import torch
 
 from difom_cache.base.errors import DeviceError
 from difom_cache.base.hardware import torch_threads
-from difom_cache.extraction.frames import Frame, read_frame
-from difom_cache.extraction.jobs import BlockJob, BlockReport, ViewJob
-from difom_cache.extraction.picture_blocks import PictureBlock, PicturePass
-from difom_cache.extraction.teacher_blocks import TeacherBlock, TeacherPass
+from difom_cache.extraction.jobs import BlockJob, BlockReport, Frame, ViewJob, read_frame
+from difom_cache.extraction.passes import PictureBlock, PicturePass, TeacherBlock, TeacherPass
+from difom_cache.extraction.report import Stopwatch
 from difom_cache.extraction.teachers import load_teacher, name_worker
-from difom_cache.extraction.timing import Stopwatch
 from difom_cache.store.identity import read_identity
 from difom_cache.store.ledger import is_done
 from difom_cache.store.schema import PicturesIdentity, TeacherIdentity

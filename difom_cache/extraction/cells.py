@@ -39,12 +39,8 @@ def sum_cells(target: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     cells = target.transpose(0, 1).flatten(1)  # (B, C, h, w) -> (C, B*h*w)
     weights = counts.flatten().float()
     counted = cells * weights
-    product = (_multiply_by_itself if cells.device.type == "cpu" else _multiply)(counted, cells)
+    product = _multiply_by_itself(counted, cells) if cells.device.type == "cpu" else counted @ cells.T
     return weights.sum(dtype=torch.float64), counted.sum(1, dtype=torch.float64), product.double()
-
-
-def _multiply(counted: Tensor, cells: Tensor) -> Tensor:
-    return counted @ cells.T
 
 
 def _multiply_by_itself(counted: Tensor, cells: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,8 @@ class EngineOptions:
     devices: int = 0
 
 
-@contextmanager
-def open_executor(engine: str, options: EngineOptions) -> Iterator[Executor]:
-    """Yield an executor whose workers run blocks.
+def open_executor(engine: str, options: EngineOptions) -> AbstractContextManager[Executor]:
+    """Return an executor whose workers run blocks, to be entered.
 
     Raises:
         SettingsError: there is no such engine, or an option is missing or unknown.
@@ -58,8 +58,7 @@ def open_executor(engine: str, options: EngineOptions) -> Iterator[Executor]:
     """
     if engine not in ENGINES:
         raise SettingsError(name_nearest("engine", engine, list(ENGINES)))
-    with ENGINES[engine](options) as executor:
-        yield executor
+    return ENGINES[engine](options)
 
 
 def count_local(options: EngineOptions) -> int:
@@ -88,12 +87,8 @@ def _open_local(options: EngineOptions) -> Iterator[Executor]:
 
 def _take_device(numbers: "multiprocessing.Queue[int]", devices: int) -> None:
     if devices > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = _visible_devices(devices)[numbers.get() % devices]
-
-
-def _visible_devices(devices: int) -> list[str]:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return visible.split(",") if visible else [str(number) for number in range(devices)]
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(devices)))
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[numbers.get() % devices]
 
 
 @contextmanager
@@ -235,12 +230,11 @@ def refuse_unlike_workers(found: dict[str, Any]) -> None:
     Raises:
         EngineError: names the worker, what it has and what it should have.
     """
-    versions = import_module("importlib.metadata")
     for address, worker in sorted(found.items()):
         if isinstance(worker, Exception):
             raise EngineError(f"worker {address} cannot be asked what it runs ({worker!r}); restart it")
         for library in ("difom", "torch", "zarr"):
-            here = versions.version(library)
+            here = version(library)
             if worker[library] != here:
                 raise EngineError(
                     f"worker {address} has {library} {worker[library]}, this machine {here}: "
@@ -260,8 +254,7 @@ def _import_extra(name: str) -> Any:
         raise EngineError(f"this engine needs {name}: pip install 'difom[cluster]'") from None
 
 
-Opener = Callable[[EngineOptions], AbstractContextManager[Executor]]
-ENGINES: dict[str, Opener] = {
+ENGINES: dict[str, Callable[[EngineOptions], AbstractContextManager[Executor]]] = {
     "local": _open_local,
     "dask": _open_dask,
     **{queue: partial(_open_jobs, queue) for queue in JOB_QUEUES},

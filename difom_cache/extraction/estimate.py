@@ -1,8 +1,8 @@
 """What a run will take, before it starts: bytes, room on the disk, teacher passes saved, and how long on many workers.
 
 The time is a model, not a promise. A worker's measured rate already holds its decoding, teacher and writing, overlapped as they
-are there. Workers share nothing but the file system, and the cores where they share a machine, so rates add up until one of these
-is full; and they take whole blocks, so that the last round may be half empty.
+are there. Workers share nothing but the file system, so rates add up until it is full; and they take whole blocks, so that the
+last round may be half empty.
 """
 
 import math
@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from difom_cache.base.errors import CacheSpaceError, SettingsError
+from difom_cache.base.errors import CacheSpaceError
 from difom_cache.base.text import format_bytes, format_seconds
+from difom_cache.commands import ScaleConfig
 from difom_cache.store.layout import Column
 from difom_cache.store.shard import index_bytes_of
 
+BLOCK_VIEWS = 256
 SPARE_FRAC = 0.02  # of the estimate, for metadata, markers and statistics
 PUBLISHED_BYTES = 15_400_000  # a view of the published notebook: fp32 maps of three teachers in .pt files
 
@@ -98,39 +100,6 @@ def format_passes(passes_saved: float, *, views: int, epochs: int, runs: int) ->
 
 
 @dataclass(frozen=True)
-class Workload:
-    """What is to be computed: views of `view_bytes` in the cache, from frames of `frame_bytes`, in blocks."""
-
-    frames: int
-    views: int = 8
-    view_bytes: float = 600_000
-    frame_bytes: float = 100_000
-    block_views: int = 256
-
-    @property
-    def rows(self) -> int:
-        return self.frames * self.views
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """What computes it: workers that each do `rate` views a second after `start_s`, on one shared file system.
-
-    Workers that share a machine share its cores too: `cpu_s` is the processor time of a view, decoding and writing
-    included, and `cores` are those of all machines together.
-    """
-
-    rate: float
-    workers: int = 1
-    start_s: float = 30.0
-    read_bytes_s: float = math.inf
-    write_bytes_s: float = math.inf
-    price_per_hour: float = 0.0
-    cpu_s: float = 0.0
-    cores: float = math.inf
-
-
-@dataclass(frozen=True)
 class Prediction:
     """What the model says: seconds from start to end, hours of all workers together, and what the pass waits for."""
 
@@ -141,33 +110,26 @@ class Prediction:
     price: float
 
 
-def predict(load: Workload, cluster: Cluster) -> Prediction:
-    """Return how long a pass takes.
-
-    Raises:
-        SettingsError: a rate or a number that is not positive.
-    """
-    if min(load.frames, load.views, load.block_views, cluster.workers, cluster.rate) <= 0:
-        raise SettingsError("expected frames, views, workers and views per second above 0")
-    blocks = math.ceil(load.rows / load.block_views)
-    rounds = math.ceil(blocks / cluster.workers)
+def predict(scale: ScaleConfig, workers: int, *, block_views: int = BLOCK_VIEWS) -> Prediction:
+    """Return how long a pass takes on so many workers, which take blocks of `block_views`."""
+    rows = scale.frames * scale.views
+    rounds = math.ceil(math.ceil(rows / block_views) / workers)
     seconds = {
-        "the workers": min(rounds * load.block_views, load.rows) / cluster.rate,
-        "writing": load.rows * load.view_bytes / cluster.write_bytes_s,
-        "the processor": load.rows * cluster.cpu_s / cluster.cores,
-        "reading": load.frames * load.frame_bytes / cluster.read_bytes_s,
+        "the workers": min(rounds * block_views, rows) / scale.rate,
+        "writing": rows * scale.view_bytes / (scale.write_mb_s * 1e6),
+        "reading": scale.frames * scale.frame_bytes / (scale.read_mb_s * 1e6),
     }
     limit = max(seconds, key=lambda part: seconds[part])
-    wall_s = cluster.start_s + seconds[limit]
-    worker_hours = wall_s * cluster.workers / 3600
-    return Prediction(wall_s, worker_hours, load.rows * load.view_bytes, limit, worker_hours * cluster.price_per_hour)
+    wall_s = scale.start_s + seconds[limit]
+    worker_hours = wall_s * workers / 3600
+    return Prediction(wall_s, worker_hours, rows * scale.view_bytes, limit, worker_hours * scale.price)
 
 
-def most_useful_workers(load: Workload, cluster: Cluster) -> int:
+def most_useful_workers(scale: ScaleConfig, *, block_views: int = BLOCK_VIEWS) -> int:
     """Return the number of workers from which on the file system, or the number of blocks, is the limit."""
-    by_write = cluster.write_bytes_s / load.view_bytes / cluster.rate
-    by_read = cluster.read_bytes_s / (load.frame_bytes / load.views) / cluster.rate
-    blocks = math.ceil(load.rows / load.block_views)
+    by_write = scale.write_mb_s * 1e6 / scale.view_bytes / scale.rate
+    by_read = scale.read_mb_s * 1e6 / (scale.frame_bytes / scale.views) / scale.rate
+    blocks = math.ceil(scale.frames * scale.views / block_views)
     return max(1, math.floor(min(by_write, by_read, blocks)))
 
 

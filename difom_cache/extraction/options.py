@@ -50,7 +50,7 @@ class ExtractConfig(DataOptions):
     strides: tuple[SidePx, ...] | None = None
     "At which features are kept, picture px, such as 8,16,32; by default each teacher's own."
     codec: Literal["int8", "float16", "compact", "packed"] = "int8"
-    "How features are stored."
+    "How features are stored; compact only finishes columns that were begun in it."
     taps: tuple[str, ...] | None = None
     "Taps to keep, such as block5@16,block11@32; by default those that a begun column holds, else each teacher's own."
     split: Annotated[tuple[Literal["train", "val", "test"], ...], Field(min_length=1)] = ("train", "val")

@@ -1,13 +1,19 @@
-"""What a run did, and where its time went."""
+"""What a run did, and where its time went: seconds by stage, on the CPU's clock or by events on a CUDA stream."""
 
-from collections import Counter
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from difom_cache.base.text import format_seconds
 from difom_cache.extraction.estimate import Estimate
-from difom_cache.extraction.timing import STAGES
+
+STAGES = ("decode", "render", "teacher", "encode", "copy", "write", "wait")
 
 
 @dataclass
@@ -52,10 +58,48 @@ def name_limit(seconds: dict[str, Any]) -> str:
     if seconds["wait"] > seconds["teacher"] + seconds["render"] + seconds["encode"] + seconds["copy"]:
         return "reading and decoding pictures" if seconds["decode"] > seconds["write"] else "writing to the disk"
     stage = max(("render", "teacher", "encode", "copy"), key=lambda name: seconds[name])
-    words = {
-        "render": "rendering views",
-        "teacher": "the teacher",
-        "encode": "pooling and encoding",
-        "copy": "copying codes",
-    }
-    return words[stage]
+    return {"render": "rendering views", "teacher": "the teacher", "encode": "pooling and encoding"}.get(
+        stage, "copying codes"
+    )
+
+
+class Stopwatch:
+    """Seconds by stage. Work on a CUDA device is timed by events, so that measuring does not make the host wait."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def on_host(self, stage: str) -> Iterator[None]:
+        """Count what the block takes on the host's clock."""
+        started_s = time.perf_counter()
+        yield
+        self._seconds[stage] += time.perf_counter() - started_s
+
+    @contextmanager
+    def on_device(self, stage: str) -> Iterator[None]:
+        """Count what the block takes on the device."""
+        if not self._cuda:
+            with self.on_host(stage):
+                yield
+            return
+        start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        yield
+        stop.record()
+        self._events.append((stage, start, stop))
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Count seconds that another thread measured."""
+        self._seconds[stage] += seconds
+
+    def read(self) -> dict[str, float]:
+        """Return the seconds since the last reading, by stage, and start from zero."""
+        for stage, start, stop in self._events:
+            stop.synchronize()
+            self._seconds[stage] += start.elapsed_time(stop) / 1000
+        seconds = {stage: self._seconds.get(stage, 0.0) for stage in STAGES}
+        self._seconds, self._events = defaultdict(float), []
+        return seconds

@@ -55,11 +55,8 @@ def start_cache(
         records=len(records),
         records_sha256=hashlib.sha256(formatted).hexdigest(),
         plan={
-            "policy": plan.policy,
-            "seed": plan.seed,
-            "views": views,
-            "digest": plan.digest(),
-            "params": list(COLUMNS),
+            **{"policy": plan.policy, "seed": plan.seed, "views": views},
+            **{"digest": plan.digest(), "params": list(COLUMNS)},
         },
         **({} if reading is None else {"reading": reading}),
     )
@@ -79,17 +76,8 @@ def held_splits(cache: Path) -> dict[str, tuple[str, str]]:
 
 def _describe(record: Record) -> dict[str, str | int]:
     """Return a record's line of records.csv."""
-    return {
-        "id": record.id,
-        "dataset": record.dataset,
-        "split": record.split,
-        "group": record.group,
-        "labelled": int(record.labelled),
-        "width": record.width,
-        "height": record.height,
-        "image_sha256": record.image_sha256,
-        "mask_sha256": record.mask_sha256,
-    }
+    names = ("id", "dataset", "split", "group", "labelled", "width", "height", "image_sha256", "mask_sha256")
+    return {name: getattr(record, name) for name in names} | {"labelled": int(record.labelled)}
 
 
 def tabulate(records: Sequence[Record], plan: ViewPlan) -> RowTable:

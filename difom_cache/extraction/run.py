@@ -1,11 +1,9 @@
 """The top of stage one: a config becomes a cache. Views are drawn, identities fixed, missing blocks computed."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, as_completed
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from pathlib import Path
 from typing import Unpack
 
 import torch
@@ -16,7 +14,7 @@ from difom_cache.base.options import read_call
 from difom_cache.base.progress import ProgressBar, explain_wait
 from difom_cache.base.progress import say as write_above
 from difom_cache.base.text import format_seconds
-from difom_cache.codecs.catalogue import describe_fallback
+from difom_cache.codecs.catalogue import describe_fallback, refuse_compact
 from difom_cache.data.groups import describe_unknown
 from difom_cache.data.manifest import read_source, warn_of_fresh_splits
 from difom_cache.data.understood import Understood
@@ -24,27 +22,25 @@ from difom_cache.extraction.blocks import compute_block, compute_blocks
 from difom_cache.extraction.engines import EngineOptions, count_local, open_executor
 from difom_cache.extraction.estimate import Estimate, estimate_run, format_passes, refuse_full_disk
 from difom_cache.extraction.jobs import BlockJob, BlockReport, ViewJob
-from difom_cache.extraction.like import OldColumn, adopt_settings, request_like
 from difom_cache.extraction.missing import find_missing, finish_columns, parse_part
 from difom_cache.extraction.options import ExtractConfig
-from difom_cache.extraction.outputs import settle_outputs
-from difom_cache.extraction.prepare import ColumnChoices, ColumnWork, continue_taps, prepare_pictures, prepare_teacher
-from difom_cache.extraction.report import ExtractReport, format_rates
-from difom_cache.extraction.rows import ViewList, held_splits, start_cache
-from difom_cache.extraction.teachers import (
-    held_readings,
-    load_teacher,
-    own_teachers,
-    release_teachers,
-    usual_backend,
+from difom_cache.extraction.prepare import (
+    ColumnChoices,
+    ColumnWork,
+    continue_column,
+    find_begun,
+    prepare_pictures,
+    prepare_teacher,
 )
-from difom_cache.extraction.timing import STAGES
-from difom_cache.extraction.weights import choose_weights
+from difom_cache.extraction.report import STAGES, ExtractReport, format_rates
+from difom_cache.extraction.requests import OldColumn, adopt_settings, request_like, request_teachers
+from difom_cache.extraction.rows import ViewList, held_splits, start_cache
+from difom_cache.extraction.teachers import held_readings, load_teacher, own_teachers, release_teachers
 from difom_cache.keywords import ExtractKeywords
 from difom_cache.store.identity import format_random_warning, list_random
 from difom_cache.store.layout import teacher_folder
 from difom_cache.store.schema import TeacherIdentity
-from difom_cache.teachers.base import TeacherRequest, parse_teacher
+from difom_cache.teachers.base import TeacherRequest
 from difom_cache.teachers.catalogue import outline_teacher
 from difom_cache.teachers.openvino_teacher import has_openvino
 from difom_cache.views.plan import draw_plan
@@ -77,8 +73,8 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
     config = adopt_settings(config)
     if config.teacher is None and config.like is None:
         raise SettingsError("--teacher is missing: name one, or --like a cache that has some")
-    part, device = parse_part(config.part), str(resolve_device(config.device))
-    source, held = config.find_source(), held_splits(config.cache)
+    part, device, cache, dry = parse_part(config.part), str(resolve_device(config.device)), config.cache, config.dry_run
+    source, held = config.find_source(), held_splits(cache)
     understood = read_source(source, splits=config.split, limit=config.limit, held=held, quiet=quiet)
     records = understood.records
     if not held:
@@ -86,106 +82,58 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
     with explain_wait(f"drawing {config.views} views of {len(records)} records", quiet=quiet):
         plan = draw_plan(records, views=config.views, seed=config.seed, policy=config.plan)
     rows = ViewList(records, plan)
-    refuse_unwritable(config.cache)
-    olds = dict(request_like(config, device)) if config.like else {}
-    requests = list(olds)
-    if not requests:
-        asked = [settle_outputs(config.cache, each, records, len(rows)) for each in request_teachers(config, device)]
-        requests = list(continue_columns(config, asked, say))
-    if not requests and not config.pictures:
+    if cache.exists() and not cache.is_dir():
+        raise CacheSpaceError(f"--cache {cache} is a file; choose a folder")
+    asked: list[tuple[TeacherRequest, OldColumn | None]] = []
+    if config.like is not None:
+        asked += request_like(config, device)
+    for request in () if asked else request_teachers(config, device):
+        continued, line = continue_column(cache, request, records, len(rows))
+        asked.append((continued, None))
+        if line:
+            say(line)
+    if not asked and not config.pictures:
         raise SettingsError("there is nothing to cache: no teacher is named, and --no-pictures leaves the views out")
-    for request in requests:  # a name or file that does not exist must leave no cache behind
+    for request, _ in asked:  # a name or file that does not exist must leave no cache behind
         with explain_wait(f"loading {request.spec}", quiet=quiet):
-            if config.dry_run:
-                outline_teacher(request)
-            else:
-                load_teacher(request)
-    if not config.dry_run:
-        start_cache(config.cache, records, plan, views=config.views, picture_px=config.input_size)
+            spec = outline_teacher(request) if dry else load_teacher(request).spec
+        if config.codec == "compact" and find_begun(cache, spec).identity is None:
+            refuse_compact(config.codec)
+    if not dry:
+        start_cache(cache, records, plan, views=config.views, picture_px=config.input_size)
     with explain_wait("making the columns ready, and looking at what is there", quiet=quiet):
-        works = prepare_columns(config, requests, olds, rows, pads=not plan.wholly_valid)
-    missing = {w.column.folder: find_missing(config.cache, w, part, repair=not config.dry_run) for w in works}
-    counts = [len(blocks) for blocks in missing.values()]
-    columns, epochs, runs = [work.column for work in works], config.epochs, config.runs
-    report = ExtractReport(config.cache, estimate_run(columns, counts, views=config.views, epochs=epochs, runs=runs))
+        works = []
+        if config.pictures:
+            pads, public = not plan.wholly_valid, config.public
+            works.append(
+                prepare_pictures(cache, picture_px=config.input_size, pads=pads, rows=len(rows), dry=dry, public=public)
+            )
+        for request, old in asked:
+            choices = ColumnChoices(config.codec, config.batch_size, old)
+            works.append(prepare_teacher(cache, request, choices, rows, dry=dry))
+    missing = {work.column.folder: find_missing(cache, work, part, repair=not dry) for work in works}
+    columns, counts = [work.column for work in works], [len(blocks) for blocks in missing.values()]
+    report = ExtractReport(
+        cache, estimate_run(columns, counts, views=config.views, epochs=config.epochs, runs=config.runs)
+    )
     for line in filter(None, describe_start(config, understood, works, report.estimate, device)):
         say(line)
     if not config.force:
-        refuse_full_disk(config.cache, report.estimate)
-    if config.dry_run:
+        refuse_full_disk(cache, report.estimate)
+    if dry:
         report.missing_blocks = {name: len(blocks) for name, blocks in missing.items()}
         return report
 
-    devices = torch.cuda.device_count() if device == "cuda" else 0
-    options = EngineOptions(config.scheduler, config.jobs, config.workers, devices)
-    with open_executor_elsewhere(config.engine, options) if any(missing.values()) else nullcontext() as executor:
+    with open_workers(config, device) if any(counts) else nullcontext() as executor:
         if executor is not None:
             release_teachers()
         for work in works:
             compute_column(work, missing[work.column.folder], rows, executor, report, quiet=quiet)
     with explain_wait("summing up the statistics", quiet=quiet):
-        finish_columns(config.cache, works, report)
-    report.left_blocks = {w.column.folder: find_missing(config.cache, w, part, repair=False) for w in works}
+        finish_columns(cache, works, report)
+    report.left_blocks = {work.column.folder: find_missing(cache, work, part, repair=False) for work in works}
     say(format_rates(report))
     return report
-
-
-def request_teachers(config: ExtractConfig, device: str) -> list[TeacherRequest]:
-    """Return how each teacher of a run is built."""
-    return [
-        replace(
-            parse_teacher(spec),
-            weights=weights,
-            taps=config.taps,
-            strides=config.strides,
-            device=device,
-            precision=config.precision,
-            picture_px=config.input_size,
-            compile=config.compile,
-            backend=config.backend or usual_backend(),
-        )
-        for spec, weights in zip(
-            config.teacher or (), choose_weights(config.weights, config.teacher or ()), strict=True
-        )
-    ]
-
-
-def continue_columns(
-    config: ExtractConfig, requests: Sequence[TeacherRequest], say: Callable[[str], None]
-) -> Iterator[TeacherRequest]:
-    """Yield each request, with the taps of the column that it continues, and say so."""
-    for request in requests:
-        continued, line = continue_taps(config.cache, request)
-        if line:
-            say(line)
-        yield continued
-
-
-def prepare_columns(
-    config: ExtractConfig,
-    requests: Sequence[TeacherRequest],
-    olds: Mapping[TeacherRequest, OldColumn],
-    rows: Sequence[ViewJob],
-    *,
-    pads: bool,
-) -> list[ColumnWork]:
-    """Return every column of a run: the pictures first, where they are wanted, then each teacher's."""
-    works = []
-    if config.pictures:
-        works.append(
-            prepare_pictures(
-                config.cache,
-                picture_px=config.input_size,
-                pads=pads,
-                rows=len(rows),
-                dry=config.dry_run,
-                public=config.public,
-            )
-        )
-    for request in requests:
-        choices = ColumnChoices(codec=config.codec, batch=config.batch_size, old=olds.get(request))
-        works.append(prepare_teacher(config.cache, request, choices, rows, dry=config.dry_run))
-    return works
 
 
 def describe_start(
@@ -216,11 +164,13 @@ def describe_start(
             yield f"{teacher_folder(label)}: PyTorch runs the network; with pip install 'difom[openvino]' a CPU is faster"
 
 
-def open_executor_elsewhere(engine: str, options: EngineOptions) -> AbstractContextManager[Executor | None]:
+def open_workers(config: ExtractConfig, device: str) -> AbstractContextManager[Executor | None]:
     """Return the executor of an engine, or None where blocks are computed here, one after the other."""
-    if engine == "local" and count_local(options) == 1:
+    devices = torch.cuda.device_count() if device == "cuda" else 0
+    options = EngineOptions(config.scheduler, config.jobs, config.workers, devices)
+    if config.engine == "local" and count_local(options) == 1:
         return nullcontext()
-    return open_executor(engine, options)
+    return open_executor(config.engine, options)
 
 
 def compute_column(
@@ -233,18 +183,9 @@ def compute_column(
     quiet: bool,
 ) -> None:
     """Compute the missing blocks of one column and count them in `report`."""
-    column = work.column
-    jobs = [
-        BlockJob(
-            report.cache.resolve(),
-            column.folder,
-            block,
-            column.rows,
-            tuple(rows[slice(*column.range_of(block))]),
-            work.request,
-        )
-        for block in missing
-    ]
+    column, cache = work.column, report.cache.resolve()
+    views = {block: tuple(rows[slice(*column.range_of(block))]) for block in missing}
+    jobs = [BlockJob(cache, column.folder, block, column.rows, views[block], work.request) for block in missing]
     started_s = time.perf_counter()
     sums = dict.fromkeys(STAGES, 0.0)
     with ProgressBar(sum(len(job.views) for job in jobs), column.folder, "view", quiet=quiet) as bar:
@@ -274,13 +215,3 @@ def run_jobs(jobs: Sequence[BlockJob], executor: Executor | None) -> Iterator[Bl
         for future in futures:
             future.cancel()
         raise
-
-
-def refuse_unwritable(cache: Path) -> None:
-    """Raise before any work is done where the cache cannot be written.
-
-    Raises:
-        CacheSpaceError: the path is a file.
-    """
-    if cache.exists() and not cache.is_dir():
-        raise CacheSpaceError(f"--cache {cache} is a file; choose a folder")

@@ -12,7 +12,6 @@ from typing import Any, get_args
 import torch
 
 from difom_cache.base.errors import CacheFormatError, EngineError, SettingsError, TeacherError
-from difom_cache.extraction.weights import HUB
 from difom_cache.store.identity import name_differences
 from difom_cache.store.layout import IDENTITY
 from difom_cache.store.schema import RESTORE, OutputHeld, TeacherIdentity, check_model, check_value
@@ -21,6 +20,7 @@ from difom_cache.teachers.base import RANDOM, Backend, Teacher, TeacherRequest, 
 from difom_cache.teachers.catalogue import OWN_WEIGHTS, build_requested, split_code
 from difom_cache.teachers.openvino_teacher import OpenVinoTeacher, has_openvino
 from difom_cache.teachers.outputs import Reading
+from difom_cache.teachers.places import HUB
 
 AUTO, TORCH, OPENVINO = BACKENDS = get_args(Backend)
 NETWORKS = ("onnx",)  # teachers that do not know what their outputs are
@@ -57,11 +57,6 @@ def _build(request: TeacherRequest) -> Teacher:
         plain = replace(request, backend=TORCH)
         return OpenVinoTeacher(_held.pop(plain) if plain in _held else _build(plain))
     return build_requested(request)
-
-
-def usual_backend() -> str:
-    """Return the backend of a request that names none: what DIFOM_BACKEND says, or "auto"."""
-    return os.environ.get("DIFOM_BACKEND", AUTO)
 
 
 def choose_backend(request: TeacherRequest, held: TeacherIdentity | None, batch: int) -> TeacherRequest:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from difom_cache.base.errors import CacheFormatError, CacheIdentityError, CacheIncompleteError
 from difom_cache.base.hardware import resolve_device
-from difom_cache.extraction.rebuild import PLACES, requests_of
+from difom_cache.extraction.requests import PLACES, requests_of
 from difom_cache.extraction.teachers import OPENVINO, TORCH, load_teacher
 from difom_cache.probing.cells import FeatureReader
 from difom_cache.probing.heads import Heads, read_heads

@@ -24,6 +24,7 @@ from difom_cache.extraction import (
     compute_block,
     compute_blocks,
     load_teacher,
+    passes,
     prepare_pictures,
     prepare_teacher,
     probe_batch,
@@ -31,7 +32,6 @@ from difom_cache.extraction import (
     render,
     start_cache,
     sum_cells,
-    teacher_blocks,
     to_moments,
     valid_cells,
 )
@@ -166,18 +166,18 @@ def test_the_thread_count_of_the_identity_holds_while_blocks_are_computed(
     records: list[Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    whole_render = teacher_blocks.render
+    whole_render = passes.render
 
     def watch(*arguments: Any) -> torch.Tensor:
         seen.append(torch.get_num_threads())
         return whole_render(*arguments)
 
-    monkeypatch.setattr(teacher_blocks, "render", watch)
+    monkeypatch.setattr(passes, "render", watch)
     before = torch.get_num_threads()
     monkeypatch.setattr("difom_cache.extraction.prepare.torch.get_num_threads", lambda: 1)
     _, jobs = prepare(tmp_path, records, REQUEST)
     monkeypatch.undo()
-    monkeypatch.setattr(teacher_blocks, "render", watch)
+    monkeypatch.setattr(passes, "render", watch)
     try:
         torch.set_num_threads(2)
         compute_block(jobs[0])

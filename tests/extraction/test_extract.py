@@ -31,9 +31,9 @@ from difom_cache.extraction import (
     ExtractReport,
     find_missing,
     parse_part,
+    passes,
     prepare,
     run,
-    teacher_blocks,
 )
 from difom_cache.store import (
     TeacherIdentity,
@@ -332,14 +332,14 @@ def test_a_repair_that_is_killed_half_way_is_taken_up_again(small: SmallCache, m
 def test_a_feature_that_cannot_be_coded_names_record_view_and_tap(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str, value: float, said: str
 ) -> None:
-    whole_pool = teacher_blocks.area_pool
+    whole_pool = passes.area_pool
 
     def spoil(native: Any, grid: int) -> Any:
         feature = whole_pool(native, grid).clone()
         feature[2, 5] = value
         return feature
 
-    monkeypatch.setattr(teacher_blocks, "area_pool", spoil)
+    monkeypatch.setattr(passes, "area_pool", spoil)
     monkeypatch.setattr(random, "shuffle", lambda numbers: None)
     with pytest.raises(CodecError) as caught:
         again(data, tmp_path / "feats", codec=codec)

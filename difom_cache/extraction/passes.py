@@ -1,9 +1,10 @@
-"""Blocks of one teacher's codes: rendered, seen by the teacher, encoded, copied."""
+"""How blocks grow, batch by batch: of stored views, rendered; and of one teacher's codes: rendered, seen, encoded, copied."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -14,17 +15,65 @@ from difom_cache.codecs.base import UncodableFeatureError
 from difom_cache.codecs.fidelity import Fidelity
 from difom_cache.codecs.measure import measure_fidelity
 from difom_cache.extraction.cells import sum_cells, to_moments, valid_cells
-from difom_cache.extraction.frames import Frame
-from difom_cache.extraction.jobs import BlockJob, ViewJob
+from difom_cache.extraction.jobs import BlockJob, Frame, ViewJob
+from difom_cache.extraction.report import Stopwatch
 from difom_cache.extraction.teachers import assert_same_teacher
-from difom_cache.extraction.timing import Stopwatch
-from difom_cache.store.columns import open_codec, teacher_column
-from difom_cache.store.layout import Column
-from difom_cache.store.schema import TeacherIdentity
+from difom_cache.store.columns import open_codec, pictures_column, teacher_column
+from difom_cache.store.layout import NO_MASK
+from difom_cache.store.schema import PicturesIdentity, TeacherIdentity
 from difom_cache.store.writer import write_block
 from difom_cache.teachers.base import Teacher
 from difom_cache.teachers.pooling import area_pool
+from difom_cache.views.replay import replay_image, replay_mask, replay_valid
 from difom_cache.views.replay_many import replay_images
+
+
+class PicturePass:
+    """Rendering the stored student views. Always on the CPU, so that every writer writes equal bytes.
+
+    A view is small work: views are rendered side by side, each by one thread.
+    """
+
+    device = torch.device("cpu")
+    needs_masks = True
+    batch = 16
+    threads = 1
+
+    def __init__(self, identity: PicturesIdentity, rows: int) -> None:
+        self.identity = identity
+        self.column = pictures_column(identity, rows)
+
+    def start(self, job: BlockJob) -> "PictureBlock":
+        return PictureBlock(self, job)
+
+
+class PictureBlock:
+    """One block of stored views while it grows."""
+
+    def __init__(self, encoder: PicturePass, job: BlockJob) -> None:
+        self.job, self._column, self._side = job, encoder.column, encoder.identity.picture_px
+        shapes = {array.path: (len(job.views), *array.row_shape) for array in encoder.column.arrays}
+        self._arrays = {array.path: np.empty(shapes[array.path], array.dtype) for array in encoder.column.arrays}
+        self._filled = 0
+
+    def add(
+        self, views: Sequence[ViewJob], frames: Sequence[Frame], watch: Stopwatch, pool: ThreadPoolExecutor
+    ) -> None:
+        with watch.on_host("render"):
+            places = range(self._filled, self._filled + len(views))
+            list(pool.map(self._render, places, views, frames))
+            self._filled += len(views)
+
+    def _render(self, place: int, view: ViewJob, frame: Frame) -> None:
+        image = replay_image(frame.image, view.params, self._side).mul(255).round().byte()
+        self._arrays["image"][place] = image.permute(1, 2, 0).numpy()  # (3, H, W) -> (H, W, 3)
+        mask = NO_MASK if frame.mask is None else replay_mask(frame.mask, view.params, self._side).numpy()
+        self._arrays["mask"][place] = mask
+        if "valid" in self._arrays:
+            self._arrays["valid"][place] = replay_valid(view.params, self._side).numpy()
+
+    def publish(self) -> None:
+        write_block(self.job.cache, self._column, self.job.block, self._arrays)
 
 
 class TeacherPass:
@@ -55,7 +104,11 @@ class TeacherBlock:
 
     def __init__(self, encoder: TeacherPass, job: BlockJob) -> None:
         self.job, self._encoder = job, encoder
-        self._arrays = _empty_tensors(encoder.column, len(job.views), pinned=encoder.device.type == "cuda")
+        rows, pinned = len(job.views), encoder.device.type == "cuda"
+        self._arrays = {
+            array.path: torch.empty((rows, *array.row_shape), dtype=getattr(torch, array.dtype), pin_memory=pinned)
+            for array in encoder.column.arrays
+        }
         self._sums: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
         self._fidelity: dict[str, Fidelity] = {}
         self._filled = 0
@@ -129,13 +182,6 @@ class TeacherBlock:
         sums = sum_cells(target, counts & train)
         before = self._sums.get(name)
         self._sums[name] = sums if before is None else (before[0] + sums[0], before[1] + sums[1], before[2] + sums[2])
-
-
-def _empty_tensors(column: Column, rows: int, *, pinned: bool) -> dict[str, Tensor]:
-    return {
-        array.path: torch.empty((rows, *array.row_shape), dtype=getattr(torch, array.dtype), pin_memory=pinned)
-        for array in column.arrays
-    }
 
 
 def render(views: Sequence[ViewJob], frames: Sequence[Frame], size_px: int, batch: int, device: torch.device) -> Tensor:
