@@ -23,10 +23,9 @@ from difom_train.data.caches import JointCache
 from difom_train.data.loader import Batch, DataTimer
 from difom_train.data.photometric import to_pixels, to_side
 from difom_train.training.build import build_learner, choose_rows, open_feed
-from difom_train.training.fabric import open_fabric
-from difom_train.training.lightning_parts import Fabric
 from difom_train.training.losses import Learner, segmentation_loss
 from difom_train.training.optimizer import set_mode
+from difom_train.training.processes import Processes, open_processes
 from difom_train.training.run_folder import describe_hardware, describe_versions
 from difom_train.training.trainer import Trainer
 
@@ -103,8 +102,13 @@ class _HandWritten:
     Nothing is resized, recoloured, clipped, logged or read.
     """
 
-    def __init__(self, config: TrainConfig, learner: Learner, batch: Batch, fabric: Fabric) -> None:
-        self.student, self.loss_name, self.fabric, self.timer = learner.student, learner.loss_name, fabric, DataTimer()
+    def __init__(self, config: TrainConfig, learner: Learner, batch: Batch, processes: Processes) -> None:
+        self.student, self.loss_name, self.processes, self.timer = (
+            learner.student,
+            learner.loss_name,
+            processes,
+            DataTimer(),
+        )
         self.pixels = to_pixels(batch.tensors["image"], config.data.input_px)
         if config.machine.channels_last:
             self.pixels = self.pixels.contiguous(memory_format=torch.channels_last)
@@ -114,7 +118,7 @@ class _HandWritten:
 
     def take(self) -> None:
         self.optimizer.zero_grad()
-        with self.fabric.autocast():
+        with self.processes.autocast():
             logits = self.student.forward_train(self.pixels).logits
         segmentation_loss(self.loss_name, logits, self.mask).mean().backward()
         self.optimizer.step()
@@ -132,8 +136,8 @@ def bench_step(options: StepConfig) -> StepTimes:
     device = resolve_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
         cache = JointCache([open_cache(options.cache)])
-        fabric = open_fabric(device, options.precision, logger="none", folder=Path(folder))
-        lanes = _build_lanes(options, cache, fabric, Path(folder))
+        processes = open_processes(device, options.precision)
+        lanes = _build_lanes(options, cache, processes, Path(folder))
         seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in lanes}
         for turn in range(_WARM_UP + options.steps):
             if turn == _WARM_UP:
@@ -141,7 +145,7 @@ def bench_step(options: StepConfig) -> StepTimes:
                     lane.timer.wait_s = 0.0
             for name, lane in lanes.items():
                 if "teacher" not in name or turn < 1 + options.teacher_steps:
-                    seconds[name].append(_time(lane, fabric.device))
+                    seconds[name].append(_time(lane, processes.device))
         waits_s = {name: lane.timer.wait_s for name, lane in lanes.items() if name.endswith("with data")}
         alone = {name: lane for name, lane in lanes.items() if name not in waits_s} if device.type == "cuda" else {}
         launches = {name: count_launches(lane.take, device) for name, lane in alone.items()}
@@ -160,29 +164,29 @@ def bench_step(options: StepConfig) -> StepTimes:
     )
 
 
-def _build_lanes(options: StepConfig, cache: JointCache, fabric: Fabric, folder: Path) -> dict[str, _Lane]:
+def _build_lanes(options: StepConfig, cache: JointCache, processes: Processes, folder: Path) -> dict[str, _Lane]:
     config = _compose(options, "baseline")
-    own = _build_lane(config, cache, fabric, folder)
+    own = _build_lane(config, cache, processes, folder)
     batch = _copy(next(own.batches))
-    lanes: dict[str, _Lane] = {HAND_WRITTEN: _HandWritten(config, own.trainer.learner, batch, fabric)}
+    lanes: dict[str, _Lane] = {HAND_WRITTEN: _HandWritten(config, own.trainer.learner, batch, processes)}
     for name, recipe in (("plain", "baseline"), ("cached", options.recipe)):
         for with_data in (False, True):
-            lane = _build_lane(_compose(options, recipe), cache, fabric, folder)
+            lane = _build_lane(_compose(options, recipe), cache, processes, folder)
             if not with_data:
                 lane.batches = itertools.repeat(_copy(next(lane.batches)))
             lanes[f"{name}, with data" if with_data else name] = lane
     if options.teacher is not None:
-        lane = _build_lane(_compose(options, options.recipe), cache, fabric, folder)
-        lane.batches = _run_teacher(options, cache, _copy(next(lane.batches)), fabric)
+        lane = _build_lane(_compose(options, options.recipe), cache, processes, folder)
+        lane.batches = _run_teacher(options, cache, _copy(next(lane.batches)), processes)
         lanes["teacher in the loop"] = lane
     return lanes
 
 
-def _build_lane(config: TrainConfig, cache: JointCache, fabric: Fabric, folder: Path) -> _OwnLane:
+def _build_lane(config: TrainConfig, cache: JointCache, processes: Processes, folder: Path) -> _OwnLane:
     learner = build_learner(config, cache, pretrained=False)
     distiller, taps, timer = learner.distiller, learner.distiller.taps, DataTimer()
-    feed = open_feed(config, cache, fabric, choose_rows(config, cache, taps), taps)
-    trainer = Trainer(config, fabric, learner, feed, folder)
+    feed = open_feed(config, cache, processes, choose_rows(config, cache, taps), taps)
+    trainer = Trainer(config, processes, learner, feed, folder)
     trainer.phase = max(config.phases, key=lambda each: (each.distillation, not each.freeze_encoder))
     set_mode(learner.student, freeze_encoder=trainer.phase.freeze_encoder)
     if distiller.needs_calibration:
@@ -216,7 +220,9 @@ def _copy(batch: Batch) -> Batch:
     return Batch(batch.rows.copy(), {name: tensor.clone() for name, tensor in batch.tensors.items()})
 
 
-def _run_teacher(options: StepConfig, cache: JointCache, batch: Batch, fabric: Fabric) -> Generator[Batch, None, None]:
+def _run_teacher(
+    options: StepConfig, cache: JointCache, batch: Batch, processes: Processes
+) -> Generator[Batch, None, None]:
     """Yield the batch again and again, each time after the teacher has computed and pooled its features of it.
 
     The step then takes the stored features, so that what is added to a cached step is the teacher alone.
@@ -224,7 +230,7 @@ def _run_teacher(options: StepConfig, cache: JointCache, batch: Batch, fabric: F
     teacher = build_teacher(
         str(options.teacher),
         weights=options.teacher_weights,
-        device=str(fabric.device),
+        device=str(processes.device),
         picture_px=cache.picture_px,
     )
     while True:

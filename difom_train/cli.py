@@ -37,7 +37,7 @@ def train(config: "TrainOptions") -> None:
     Resumes bit for bit on the CPU. With torchrun or srun, the same command trains on many devices. A recipe may have other
     defaults than those below: `difom-train recipes NAME` prints all of its values.
     """
-    from difom_train.training.fabric import leave_processes
+    from difom_train.training.processes import leave_processes
     from difom_train.training.run import train as run
 
     run(config)

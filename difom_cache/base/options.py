@@ -20,6 +20,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from difom_cache.base.compat import checked_as_a_whole
 from difom_cache.base.errors import SettingsError, name_nearest
 from difom_cache.base.files import read_plain
 
@@ -89,13 +90,12 @@ class Config(BaseModel):
 
     if not TYPE_CHECKING:  # a checker knows every field from the model
 
+        @checked_as_a_whole
         def __init__(self, **given: Any) -> None:
             try:
                 super().__init__(**given)
             except ValidationError as error:
                 raise SettingsError(_explain_all(type(self), error, _name_key)) from error
-
-        __init__.__pydantic_base_init__ = True  # a table, and a section inside it, are checked as a whole
 
 
 class CommandConfig(Config):

@@ -6,6 +6,7 @@ from math import gcd
 import torch
 from torch import Tensor
 
+from difom_cache.base.compat import multiply_int8
 from difom_train.distill.comparison import to_grid
 
 POOLED_FIRST = frozenset({"float16", "int8", "compact"})
@@ -24,7 +25,7 @@ def pool_codes(code: Tensor, grid: int) -> Tensor:
     shares = count_shares(cells, grid) if whole else None
     if shares is None:
         return to_grid(code.float(), grid)
-    sums = torch._int_mm(code.flatten(2).flatten(0, 1), shares)  # (B * K, h * w) -> (B * K, grid * grid), int32
+    sums = multiply_int8(code.flatten(2).flatten(0, 1), shares)  # (B * K, h * w) -> (B * K, grid * grid), int32
     return (sums / int(shares[:, 0].sum())).view(*code.shape[:2], grid, grid)
 
 

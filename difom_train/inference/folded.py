@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from difom_cache.base.compat import hooks_of
+
 
 def fold_for_cpu(network: nn.Module) -> nn.Module:
     """Return a copy whose batch norms are part of the convolutions before them, and whose channels lie innermost.
@@ -20,7 +22,7 @@ def fold_for_cpu(network: nn.Module) -> nn.Module:
     for part in [module for module in folded.modules() if isinstance(module, nn.Sequential)]:
         steps = list(part.named_children())
         for (name, step), (after, norm) in pairwise(steps):
-            hooked = step._forward_hooks or norm._forward_hooks  # a level of a wrapped student
+            hooked = hooks_of(step) or hooks_of(norm)  # a level of a wrapped student
             if isinstance(step, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and not hooked:
                 part.register_module(name, fuse_conv_bn_eval(step, norm))
                 part.register_module(after, nn.Identity())

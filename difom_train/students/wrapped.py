@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from difom_cache.base.compat import hooks_of, writes_of
 from difom_cache.base.errors import SettingsError, name_nearest
 from difom_cache.teachers import IMAGENET_MEAN, IMAGENET_STD
 from difom_train.students.base import BOTTLENECK, Level, Student, StudentOutput, StudentSettings, Wrap
@@ -159,7 +160,7 @@ class _Reader:
 def remove_readers(network: nn.Module) -> None:
     """Take the hooks of an earlier student off a module."""
     for module in network.modules():
-        hooks = module._forward_hooks
+        hooks = hooks_of(module)
         for number in [number for number, hook in hooks.items() if isinstance(hook, _Reader)]:
             del hooks[number]
 
@@ -215,7 +216,7 @@ def _run_dry(name: str, network: nn.Module, wrap: Wrap) -> _Dry:
 
     def note(module: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(_: nn.Module, inputs: Any, output: Any) -> None:
-            order.append((module, output, output._version if isinstance(output, Tensor) else 0))
+            order.append((module, output, writes_of(output) if isinstance(output, Tensor) else 0))
 
         return hook
 
@@ -274,7 +275,7 @@ def _check_level(name: str, level: str, stride: int, side_px: int, runs: list[tu
         raise SettingsError(
             f"{name}: level {level!r} has {grid[0]} x {grid[1]} cells for {side_px} px, not those of stride {stride}; {hint}"
         )
-    if output._version != version:
+    if writes_of(output) != version:
         raise SettingsError(
             f"{name}: what follows level {level!r} writes into its output (an in-place activation?); name that module instead"
         )

@@ -10,9 +10,6 @@ from .collapse import find_unexplained as find_unexplained
 from .curves import LEARNT as LEARNT
 from .curves import draw_curves as draw_curves
 from .curves import list_panels as list_panels
-from .fabric import count_processes as count_processes
-from .fabric import leave_processes as leave_processes
-from .fabric import open_fabric as open_fabric
 from .losses import LOSSES as LOSSES
 from .losses import Learner as Learner
 from .losses import segmentation_loss as segmentation_loss
@@ -25,6 +22,9 @@ from .optimizer import phase_of as phase_of
 from .optimizer import ramp as ramp
 from .optimizer import rate_factor as rate_factor
 from .optimizer import set_mode as set_mode
+from .processes import count_processes as count_processes
+from .processes import leave_processes as leave_processes
+from .processes import open_processes as open_processes
 from .run_folder import append_log as append_log
 from .run_folder import read_log as read_log
 from .run_folder import read_run as read_run

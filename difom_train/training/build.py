@@ -24,10 +24,9 @@ from difom_train.distill.catalogue import build_distiller, revision_of
 from difom_train.students.base import Student, check_sides
 from difom_train.students.catalogue import build_student, give_weights, resolve_weights, seeded
 from difom_train.students.outside import build_outside
-from difom_train.training.fabric import count_processes
-from difom_train.training.lightning_parts import Fabric
 from difom_train.training.losses import Learner
 from difom_train.training.masks import choose_terms, describe_masks
+from difom_train.training.processes import Processes, count_processes
 from difom_train.training.run_folder import describe_hardware, describe_versions
 
 _STUDENT, _HEADS = 31, 32  # what a mix is for
@@ -95,7 +94,7 @@ def choose_rows(config: TrainConfig, cache: JointCache, taps: Sequence[str]) -> 
 
 
 def open_feed(
-    config: TrainConfig, cache: JointCache, fabric: Fabric, selection: Selection, taps: Sequence[str]
+    config: TrainConfig, cache: JointCache, processes: Processes, selection: Selection, taps: Sequence[str]
 ) -> Feed:
     """Return the batches of this process; the stage is filled.
 
@@ -112,17 +111,17 @@ def open_feed(
         cache,
         used=np.concatenate([selection.train, selection.val]),
         groups=[PICTURES, *taps],
-        device=fabric.device,
+        device=processes.device,
         source=source,
         processes=count_processes(dict(os.environ)).on_machine,
     )
     rows = config.data.batch_size + round(config.data.batch_size * config.data.unlabelled_ratio)
-    loader = Loader(stage, rows, fabric.device)
-    rank, world = fabric.global_rank, fabric.world_size
+    loader = Loader(stage, rows, processes.device)
+    rank, world = processes.rank, processes.world
     return Feed(cache, loader, selection, config.data, seed=config.seed, rank=rank, world=world)
 
 
-def describe_run(config: TrainConfig, fabric: Fabric, learner: Learner, feed: Feed) -> dict[str, Any]:
+def describe_run(config: TrainConfig, processes: Processes, learner: Learner, feed: Feed) -> dict[str, Any]:
     """Return the facts that run.json holds from the start."""
     distiller, parts = learner.distiller, feed.cache.parts
     masks, _ = describe_masks(config, feed.cache, feed.selection, distiller)
@@ -131,7 +130,7 @@ def describe_run(config: TrainConfig, fabric: Fabric, learner: Learner, feed: Fe
     return {
         "settings": to_table(config),
         "versions": describe_versions(),
-        "hardware": describe_hardware(fabric.device, fabric.world_size),
+        "hardware": describe_hardware(processes.device, processes.world),
         "seed": config.seed,
         "caches": [str(path.resolve()) for path in config.run.cache],
         **({"joined_by": "image"} if feed.cache.join.describe() else {}),

@@ -1,19 +1,18 @@
 """What moves and how fast: the optimizer, the learning rate of every step, and the phase of every epoch."""
 
-import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from difom_cache.base.compat import never_compiled
 from difom_train.config import OptimizerConfig
 from difom_train.students.base import Student
 
 _FLOOR = 0.01  # of the highest rate, where the cosine ends
 _SGD_MOMENTUM = 0.9
-_MARKED = ("step", "zero_grad", "add_param_group", "state_dict", "load_state_dict")
 
 
 def build_optimizer(
@@ -39,18 +38,9 @@ def build_optimizer(
     ]
     # Fused: one pass over a parameter in place of ten, on CPUs and GPUs alike.
     if options.name == "sgd":
-        return _never_compiled(torch.optim.SGD)(tables, momentum=_SGD_MOMENTUM, fused=True)
-    kind = _never_compiled({"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.name])
+        return never_compiled(torch.optim.SGD)(tables, momentum=_SGD_MOMENTUM, fused=True)
+    kind = never_compiled({"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.name])
     return kind(tables, fused=True)
-
-
-def _never_compiled(kind: type[Optimizer]) -> Callable[..., Optimizer]:
-    """Return the optimizer without the marks that its methods carry for `torch.compile`.
-
-    They load the compiler before the first step, which takes as long as PyTorch itself; a run compiles no optimizer.
-    """
-    plain = {name: inspect.unwrap(getattr(kind, name)) for name in _MARKED}
-    return type(kind.__name__, (kind,), plain | {"step": torch.no_grad()(plain["step"])})
 
 
 def rate_factor(options: OptimizerConfig, step: int, steps: int) -> float:

@@ -11,7 +11,7 @@ from difom_train.config import TrainConfig
 from difom_train.data.caches import JointCache
 from difom_train.data.feed import choose_masks
 from difom_train.distill.matching import logits_taps, taps_of
-from difom_train.training.lightning_parts import Fabric
+from difom_train.training.processes import Processes
 
 PROBE_FOLDER = "probe"
 
@@ -48,7 +48,7 @@ def needs_probe(config: TrainConfig, caches: Sequence[Cache]) -> bool:
     return not reason
 
 
-def open_probed(config: TrainConfig, cache: Cache, folder: Path, fabric: Fabric, *, going_on: bool) -> Cache:
+def open_probed(config: TrainConfig, cache: Cache, folder: Path, processes: Processes, *, going_on: bool) -> Cache:
     """Return the cache with the probe of the run folder beside it, fitted now by the first process where there is none.
 
     The cache is never written to. All views' logits are computed once: every process reads them as it reads a column, and a
@@ -59,7 +59,7 @@ def open_probed(config: TrainConfig, cache: Cache, folder: Path, fabric: Fabric,
     """
     home = folder / PROBE_FOLDER
     answer = ""
-    if fabric.is_global_zero and not going_on:
+    if processes.is_main and not going_on:
         try:
             fit_probe(config, cache, home)
         except (CacheIncompleteError, DataError) as error:
@@ -67,7 +67,7 @@ def open_probed(config: TrainConfig, cache: Cache, folder: Path, fabric: Fabric,
             shutil.rmtree(home, ignore_errors=True)
         except DifomError as error:
             answer = str(error)
-    if problem := fabric.broadcast(answer):
+    if problem := processes.share(answer):
         raise RunError(problem)
     return open_cache(cache.path, beside=home) if home.exists() else cache
 

@@ -28,10 +28,9 @@ from difom_train.students.saved import load_student
 from difom_train.students.seen_masks import write_run_masks
 from difom_train.training.build import build_learner, choose_rows, describe_run, open_feed
 from difom_train.training.checkpoint import CHECKPOINT, Progress, read_checkpoint
-from difom_train.training.fabric import open_fabric
-from difom_train.training.lightning_parts import Fabric
 from difom_train.training.masks import describe_masks
 from difom_train.training.probe import PROBE_FOLDER, needs_probe, open_probed
+from difom_train.training.processes import Processes, open_processes
 from difom_train.training.run_folder import (
     cut_log,
     open_folder,
@@ -93,24 +92,24 @@ def train_run(config: TrainConfig, folder: Path, student: Student | None = None)
     device = resolve_device(config.machine.device)
     with explain_wait(f"opening {', '.join(map(str, config.run.cache))}"):
         caches = [_open(path, config, folder) for path in config.run.cache]
-    fabric = open_fabric(device, config.machine.precision, logger=config.machine.logger, folder=folder)
+    processes = open_processes(device, config.machine.precision)
     begun = config.run.resume and (folder / CHECKPOINT).is_file()
     if (folder / PROBE_FOLDER).exists() if begun else needs_probe(config, caches):
-        _open_folder_once(config, fabric, folder)
-        caches = [open_probed(config, caches[0], folder, fabric, going_on=begun)]
+        _open_folder_once(config, processes, folder)
+        caches = [open_probed(config, caches[0], folder, processes, going_on=begun)]
     cache = JointCache(caches)
     with explain_wait("building the student and the targets of its teachers"):
         learner = build_learner(config, cache, pretrained=not begun, student=student)
     taps = learner.distiller.taps
     selection = choose_rows(config, cache, taps)
-    going_on = _open_folder_once(config, fabric, folder)
-    if config.run.resume and not going_on and fabric.is_global_zero:
+    going_on = _open_folder_once(config, processes, folder)
+    if config.run.resume and not going_on and processes.is_main:
         say(f"{folder} holds no checkpoint to go on from: the run begins anew")
     with _explain_memory(config.data):
         with explain_wait("reading the cache into memory (--stage disk begins at once)"):
-            feed = open_feed(config, cache, fabric, selection, taps)
-        trainer = Trainer(config, fabric, learner, feed, folder)
-        facts = describe_run(config, fabric, learner, feed)
+            feed = open_feed(config, cache, processes, selection, taps)
+        trainer = Trainer(config, processes, learner, feed, folder)
+        facts = describe_run(config, processes, learner, feed)
         _start(trainer, facts, going_on=going_on)
         before = trainer.progress.epochs_done
         progress = trainer.fit()
@@ -129,15 +128,15 @@ def _open(path: Path, config: TrainConfig, folder: Path) -> Cache:
         raise RunError(problem) from error
 
 
-def _open_folder_once(config: TrainConfig, fabric: Fabric, folder: Path) -> bool:
+def _open_folder_once(config: TrainConfig, processes: Processes, folder: Path) -> bool:
     """Open the folder on the first process, and tell the others how that went."""
     answer: tuple[bool, str] = (False, "")
-    if fabric.is_global_zero:
+    if processes.is_main:
         try:
             answer = (open_folder(folder, config), "")
         except DifomError as error:
             answer = (False, str(error))
-    going_on, problem = fabric.broadcast(answer)
+    going_on, problem = processes.share(answer)
     if problem:
         raise RunError(problem)
     return going_on
@@ -157,13 +156,13 @@ def _start(trainer: Trainer, facts: dict[str, Any], *, going_on: bool) -> None:
             raise RunError(
                 f"{folder / CHECKPOINT} is damaged ({error}); remove the folder and start the run anew"
             ) from error
-        if trainer.fabric.is_global_zero:
+        if trainer.processes.is_main:
             cut_log(folder, trainer.progress.epochs_done)
     elif distiller.needs_calibration:
         with torch.no_grad(), explain_wait(f"calibrating the teachers' masks on {CALIBRATION_PICTURES} pictures"):
             batches = trainer.feed.calibration_batches(distiller.taps, CALIBRATION_PICTURES)
             distiller.calibrate(batch.tensors for batch in batches)
-    if trainer.fabric.is_global_zero:
+    if trainer.processes.is_main:
         write_run(folder, facts)
         write_run_masks(
             folder, describe_masks(trainer.config, trainer.feed.cache, trainer.feed.selection, distiller)[1]
@@ -183,11 +182,9 @@ def _close(trainer: Trainer, facts: dict[str, Any], before: int) -> None:
         "best_epoch": progress.best_epoch,
         "best_val_dice": progress.best_dice if progress.best_dice >= 0 else None,
         "parameters": count_parameters(trainer.student),
-        "train_cpu_s": sum_cpu_s(read_log(trainer.folder)) if trainer.fabric.world_size == 1 else None,
+        "train_cpu_s": sum_cpu_s(read_log(trainer.folder)) if trainer.processes.world == 1 else None,
     }
-    for logger in trainer.fabric.loggers:
-        logger.finalize("success")
-    if trainer.fabric.is_global_zero:
+    if trainer.processes.is_main:
         write_run(trainer.folder, facts)
         trainer.log.say(*describe_end(trainer.folder, trainer.config, progress, before=before))
 

@@ -1,10 +1,12 @@
 """The run folder's papers: settings.toml, run.json, log.jsonl and curves.png."""
 
+import csv
+import io
 import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from difom_train.distill.catalogue import revision_of
 from difom_train.training.checkpoint import CHECKPOINT
 
 RUN_FILE, LOG_FILE = "run.json", "log.jsonl"
-_LIBRARIES = ("difom", "torch", "kornia", "lightning-fabric", "numpy", "timm", "zarr")
+_LIBRARIES = ("difom", "torch", "kornia", "numpy", "timm", "zarr")
 
 
 def open_folder(folder: Path, config: TrainConfig) -> bool:
@@ -124,6 +126,40 @@ def append_log(folder: Path, line: dict[str, Any]) -> None:
     """Add one epoch to log.jsonl."""
     with (folder / LOG_FILE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def open_second_log(kind: str, folder: Path) -> Callable[[dict[str, Any]], None]:
+    """Return what adds an epoch to the log that other programs read: TensorBoard's events, a table, or none."""
+    if kind == "none":
+        return lambda line: None
+    if kind == "csv":
+        return lambda line: _write_csv(folder)
+    writers: list[Any] = []  # opened by the first epoch: TensorBoard takes a second to load
+
+    def add(line: dict[str, Any]) -> None:
+        if not writers:
+            from torch.utils.tensorboard import SummaryWriter
+
+            writers.append(SummaryWriter(str(folder / "tensorboard")))
+        for name, value in line.items():
+            if isinstance(value, float):
+                writers[0].add_scalar(name, value, line["epoch"])
+        writers[0].flush()
+
+    return add
+
+
+def _write_csv(folder: Path) -> None:
+    lines = [
+        {key: each for key, each in line.items() if isinstance(each, float)} | {"step": line["epoch"]}
+        for line in read_log(folder)
+    ]
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    (folder / "csv").mkdir(exist_ok=True)
+    write_atomic(folder / "csv" / "metrics.csv", table.getvalue().encode())
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

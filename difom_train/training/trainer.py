@@ -3,13 +3,16 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from difom_cache.base.compat import keep_graphs_of_compiled
 from difom_cache.base.errors import RunError
 from difom_cache.base.progress import explain_wait
 from difom_train.config import TrainConfig
@@ -23,8 +26,6 @@ from difom_train.students.saved import save_student
 from difom_train.training.checkpoint import Progress, write_checkpoint
 from difom_train.training.collapse import TERM, detect_collapse
 from difom_train.training.curves import draw_curves
-from difom_train.training.fabric import average_statistics, mean_over_processes
-from difom_train.training.lightning_parts import Fabric
 from difom_train.training.losses import (
     EpochMeans,
     GradientBalance,
@@ -41,7 +42,8 @@ from difom_train.training.optimizer import (
     set_mode,
     set_rate,
 )
-from difom_train.training.run_folder import append_log, read_log
+from difom_train.training.processes import Processes, average_statistics, mean_over_processes
+from difom_train.training.run_folder import append_log, open_second_log, read_log
 from difom_train.training.train_log import TrainLog, describe_phase
 from difom_train.training.validate import Validation, validate
 
@@ -55,33 +57,32 @@ class Trainer:
 
     Args:
         config: of the run.
-        fabric: runs the networks, on one process or many.
+        processes: runs the networks, on one process or many.
         learner: student, distiller and mask loss.
         feed: batches.
         folder: of the run.
     """
 
-    def __init__(self, config: TrainConfig, fabric: Fabric, learner: Learner, feed: Feed, folder: Path) -> None:
-        self.config, self.fabric, self.learner, self.feed, self.folder = config, fabric, learner, feed, folder
+    def __init__(self, config: TrainConfig, processes: Processes, learner: Learner, feed: Feed, folder: Path) -> None:
+        self.config, self.processes, self.learner, self.feed, self.folder = config, processes, learner, feed, folder
         self.student, self.distiller = learner.student, learner.distiller
         self.phase, self.phase_number = config.phases[0], -1
-        self.progress, self.log = Progress(), TrainLog(folder, speaks=fabric.is_global_zero)
+        self.progress, self.log = Progress(), TrainLog(folder, speaks=processes.is_main)
         self.balance = GradientBalance(config.distill.gradient_share)
         source = resolve_weights(config.student.name, config.student.weights)
         pretrained = self.student.pretrained or source not in ("random", "own")
         optimizer = build_optimizer(config.optimizer, self.student, self.distiller.parameters(), pretrained=pretrained)
-        learner.to(fabric.device)
+        learner.to(processes.device)
         if config.machine.channels_last:
             learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema: AveragedModel | None = None
         if config.optimizer.ema_decay > 0:
             self.ema = AveragedModel(self.student, use_buffers=True)
         if config.machine.compile:
-            from torch._functorch import config as compiler  # loaded where something is compiled
-
-            compiler.donated_buffer = False  # the gradient share looks at the graph a second time
+            keep_graphs_of_compiled()  # the gradient share looks at the graph a second time
             self.student.forward_train = torch.compile(self.student.forward_train)  # type: ignore[method-assign]
-        self.model, self.optimizer = fabric.setup(learner, optimizer)
+        self.model, self.optimizer = processes.wrap(learner), optimizer
+        self.add_second = open_second_log(config.machine.logger, folder)
 
     @property
     def eval_model(self) -> Any:
@@ -143,8 +144,8 @@ class Trainer:
             self.log.count_step()
         self.refuse_not_finite(means.check(), epoch, steps - 1)
         batches.close()
-        metrics = mean_over_processes(self.fabric, means.means())
-        average_statistics(self.fabric, self.student, *([] if self.ema is None else [self.eval_model]))
+        metrics = mean_over_processes(self.processes, means.means())
+        average_statistics(self.processes, self.student, *([] if self.ema is None else [self.eval_model]))
         times = {"train_s": time.perf_counter() - started, "train_cpu_s": time.process_time() - begun_cpu}
         return metrics | {"lr": rate, "data_wait_frac": timer.frac} | times
 
@@ -161,18 +162,21 @@ class Trainer:
             rows.append(batch.rows.copy())
             pixels, mask, labelled, valid = self.prepare(batch, epoch, step, own_pass)
             targets = self.make_targets(batch, labelled, side_px=pixels.shape[-1]) if self.distils else {}
-            # in DDP training gradients need to be synchronised at the last pass alone
-            with self.fabric.no_backward_sync(self.model, enabled=own_pass < passes - 1):
-                losses = Losses(*self.model(pixels, mask, labelled, valid, targets, factors))
+            # several processes need one another's gradients at the last pass alone
+            alone = isinstance(self.model, DistributedDataParallel) and own_pass < passes - 1
+            with self.model.no_sync() if alone else nullcontext():
+                with self.processes.autocast():
+                    losses = Losses(*self.model(pixels, mask, labelled, valid, targets, factors))
                 if targets and own_pass == 0 and self.balance.is_due(step):
                     share = gradient_share(losses, self.student)
                     looked = self.balance.describe(share)
-                    self.balance.update(mean_over_processes(self.fabric, {"share": share})["share"])
-                self.fabric.backward(losses.total / passes)
+                    self.balance.update(mean_over_processes(self.processes, {"share": share})["share"])
+                (losses.total / passes).backward()
             for name, value in ({"loss": losses.total.detach()} | losses.parts).items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value / passes
         if clip > 0:
-            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=clip, error_if_nonfinite=False)
+            moving = [each for group in self.optimizer.param_groups for each in group["params"]]
+            torch.nn.utils.clip_grad_norm_(moving, clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
@@ -206,7 +210,7 @@ class Trainer:
             about = {"fresh": batch.fresh, "labelled": labelled}
             return dict(self.distiller.targets(batch.tensors | about))
         average = self.eval_model.eval()
-        with torch.no_grad(), self.fabric.autocast():
+        with torch.no_grad(), self.processes.autocast():
             logits = average.forward_train(to_pixels(batch.tensors["image"], side_px)).logits[0]
         return dict(self.distiller.targets_of(logits))
 
@@ -215,7 +219,7 @@ class Trainer:
         self.distiller.eval()
         with explain_wait(f"validating on {len(self.feed.selection.val)} records"):
             return validate(
-                self.fabric,
+                self.processes,
                 self.eval_model,
                 self.distiller,
                 self.feed,
@@ -239,16 +243,16 @@ class Trainer:
         dice = {"val_dice": found.dice, "val_pictures": found.pictures}
         dice |= {} if found.loss is None else {"val_loss": found.loss}
         line = {"epoch": epoch, "phase": phase} | metrics | dice | found.distillation
-        self.fabric.log_dict({name: value for name, value in line.items() if isinstance(value, float)}, step=epoch)
-        if self.fabric.is_global_zero:
+        if self.processes.is_main:
             if better:
                 save_student(self.eval_model, self.folder, self.describe_student(found, epoch))
             append_log(self.folder, line)
+            self.add_second(line)
             self.log.say_epoch(line, progress, self.feed.steps * self.feed.shape.step)
             if metrics["train_s"] >= _SLOW_EPOCH_S:
                 self.draw_curves()
             write_checkpoint(self.folder, progress, self.state_dict())
-        self.fabric.barrier()
+        self.processes.wait()
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed run restores, under the names that checkpoints have always had."""
@@ -273,7 +277,7 @@ class Trainer:
 
     def draw_curves(self) -> None:
         """Draw the log, on the first process."""
-        if self.fabric.is_global_zero:
+        if self.processes.is_main:
             draw_curves({self.folder.name: read_log(self.folder)}, self.folder / CURVES_FILE)
 
     def refuse_not_finite(self, rows: Sequence[Any] | None, epoch: int, step: int) -> None:

@@ -15,8 +15,8 @@ from difom_train.data.feed import Feed
 from difom_train.data.photometric import to_pixels, to_side
 from difom_train.inference.frames import dice
 from difom_train.students.base import Student
-from difom_train.training.lightning_parts import Fabric
 from difom_train.training.losses import segmentation_loss
+from difom_train.training.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Validation:
 
 @torch.no_grad()
 def validate(
-    fabric: Fabric, student: Student, distiller: Any, feed: Feed, *, loss_name: str, input_px: int, distils: bool
+    processes: Processes, student: Student, distiller: Any, feed: Feed, *, loss_name: str, input_px: int, distils: bool
 ) -> Validation:
     """Return the student's figures on the validation split; it is left in evaluation mode."""
     student.eval()
@@ -48,7 +48,7 @@ def validate(
     distils = bool(taps)  # the averaged weights have nothing to be compared with but themselves
     for batch in feed.val_batches(taps):
         pixels = to_pixels(batch.tensors["image"], input_px)
-        with fabric.autocast():
+        with processes.autocast():
             output = student.forward_train(pixels)
         dices = dice_at_half(output.logits[0].float(), batch.tensors["mask"])
         sums[0] += dices.double().sum()
@@ -65,8 +65,8 @@ def validate(
             for name, value in distiller.measure(output, targets, valid).items():
                 measured[name] = measured[name] + value if name in measured else value
     if feed.shares_validation:
-        sums = _sum_over_processes(fabric, sums)
-        measured = {name: _sum_over_processes(fabric, value) for name, value in sorted(measured.items())}
+        sums = processes.sum(sums)
+        measured = {name: processes.sum(value) for name, value in sorted(measured.items())}
     dice_sum, pictures, polyps, loss_sum = sums.tolist()
     figures = distiller.summarise(measured) if measured else {}
     return Validation(
@@ -89,8 +89,3 @@ def dice_at_half(logits: Tensor, mask: Tensor) -> Tensor:
     found, true = logits[:, 0] > 0, mask > 0
     overlap: Tensor = dice((found & true).sum((1, 2)).double(), (found.sum((1, 2)) + true.sum((1, 2))).double())
     return overlap
-
-
-def _sum_over_processes(fabric: Fabric, value: Tensor) -> Tensor:
-    total: Tensor = fabric.all_reduce(value, reduce_op="sum")  # type: ignore[assignment]
-    return total

@@ -26,8 +26,8 @@ from difom_train.training import (
     Trainer,
     build_learner,
     choose_rows,
-    open_fabric,
     open_feed,
+    open_processes,
     read_checkpoint,
     read_log,
     read_run,
@@ -131,12 +131,12 @@ def test_fresh_views_differ_from_epoch_to_epoch(data, cache, tmp_path):
 def test_fresh_views_are_learnt_from_view_zero_and_stand_beside_stored_ones(data, cache, tmp_path):
     changes = [*PLAIN, "student.name=unet", "student.width=4", f"data.input_px={SIDE}", "data.batch_size=8"]
     config = change_config(read_recipe("difom-multiscale"), [*changes, "data.labels=0.5", f"run.data={data}"])
-    joint, fabric = (
+    joint, processes = (
         JointCache([open_cache(cache)]),
-        open_fabric(torch.device("cpu"), "float32", logger="none", folder=tmp_path),
+        open_processes(torch.device("cpu"), "float32"),
     )
     taps = build_learner(config, joint, pretrained=False).distiller.taps
-    feed = open_feed(config, joint, fabric, choose_rows(config, joint, taps), taps)
+    feed = open_feed(config, joint, processes, choose_rows(config, joint, taps), taps)
     shown = set()
     for epoch in (0, 1):
         for step, batch in enumerate(feed.train_batches(epoch, taps, distils=True, timer=DataTimer())):
@@ -213,7 +213,7 @@ def test_fifty_steps_with_the_teacher_in_the_loop_equal_fifty_from_the_cache(dat
         "distill.gradient_share=0",  # weights that follow the gradients magnify rounding as well
     ]
     config = change_config(read_recipe("difom"), changes)
-    fabric = open_fabric(torch.device("cpu"), "float32", logger="none", folder=tmp_path)
+    processes = open_processes(torch.device("cpu"), "float32")
     teacher = build_teacher(TEACHER, weights="random", device="cpu", picture_px=SIDE)
     records = {record.id: record for record in load_records(data)}
 
@@ -240,8 +240,8 @@ def test_fifty_steps_with_the_teacher_in_the_loop_equal_fifty_from_the_cache(dat
         joint = LiveCache([open_cache(cache)])
         learner = build_learner(config, joint, pretrained=False)
         taps = learner.distiller.taps
-        feed = open_feed(config, joint, fabric, choose_rows(config, joint, taps), taps)
-        trainer = Trainer(config, fabric, learner, feed, tmp_path)
+        feed = open_feed(config, joint, processes, choose_rows(config, joint, taps), taps)
+        trainer = Trainer(config, processes, learner, feed, tmp_path)
         trainer.phase = config.phases[0]
         set_mode(learner.student, freeze_encoder=False)
         losses[name] = []

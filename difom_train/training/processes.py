@@ -1,0 +1,165 @@
+"""What a run computes on: one CPU or GPU, or the processes that torchrun or srun has started, with a device each."""
+
+import gc
+import os
+import re
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from difom_cache.base.errors import SettingsError
+
+_MOST_PROCESSES = 1_000_000
+_INTERACTIVE = {"bash", "interactive"}  # job names under which Slurm has allocated, but started nothing with srun
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Started:
+    """How many processes train together."""
+
+    on_machine: int
+    machines: int
+
+    @property
+    def world(self) -> int:
+        """All of them."""
+        return self.on_machine * self.machines
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Those of a run, as one of them sees it.
+
+    Attributes:
+        device: of this one.
+        bfloat16: whether forward passes run under bfloat16 autocast; gradients and the step stay float32, without a scaler.
+        rank: of this one, from 0.
+        world: how many there are.
+    """
+
+    device: torch.device
+    bfloat16: bool = False
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the first, which writes files and speaks."""
+        return self.rank == 0
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context of a forward pass."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """Return what averages the gradients of all processes; the network itself where there is one."""
+        if self.world == 1:
+            return network
+        # Some parameters have no gradient in some phases (heads, a frozen encoder), and each process keeps its own
+        # batch-norm statistics within an epoch, as one process does over accumulated passes.
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(network, devices, find_unused_parameters=True, broadcast_buffers=False)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return `values` with those of all processes added, in place."""
+        if self.world > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def share(self, value: Value) -> Value:
+        """Return what the first process has."""
+        box = [value]
+        if self.world > 1:
+            distributed.broadcast_object_list(box)
+        return box[0]
+
+    def wait(self) -> None:
+        """Return when all processes have come here."""
+        if self.world > 1:
+            distributed.barrier()
+
+
+def open_processes(device: torch.device, precision: str) -> Processes:
+    """Return the processes of a run, connected.
+
+    Args:
+        device: kind, and number where it matters.
+        precision: float32, bfloat16 or auto (bfloat16 on CUDA).
+    """
+    is_cuda, started = device.type == "cuda", count_processes(dict(os.environ))
+    rank, place = _find_place() if started.world > 1 else (0, device.index or 0)
+    if is_cuda:
+        device = torch.device("cuda", place)
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.benchmark = True
+    if started.world > 1 and not distributed.is_initialized():
+        distributed.init_process_group("nccl" if is_cuda else "gloo", rank=rank, world_size=started.world)
+    return Processes(device, precision == "bfloat16" or (precision == "auto" and is_cuda), rank, started.world)
+
+
+def count_processes(environment: dict[str, str]) -> Started:
+    """Return how many processes torchrun or srun has started; one where neither has."""
+    if "LOCAL_WORLD_SIZE" in environment:
+        here = _read_count(environment, "LOCAL_WORLD_SIZE")
+        return Started(here, max(1, _read_count(environment, "WORLD_SIZE") // here))
+    tasks, job = _read_count(environment, "SLURM_NTASKS"), environment.get("SLURM_JOB_NAME", "")
+    if tasks > 1 and "SLURM_PROCID" in environment and job not in _INTERACTIVE:
+        machines = _read_count(environment, "SLURM_NNODES")
+        return Started(max(1, tasks // machines), machines)
+    return Started(1, 1)
+
+
+def _read_count(environment: dict[str, str], name: str) -> int:
+    """Return a number that torchrun or Slurm has set; 1 where it has not."""
+    text = environment.get(name, "1")
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= _MOST_PROCESSES):
+        raise SettingsError(
+            f"{name} is {text!r} in the environment; expected a number of processes, or no such variable"
+        )
+    return int(text)
+
+
+def _find_place() -> tuple[int, int]:
+    """Return the rank of this process, and its number on its machine; say to PyTorch where the first one of srun listens."""
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        return int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    os.environ.setdefault("MASTER_ADDR", first_host(os.environ.get("SLURM_NODELIST", "127.0.0.1")))
+    os.environ.setdefault("MASTER_PORT", str(15_000 + int(os.environ.get("SLURM_JOB_ID", "0")[-4:])))
+    return int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_LOCALID"])
+
+
+def first_host(nodes: str) -> str:
+    """Return the first of Slurm's nodes, which may be written as `node[01-03,07],other`."""
+    return re.split(r"[ ,]", re.sub(r"\[(\w+)[^]]*\]", r"\1", nodes))[0]
+
+
+def mean_over_processes(processes: Processes, figures: dict[str, float]) -> dict[str, float]:
+    """Return the mean of what each process has measured."""
+    if processes.world == 1:
+        return figures
+    names = sorted(figures)
+    values = torch.tensor([figures[name] for name in names], device=processes.device)
+    return dict(zip(names, (processes.sum(values) / processes.world).tolist(), strict=True))
+
+
+def average_statistics(processes: Processes, *networks: nn.Module) -> None:
+    """Make batch-norm statistics equal on all processes: the mean of what each has seen."""
+    if processes.world > 1:
+        for buffer in [each for network in networks for each in network.buffers() if each.is_floating_point()]:
+            processes.sum(buffer).div_(processes.world)
+
+
+def leave_processes() -> None:
+    """End the talk between the processes of a run, where there are several; the last thing a successful command does.
+
+    Gloo's threads must end before the interpreter: one that still frees a tensor while Python shuts down aborts its
+    process, and torchrun then reports a finished run as failed. Unreachable modules that hold the group go first.
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        gc.collect()
+        distributed.destroy_process_group()
