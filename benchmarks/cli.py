@@ -2,27 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from difom_cache.base.console import Group, add_command, print_json, run_app
+from difom_cache.base.console import Command, Program, print_json
+from difom_cache.base.heap import keep_freed_memory
 
 if TYPE_CHECKING:  # at run time each command loads its own options when it is called
     from benchmarks.options import AllConfig, GrowthConfig, LoaderConfig, StepConfig, TeacherConfig
     from difom_cache.base.options import CommandConfig
-
-app = typer.Typer(
-    cls=Group,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="Measure teachers, the reader and the training step on this machine.",
-)
-_GOES_ON = "interrupted; the same command goes on where it stopped"
-
-
-def main() -> None:
-    """Run the command."""
-    run_app(app, interrupted="interrupted; run the same command again")
 
 
 def teacher(config: "TeacherConfig") -> None:
@@ -36,6 +21,7 @@ def step(config: "StepConfig") -> None:
     """Seconds a step: plain, distilled from the cache, and with the teacher in the loop, alternating."""
     from benchmarks.step import bench_step
 
+    keep_freed_memory()  # as a run does
     _answer(config, bench_step(config))
 
 
@@ -60,13 +46,27 @@ def bench_all(config: "AllConfig") -> None:
     _answer(config, run(config))
 
 
-add_command(app, "benchmarks.options:TeacherConfig", teacher)
-add_command(app, "benchmarks.options:StepConfig", step)
-add_command(app, "benchmarks.options:LoaderConfig", loader)
-add_command(app, "benchmarks.options:GrowthConfig", growth)
-add_command(app, "benchmarks.options:AllConfig", bench_all, "all", interrupted=_GOES_ON)
-
-
 def _answer(config: "CommandConfig", result: Any) -> None:
     """Print what a benchmark found, for people or for programs."""
     print_json(result.as_json()) if config.as_json else print(result.render())
+
+
+PROGRAM = Program(
+    "python -m benchmarks",
+    "Measure teachers, the reader and the training step on this machine.",
+    (
+        Command(teacher, "benchmarks.options:TeacherConfig"),
+        Command(step, "benchmarks.options:StepConfig"),
+        Command(loader, "benchmarks.options:LoaderConfig"),
+        Command(growth, "benchmarks.options:GrowthConfig"),
+        Command(
+            bench_all, "benchmarks.options:AllConfig", "all", "interrupted; the same command goes on where it stopped"
+        ),
+    ),
+    "interrupted; run the same command again",
+)
+
+
+def main() -> None:
+    """Run the command."""
+    PROGRAM.main()

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from difom_cache.base.console import Group, add_benchmarks, add_command, print_json, run_app
+from difom_cache.base.console import Command, Program, print_json, run_benchmarks
 
 if TYPE_CHECKING:  # at run time each command loads its own options when it is called
+    from collections.abc import Sequence
+
     from difom_cache.commands import (
         CopyConfig,
         DropConfig,
@@ -26,22 +28,6 @@ if TYPE_CHECKING:  # at run time each command loads its own options when it is c
     from difom_cache.extraction.options import ExtractConfig
     from difom_cache.maintenance.options import VerifyConfig
     from difom_cache.probing.options import ProbeConfig
-
-app = typer.Typer(
-    name="difom-cache",
-    help="Teacher features of augmented pictures, computed once and kept in Zarr.",
-    cls=Group,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-weights_app = typer.Typer(cls=Group, help="Teachers' weights on this machine.")
-app.add_typer(weights_app, name="weights")
-
-
-def main() -> None:
-    """Run the command."""
-    run_app(app, interrupted="interrupted; what is finished is safe: run the same command again to go on")
 
 
 def extract(config: "ExtractConfig") -> None:
@@ -196,20 +182,37 @@ def scale(config: "ScaleConfig") -> None:
     print(f"more than {most_useful_workers(config)} workers of this rate do not pay off on this file system")
 
 
-add_command(app, "difom_cache.extraction.options:ExtractConfig", extract)
-add_command(app, "difom_cache.probing.options:ProbeConfig", probe)
-add_command(app, "difom_cache.commands:InfoConfig", info)
-add_command(app, "difom_cache.commands:ShowConfig", show)
-add_command(app, "difom_cache.data.options:ManifestConfig", manifest)
-add_command(app, "difom_cache.commands:SampleConfig", sample)
-add_command(app, "difom_cache.maintenance.options:VerifyConfig", verify)
-add_command(app, "difom_cache.commands:FinishConfig", finish)
-add_command(app, "difom_cache.commands:DropConfig", drop)
-add_command(app, "difom_cache.commands:CopyConfig", copy)
-add_command(app, "difom_cache.commands:ExportConfig", export_file, "export")
-add_command(app, "difom_cache.commands:ImportConfig", import_file, "import")
-add_command(app, "difom_cache.commands:ListConfig", teachers)
-add_command(app, "difom_cache.commands:ListConfig", plans)
-add_benchmarks(app, "teacher")
-add_command(app, "difom_cache.commands:ScaleConfig", scale)
-add_command(weights_app, "difom_cache.commands:FetchConfig", fetch)
+def bench(words: "Sequence[str]") -> None:
+    """Measure a teacher with the benchmarks of a checkout, as `python -m benchmarks teacher` does there."""
+    run_benchmarks(["teacher", *words])
+
+
+PROGRAM = Program(
+    "difom-cache",
+    "Teacher features of augmented pictures, computed once and kept in Zarr.",
+    (
+        Command(extract, "difom_cache.extraction.options:ExtractConfig"),
+        Command(probe, "difom_cache.probing.options:ProbeConfig"),
+        Command(info, "difom_cache.commands:InfoConfig"),
+        Command(show, "difom_cache.commands:ShowConfig"),
+        Command(manifest, "difom_cache.data.options:ManifestConfig"),
+        Command(sample, "difom_cache.commands:SampleConfig"),
+        Command(verify, "difom_cache.maintenance.options:VerifyConfig"),
+        Command(finish, "difom_cache.commands:FinishConfig"),
+        Command(drop, "difom_cache.commands:DropConfig"),
+        Command(copy, "difom_cache.commands:CopyConfig"),
+        Command(export_file, "difom_cache.commands:ExportConfig", "export"),
+        Command(import_file, "difom_cache.commands:ImportConfig", "import"),
+        Command(teachers, "difom_cache.commands:ListConfig"),
+        Command(plans, "difom_cache.commands:ListConfig"),
+        Command(bench),
+        Command(scale, "difom_cache.commands:ScaleConfig"),
+        Command(fetch, "difom_cache.commands:FetchConfig", "weights fetch"),
+    ),
+    "interrupted; what is finished is safe: run the same command again to go on",
+)
+
+
+def main() -> None:
+    """Run the command."""
+    PROGRAM.main()

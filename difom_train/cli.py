@@ -2,12 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from difom_cache.base.console import add_benchmarks, add_command, print_json, run_app
+from difom_cache.base.console import Command, Program, print_json, run_benchmarks
 from difom_cache.base.errors import SettingsError
+from difom_cache.base.heap import keep_freed_memory
 
 if TYPE_CHECKING:  # at run time each command loads its own options when it is called
+    from collections.abc import Sequence
+
     from difom_cache.base.options import CommandConfig
     from difom_train.commands import (
         CompareConfig,
@@ -23,13 +24,6 @@ if TYPE_CHECKING:  # at run time each command loads its own options when it is c
     )
     from difom_train.config import TrainOptions
 
-app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-
-
-def main() -> None:
-    """Run the command."""
-    run_app(app, interrupted="interrupted; run the same command again")
-
 
 def train(config: "TrainOptions") -> None:
     """Train a student from a cache; no teacher is touched.
@@ -40,14 +34,9 @@ def train(config: "TrainOptions") -> None:
     from difom_train.training.processes import leave_processes
     from difom_train.training.run import train as run
 
+    keep_freed_memory()
     run(config)
     leave_processes()
-
-
-_RESUME = "interrupted; the same command with --resume goes on after the last finished epoch"
-_GOES_ON = "interrupted; the same command goes on where it stopped"
-
-add_command(app, "difom_train.config:TrainOptions", train, plain=True, interrupted=_RESUME)
 
 
 def recipes(config: "RecipesConfig") -> None:
@@ -83,6 +72,7 @@ def study(config: "StudyConfig") -> None:
     """Train and score recipes x teachers x shares of the masks x seeds; the same command goes on where it stopped."""
     from difom_train.studies.study import study as run
 
+    keep_freed_memory()
     _answer(config, run(config))
 
 
@@ -113,6 +103,7 @@ def demo(config: "DemoConfig") -> None:
     """Show everything once on painted pictures: a teacher, its cache, two students, one table."""
     from difom_train.demo import demo as run
 
+    keep_freed_memory()
     run(config.out)
 
 
@@ -123,23 +114,39 @@ def curves(config: "CurvesConfig") -> None:
     print(draw(config))
 
 
-for command, config in (
-    (recipes, "RecipesConfig"),
-    (students, "StudentsConfig"),
-    (demo, "DemoConfig"),
-    (evaluate, "EvaluateConfig"),
-    (predict, "PredictConfig"),
-    (study, "StudyConfig"),
-    (compare, "CompareConfig"),
-    (curves, "CurvesConfig"),
-    (export, "ExportConfig"),
-    (cost, "CostConfig"),
-):
-    own = _GOES_ON if command in (demo, study) else None
-    add_command(app, f"difom_train.commands:{config}", command, interrupted=own)
-add_benchmarks(app)
+def bench(words: "Sequence[str]") -> None:
+    """Measure reading, a step, or everything with the benchmarks of a checkout, as `python -m benchmarks` does there."""
+    run_benchmarks(words)
 
 
 def _answer(config: "CommandConfig", result: Any) -> None:
     """Print what a command found out, for people or for programs."""
     print_json(result.as_json()) if config.as_json else print(result.render())
+
+
+_RESUMES = "interrupted; the same command with --resume goes on after the last finished epoch"
+_GOES_ON = "interrupted; the same command goes on where it stopped"
+PROGRAM = Program(
+    "difom-train",
+    "Train a student from a cache.",
+    (
+        Command(recipes, "difom_train.commands:RecipesConfig"),
+        Command(students, "difom_train.commands:StudentsConfig"),
+        Command(demo, "difom_train.commands:DemoConfig", interrupted=_GOES_ON),
+        Command(evaluate, "difom_train.commands:EvaluateConfig"),
+        Command(predict, "difom_train.commands:PredictConfig"),
+        Command(study, "difom_train.commands:StudyConfig", interrupted=_GOES_ON),
+        Command(compare, "difom_train.commands:CompareConfig"),
+        Command(curves, "difom_train.commands:CurvesConfig"),
+        Command(export, "difom_train.commands:ExportConfig"),
+        Command(cost, "difom_train.commands:CostConfig"),
+        Command(bench),
+    ),
+    "interrupted; run the same command again",
+    plain=Command(train, "difom_train.config:TrainOptions", interrupted=_RESUMES),
+)
+
+
+def main() -> None:
+    """Run the command."""
+    PROGRAM.main()

@@ -2,12 +2,10 @@
 
 import re
 from importlib import import_module
-from typing import Any
-
-import typer
 
 import difom_cache.cli
 import difom_train.cli
+from difom_cache.base.console import Program
 from difom_cache.base.options import find_config, format_options
 
 MARK = re.compile(r"^<!-- options of (difom-cache|difom-train) -->$", re.M)
@@ -22,19 +20,19 @@ OUTSIDE = re.compile(
 
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Put every command's options where a page asks for them; links that leave docs/ become plain text."""
-    apps = {"difom-cache": difom_cache.cli.app, "difom-train": difom_train.cli.app}
+    programs = {each.name: each for each in (difom_cache.cli.PROGRAM, difom_train.cli.PROGRAM)}
     markdown = PACKAGE.sub(
         lambda found: f"{found[0]}\n    options:\n      members: {import_module(found[1]).__all__}", markdown
     )
-    markdown = MARK.sub(lambda found: describe(typer.main.get_command(apps[found[1]]), found[1]), markdown)
+    markdown = MARK.sub(lambda found: describe(programs[found[1]]), markdown)
     return OUTSIDE.sub(r"`\1`", markdown)
 
 
-def describe(command: Any, name: str) -> str:
-    """Return a section of Markdown for a click command and, below it, one for each of its subcommands."""
+def describe(program: Program) -> str:
+    """Return a section of Markdown for each command of a program."""
     parts = []
-    if place := getattr(command, "config", None):
-        options = format_options(find_config(place)).replace("### ", "### Section ")
-        parts = [f"## {name}", "", (command.help or "").strip(), "", SPEC.sub(r"`\g<0>`", options), ""]
-    below = getattr(command, "commands", {}).items()
-    return "\n".join([*parts, *(describe(each, f"{name} {word}") for word, each in below)])
+    for command in filter(None, (program.plain, *program.commands)):
+        name = " ".join([program.name, *(command.words if command is not program.plain else ())])
+        options = format_options(find_config(command.config)).replace("### ", "### Section ") if command.config else ""
+        parts += [f"## {name}", "", "\n\n".join(command.help), "", SPEC.sub(r"`\g<0>`", options), ""]
+    return "\n".join(parts)

@@ -48,7 +48,7 @@ def keep_graphs_of_compiled() -> None:
     config.donated_buffer = False
 
 
-def never_compiled(kind: "type[Optimizer]") -> "type[Optimizer]":
+def never_compiled(kind: "type[Optimizer]") -> "Callable[..., Optimizer]":
     """Return an optimizer without the marks that its methods carry for `torch.compile`.
 
     They load the compiler before the first step, which takes as long as PyTorch itself; a run compiles no optimizer. torch 2.8

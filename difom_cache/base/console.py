@@ -7,26 +7,24 @@ import json
 import multiprocessing
 import os
 import platform
-import re
 import signal
 import sys
+import textwrap
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
-from typer.exceptions import TyperException
 
-from difom_cache.base.errors import DifomError, SettingsError
-from difom_cache.base.heap import keep_freed_memory
+from difom_cache.base.errors import DifomError, SettingsError, name_nearest
 
 if TYPE_CHECKING:  # at run time loaded late: --help of all commands needs no options
-    from difom_cache.base.options import Config, Option
+    from difom_cache.base.options import Option
 
 USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
 _NO_MEMORY = "there is not enough memory for this; give it a larger machine, or less at once"
@@ -39,22 +37,20 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM came; everything that ends well after Ctrl-C ends well after this."""
 
 
-def run_app(app: typer.Typer, *, interrupted: str) -> None:
-    """Run a command-line application and exit: 0 when done, 2 after one line for a user error, 130 after Ctrl-C.
+def run_app(run: Callable[[], object], *, interrupted: str) -> None:
+    """Run what a command line asks for and exit: 0 when done, 2 after one line for a user error, 130 after Ctrl-C.
 
     SIGTERM, which schedulers send before they kill, ends it as Ctrl-C does, with 143.
 
     Args:
-        app: what to run.
-        interrupted: the sentence printed after Ctrl-C; it says how to go on, where the command has no words of its own.
+        run: does it.
+        interrupted: the sentence printed after Ctrl-C; it says how to go on.
     """
     warnings.showwarning = _print_warning
     if sys.argv[1:2] == ["--version"]:
         print(describe_versions())
         sys.exit(0)
     asked_to_end = _heed_sigterm()
-    words = [interrupted]
-    keep_freed_memory()
     gc.set_threshold(_NEW_OBJECTS)
     for stream in (sys.stdout, sys.stderr):  # a file's name need not be UTF-8, and is shown all the same
         if isinstance(stream, io.TextIOWrapper):
@@ -64,24 +60,26 @@ def run_app(app: typer.Typer, *, interrupted: str) -> None:
     if any("\0" in word for word in sys.argv[1:]):  # no shell passes one on, but a program that calls this one may
         _end("error: an argument holds a zero byte, which no file's name can have; is it text?", USER_ERROR)
     try:
-        status = app(standalone_mode=False, obj=words)
+        run()
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
     except DifomError as error:
         if asked_to_end:  # such as the news that a worker has died
-            _end_early(words, asked_to_end)
+            _end_early(interrupted, asked_to_end)
         _end(f"error: {_one_line(error)}", USER_ERROR)
-    except TyperException as error:  # the parser's own: an option that does not exist
+    except typer.TyperException as error:  # the parser's own: an option that does not exist
         _end(f"error: {error.format_message()} (see --help)", USER_ERROR)
     except BrokenPipeError:
         _end("", 1)
     except (KeyboardInterrupt, typer.Abort):
-        _end_early(words, asked_to_end)
+        _end_early(interrupted, asked_to_end)
     except OSError as error:  # the machine's, not the program's: a file, a disk, a limit
         _end(f"error: {describe_os_error(error)}", USER_ERROR)
     except MemoryError:
         _end(f"error: {_NO_MEMORY}", USER_ERROR)
     except Exception as error:
         if isinstance(error.__cause__, KeyboardInterrupt) or asked_to_end:  # a pool whose workers were ended, too
-            _end_early(words, asked_to_end)
+            _end_early(interrupted, asked_to_end)
         if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):  # PyTorch's own MemoryError
             _end(f"error: {_NO_MEMORY}", USER_ERROR)
         if isinstance(error, RuntimeError) and str(error).startswith(
@@ -89,9 +87,7 @@ def run_app(app: typer.Typer, *, interrupted: str) -> None:
         ):  # pathlib's, where others raise OSError
             _end(f"error: {_one_line(error)}", USER_ERROR)
         raise
-    if status == INTERRUPTED:  # the parser has seen Ctrl-C itself
-        _end_early(words, asked_to_end)
-    sys.exit(status if isinstance(status, int) else 0)
+    sys.exit(0)
 
 
 def describe_versions() -> str:
@@ -122,10 +118,10 @@ def _heed_sigterm() -> list[int]:
     return came
 
 
-def _end_early(words: list[str], asked_to_end: list[int]) -> None:
+def _end_early(interrupted: str, asked_to_end: list[int]) -> None:
     if asked_to_end:
-        _end(f"ended by SIGTERM: {words[0]}", TERMINATED)
-    _end(words[0], INTERRUPTED)
+        _end(f"ended by SIGTERM: {interrupted}", TERMINATED)
+    _end(interrupted, INTERRUPTED)
 
 
 def describe_os_error(error: OSError) -> str:
@@ -135,188 +131,186 @@ def describe_os_error(error: OSError) -> str:
     return _one_line(f"{names}: {what}" if names else what)
 
 
-def add_command(
-    app: typer.Typer,
-    config: str,
-    run: Callable[[Any], object],
-    name: str | None = None,
-    *,
-    plain: bool = False,
-    interrupted: str | None = None,
-) -> None:
-    """Make `run` a command of `app` whose options are the fields of a config.
+@dataclass(frozen=True)
+class Command:
+    """One command of a program.
 
-    The options are read when the command is called, so that listing the commands stays quick.
-
-    Args:
-        app: to add to.
-        config: where its class lies, "module:Class".
-        run: takes the checked config; its name and docstring are the command's.
-        name: in place of the function's.
-        plain: whether it is what the application does when no command is named.
-        interrupted: its own sentence after Ctrl-C, in place of the application's.
+    Attributes:
+        run: takes the checked config, or, without one, the words that were typed; its docstring is the help.
+        config: where the class of its options lies, "module:Class"; it is loaded when the command is called.
+        name: in place of the function's; "weights fetch" stands below "weights".
+        interrupted: its own sentence after Ctrl-C, in place of the program's.
     """
 
-    def call(context: typer.Context) -> None:
-        """Stands in for `run` until the options are known."""
-
-    call.__doc__ = run.__doc__
-    own = {"config": config, "run": staticmethod(run), "interrupted": interrupted}
-    kind = type(run.__name__, (_ConfiguredGroup if plain else _ConfiguredCommand,), own)
-    if plain:
-        app.callback(cls=kind, invoke_without_command=True)(call)
-    else:
-        app.command(name or run.__name__.replace("_", "-"), cls=kind)(call)
-
-
-def add_benchmarks(app: typer.Typer, *words: str) -> None:
-    """Make `bench` a command of `app` that hands its words, after `words`, to `python -m benchmarks` of this checkout."""
-    as_they_are = {"allow_extra_args": True, "ignore_unknown_options": True}
-
-    @app.command(cls=Command, add_help_option=False, context_settings=as_they_are)
-    def bench(context: typer.Context) -> None:
-        """Run the benchmarks of a checkout, as `python -m benchmarks` does there."""
-        root = Path(__file__).parents[2]
-        if not (root / "benchmarks" / "cli.py").is_file():
-            raise SettingsError(
-                "the benchmarks are not installed: they lie in the project's checkout, where `python -m benchmarks "
-                f"{' '.join([*words, *context.args])}` runs them"
-            )
-        sys.path.insert(0, str(root))
-        sys.argv = ["python -m benchmarks", *words, *context.args]
-        import_module("benchmarks.cli").main()
-
-
-class _Alike:
-    """A command whose help looks as that of any other of ours."""
-
-    params: list[Any]
-    help: str | None
-    _groups: Mapping[str, str] | None = None
-    "Heading of the options that do not stand under the general one."
-
-    if TYPE_CHECKING:
-
-        def get_params(self, ctx: Any) -> list[Any]: ...
-
-    def get_short_help_str(self, limit: int = 0) -> str:
-        """Return the first sentence of the help, whole."""
-        return " ".join((self.help or "").split("\n\n")[0].split())
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the arguments, then the options in their groups; those that every command has come last."""
-        groups: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
-        for parameter in sorted(self.get_params(ctx), key=lambda each: each.name in _LAST):
-            is_argument = parameter.param_type_name == "argument"
-            heading = "Arguments" if is_argument else (self._groups or {}).get(parameter.name) or "Options"
-            row = parameter.get_help_record(ctx)
-            if row is not None:
-                groups.setdefault(heading, []).append((_name_type(row[0], is_argument), " ".join(row[1].split())))
-        if ctx.parent is None:
-            groups["Options"].append(("--version", "Show the versions and exit."))
-        for heading, rows in groups.items():
-            if rows:
-                with formatter.section(heading):
-                    formatter.write_dl(rows, col_max=32)
-        if isinstance(self, TyperGroup):
-            self.format_commands(ctx, formatter)
-
-
-_LAST = ("as_json", "help")
-_TYPES = {"int": "INTEGER", "float": "NUMBER", "path": "PATH"}
-
-
-def _name_type(names: str, is_argument: bool) -> str:
-    """Return an option's names with the word for its value in capitals, an argument's name alone."""
-    if is_argument:
-        return names.partition(" <")[0]
-    return re.sub(r"<(?:list\[)?(\w+)\]?>", lambda found: _TYPES.get(found[1], "TEXT"), names)
-
-
-class Command(_Alike, TyperCommand):
-    """A command by itself."""
-
-
-class Group(_Alike, TyperGroup):
-    """A command that has others below it, and shows them where none is named."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Return what is left to parse; without anything, show the help and exit with 2."""
-        if not args:
-            print(ctx.get_help(), file=sys.stderr)
-            ctx.exit(USER_ERROR)
-        return super().parse_args(ctx, args)
-
-
-class _Configured:
-    """A command that reads its options from a config when they are first asked for."""
-
-    config: str
     run: Callable[[Any], object]
-    interrupted: str | None
-    params: list[Any]
-    callback: Any
-    _groups: Mapping[str, str] | None = None
+    config: str = ""
+    name: str = ""
+    interrupted: str = ""
 
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Return the parameters, made from the config."""
-        if self._groups is None:
-            from difom_cache.base.options import find_config, list_options
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What is typed for it after the program's name."""
+        return tuple((self.name or self.run.__name__.replace("_", "-")).split())
 
-            model = find_config(self.config)
-            options = list(list_options(model))
-            made = typer.Typer(add_completion=False)
-            made.command()(_with_options(model, options, self.run, self.interrupted))
-            parsed = typer.main.get_command(made)
-            self.params, self.callback = parsed.params, parsed.callback
-            self._groups = {"_".join(option.path): option.group for option in options}
-        return super().get_params(ctx)  # type: ignore[misc]
+    @property
+    def help(self) -> list[str]:
+        """The paragraphs of its docstring, the first of which stands in lists of commands."""
+        return [" ".join(part.split()) for part in inspect.cleandoc(self.run.__doc__ or "").split("\n\n")]
 
+    def read(self, words: Sequence[str], called: str = "") -> Any:
+        """Return the checked config of what was typed; the words themselves where there is none.
 
-class _ConfiguredCommand(_Configured, Command):
-    pass
+        Raises:
+            TyperException: no such option, or an argument too many or too few.
+            SettingsError: a value that cannot be.
+        """
+        if not self.config:
+            return list(words)
+        from difom_cache.base.options import build, find_config, list_options
 
+        model = find_config(self.config)
+        options = list(list_options(model))
 
-class _ConfiguredGroup(_Configured, _Alike, TyperGroup):
-    pass
-
-
-def _with_options(
-    model: "type[Config]", options: "list[Option]", run: Callable[[Any], object], interrupted: str | None
-) -> Callable[..., None]:
-    """Return a function that typer reads the options from, and that calls `run` with the config of what was given.
-
-    While it runs, `interrupted` is what `run_app` says after Ctrl-C.
-    """
-    from difom_cache.base.options import build
-
-    def call(context: typer.Context, **values: Any) -> None:
-        if context.invoked_subcommand is None:
+        def read(**values: Any) -> Any:
             given = {option.name: value for option in options if (value := values["_".join(option.path)]) is not None}
-            if interrupted is not None:
-                context.obj[:] = [interrupted]
-            run(build(model, given, command_line=True))
+            return build(model, given, command_line=True)
 
-    parameters = [inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
-    for option in options:
-        kind: Any = bool if option.kind is bool else list[str] if option.is_list else str
-        if option.look.argument:
-            about: Any = typer.Argument(metavar=option.flag, help=option.help, show_default=False)
+        read.__signature__ = inspect.Signature(list(map(_as_parameter, options)))  # type: ignore[attr-defined]
+        read.__annotations__ = {}
+        parser = typer.Typer(add_completion=False, rich_markup_mode=None)
+        parser.command(add_help_option=False)(read)
+        return parser(list(words), prog_name=called, standalone_mode=False)
+
+
+@dataclass(frozen=True)
+class Program:
+    """What is typed first, and the commands that can follow.
+
+    Attributes:
+        name: of the program.
+        about: one sentence.
+        commands: those that are named.
+        interrupted: the sentence printed after Ctrl-C; it says how to go on, where the command has no words of its own.
+        plain: what is done where no command is named; None shows the help.
+    """
+
+    name: str
+    about: str
+    commands: tuple[Command, ...]
+    interrupted: str
+    plain: Command | None = None
+
+    def main(self) -> None:
+        """Run what was typed, and exit: 0 when done, 2 after one line for a user error, 130 after Ctrl-C."""
+        _, command, _ = self.find(sys.argv[1:])
+        said = command.interrupted if command is not None else ""
+        run_app(lambda: self.call(sys.argv[1:]), interrupted=said or self.interrupted)
+
+    def call(self, words: Sequence[str]) -> None:
+        """Run what was typed, or show its help.
+
+        Raises:
+            SettingsError: there is no such command.
+        """
+        called, command, rest = self.find(words)
+        own = rest[: rest.index("--")] if "--" in rest else rest
+        if "--help" in own and (command is None or command.config):
+            print(self.help(called))
+        elif command is not None:
+            command.run(command.read(rest, " ".join([self.name, *called])))
+        elif rest:
+            names = [each.words[-1] for each in self.commands if each.words[:-1] == called]
+            raise SettingsError(f"{name_nearest('command', rest[0], names)} (see --help)")
         else:
-            on_off = f"{option.flag}/--no-{option.flag[2:]}" if kind is bool and option.about.default else option.flag
-            names = [on_off, *filter(None, [option.look.short])]
-            about = typer.Option(*names, help=option.help, metavar=option.metavar, show_default=False)
-        parameters.append(
-            inspect.Parameter(
-                "_".join(option.path),
-                inspect.Parameter.KEYWORD_ONLY,
-                default=inspect.Parameter.empty if option.about.is_required() else None,
-                annotation=Annotated[kind, about] if option.about.is_required() else Annotated[kind | None, about],
-            )
+            print(self.help(called), file=sys.stderr)
+            raise typer.Exit(USER_ERROR)
+
+    def find(self, words: Sequence[str]) -> tuple[tuple[str, ...], Command | None, list[str]]:
+        """Return the words that name a command or a group of them, the command where it is one, and what follows them."""
+        names = {command.words: command for command in self.commands}
+        groups: dict[tuple[str, ...], Command | None] = {name[:-1]: None for name in names}
+        known = groups | {(): self.plain if not words or words[0].startswith("-") else None} | names
+        called = max((name for name in known if tuple(words[: len(name)]) == name), key=len)
+        return called, known[called], list(words[len(called) :])
+
+    def help(self, called: Sequence[str] = ()) -> str:
+        """Return the help page of the command or group that these words name."""
+        called, command, _ = self.find(called)
+        below = [each for each in self.commands if each.words[:-1] == called] if command in (None, self.plain) else []
+        rows: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for heading, row in _list_rows(command):
+            rows.setdefault(heading, []).append(row)
+        usage = " ".join([self.name, *called, "[OPTIONS]", *(name for name, _ in rows["Arguments"])])
+        rows["Options"].sort(key=lambda row: row[0] == "--json")
+        rows["Options"].append(("--help", "Show this message and exit."))
+        if not called:
+            rows["Options"].append(("--version", "Show the versions and exit."))
+        rows["Commands"] = [(each.words[-1], each.help[0]) for each in below]
+        lines = [f"Usage: {usage}{' COMMAND [ARGS]...' if below else ''}"]
+        for part in command.help if command else [] if called else [self.about]:
+            lines += ["", *textwrap.wrap(part, _WIDTH, initial_indent="  ", subsequent_indent="  ")]
+        for heading, some in rows.items():
+            lines += ["", f"{heading}:", *_in_columns(some)] if some else []
+        return "\n".join(lines)
+
+
+_WIDTH, _NAMES_WIDTH = 79, 32
+
+
+def _list_rows(command: Command | None) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Yield the heading and the line of each option of a command."""
+    if command is None or not command.config:
+        return
+    from difom_cache.base.options import find_config, list_options
+
+    for option in list_options(find_config(command.config)):
+        text = option.help + (" [required]" if option.about.is_required() else "")
+        if option.look.argument:
+            yield "Arguments", (f"{option.flag}..." if option.is_list else option.flag, text)
+            continue
+        names = ", ".join(filter(None, [option.look.short, option.flag]))
+        names += f" / --no-{option.flag[2:]}" if option.kind is bool and option.about.default else ""
+        value = "" if option.kind is bool else f" {option.metavar}"
+        yield option.group or "Options", (names + value, text)
+
+
+def _in_columns(rows: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Yield lines of names, and beside them what they mean; a long name has a line of its own."""
+    width = min(_NAMES_WIDTH, max(len(name) for name, _ in rows)) + 4
+    for name, text in rows:
+        first, *others = textwrap.wrap(text, _WIDTH - width, break_on_hyphens=False) or [""]
+        if len(name) > width - 4:
+            yield f"  {name}"
+            name = ""
+        yield f"  {name}".ljust(width) + first
+        yield from (" " * width + line for line in others)
+
+
+def _as_parameter(option: "Option") -> inspect.Parameter:
+    """Return what typer reads an option from: a parameter of a function."""
+    kind: Any = bool if option.kind is bool else list[str] if option.is_list else str
+    name, required = "_".join(option.path), option.about.is_required()
+    if option.look.argument:
+        about: Any = typer.Argument(metavar=option.flag)
+    else:
+        on_off = f"{option.flag}/--no-{option.flag[2:]}" if kind is bool and option.about.default else option.flag
+        about = typer.Option(*filter(None, [on_off, option.look.short]))
+    default = inspect.Parameter.empty if required else None
+    annotation = Annotated[kind, about] if required else Annotated[kind | None, about]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def run_benchmarks(words: Sequence[str]) -> None:
+    """Run the benchmarks of a checkout, as `python -m benchmarks` does there."""
+    root = Path(__file__).parents[2]
+    if not (root / "benchmarks" / "cli.py").is_file():
+        raise SettingsError(
+            "the benchmarks are not installed: they lie in the project's checkout, where "
+            f"`{' '.join(['python -m benchmarks', *words])}` runs them"
         )
-    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    call.__annotations__ = {}
-    return call
+    sys.path.insert(0, str(root))
+    sys.argv = ["python -m benchmarks", *words]
+    import_module("benchmarks.cli").main()
 
 
 def print_json(value: Any) -> None:

@@ -16,9 +16,9 @@ def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
     """Make glibc keep what is freed; return whether it does.
 
     By itself it maps every large tensor alone and unmaps it when it is freed, so that the kernel hands out, and clears, fresh
-    pages at every step: a quarter of a training step's time. This holds for the whole process, so commands do it and the
-    library's functions do not; a program that calls them may. Nothing changes where the user chose for himself (DIFOM_HEAP
-    or glibc's own MALLOC_ variables), or on another C library.
+    pages at every step: a quarter of a training step's time. This holds for the whole process and was
+    measured for training, so commands that train do it and the library's functions do not; a program that calls them may.
+    Nothing changes where the user chose for himself (DIFOM_HEAP or glibc's own MALLOC_ variables), or on another C library.
     """
     chosen = environment.get(LEAVE) == "system" or any(name.startswith("MALLOC_") for name in environment)
     if chosen or platform.libc_ver()[0] != "glibc":

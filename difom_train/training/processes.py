@@ -65,6 +65,10 @@ class Processes:
         devices = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(network, devices, find_unused_parameters=True, broadcast_buffers=False)
 
+    def hold_gradients(self, network: nn.Module, hold: bool) -> AbstractContextManager[Any]:
+        """Return a context in which processes do not average their gradients, where they shall hold them."""
+        return network.no_sync() if hold and isinstance(network, DistributedDataParallel) else nullcontext()
+
     def sum(self, values: Tensor) -> Tensor:
         """Return `values` with those of all processes added, in place."""
         if self.world > 1:

@@ -3,13 +3,11 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from difom_cache.base.compat import keep_graphs_of_compiled
@@ -163,8 +161,7 @@ class Trainer:
             pixels, mask, labelled, valid = self.prepare(batch, epoch, step, own_pass)
             targets = self.make_targets(batch, labelled, side_px=pixels.shape[-1]) if self.distils else {}
             # several processes need one another's gradients at the last pass alone
-            alone = isinstance(self.model, DistributedDataParallel) and own_pass < passes - 1
-            with self.model.no_sync() if alone else nullcontext():
+            with self.processes.hold_gradients(self.model, own_pass < passes - 1):
                 with self.processes.autocast():
                     losses = Losses(*self.model(pixels, mask, labelled, valid, targets, factors))
                 if targets and own_pass == 0 and self.balance.is_due(step):

@@ -1,26 +1,22 @@
-"""Commands keep the memory that a step frees; a process that only calls the library is left as it is."""
+"""Commands that train keep the memory that a step frees; others, and a process that only calls the library, are left alone."""
 
 import os
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from difom_cache.base.heap import keep_freed_memory
+from difom_train.cli import PROGRAM
 
 FAULTS = """
 import os, resource, sys
 import numpy as np
 from difom_cache.base.heap import keep_freed_memory
 if sys.argv[1] == "command":
-    import typer
-    from difom_cache.base.console import run_app
-    app = typer.Typer()
-    @app.command()
-    def measure() -> None: print(faults())
-else:
-    measure = None
+    keep_freed_memory()
 def faults() -> int:
     # 2 MB each: NumPy asks for large pages from 4 MB on, of which one fault brings many.
     step = lambda: [np.ones(1 << 21, np.uint8) for _ in range(16)]
@@ -28,11 +24,7 @@ def faults() -> int:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10): step()
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-if measure is None:
-    print(faults())
-else:
-    sys.argv = ["measure"]
-    run_app(app, interrupted="")
+print(faults())
 """
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
 
@@ -60,3 +52,22 @@ def test_glibcs_own_variables_and_other_c_libraries_come_first(monkeypatch: pyte
     assert not keep_freed_memory({"MALLOC_ARENA_MAX": "2"})
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     assert not keep_freed_memory({})
+
+
+@pytest.mark.parametrize(
+    ("called", "words", "kept"),
+    [
+        ("difom_train.training.run.train", [], 1),
+        ("difom_train.studies.study.study", ["study"], 1),
+        ("difom_train.training.curves.curves", ["curves", "run"], 0),
+    ],
+)
+def test_commands_that_train_keep_what_they_free_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, called: str, words: list[str], kept: int
+):
+    """It was measured for training steps; it costs up to a quarter more memory."""
+    asked: list[str] = []
+    monkeypatch.setattr(called, lambda config: SimpleNamespace(render=lambda: ""))
+    monkeypatch.setattr("difom_train.cli.keep_freed_memory", lambda: asked.append(called))
+    PROGRAM.call(words)
+    assert len(asked) == kept

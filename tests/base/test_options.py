@@ -11,11 +11,10 @@ from textwrap import dedent
 from typing import Annotated, Literal, get_args
 
 import pytest
-import typer
 from pydantic import Field
 
 from difom_cache import copy, extract, make_manifest, paint_sample, probe, show, verify
-from difom_cache.base.console import add_command, run_app
+from difom_cache.base.console import Command, Program
 from difom_cache.base.errors import SettingsError
 from difom_cache.base.options import (
     Config,
@@ -77,20 +76,19 @@ class Bake(Config):
 def bake(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Return a function that runs the command and gives the config it was called with, or exit code and output."""
     seen: list[Bake] = []
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
     def bake_it(config: Bake) -> None:
         """Bake a cake."""
         seen.append(config)
 
-    add_command(app, f"{__name__}:Bake", bake_it)
-    add_command(app, f"{__name__}:Oven", bake_it, "warm")
+    commands = (Command(bake_it, f"{__name__}:Bake"), Command(bake_it, f"{__name__}:Oven", "warm"))
+    program = Program("cook", "Cook.", commands, "")
 
     def call(*arguments: str) -> Bake | tuple[int, str, str]:
         seen.clear()
         monkeypatch.setattr(sys, "argv", ["cook", *arguments])
         with pytest.raises(SystemExit) as ended:
-            run_app(app, interrupted="")
+            program.main()
         out, err = capsys.readouterr()
         return seen[0] if seen else (int(ended.value.code or 0), out, err)
 
@@ -168,15 +166,13 @@ def test_help_shows_groups_bounds_units_and_defaults(bake):
 def test_listing_commands_reads_no_options():
     code = """
         import sys, typer
-        from difom_cache.base.console import add_command, run_app
+        from difom_cache.base.console import Command, Program
         def bake(config):
             "Bake a cake."
-        app = typer.Typer(add_completion=False, rich_markup_mode=None)
-        add_command(app, "no_such_module:Bake", bake)
-        add_command(app, "no_such_module:Bake", bake, "eat")
+        commands = Command(bake, "no_such_module:Bake"), Command(bake, "no_such_module:Bake", "eat")
         sys.argv = ["cook", "--help"]
         try:
-            run_app(app, interrupted="")
+            Program("cook", "Cook.", commands, "").main()
         finally:
             print("pydantic" in sys.modules)
     """

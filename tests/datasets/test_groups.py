@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import pytest
+from in_process import invoke
 from painted_folder import paint_folder
-from typer.testing import CliRunner
 
 from difom_cache import load_records, make_manifest
-from difom_cache.cli import app
 from difom_cache.data import DataSource, belongs_to_val
 from difom_cache.errors import DataError, SettingsError
 
@@ -83,25 +82,24 @@ def test_rules_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
 
 def test_manifest_says_where_groups_are_unknown(tmp_path: Path) -> None:
     home = paint_patients(tmp_path / "ward", patients=2)
-    told = CliRunner().invoke(app, ["manifest", str(home)]).output
+    told = invoke("manifest", str(home))
     assert "groups unknown: every frame its own" in told
-    told = CliRunner().invoke(app, ["manifest", str(home), "--check", "--allow-leaks"]).output
+    told = invoke("manifest", str(home), "--check", "--allow-leaks")
     assert "groups unknown: every frame its own" in told
-    told = CliRunner().invoke(app, ["manifest", str(home), "--group-by", r"p\d+"]).output
+    told = invoke("manifest", str(home), "--group-by", r"p\d+")
     assert "groups unknown" not in told
     (home.parent / "CVC-ClinicDB").mkdir()
     paint_folder(home.parent / "CVC-ClinicDB", 1)
     for kind in ("images", "masks"):
         (home.parent / "CVC-ClinicDB" / kind / "000.png").rename(home.parent / "CVC-ClinicDB" / kind / "1.png")
-    told = CliRunner().invoke(app, ["manifest", str(home), str(home.parent / "CVC-ClinicDB")]).output
+    told = invoke("manifest", str(home), str(home.parent / "CVC-ClinicDB"))
     assert "ward: groups unknown: every frame its own" in told and "CVC-ClinicDB: groups" not in told
 
 
 def test_manifest_takes_a_pair_of_folders(tmp_path: Path) -> None:
     home = paint_patients(tmp_path / "ward", patients=2)
     pair = ["--images", str(home / "images"), "--masks", str(home / "masks")]
-    assert (
-        CliRunner().invoke(app, ["manifest", *pair]).output == CliRunner().invoke(app, ["manifest", str(home)]).output
-    )
+    assert invoke("manifest", *pair) == invoke("manifest", str(home))
     for words in ([str(home), *pair], [], ["--masks", str(home / "masks")]):
-        assert isinstance(CliRunner().invoke(app, ["manifest", *words]).exception, SettingsError)
+        with pytest.raises(SettingsError):
+            invoke("manifest", *words)

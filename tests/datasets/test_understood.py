@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import invoke
 from painted_folder import paint_folder
 from PIL import Image
-from typer.testing import CliRunner
 
 from difom_cache import extract, load_records, make_manifest
-from difom_cache.cli import app
 from difom_cache.data import DataSource, choose_pairs, draw_sheet, read_source
 from difom_cache.errors import DifomWarning, SettingsError
 
@@ -130,8 +129,7 @@ def test_the_sheet_draws_outlines_where_the_mask_ends(tmp_path: Path) -> None:
 
 def test_manifest_writes_a_sheet_and_never_over_another_file(tmp_path: Path) -> None:
     home = paint_folder(tmp_path / "ward", 5)
-    result = CliRunner().invoke(app, ["manifest", str(home), "--sheet", str(tmp_path / "s.png")])
-    assert result.exit_code == 0 and re.search(r"images: 5 \(ward\)", result.output)
+    assert re.search(r"images: 5 \(ward\)", invoke("manifest", home, "--sheet", tmp_path / "s.png"))
     with Image.open(tmp_path / "s.png") as sheet:
         assert sheet.width == 1450
     with pytest.raises(SettingsError, match=r"--sheet \S+s\.png exists"):

@@ -3,9 +3,8 @@
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from in_process import invoke
 
-from difom_cache.cli import app
 from difom_cache.commands import ScaleConfig
 from difom_cache.extraction import format_prediction, most_useful_workers, predict
 
@@ -64,9 +63,7 @@ def test_line_of_the_table_names_time_and_limit() -> None:
 
 def test_command_compares_numbers_of_workers() -> None:
     asked = ["scale", "--frames", "10000", "--rate", "50", "--workers", "1,4", "--price", "2", "--write-mb-s", "120"]
-    found = CliRunner().invoke(app, asked)
-    assert found.exit_code == 0, found.output
-    first, second, last = found.output.splitlines()
+    first, second, last = invoke(*asked).splitlines()
     assert (
         "27 min 10 s" in first and "7 min 14 s" in second
     )  # 80000 views, or 79 rounds of 256, at 50 a second; 30 s to start

@@ -3,15 +3,14 @@
 import json
 from pathlib import Path
 
+from in_process import invoke
 from small_cache import Shape, write_small_cache
-from typer.testing import CliRunner
 
 from difom_cache import info
-from difom_cache.cli import app
 
 
 def told(*caches: Path) -> str:
-    return CliRunner().invoke(app, ["info", *map(str, caches)]).output
+    return invoke("info", *map(str, caches))
 
 
 def row_of(text: str, head: str) -> list[str]:
@@ -58,8 +57,8 @@ def test_what_keeps_caches_apart_is_said(tmp_path: Path) -> None:
 
 def test_programs_get_a_list_of_several_and_an_object_of_one(tmp_path: Path) -> None:
     caches = [write_small_cache(tmp_path / name).path for name in ("a", "b")]
-    several = json.loads(CliRunner().invoke(app, ["info", *map(str, caches), "--json"]).output)
+    several = json.loads(invoke("info", *map(str, caches), "--json"))
     assert [facts["path"] for facts in several] == [str(cache) for cache in caches]
     together = several[0].pop("together")
-    assert json.loads(CliRunner().invoke(app, ["info", str(caches[0]), "--json"]).output) == several[0]
+    assert json.loads(invoke("info", str(caches[0]), "--json")) == several[0]
     assert together == several[1]["together"] and (together["records"], together["shared"]) == (8, 8)
