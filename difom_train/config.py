@@ -351,6 +351,7 @@ def compose(options: TrainOptions) -> TrainConfig:
     A run that is resumed without naming a recipe starts from its own settings, so that --resume --out RUN is enough.
 
     Raises:
+        RunError: a run that is not there is to be resumed, and nothing says what it should be.
         SettingsError: no such recipe or key, a value that cannot be meant, or a file that names a student to import.
     """
     settings = options.run.out and options.run.out / SETTINGS_FILE
@@ -363,6 +364,10 @@ def compose(options: TrainOptions) -> TrainConfig:
     if "name" not in options.student.model_fields_set:
         refuse_code(base, source)
     given = options.model_dump(mode="json", exclude_unset=True, exclude={"recipe", "changes"})
+    alone = given.keys() == {"run"} and given["run"].keys() == {"out", "resume"} and not options.changes
+    if options.run.resume and alone and not (settings and settings.is_file()):  # a slip would train something else
+        hint = "nothing to resume; name a recipe or other options to start a run"
+        raise RunError(f"{options.run.out} is not there: {hint}")
     config = validate(TrainConfig, _merge(to_table(base), given))
     if options.changes:
         config = change_config(config, options.changes)

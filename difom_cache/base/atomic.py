@@ -17,7 +17,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from difom_cache.base.errors import CacheSpaceError
+from difom_cache.base import disk
+from difom_cache.base.errors import CacheSpaceError, StorageError
 from difom_cache.base.files import open_plain, read_plain
 
 STALE_AFTER_S = 24 * 3600  # a temporary file of another host is taken for abandoned after a day
@@ -105,6 +106,21 @@ def write_atomic(path: Path, content: bytes | Iterable[bytes | memoryview]) -> F
             temp.unlink(missing_ok=True)
         _sync_folder(path.parent)
     return digest
+
+
+def append_synced(path: Path, text: str) -> None:
+    """Add text to the end of a file, which is on the disk when this returns.
+
+    Raises:
+        CacheSpaceError: as `write_atomic`.
+    """
+    with _explained(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            os.write(descriptor, text.encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager
@@ -204,6 +220,10 @@ def remove_tree(folder: Path) -> None:
 
 def digest_file(path: Path) -> FileDigest:
     """Return size and SHA-256 of the file that lies at `path`."""
+    return disk.ask(path, lambda: _digest_file(path))
+
+
+def _digest_file(path: Path) -> FileDigest:
     with os.fdopen(open_plain(path), "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return FileDigest(os.fstat(file.fileno()).st_size, sha256)
@@ -334,6 +354,11 @@ def _explain(error: OSError, path: Path) -> Exception:
         return CacheSpaceError(
             f"cannot write {path}: {os.strerror(error.errno or 0)}. What is finished is safe; "
             "make room or choose a folder that can be written, then run the same command again."
+        )
+    if error.errno in disk.UNANSWERED:
+        return StorageError(
+            f"cannot write {path} now: {os.strerror(error.errno or 0)}. What is finished is safe; run the same command again "
+            "once its file system answers"
         )
     if error.errno in _NO_PLACE:
         return CacheSpaceError(

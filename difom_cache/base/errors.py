@@ -17,6 +17,7 @@ DifomError
 │   ├── CacheIncompleteError  views or taps that are not there (yet)
 │   ├── CacheDamagedError   bytes that are not what their marker says
 │   └── CacheSpaceError     no room, or not writable
+├── StorageError            a file system that cannot say what a file holds, as while a server is away
 ├── EngineError             workers, schedulers
 └── RunError                a training run's folder
 """
@@ -90,6 +91,10 @@ class CacheDamagedError(CacheError):
 
 class CacheSpaceError(CacheError):
     """There is no room for the cache, or it cannot be written."""
+
+
+class StorageError(DifomError):
+    """A file system cannot say what lies there or what it holds; nothing is known, and nothing was changed."""
 
 
 class EngineError(DifomError):

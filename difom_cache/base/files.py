@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from difom_cache.base import disk
 from difom_cache.base.errors import DifomError
 
 _LARGEST_TEXT_BYTES = 1 << 30
@@ -24,8 +25,9 @@ def open_plain(path: Path) -> int:
 
     Raises:
         OSError: there is no such file, it cannot be read, or it is no plain file.
+        StorageError: the file system cannot say.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    descriptor = disk.ask(path, lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
         return descriptor
@@ -41,7 +43,12 @@ def read_plain(path: Path, *, most_bytes: int = _LARGEST_TEXT_BYTES) -> bytes:
 
     Raises:
         OSError: as `open_plain`; or the file has more than `most_bytes`.
+        StorageError: the file system cannot say.
     """
+    return disk.ask(path, lambda: _read(path, most_bytes))
+
+
+def _read(path: Path, most_bytes: int) -> bytes:
     with os.fdopen(open_plain(path), "rb") as file:
         size_bytes = os.fstat(file.fileno()).st_size
         if size_bytes > most_bytes:
@@ -138,15 +145,8 @@ def find_absent(paths: Sequence[Path]) -> list[Path]:
     return [
         path
         for path, (folder, name) in zip(paths, places, strict=True)
-        if name not in listed.get(folder, ()) and not _is_there(path)
+        if name not in listed.get(folder, ()) and not disk.is_there(path)
     ]
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name that no disk can hold
-        return False
 
 
 def _list_names(folder: str) -> frozenset[str]:

@@ -78,10 +78,10 @@ def refuse_full_disk(cache: Path, estimate: Estimate) -> None:
         CacheSpaceError: names what is needed and what is free.
     """
     folder = next(parent for parent in [cache.resolve(), *cache.resolve().parents] if parent.exists())
-    free_bytes, needed_bytes = shutil.disk_usage(folder).free, int(estimate.missing_bytes * (1 + SPARE_FRAC))
-    if needed_bytes > free_bytes:
+    disk, needed_bytes = shutil.disk_usage(folder), int(estimate.missing_bytes * (1 + SPARE_FRAC))
+    if needed_bytes > disk.free and disk.total:  # some file systems over networks say 0 of 0
         raise CacheSpaceError(
-            f"{cache} needs {format_bytes(needed_bytes)} more, but its disk has {format_bytes(free_bytes)} free; "
+            f"{cache} needs {format_bytes(needed_bytes)} more, but its disk has {format_bytes(disk.free)} free; "
             "make room, choose fewer --views or --codec packed, or insist with --force"
         )
 

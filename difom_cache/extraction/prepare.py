@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from difom_cache.base import disk
 from difom_cache.base.errors import CacheIdentityError, DataError, TeacherError
 from difom_cache.codecs.base import Basis
 from difom_cache.codecs.catalogue import BASES, build_codec, refuse_compact, resolve_codec
@@ -287,7 +288,7 @@ def probe_batch(teacher: Teacher, device: str) -> int:
 
 
 def _held_identity(folder: Path, kind: type[AnyIdentity]) -> AnyIdentity | None:
-    return read_identity(folder, kind) if (folder / IDENTITY).exists() else None
+    return read_identity(folder, kind) if disk.is_there(folder / IDENTITY) else None
 
 
 def _render_libraries() -> dict[str, str]:
@@ -301,7 +302,7 @@ def _find_bases(begun: Begun, old: OldColumn | None, specs: Sequence[TapSpec], *
         if spec.codec not in BASES:
             continue
         tap = spec.name.partition("/")[2]
-        if begun.identity is not None and (begun.folder / tap / "basis").exists():
+        if begun.identity is not None and disk.is_there(begun.folder / tap / "basis"):
             found[spec.name] = read_basis(begun.folder / tap, spec.codec)
         elif old is not None:  # codes of two bases could not be mixed
             theirs = read_basis(old.folder / tap, spec.codec)

@@ -7,6 +7,7 @@ from typing import overload
 
 import numpy as np
 
+from difom_cache.base import disk
 from difom_cache.base.files import read_plain
 from difom_cache.data.record import Record, reading_of, refuse_other_reading
 from difom_cache.extraction.jobs import ViewJob
@@ -46,7 +47,7 @@ def start_cache(
 ) -> CacheIdentity:
     """Make `cache` hold its identity and table of rows, or refuse where it holds another's."""
     formatted, reading = format_records(map(_describe, records)), reading_of(records)
-    if (cache / IDENTITY).exists():
+    if disk.is_there(cache / IDENTITY):
         refuse_other_reading(read_identity(cache, CacheIdentity).reading, records, cache)
     identity = CacheIdentity.build(
         replay=REPLAY_VERSION,
@@ -66,7 +67,7 @@ def start_cache(
 
 def held_splits(cache: Path) -> dict[str, tuple[str, str]]:
     """Return (split, group) of each record that a cache was begun with; nothing where there is none, or it is damaged."""
-    if not (cache / IDENTITY).is_file() or not (cache / RECORDS).is_file():
+    if not (disk.is_file(cache / IDENTITY) and disk.is_file(cache / RECORDS)):
         return {}
     content = read_plain(cache / RECORDS)
     if hashlib.sha256(content).hexdigest() != read_identity(cache, CacheIdentity).records_sha256:

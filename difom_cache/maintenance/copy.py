@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from difom_cache.base import disk
 from difom_cache.base.atomic import write_once
 from difom_cache.base.errors import CacheIncompleteError, SettingsError
 from difom_cache.base.options import read_call
@@ -131,7 +132,7 @@ def choose_codec(source: Cache, target: Path, tap: str, codec: str | None) -> Co
     basis: Basis
     if name == spec.codec:
         basis = source.codec(tap).basis  # type: ignore[attr-defined]
-    elif (folder / "basis_kept_variance" / "c.0").exists():  # of a copy that was interrupted
+    elif disk.is_there(folder / "basis_kept_variance" / "c.0"):  # of a copy that was interrupted
         basis = read_basis(folder, name)
     else:
         basis = fit_packed(_sample_targets(source, tap))

@@ -9,6 +9,7 @@ import numpy as np
 import zarr
 from tqdm import tqdm
 
+from difom_cache.base import disk
 from difom_cache.base.atomic import build_folder, draft_of, write_once
 from difom_cache.base.errors import CacheDamagedError, CacheFormatError, CacheIncompleteError, CacheSpaceError
 from difom_cache.base.files import read_held, refuse_special
@@ -200,7 +201,7 @@ def _export_column(cache: Cache, column: Column, book: h5py.File) -> None:
     for tap in {Path(array.path).parent for array in column.arrays if label}:
         for name in BASIS:
             values = folder / tap / name
-            if values.exists():
+            if disk.is_there(values):
                 group.create_dataset(f"{tap}/{name}", data=zarr.open_array(values, mode="r")[...])
     taps = [tap for tap in cache.taps if tap.partition("/")[0] == label] if label else []
     for block in track(range(column.blocks), f"export {column.folder}", "block"):

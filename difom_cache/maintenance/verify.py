@@ -7,12 +7,14 @@ from typing import Unpack
 
 import numpy as np
 
+from difom_cache.base import disk
 from difom_cache.base.atomic import FileDigest, digest_file
 from difom_cache.base.errors import (
     CacheDamagedError,
     CacheFormatError,
     CacheSpaceError,
     DifomError,
+    StorageError,
 )
 from difom_cache.base.files import explain
 from difom_cache.base.options import read_call
@@ -36,9 +38,11 @@ from difom_cache.store.layout import (
     IDENTITY,
     PICTURES,
     Column,
+    list_labels,
     marker_path,
     moments_path,
     shard_path,
+    teacher_folder,
     totals_path,
 )
 from difom_cache.store.ledger import list_markers, read_damaged, read_marker, write_damaged
@@ -65,6 +69,7 @@ def verify(cache: str | Path | VerifyConfig, **options: Unpack[VerifyKeywords]) 
 
     Raises:
         CacheFormatError: there is no cache.
+        StorageError: the file system cannot say what a file holds; nothing is listed as damaged because of it.
         CacheDamagedError: `repair` where records.csv is damaged; a comparison with teachers of a damaged cache.
         CacheIncompleteError: `equivariance` of a cache of views 0 alone.
         CacheIdentityError: `data` are not those of the cache.
@@ -151,15 +156,15 @@ def keep_damaged(cache: Path, report: VerifyReport) -> None:
 def list_columns(cache: Path, rows: int, report: VerifyReport) -> list[Column]:
     """Return every column of a cache; a folder that lost its identity, or whose identity cannot be, is a problem."""
     columns = []
-    folders = [cache / PICTURES, *sorted((cache / "teachers").glob("[!.]*"))]
-    for folder in (folder for folder in folders if folder.is_dir()):
+    folders = [cache / PICTURES, *(cache / teacher_folder(label) for label in list_labels(cache))]
+    for folder in filter(disk.is_folder, folders):
         try:
             if folder.name == PICTURES and folder.parent == cache:
                 columns.append(pictures_column(read_identity(folder, PicturesIdentity), rows))
             else:
                 columns.append(teacher_column(read_identity(folder, TeacherIdentity), folder.name, rows))
         except CacheFormatError as error:
-            if (folder / IDENTITY).exists():
+            if disk.is_there(folder / IDENTITY):
                 report.problems.append(str(error))
             elif holds_files(folder):  # else it is being made
                 report.problems.append(
@@ -179,7 +184,7 @@ def check_column(cache: Path, column: Column, report: VerifyReport) -> None:
     report.problems += look_twice(lambda: check_metadata(cache, column))
     damaged, missing = [], []
     for block in track(range(column.blocks), f"verify {column.folder}", "block"):
-        if not marker_path(cache, column, block).exists():
+        if not disk.is_there(marker_path(cache, column, block)):
             missing.append(block)
             continue
         problems = list(check_block(cache, column, block, report))
@@ -187,7 +192,8 @@ def check_column(cache: Path, column: Column, report: VerifyReport) -> None:
             damaged.append(block)
             report.problems += problems
     markers = set(list_markers(cache, column).values())
-    for path in sorted((cache / column.folder / "ticks").glob("[!.]*")):
+    ticks = cache / column.folder / "ticks"
+    for path in (ticks / name for name in disk.list_names(ticks) if not name.startswith(".")):
         if path not in markers:
             report.problems.append(f"{path}: is no marker of this column's {column.blocks} blocks; remove it")
     if damaged:
@@ -223,6 +229,8 @@ def check_codecs(cache: Path, column: Column) -> Iterator[str]:
     for tap in read_identity(cache / column.folder, TeacherIdentity).taps:
         try:
             open_codec(cache, label, tap)
+        except StorageError:
+            raise
         except DifomError as error:
             yield str(error)
 
@@ -244,12 +252,14 @@ def check_beside(cache: Path, column: Column) -> Iterator[str]:
 def check_statistics(cache: Path, column: Column, complete: bool) -> Iterator[str]:
     """Yield what is wrong with a teacher's statistics: of each block, and their sum once every block is finished."""
     totals = totals_path(cache, column.folder)
-    if complete and not totals.exists():
+    if complete and not disk.is_there(totals):
         yield f"{totals}: missing; `difom-cache finish` sums it up"
     channels = {tap.name: tap.channels for tap in read_identity(totals.parent, TeacherIdentity).taps}
     for path in [*sorted(totals.parent.glob("moments/*.safetensors")), totals]:
         try:
-            held = {tap: len(sums.total) for tap, sums in read_moments(path).items()} if path.exists() else channels
+            held = (
+                {tap: len(sums.total) for tap, sums in read_moments(path).items()} if disk.is_there(path) else channels
+            )
             if held != channels:
                 yield f"{path}: holds sums of {held}, the identity's taps and channels are {channels}; remove it"
         except FileNotFoundError:  # summed up a moment ago
@@ -281,9 +291,9 @@ def check_block(cache: Path, column: Column, block: int, report: VerifyReport) -
         else:
             yield from check_shard(shard, column, array.dtype, marker.stop - marker.start)
     moments = moments_path(cache, column, block)
-    if marker.moments is not None and moments.exists():
+    if marker.moments is not None and disk.is_there(moments):
         difference = find_digest_difference(moments, marker.moments)
-        if difference and moments.exists():  # else summed up a moment ago
+        if difference and disk.is_there(moments):  # else summed up a moment ago
             yield f"{moments}: {difference}"
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from difom_cache.base import disk
 from difom_cache.base.errors import CacheIncompleteError, CodecError
 from difom_cache.codecs.catalogue import build_codec
 from difom_cache.codecs.measure import measure_fidelity
@@ -44,7 +45,7 @@ def identify_probe(cache: Cache, home: Path, plan: ProbePlan, *, fitted_views: i
         "fit": {"views": fitted_views, **KINDS[str(plan.order.head)].FIT},
     }
     path = home / teacher_folder(plan.label) / IDENTITY
-    held = read_identity(path.parent, TeacherIdentity) if path.exists() else None
+    held = read_identity(path.parent, TeacherIdentity) if disk.is_there(path) else None
     return TeacherIdentity.build(
         teacher={
             **({"weights": "random"} if set(cache.random_teachers) & set(plan.order.teachers) else {}),

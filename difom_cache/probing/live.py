@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from difom_cache.base import disk
 from difom_cache.base.errors import CacheFormatError, CacheIdentityError, CacheIncompleteError
 from difom_cache.base.hardware import resolve_device
 from difom_cache.extraction.requests import PLACES, requests_of
@@ -104,7 +105,7 @@ def load_probe(cache: str | Path, label: str, *, device: str = "auto") -> LivePr
     taps = [f"{teacher}/{name}" for teacher, read in facts.reads.items() for name in read.taps]
     absent = [tap for tap in taps if tap not in opened.taps]
     folder = opened.path / teacher_folder(label)
-    if absent or not (folder / HEADS).exists():
+    if absent or not disk.is_there(folder / HEADS):
         what = f"{absent[0]}, which it reads, is not in this cache" if absent else "its heads are not fitted yet"
         raise CacheIncompleteError(f"{folder}: {what}; run `difom-cache probe` where its teachers are, to its end")
     grid = identity.taps[0].grid

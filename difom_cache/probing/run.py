@@ -9,6 +9,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from difom_cache.base import disk
 from difom_cache.base.atomic import remove_stale
 from difom_cache.base.errors import CacheIncompleteError
 from difom_cache.base.hardware import torch_threads
@@ -186,7 +187,7 @@ def obtain_heads(
 ) -> Heads:
     """Return the heads that lie beside the column's identity, fitted now where there are none."""
     folder = home / teacher_folder(plan.label)
-    if (folder / HEADS).exists():
+    if disk.is_there(folder / HEADS):
         return read_heads(folder, str(plan.order.head), plan.grid)
     return write_heads(folder, fit(cache, plan, reader, rows, quiet=quiet))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from difom_cache.base import disk
 from difom_cache.base.text import format_seconds
 from difom_cache.probing import decoder_head
 from difom_cache.probing.cells import FeatureReader
@@ -23,7 +24,7 @@ def describe_wait(plan: ProbePlan, reader: FeatureReader, home: Path, *, fitted:
     if order.head != DECODER:
         return line
     step_s, pass_s = time_heads(plan, reader)
-    there = (home / teacher_folder(plan.label) / HEADS).exists()
+    there = disk.is_there(home / teacher_folder(plan.label) / HEADS)
     steps = 0 if there else decoder_head.count_steps(fitted * (folds - 1) // folds)
     total_s = folds * (steps * step_s + written * pass_s)
     line += f": about {format_seconds(total_s)}"

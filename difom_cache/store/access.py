@@ -14,22 +14,34 @@ import resource
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from difom_cache.base import disk
 from difom_cache.base.errors import CacheDamagedError
 from difom_cache.base.files import explain, open_plain
 from difom_cache.store.layout import ArraySpec, Column, shard_path
 from difom_cache.store.shard import index_bytes_of, parse_index
 
-NETWORK_FILE_SYSTEMS = {
-    *("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb3", "smbfs", "afs", "panfs", "wekafs", "9p"),
-    *("fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.juicefs", "fuse.ceph", "fuse.weka", "virtiofs", "orangefs"),
+LOCAL_FILE_SYSTEMS = {
+    "ext2",
+    "ext3",
+    "ext4",
+    "xfs",
+    "btrfs",
+    "zfs",
+    "f2fs",
+    "bcachefs",
+    "jfs",
+    "tmpfs",
+    "ramfs",
+    "overlay",
 }
+"""Those on which no server can be away while a page is looked at, which would kill the process without a word (SIGBUS)."""
 _READERS = (
     16  # reads under way at once: a server's answer takes a fraction of a millisecond, a local copy a tenth of that
 )
@@ -51,7 +63,12 @@ def choose_access(cache: Path, compression: str) -> str:
     """Return "map", "read" or "zarr", by how the shards are stored and where they lie."""
     if compression != "none":
         return "zarr"
-    return "read" if file_system_of(cache) in NETWORK_FILE_SYSTEMS else "map"
+    return "map" if maps_well(cache) else "read"
+
+
+def maps_well(cache: Path) -> bool:
+    """Whether files of a cache may be mapped into memory: they lie on a local disk, of a kind that is known as one."""
+    return file_system_of(cache) in LOCAL_FILE_SYSTEMS
 
 
 def file_system_of(path: Path) -> str:
@@ -136,6 +153,7 @@ class ReadRows:
 
     def __init__(self, cache: Path, column: Column, array: ArraySpec, blocks: Sequence[int]) -> None:
         self._block_rows, self.row_bytes = column.block_rows, array.row_bytes
+        self._place = partial(shard_path, cache, column, array)
         _allow_open_files(len(blocks))
         self._files: dict[int, int] = {}
         weakref.finalize(self, _close_all, self._files)
@@ -150,10 +168,15 @@ class ReadRows:
             block, local = divmod(row, self._block_rows)
             start, stop = place * self.row_bytes, (place + 1) * self.row_bytes
             while start < stop:
-                read = os.preadv(self._files[block], [whole[start:stop]], (local + 1) * self.row_bytes - stop + start)
+                read = self._read(block, whole[start:stop], (local + 1) * self.row_bytes - stop + start)
                 if read == 0:
-                    raise CacheDamagedError(f"a shard of block {block} became shorter while it was read")
+                    raise CacheDamagedError(
+                        f"{self._place(block)} became shorter while it was read; was its block made anew?"
+                    )
                 start += read
+
+    def _read(self, block: int, out: memoryview, offset: int) -> int:
+        return disk.ask(self._place(block), lambda: os.preadv(self._files[block], [out], offset))
 
 
 class ZarrRows:
@@ -161,7 +184,7 @@ class ZarrRows:
 
     def __init__(self, cache: Path, column: Column, array: ArraySpec, blocks: Sequence[int]) -> None:
         for block in blocks:
-            if not shard_path(cache, column, array, block).exists():
+            if not disk.is_there(shard_path(cache, column, array, block)):
                 raise CacheDamagedError(f"{shard_path(cache, column, array, block)} is missing although it is marked")
         import zarr  # late: half of what asking a cache for its contents takes, and other ways do without
 
@@ -221,7 +244,8 @@ def _check_index(descriptor: int, path: Path, column: Column, array: ArraySpec, 
     wanted = (stop - start) * array.row_bytes + tail_bytes
     if size_bytes != wanted:
         raise CacheDamagedError(f"{path} has {size_bytes} bytes and should have {wanted}; run `difom-cache verify`")
-    index = parse_index(os.pread(descriptor, tail_bytes, size_bytes - tail_bytes), path)[: stop - start]
+    tail = disk.ask(path, lambda: os.pread(descriptor, tail_bytes, size_bytes - tail_bytes))
+    index = parse_index(tail, path)[: stop - start]
     expected = np.arange(stop - start, dtype=np.uint64) * np.uint64(array.row_bytes)
     if not (np.array_equal(index[:, 0], expected) and (index[:, 1] == array.row_bytes).all()):
         raise CacheDamagedError(

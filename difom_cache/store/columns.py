@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from difom_cache.base import disk
 from difom_cache.base.errors import CacheDamagedError, CacheFormatError, CodecError
 from difom_cache.base.files import read_held, refuse_special
 from difom_cache.codecs.base import Basis, Codec
@@ -148,6 +149,8 @@ def read_basis(folder: Path, codec: str) -> Basis:
         found: Basis = BASES[codec].from_arrays({name: _read_constant(folder / name) for name in BASIS_ARRAYS[codec]})
         return found
     except (OSError, ValueError, TypeError, LookupError, AttributeError, CodecError) as error:
+        if isinstance(error, OSError):
+            disk.pass_on(error, folder)
         raise CacheDamagedError(f"the {codec} codec's basis in {folder} cannot be read: {error}") from None
 
 
@@ -202,5 +205,5 @@ def read_beside(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes
         CacheDamagedError: one is there and cannot be read.
     """
     for name in names:
-        if (folder / name).exists():
+        if disk.is_there(folder / name):
             yield name, read_held(folder / name, CacheDamagedError, MAKE_ANEW)

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from difom_cache.base import disk
 from difom_cache.base.atomic import write_atomic
 from difom_cache.base.errors import CacheFormatError
 from difom_cache.base.files import read_plain
 from difom_cache.store.columns import BASIS, pictures_column, teacher_column
 from difom_cache.store.identity import read_identity
-from difom_cache.store.layout import PICTURES, Column, canonical, teacher_folder
+from difom_cache.store.layout import PICTURES, Column, canonical, list_labels, teacher_folder
 from difom_cache.store.ledger import find_short_blocks, read_markers
 from difom_cache.store.metadata import describe_difference
 from difom_cache.store.schema import CacheIdentity, PicturesIdentity, TeacherIdentity
@@ -50,7 +51,7 @@ def consolidate(cache: Path, *, leave_out: str = "") -> None:
 def list_finished(cache: Path, rows: int) -> list[Column]:
     """Return the columns of a cache whose blocks are all there; one whose identity cannot be read is none of them."""
     columns = []
-    for folder in [PICTURES, *(teacher_folder(path.name) for path in sorted((cache / "teachers").glob("[!.]*")))]:
+    for folder in [PICTURES, *map(teacher_folder, list_labels(cache))]:
         try:
             if folder == PICTURES:
                 column = pictures_column(read_identity(cache / folder, PicturesIdentity), rows)
@@ -74,7 +75,7 @@ def describe_hierarchy(cache: Path, identity: CacheIdentity, columns: Sequence[C
         for array in column.arrays:
             for name in BASIS if array.path.endswith("/code") else ():
                 path = Path(column.folder, array.path).with_name(name)
-                if (cache / path / "zarr.json").is_file():
+                if disk.is_file(cache / path / "zarr.json"):
                     nodes[path] = _read(cache / path / "zarr.json")
     return dict(sorted(nodes.items()))
 

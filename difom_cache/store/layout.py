@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from difom_cache.base import disk
+
 FORMAT_VERSION = 1
 SHARD_BYTES = 256_000_000  # upper bound of the widest array's shard
 LEAST_BLOCK_ROWS, BLOCKS_AIM = 16, 256
@@ -93,6 +95,11 @@ def choose_block_rows(rows: int, widest_row_bytes: int, batch: int) -> int:
     by_batches = min(LEAST_BATCHES * batch, rows // FEWEST_BLOCKS)
     wanted = max(LEAST_BLOCK_ROWS, rows // BLOCKS_AIM, min(small, rows // ENOUGH_BLOCKS), by_batches)
     return max(batch, min(by_bytes, wanted) // batch * batch)
+
+
+def list_labels(cache: Path) -> list[str]:
+    """Return the names of the folders of teachers in a cache, in order, whatever they hold."""
+    return [name for name in disk.list_names(cache / "teachers") if not name.startswith(".")]
 
 
 def teacher_folder(label: str) -> str:

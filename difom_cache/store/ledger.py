@@ -1,10 +1,12 @@
 """Done markers: the only thing that says a block is finished, and what its files must then contain."""
 
 import re
+import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from difom_cache.base import disk
 from difom_cache.base.atomic import FileDigest, remove, write_atomic, write_once
 from difom_cache.base.errors import CacheDamagedError
 from difom_cache.store.layout import DAMAGED, Column, canonical, marker_path, moments_path, shard_path, totals_path
@@ -33,7 +35,7 @@ def write_marker(cache: Path, column: Column, marker: DoneMarker) -> None:
 
 
 def is_done(cache: Path, column: Column, block: int) -> bool:
-    return marker_path(cache, column, block).exists()
+    return disk.is_there(marker_path(cache, column, block))
 
 
 def read_marker(path: Path) -> DoneMarker:
@@ -56,8 +58,9 @@ def list_markers(cache: Path, column: Column) -> dict[int, Path]:
 
     Copies that a file manager or a synchronising service left beside them ("000001 (1).json") are none.
     """
-    found = sorted((cache / column.folder / "ticks").glob("[0-9]*.json"))
-    numbered = {int(path.stem): path for path in found if re.fullmatch("[0-9]{6,9}", path.stem)}
+    folder = cache / column.folder / "ticks"
+    found = [name for name in disk.list_names(folder) if re.fullmatch("[0-9]{6,9}[.]json", name)]
+    numbered = {int(name.removesuffix(".json")): folder / name for name in found}
     return {block: path for block, path in numbered.items() if block < column.blocks}
 
 
@@ -135,10 +138,11 @@ def find_short_blocks(cache: Path, column: Column, markers: dict[int, DoneMarker
 
 
 def _is_short(path: Path, promised: FileDigest) -> bool:
-    return not path.is_file() or path.stat().st_size != promised.file_bytes
+    found = disk.find(path)
+    return found is None or found.st_size != promised.file_bytes or not stat.S_ISREG(found.st_mode)
 
 
 def _lacks_moments(cache: Path, column: Column, marker: DoneMarker) -> bool:
-    if marker.moments is None or moments_path(cache, column, marker.block).exists():
+    if marker.moments is None or disk.is_there(moments_path(cache, column, marker.block)):
         return False
-    return not totals_path(cache, column.folder).exists()  # asked second: totals are written before moments go
+    return not disk.is_there(totals_path(cache, column.folder))  # asked second: totals are written before moments go

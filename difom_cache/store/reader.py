@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from difom_cache.base import disk
 from difom_cache.base.errors import (
     CacheDamagedError,
     CacheFormatError,
@@ -20,7 +21,7 @@ from difom_cache.codecs.base import ArrayOrTensor, Codec
 from difom_cache.store.access import RowAccess, choose_access, open_access, take_all
 from difom_cache.store.columns import open_codec, pictures_column, tap_specs, teacher_column
 from difom_cache.store.identity import content_digest, digest_identity, list_random, read_identity
-from difom_cache.store.layout import IDENTITY, PICTURES, Column, TapSpec, teacher_folder
+from difom_cache.store.layout import IDENTITY, PICTURES, Column, TapSpec, list_labels, teacher_folder
 from difom_cache.store.ledger import DoneMarker, read_damaged, read_markers
 from difom_cache.store.schema import CacheIdentity, PicturesIdentity, TeacherIdentity
 from difom_cache.store.seen_masks import read_seen_masks
@@ -67,11 +68,12 @@ class Cache:
         if beside is not None and read_identity(beside, CacheIdentity).to_dict() != self.identity.to_dict():
             raise CacheIdentityError(f"{beside} holds columns of other views than those of {path}; remove it")
         self._homes: dict[str, Path] = {}  # of columns that lie elsewhere
-        folders = sorted((path / "teachers").glob(f"*/{IDENTITY}"))
-        self.teachers = {f.parent.name: read_identity(f.parent, TeacherIdentity) for f in folders}
-        for place in sorted((beside / "teachers").glob(f"*/{IDENTITY}")) if beside is not None else ():
-            self.teachers[place.parent.name] = read_identity(place.parent, TeacherIdentity)
-            self._homes[teacher_folder(place.parent.name)] = place.parents[2]
+        self.teachers: dict[str, TeacherIdentity] = {}
+        for home in (path, *([beside] if beside is not None else [])):
+            folders = {label: home / teacher_folder(label) for label in list_labels(home)}
+            found = {label: folder for label, folder in folders.items() if disk.is_there(folder / IDENTITY)}
+            self.teachers |= {label: read_identity(folder, TeacherIdentity) for label, folder in found.items()}
+            self._homes |= {teacher_folder(label): home for label in found if home != path}
         self.taps: dict[str, TapSpec] = {}
         for label, identity in self.teachers.items():
             self.taps |= tap_specs(identity, label)
@@ -91,7 +93,7 @@ class Cache:
     @cached_property
     def has_pictures(self) -> bool:  # asked at every gather, which must not ask the file system again
         """Whether student views and masks are stored beside the features."""
-        return (self.path / PICTURES / IDENTITY).exists()
+        return disk.is_there(self.path / PICTURES / IDENTITY)
 
     def rows_of(
         self, split: str | None = None, view: int | None = None, labelled: bool | None = None

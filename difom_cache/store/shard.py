@@ -13,6 +13,7 @@ import numpy as np
 from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 
+from difom_cache.base import disk
 from difom_cache.base.errors import CacheDamagedError
 from difom_cache.base.files import explain, open_plain
 
@@ -58,17 +59,21 @@ def read_index(path: Path, shard_rows: int) -> NDArray[np.uint64]:
     """
     tail_bytes = index_bytes_of(shard_rows)
     try:
-        with os.fdopen(open_plain(path), "rb") as file:
-            file_bytes = file.seek(0, 2)
-            if file_bytes < tail_bytes:
-                raise CacheDamagedError(f"{path} is cut short: {file_bytes} bytes, its index alone has {tail_bytes}")
-            file.seek(-tail_bytes, 2)
-            tail = file.read()
+        file_bytes, tail = disk.ask(path, lambda: _read_tail(path, tail_bytes))
     except FileNotFoundError:
         raise CacheDamagedError(f"{path} is missing although its block is marked as finished") from None
     except OSError as error:
         raise CacheDamagedError(f"{path} cannot be read: {explain(error)}") from None
+    if file_bytes < tail_bytes:
+        raise CacheDamagedError(f"{path} is cut short: {file_bytes} bytes, its index alone has {tail_bytes}")
     return parse_index(tail, path)
+
+
+def _read_tail(path: Path, tail_bytes: int) -> tuple[int, bytes]:
+    with os.fdopen(open_plain(path), "rb") as file:
+        file_bytes = file.seek(0, 2)
+        file.seek(max(0, file_bytes - tail_bytes))
+        return file_bytes, file.read()
 
 
 def parse_index(tail: bytes, path: Path) -> NDArray[np.uint64]:

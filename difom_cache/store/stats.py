@@ -1,5 +1,6 @@
 """Statistics that travel with a cache: count, mean and covariance of every tap (FORMAT.md, section 5)."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -8,12 +9,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
+from difom_cache.base import disk
 from difom_cache.base.atomic import remove, remove_empty, write_once
 from difom_cache.base.errors import CacheDamagedError, CacheIncompleteError
-from difom_cache.base.files import refuse_special
+from difom_cache.base.files import read_plain
 from difom_cache.store.layout import IDENTITY, Column, moments_path, totals_path
 from difom_cache.store.ledger import DoneMarker
 
@@ -68,10 +70,11 @@ def read_moments(path: Path) -> dict[str, Moments]:
         CacheDamagedError: the file cannot be read as what it should be.
     """
     try:
-        with safe_open(refuse_special(path), "numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-            if (file.metadata() or {}).get("sha256") != _digest(tensors):
-                raise SafetensorError("its numbers are not those of its digest")
+        content = read_plain(path)  # whole: under a map a lost server would kill the process
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        if header.get("__metadata__", {}).get("sha256") != _digest(tensors):
+            raise SafetensorError("its numbers are not those of its digest")
         taps = [name.removesuffix("/count") for name in tensors if name.endswith("/count")]
         return {tap: _unfold(tensors, tap) for tap in taps}
     except FileNotFoundError:
@@ -100,20 +103,20 @@ def fold_statistics(cache: Path, column: Column, markers: dict[int, DoneMarker])
     totals = totals_path(cache, column.folder)
     if len(markers) < column.blocks:
         return False
-    if not totals.exists():
+    if not disk.is_there(totals):
         try:
             sums = _sum_blocks(cache, column, range(column.blocks))
         except CacheDamagedError:
             return False
         if sums is not None:
             write_totals(totals, sums)
-            if not (totals.parent / IDENTITY).exists():  # the column was dropped meanwhile
+            if not disk.is_there(totals.parent / IDENTITY):  # the column was dropped meanwhile
                 remove(totals)
                 remove_empty(totals.parent)
                 return False
     for block in range(column.blocks):
         path = moments_path(cache, column, block)
-        if path.exists():
+        if disk.is_there(path):
             remove(path)
     return True
 
@@ -126,7 +129,7 @@ def _sum_blocks(cache: Path, column: Column, blocks: Iterable[int]) -> dict[str,
         try:
             parts = read_moments(path)
         except FileNotFoundError:
-            if totals_path(cache, column.folder).exists():  # written before any moments go
+            if disk.is_there(totals_path(cache, column.folder)):  # written before any moments go
                 return None
             raise CacheDamagedError(
                 f"{path} is missing although its block is finished; `difom-cache finish {cache}` sums them up again"
@@ -143,7 +146,7 @@ def read_statistics(cache: Path, column: Column, markers: dict[int, DoneMarker],
         CacheDamagedError: a finished block's moments are lost.
     """
     totals = totals_path(cache, column.folder)
-    sums = None if totals.exists() else _sum_blocks(cache, column, sorted(markers))
+    sums = None if disk.is_there(totals) else _sum_blocks(cache, column, sorted(markers))
     moments = (read_moments(totals) if sums is None else sums).get(tap)
     if moments is None or moments.count == 0:
         raise CacheIncompleteError(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from difom_cache.base.errors import CacheDamagedError, CacheIncompleteError
 from difom_cache.base.files import explain, read_held, read_plain, refuse_special
 from difom_cache.base.text import unescape_cell
+from difom_cache.store.access import maps_well
 from difom_cache.store.layout import RECORDS, SPLITS
 from difom_cache.store.schema import CacheIdentity
 from difom_cache.store.writer import RECORD_FIELDS, RowTable
@@ -94,11 +95,13 @@ class Table:
         wanted_bytes = self._rows * (width or 1) * np.dtype(dtype).itemsize
         try:
             found_bytes = refuse_special(path).stat().st_size
+            if found_bytes != wanted_bytes:
+                raise _refuse_half(path, f"it has {found_bytes} bytes and should have {wanted_bytes}")
+            if maps_well(self._cache):
+                return np.memmap(path, dtype=dtype, mode="r", shape=shape)
+            return np.frombuffer(read_plain(path, most_bytes=wanted_bytes), dtype).reshape(shape)
         except OSError as error:
             raise _refuse_half(path, explain(error)) from None
-        if found_bytes != wanted_bytes:
-            raise _refuse_half(path, f"it has {found_bytes} bytes and should have {wanted_bytes}")
-        return np.memmap(path, dtype=dtype, mode="r", shape=shape)
 
 
 def parse_records(content: bytes) -> list[dict[str, str]]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from difom_cache.base import disk
 from difom_cache.base.atomic import (
     FileDigest,
     digest_file,
@@ -248,7 +249,7 @@ def write_block(
             withdraw_block(cache, column, block)
             time.sleep(random.uniform(0, 0.1 * (attempt + 1)))  # two writers that meet part at different times
     except CacheIdentityError:
-        if marked or not (cache / column.folder / IDENTITY).exists():
+        if marked or not disk.is_there(cache / column.folder / IDENTITY):
             withdraw_block(cache, column, block)
             remove_empty(cache / column.folder)
         raise
@@ -344,8 +345,5 @@ def _read_or_none(cache: Path, column: Column, block: int) -> DoneMarker | None:
 
 def _identify(path: Path) -> tuple[int, int] | None:
     """Return what tells a file from another one that took its name."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
+    found = disk.find(path)
+    return found and (found.st_ino, found.st_mtime_ns)

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from difom_cache.base.atomic import write_atomic
+from difom_cache.base import disk
+from difom_cache.base.atomic import append_synced, remove_stale, write_atomic
 from difom_cache.base.errors import RunError
 from difom_cache.base.files import read_object, read_plain
 from difom_cache.base.hardware import name_processor
@@ -33,9 +34,11 @@ def open_folder(folder: Path, config: TrainConfig) -> bool:
         RunError: another run lies there, and it is not to be resumed; or it has other settings.
     """
     written = folder / SETTINGS_FILE
-    if folder.exists() and any(folder.iterdir()) and not written.is_file():
+    remove_stale(folder)  # of a run that was killed
+    there = [name for name in disk.list_names(folder) if not name.startswith(".tmp-")]
+    if there and not disk.is_file(written):
         raise RunError(f"{folder} holds something that is no run; choose another --out")
-    if not (folder / CHECKPOINT).is_file():  # nothing that could be lost
+    if not disk.is_file(folder / CHECKPOINT):  # nothing that could be lost
         folder.mkdir(parents=True, exist_ok=True)
         write_settings(config, written)
         return False
@@ -124,8 +127,7 @@ def describe_unfinished(folder: Path) -> str:
 
 def append_log(folder: Path, line: dict[str, Any]) -> None:
     """Add one epoch to log.jsonl."""
-    with (folder / LOG_FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    append_synced(folder / LOG_FILE, json.dumps(line) + "\n")
 
 
 def open_second_log(kind: str, folder: Path) -> Callable[[dict[str, Any]], None]:

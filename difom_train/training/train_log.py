@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from difom_cache.base.atomic import append_synced
 from difom_cache.base.hardware import explain_bfloat16
 from difom_cache.base.progress import ProgressBar, say
 from difom_cache.base.text import format_seconds
@@ -44,8 +45,7 @@ class TrainLog:
         if not self.speaks or not lines:
             return
         now = datetime.now().isoformat(sep=" ", timespec="seconds")
-        with (self.folder / TRAIN_LOG).open("a", encoding="utf-8") as file:
-            file.writelines(f"{now}  {line}\n" for line in lines)
+        append_synced(self.folder / TRAIN_LOG, "".join(f"{now}  {line}\n" for line in lines))
         for line in lines:
             say(line)
 

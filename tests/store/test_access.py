@@ -127,7 +127,7 @@ def test_a_shard_that_shrinks_while_it_is_read_is_an_error(tmp_path: Path) -> No
     cache = open_cache(tmp_path, access="read")
     cache.gather([0], ["one/block1@2"], pictures=False)
     os.truncate(shard_path(tmp_path, column, column.arrays[0], 1), 3)
-    with pytest.raises(CacheDamagedError, match="block 1 became shorter"):
+    with pytest.raises(CacheDamagedError, match=r"c\.1\.\S+ became shorter"):
         cache.gather([7], ["one/block1@2"], pictures=False)
 
 

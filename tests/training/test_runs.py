@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import socket
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +27,7 @@ TAPS = {
     "deep/neck@16": TapSpec("deep/neck@16", "feature", 5, 2, 16, "float16"),
 }
 train_module = import_module("difom_train.training.run")  # the package's attribute of that name is the function
-TIMES = ("data_wait_frac", "train_s")
+TIMES = ("data_wait_frac", "train_s", "train_cpu_s")
 
 
 @pytest.fixture
@@ -176,6 +178,37 @@ def test_folder_of_something_else_is_refused(train, tmp_path):
     (tmp_path / "run" / "thesis.txt").write_text("precious")
     with pytest.raises(RunError, match="holds something that is no run"):
         train(recipe="baseline", epochs=1)
+
+
+def test_what_a_killed_run_left_in_its_first_moments_is_no_hindrance(train, tmp_path):
+    """Before it has settings: a temporary file of a process that is no more."""
+    (tmp_path / "run").mkdir()
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())
+    left = tmp_path / "run" / f".tmp-{host}~999999999~0abc~settings.toml"
+    left.write_text("half")
+    assert read_run(train(recipe="baseline", epochs=1))["status"] == "finished"
+    assert not left.exists()
+
+
+def test_the_lines_of_an_epoch_are_on_the_disk_before_its_checkpoint(train, tmp_path, monkeypatch):
+    """After a power loss a finished run once had empty logs."""
+    synced: list[str] = []
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(Path(f"/proc/self/fd/{fd}").readlink().name), sync(fd)))
+    train(recipe="baseline", epochs=2)
+    order = [name for name in synced if name in ("log.jsonl", "train.log") or name.endswith("last.ckpt")]
+    checkpoints = [place for place, name in enumerate(order) if name.endswith("last.ckpt")]
+    assert len(checkpoints) == 2
+    for before, place in zip([0, *checkpoints], checkpoints, strict=False):
+        assert {"log.jsonl", "train.log"} <= set(order[before:place])
+
+
+def test_a_resume_of_a_folder_that_is_not_there_starts_no_default_run(train, tmp_path):
+    with pytest.raises(
+        RunError, match=r"typo is not there: nothing to resume; name a recipe or other options to start"
+    ):
+        train_module.train(out=tmp_path / "typo", resume=True)
+    assert not (tmp_path / "typo").exists()
 
 
 def test_resume_with_other_settings_names_each_difference(train):

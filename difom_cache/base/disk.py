@@ -1,0 +1,135 @@
+"""What a file system is asked: there, not there, or it cannot say, as while a server is away; that is never taken for a fault.
+
+Reading code asks through here, so that what cannot be said is asked again for some seconds, and then raises an error that
+no code takes for damage or absence: nothing is withdrawn, listed as damaged or advised away because of it.
+"""
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from difom_cache.base.errors import StorageError
+from difom_cache.base.progress import say
+
+ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
+UNANSWERED = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EIO", "ESTALE", "ENXIO", "ENODEV", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN"),
+        *("ENETUNREACH", "ENETRESET", "ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "ESHUTDOWN", "EREMOTEIO"),
+        *("EAGAIN", "EBUSY", "ENFILE", "ENOLCK", "EPROTO", "ECOMM"),
+    )
+    if hasattr(errno, name)  # those of the platform
+)
+WAITS_S = (
+    0.1,
+    0.4,
+    1.0,
+    2.0,
+)  # between tries: a server that restarts takes longer, and is what the same command again is for
+
+T = TypeVar("T")
+
+
+def ask(path: Path | str, question: Callable[[], T]) -> T:
+    """Return what `question` returns, asked again for some seconds while the file system cannot say.
+
+    Args:
+        path: what is asked about.
+        question: system calls that may be made again.
+
+    Raises:
+        StorageError: the file system still cannot say, or the user may not know.
+        OSError: any other, as `question` raised it.
+    """
+    for number, wait_s in enumerate((*WAITS_S, None)):
+        try:
+            return attempt(question)
+        except OSError as error:
+            if wait_s is None or error.errno not in UNANSWERED:
+                pass_on(error, path)
+                raise
+            if number == 0:
+                say(f"{path}: {_explain(error)}; asking again for {sum(WAITS_S):.0f} s")
+            time.sleep(wait_s)
+    raise AssertionError("the last try returns or raises")
+
+
+def attempt(question: Callable[[], T]) -> T:
+    """Return what `question` returns: the one place where tests let calls fail."""
+    return question()
+
+
+def pass_on(error: OSError, path: Path | str) -> None:
+    """Return if an error says something about `path`; raise StorageError if the file system could not say.
+
+    Raises:
+        StorageError: nothing is known about the file.
+    """
+    if error.errno in FORBIDDEN:
+        raise StorageError(f"{path} cannot be read: {_explain(error)}; nothing was changed") from error
+    if error.errno in UNANSWERED:
+        refuse(error, path)
+
+
+def refuse(error: OSError, path: Path | str) -> NoReturn:
+    """Raise StorageError: the file system could not say."""
+    raise StorageError(
+        f"{path} cannot be read now: {_explain(error)}; nothing was changed. Run the same command again once its file system "
+        "answers"
+    ) from error
+
+
+def find(path: Path) -> os.stat_result | None:
+    """Return what lies at `path`, links followed; None where nothing does.
+
+    Raises:
+        StorageError: the file system cannot say.
+    """
+    try:
+        return ask(path, path.stat)
+    except OSError as error:
+        if error.errno in ABSENT:
+            return None
+        raise
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything lies at `path`; StorageError where the file system cannot say."""
+    return find(path) is not None
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder lies at `path`; StorageError where the file system cannot say."""
+    found = find(path)
+    return found is not None and stat.S_ISDIR(found.st_mode)
+
+
+def is_file(path: Path) -> bool:
+    """Whether a plain file lies at `path`; StorageError where the file system cannot say."""
+    found = find(path)
+    return found is not None and stat.S_ISREG(found.st_mode)
+
+
+def list_names(folder: Path) -> list[str]:
+    """Return the names in a folder, in order; none where there is no folder.
+
+    Raises:
+        StorageError: the file system cannot say.
+    """
+    try:
+        return sorted(ask(folder, lambda: [path.name for path in folder.iterdir()]))
+    except OSError as error:
+        if error.errno in ABSENT:
+            return []
+        raise
+
+
+def _explain(error: OSError) -> str:
+    text = error.strerror or str(error) or type(error).__name__
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,157 @@
+"""A file system that cannot say what it holds, as while a server is away, is never taken for a cache that is damaged."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faults import failing, photograph
+from painted_folder import paint_folder
+from small_cache import write_small_cache
+
+from difom_cache import extract, finish, open_cache, verify
+from difom_cache.base import disk
+from difom_cache.errors import CacheDamagedError, StorageError
+from difom_cache.store import access, read_damaged
+
+SMALL = {"teacher": "dinov2:tiny@56", "weights": "random", "input_size": 64, "views": 2, "quiet": True}
+AWAY = [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ENXIO, errno.EHOSTDOWN]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return paint_folder(tmp_path_factory.mktemp("data"), frames=12)
+
+
+@pytest.fixture(scope="module")
+def complete(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cache = tmp_path_factory.mktemp("extracted") / "feats"
+    assert extract(data=data, cache=cache, **SMALL).complete
+    return cache
+
+
+@pytest.mark.parametrize("number", AWAY)
+def test_what_cannot_be_said_is_asked_again_with_a_line(tmp_path: Path, number: int, capsys):
+    path = tmp_path / "file"
+    path.write_bytes(b"here")
+    with failing(0, times=2, number=number) as faults:
+        assert disk.ask(path, path.read_bytes) == b"here"
+    assert faults.calls == 3
+    told = capsys.readouterr().err
+    assert told.count("asking again for") == 1 and str(path) in told and os.strerror(number)[1:] in told
+
+
+@pytest.mark.parametrize("number", AWAY)
+def test_what_is_never_said_is_one_error_that_names_file_and_cause(tmp_path: Path, number: int):
+    path = tmp_path / "file"
+    with failing(0, times=99, number=number), pytest.raises(StorageError) as raised:
+        disk.is_there(path)
+    told = str(raised.value)
+    assert str(path) in told and os.strerror(number)[1:] in told and "nothing was changed" in told
+    assert "remove" not in told and "restore" not in told
+
+
+def test_absence_is_an_answer_and_no_permission_is_none(tmp_path: Path):
+    assert not disk.is_there(tmp_path / "nothing" / "below") and disk.list_names(tmp_path / "nothing") == []
+    with failing(0, number=errno.EACCES) as faults, pytest.raises(StorageError, match="permission denied"):
+        disk.is_there(tmp_path)
+    assert faults.calls == 1, "asking again would not help"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN])
+def test_no_call_of_a_cache_that_fails_makes_anything_be_withdrawn_or_listed(tmp_path: Path, number: int):
+    """Every call that opening, reading, verifying and finishing a cache make fails once, and then for good."""
+    cache = tmp_path / "feats"
+    write_small_cache(cache, leave_out=())
+    rows = np.arange(5)
+
+    def use() -> tuple[dict[str, bytes], bool]:
+        batch = open_cache(cache, access="read").gather(rows)
+        finish(cache)
+        return {key: values.tobytes() for key, values in batch.items()}, verify(cache).sound
+
+    due, before = use(), photograph(cache)
+    with failing() as faults:
+        use()
+    clear = 0
+    for place in range(0, faults.calls, 1 if number == errno.EIO else 7):
+        with failing(place, number=number):
+            assert use() == due
+        with failing(place, times=10**6, number=number), pytest.raises(StorageError, match="cannot be read now"):
+            use()
+        clear += 1
+        assert photograph(cache) == before, f"call {place}"
+    assert clear > 10 and read_damaged(cache) == {}
+
+
+def test_an_extraction_that_cannot_read_a_finished_block_takes_nothing_of_it_away(
+    complete: Path, data: Path, tmp_path: Path
+):
+    """A marker or a file that is not readable for a moment once cost a finished block."""
+    cache = Path(shutil.copytree(complete, tmp_path / "feats"))
+    before = photograph(cache)
+    for _ in range(2):  # the first one asks more: it opens libraries
+        with failing() as faults:
+            assert extract(data=data, cache=cache, **SMALL).complete
+    for place in range(0, faults.calls, max(1, faults.calls // 12)):
+        with failing(place):
+            report = extract(data=data, cache=cache, **SMALL)
+        assert report.complete and not report.views, "nothing is computed anew"
+        with failing(place, times=10**6), pytest.raises(StorageError):
+            extract(data=data, cache=cache, **SMALL)
+        assert photograph(cache) == before, f"call {place}"
+
+
+def test_bytes_that_are_wrong_are_damage_also_where_reads_fail_first(tmp_path: Path):
+    cache = tmp_path / "feats"
+    small = write_small_cache(cache, leave_out=())
+    shard = next((cache / "teachers").rglob("code/c.0.*"))
+    content = bytearray(shard.read_bytes())
+    content[-10] ^= 0xFF
+    shard.write_bytes(content)
+    with failing(3), pytest.raises(CacheDamagedError, match="fails its checksum"):
+        open_cache(small.path, access="read").gather([0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "maps"),
+    [
+        *((kind, True) for kind in ("ext4", "xfs", "btrfs", "tmpfs", "overlay")),
+        *((kind, False) for kind in ("fuse", "fuse.ceph-fuse", "nfs4", "lustre", "somethingnew", "")),
+    ],
+)
+def test_only_known_local_disks_are_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, maps: bool):
+    monkeypatch.setattr(access, "file_system_of", lambda _: kind)
+    assert access.maps_well(tmp_path) == maps
+    write_small_cache(tmp_path, leave_out=())
+    table = open_cache(tmp_path).table
+    assert all(isinstance(values, np.memmap) == maps for values in (table.record, table.params))
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.parametrize("file", ["ticks/000000.json", "block*/code/c.0.*"])
+def test_an_injected_error_of_the_kernel_costs_a_line_and_nothing_else(
+    complete: Path, data: Path, tmp_path: Path, file: str
+):
+    cache = Path(shutil.copytree(complete, tmp_path / "feats"))
+    before = photograph(cache)
+    path = next((cache / "teachers").glob(f"*/{file}"))
+    program = [
+        str(Path(sys.executable).with_name("difom-cache")),
+        "extract",
+        "--teacher",
+        "dinov2:tiny@56",
+        "--weights",
+        "random",
+    ]
+    options = ["--data", str(data), "--cache", str(cache), "--input-size", "64", "--views", "2"]
+    inject = ["-e", "trace=openat,newfstatat,stat", "-e", "inject=openat,newfstatat,stat:error=EIO:when=1"]
+    trace = ["strace", "-f", "-qq", "-o", str(tmp_path / "trace"), "-P", str(path), *inject]
+    done = subprocess.run([*trace, *program, *options], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "INJECTED" in (tmp_path / "trace").read_text() and f"{path}: input/output error; asking again" in done.stderr
+    assert photograph(cache) == before
