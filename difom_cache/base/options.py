@@ -351,10 +351,10 @@ def format_options(model: type[Config], *, command_line: bool = True) -> str:
 
 
 def format_keywords(models: Mapping[str, str]) -> str:
-    """Return the source of a module with one TypedDict a command: every option by keyword, for the function's signature.
+    """Return a stub with one TypedDict a command: every option by keyword, for the function's signature.
 
     `def train(**options: Unpack[TrainKeywords])` is then seen in full by editors and type checkers. A test compares the
-    module with this text, so that an option is still declared once; `make keywords` writes it anew. What stands without a name
+    stub with this text, so that an option is still declared once; `make keywords` writes it anew. What stands without a name
     on the command line is an argument of the function.
 
     Args:
@@ -363,13 +363,8 @@ def format_keywords(models: Mapping[str, str]) -> str:
     lines = []
     for name, place in models.items():
         options = [option for option in list_options(find_config(place)) if option.look.keyword]
-        lines += [
-            "",
-            "",
-            f"class {name}(TypedDict, total=False):",
-            f'    """Keywords of `{place.partition(":")[2]}`."""',
-            "",
-        ]
+        about = f'    """Keywords of `{place.partition(":")[2]}`."""'
+        lines += ["", f"class {name}(TypedDict, total=False):", about, ""]
         for option in options:
             if option.look.argument:
                 continue
@@ -386,10 +381,10 @@ def format_keywords(models: Mapping[str, str]) -> str:
 
 
 def write_keywords(*packages: str) -> None:
-    """Write `keywords.py` of each package from the `KEYWORDS` of its config.py."""
+    """Write `keywords.pyi` of each package, which nothing reads at run time, from the `KEYWORDS` of its config.py."""
     for package in packages:
         config = import_module(f"{package}.config")
-        Path(str(config.__file__)).with_name("keywords.py").write_text(
+        Path(str(config.__file__)).with_name("keywords.pyi").write_text(
             format_keywords(config.KEYWORDS), encoding="utf-8"
         )
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from PIL import Image
 
@@ -26,14 +26,16 @@ from difom_cache.data.options import ManifestConfig
 from difom_cache.data.record import Record, refuse_twins
 from difom_cache.data.sheet import draw_sheet
 from difom_cache.data.understood import Understood
-from difom_cache.keywords import ManifestKeywords
+
+if TYPE_CHECKING:
+    from difom_cache.keywords import ManifestKeywords
 
 
 def make_manifest(
     data: str | Path | Sequence[str | Path] | ManifestConfig = (),
     out: str | Path | None = None,
     /,
-    **options: Unpack[ManifestKeywords],
+    **options: "Unpack[ManifestKeywords]",
 ) -> tuple[list[Record], Report | None]:
     """Return the records of `data`, and, if `check`, what is odd about them.
 

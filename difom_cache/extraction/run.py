@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, as_completed
 from contextlib import AbstractContextManager, nullcontext
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 
@@ -36,7 +36,6 @@ from difom_cache.extraction.report import STAGES, ExtractReport, format_rates
 from difom_cache.extraction.requests import OldColumn, adopt_settings, request_like, request_teachers
 from difom_cache.extraction.rows import ViewList, held_splits, start_cache
 from difom_cache.extraction.teachers import held_readings, load_teacher, own_teachers, release_teachers
-from difom_cache.keywords import ExtractKeywords
 from difom_cache.store.identity import format_random_warning, list_random
 from difom_cache.store.layout import teacher_folder
 from difom_cache.store.schema import TeacherIdentity
@@ -45,9 +44,12 @@ from difom_cache.teachers.catalogue import outline_teacher
 from difom_cache.teachers.openvino_teacher import has_openvino
 from difom_cache.views.plan import draw_plan
 
+if TYPE_CHECKING:
+    from difom_cache.keywords import ExtractKeywords
+
 
 def extract(
-    config: ExtractConfig | None = None, /, *, quiet: bool = False, **options: Unpack[ExtractKeywords]
+    config: ExtractConfig | None = None, /, *, quiet: bool = False, **options: "Unpack[ExtractKeywords]"
 ) -> ExtractReport:
     """Run teachers once over augmented views of a data set and keep their features; finish what an earlier run began.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from difom_cache.codecs.packed import fit_packed
 from difom_cache.commands import CopyConfig
 from difom_cache.extraction.cells import sum_cells, to_moments
 from difom_cache.extraction.prepare import FIT_RECORDS
-from difom_cache.keywords import CopyKeywords
 from difom_cache.maintenance.decoded import blocks_of, decode_rows
 from difom_cache.store.columns import (
     describe_tap,
@@ -41,8 +40,11 @@ from difom_cache.store.stats import fold_statistics, read_moments, write_totals
 from difom_cache.store.table import read_records
 from difom_cache.store.writer import create_cache, create_column, write_block
 
+if TYPE_CHECKING:
+    from difom_cache.keywords import CopyKeywords
 
-def copy(source: str | Path | CopyConfig, target: str | Path | None = None, **options: Unpack[CopyKeywords]) -> None:
+
+def copy(source: str | Path | CopyConfig, target: str | Path | None = None, **options: "Unpack[CopyKeywords]") -> None:
     """Make `target` a cache with the same views as `source` and some of its taps, perhaps in another codec.
 
     Args:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,11 @@ from difom_cache.base.options import read_call
 from difom_cache.base.outputs import check_out_file
 from difom_cache.commands import ShowConfig
 from difom_cache.data.images import write_picture
-from difom_cache.keywords import ShowKeywords
 from difom_cache.store.layout import NO_MASK, TapSpec
 from difom_cache.store.reader import Cache, open_cache
+
+if TYPE_CHECKING:
+    from difom_cache.keywords import ShowKeywords
 
 TILE_PX = 256
 DARK = 12  # grey levels; the border of a real frame stays below (JPEG noise), a lumen in the shade lies above
@@ -33,7 +35,7 @@ class _Tile:
     crisp: bool
 
 
-def show(cache: str | Path | ShowConfig, **options: Unpack[ShowKeywords]) -> Path:
+def show(cache: str | Path | ShowConfig, **options: "Unpack[ShowKeywords]") -> Path:
     """Write a PNG of one row of a cache and return its path.
 
     The first line shows the view, its mask and, where the view leaves the frame, its valid area; below, each teacher

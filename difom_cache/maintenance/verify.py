@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
@@ -23,7 +23,6 @@ from difom_cache.data.manifest import load_records
 from difom_cache.data.record import refuse_other_reading
 from difom_cache.extraction.requests import load_all, requests_of
 from difom_cache.extraction.teachers import own_teachers
-from difom_cache.keywords import VerifyKeywords
 from difom_cache.maintenance.equivariance import VIEWS, compare_warped
 from difom_cache.maintenance.options import VerifyConfig
 from difom_cache.maintenance.recompute import compare_live
@@ -54,10 +53,13 @@ from difom_cache.store.shard import read_index
 from difom_cache.store.stats import read_moments
 from difom_cache.store.writer import describe_column, describe_root, describe_rows
 
+if TYPE_CHECKING:
+    from difom_cache.keywords import VerifyKeywords
+
 LOOK_AGAIN_S = 0.5  # after which what an extraction was about to write has been written
 
 
-def verify(cache: str | Path | VerifyConfig, **options: Unpack[VerifyKeywords]) -> VerifyReport:
+def verify(cache: str | Path | VerifyConfig, **options: "Unpack[VerifyKeywords]") -> VerifyReport:
     """Check every file of a cache against its marker; name what is damaged, and keep the list for the next extraction.
 
     Args:

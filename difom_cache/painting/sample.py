@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,12 @@ from difom_cache.base.options import read_call
 from difom_cache.base.progress import track
 from difom_cache.commands import SampleConfig
 from difom_cache.data.images import write_picture
-from difom_cache.keywords import SampleKeywords
 from difom_cache.painting.picture import paint
 from difom_cache.painting.scene import Style, draw_scene
 from difom_cache.painting.texture import Textures, draw_textures
+
+if TYPE_CHECKING:
+    from difom_cache.keywords import SampleKeywords
 
 _TRAIN_STYLE = Style()
 
@@ -71,7 +73,7 @@ class _Job:
     mask: Path
 
 
-def paint_sample(out: str | Path | SampleConfig, **options: Unpack[SampleKeywords]) -> Path:
+def paint_sample(out: str | Path | SampleConfig, **options: "Unpack[SampleKeywords]") -> Path:
     """Paint a benchmark into `out` and return `out`: TrainDataset/ and five sets in TestDataset/.
 
     Args:

@@ -4,7 +4,7 @@ import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from difom_cache.base.progress import say, track
 from difom_cache.base.text import format_seconds
 from difom_cache.extraction.missing import find_missing
 from difom_cache.extraction.prepare import ColumnWork
-from difom_cache.keywords import ProbeKeywords
 from difom_cache.probing.cells import FeatureReader, read_truth, valid_cells
 from difom_cache.probing.column import identify_probe, write_logits
 from difom_cache.probing.heads import Heads, fit_heads, read_heads, write_heads
@@ -37,6 +36,9 @@ from difom_cache.store.seen_masks import read_seen_masks, write_seen_masks
 from difom_cache.store.stats import fold_statistics
 from difom_cache.store.table import read_records
 from difom_cache.store.writer import create_cache, create_column
+
+if TYPE_CHECKING:
+    from difom_cache.keywords import ProbeKeywords
 
 FIT_BYTES = 2_000_000_000  # of features that heads are fitted on; more views than fit are left out
 
@@ -72,7 +74,7 @@ def probe(
     *,
     into: str | Path | None = None,
     quiet: bool = False,
-    **options: Unpack[ProbeKeywords],
+    **options: "Unpack[ProbeKeywords]",
 ) -> ProbeReport:
     """Fit light heads from a cache's features to its masks, and write their logits for every row as a column of its own.
 

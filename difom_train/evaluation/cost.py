@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
@@ -19,9 +19,11 @@ from difom_cache.base.text import format_table
 from difom_train.commands import CostConfig
 from difom_train.evaluation.published_costs import PublishedCost, read_published_costs
 from difom_train.inference.segmenter import TEACHER_PREFIX, StudentSegmenter, load_segmenter
-from difom_train.keywords import CostKeywords
 from difom_train.students.base import count_parameters
 from difom_train.students.outside import StudentSources
+
+if TYPE_CHECKING:
+    from difom_train.keywords import CostKeywords
 
 WARM_UP_PASSES = 3  # the first passes choose kernels and fill caches
 
@@ -150,7 +152,7 @@ class CostTable:
 
 
 def compare_costs(
-    runs: Sequence[Path | str] | CostConfig = (), *, student: StudentSources = None, **options: Unpack[CostKeywords]
+    runs: Sequence[Path | str] | CostConfig = (), *, student: StudentSources = None, **options: "Unpack[CostKeywords]"
 ) -> CostTable:
     """Measure students and teachers one after the other.
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
@@ -51,11 +51,13 @@ from difom_train.inference.segmenter import (
     load_segmenter,
     segment,
 )
-from difom_train.keywords import EvaluateKeywords
 from difom_train.students.base import count_parameters
 from difom_train.students.outside import StudentSources
 from difom_train.students.seen_masks import Seen
 from difom_train.training.masks import UNKNOWN
+
+if TYPE_CHECKING:
+    from difom_train.keywords import EvaluateKeywords
 
 MAP_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 
@@ -128,7 +130,7 @@ def evaluate(
     *,
     reuse: bool = False,
     student: StudentSources = None,
-    **options: Unpack[EvaluateKeywords],
+    **options: "Unpack[EvaluateKeywords]",
 ) -> Evaluation:
     """Score a network on test sets; write every frame's scores and mask, and return the table.
 

@@ -7,7 +7,7 @@ from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
@@ -29,9 +29,11 @@ from difom_train.inference.segmenter import (
     identify,
     load_segmenter,
 )
-from difom_train.keywords import ExportKeywords
 from difom_train.students.base import count_parameters
 from difom_train.students.outside import StudentSources
+
+if TYPE_CHECKING:
+    from difom_train.keywords import ExportKeywords
 
 FORMATS = ("onnx", "torch")
 TORCHSCRIPT = ("torchscript", "script", "jit")
@@ -68,7 +70,7 @@ def export(
     run: Path | str | ExportConfig,
     *,
     student: StudentSources = None,
-    **options: Unpack[ExportKeywords],
+    **options: "Unpack[ExportKeywords]",
 ) -> Exported:
     """Write a student as one file and compare it with the student.
 

@@ -11,7 +11,7 @@ from fractions import Fraction
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO, Unpack
+from typing import TYPE_CHECKING, Any, TextIO, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +39,10 @@ from difom_train.inference.segmenter import (
     segment,
 )
 from difom_train.inference.video import VideoWriter
-from difom_train.keywords import PredictKeywords
 from difom_train.students.outside import StudentSources
+
+if TYPE_CHECKING:
+    from difom_train.keywords import PredictKeywords
 
 MASK_VIDEO, OUTLINE_VIDEO = "masks.mkv", "outlines.mp4"
 OUTLINE_COLOUR = (90, 240, 150)
@@ -91,7 +93,7 @@ def predict(
     source: Path | str | None = None,
     *,
     student: StudentSources = None,
-    **options: Unpack[PredictKeywords],
+    **options: "Unpack[PredictKeywords]",
 ) -> Predictions:
     """Mark polyps in pictures or a video; write masks, outlines and a JSON line a frame at original size.
 

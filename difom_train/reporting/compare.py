@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from difom_cache import load_records
 from difom_cache.base.atomic import write_atomic
@@ -20,7 +20,6 @@ from difom_train.evaluation.evaluate import evaluate
 from difom_train.evaluation.files import file_name, read_summary
 from difom_train.evaluation.summary import counted_sets
 from difom_train.inference.segmenter import is_named
-from difom_train.keywords import CompareKeywords
 from difom_train.reporting.bootstrap import Difference, compare_paired
 from difom_train.reporting.comparison import HEADLINES, Comparison
 from difom_train.reporting.entries import Entry, eval_folder, frames_of, load_entries
@@ -31,9 +30,12 @@ from difom_train.reporting.tables import build_table, to_csv
 from difom_train.students.outside import StudentSources
 from difom_train.training.run_folder import RUN_FILE, read_run
 
+if TYPE_CHECKING:
+    from difom_train.keywords import CompareKeywords
+
 
 def compare(
-    runs: Sequence[Path | str] | CompareConfig, *, student: StudentSources = None, **options: Unpack[CompareKeywords]
+    runs: Sequence[Path | str] | CompareConfig, *, student: StudentSources = None, **options: "Unpack[CompareKeywords]"
 ) -> Comparison:
     """Compare evaluated runs; write table.md, table.tex, table.csv, table.json and report.html into `out`.
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from difom_cache.base.atomic import write_atomic
 from difom_cache.base.errors import RunError, SettingsError
@@ -17,10 +17,12 @@ from difom_train.config import compose_keywords, names_code, read_recipe
 from difom_train.evaluation.evaluate import evaluate
 from difom_train.evaluation.files import file_name
 from difom_train.evaluation.summary import SetScores
-from difom_train.keywords import StudyKeywords
 from difom_train.studies.table import RowKey, RunKey, StudyTable, build_table, write_table
 from difom_train.training.run import train
 from difom_train.training.run_folder import RUN_FILE, read_run, refuse_other_settings
+
+if TYPE_CHECKING:
+    from difom_train.keywords import StudyKeywords
 
 BUDGET_FILE = "study.json"
 CELL_FILE = "cell.json"
@@ -78,7 +80,7 @@ def study(
     data: str | Path | None = None,
     out: str | Path | None = None,
     /,
-    **options: Unpack[StudyKeywords],
+    **options: "Unpack[StudyKeywords]",
 ) -> StudyTable:
     """Train and score every run that is not finished yet; write the table of all runs of the folder.
 

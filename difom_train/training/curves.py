@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from difom_train.keywords import CurvesKeywords
+
 from difom_cache.base.atomic import write_atomic
 from difom_cache.base.errors import RunError
 from difom_cache.base.options import read_call
 from difom_cache.base.outputs import check_out_file
 from difom_train.commands import CurvesConfig
-from difom_train.keywords import CurvesKeywords
 from difom_train.training.run_folder import read_log
 
 LOSSES, DICE, VARIANCES = "loss", "validation Dice at 0.5", "variances"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 
@@ -22,7 +22,6 @@ from difom_train.config import (
     name_folder,
 )
 from difom_train.data.caches import JointCache
-from difom_train.keywords import TrainKeywords
 from difom_train.students.base import Student, count_parameters
 from difom_train.students.saved import load_student
 from difom_train.students.seen_masks import write_run_masks
@@ -43,11 +42,14 @@ from difom_train.training.run_folder import (
 from difom_train.training.train_log import describe_end, describe_start
 from difom_train.training.trainer import Trainer
 
+if TYPE_CHECKING:
+    from difom_train.keywords import TrainKeywords
+
 CALIBRATION_PICTURES = 256
 _SAME_ON_RESUME = ("joined_by", "manifest_digests", "cache_digests", "pictures_per_step", "steps_per_epoch")
 
 
-def train(config: TrainConfig | str | Student | None = None, /, **options: Unpack[TrainKeywords]) -> list[Path]:
+def train(config: TrainConfig | str | Student | None = None, /, **options: "Unpack[TrainKeywords]") -> list[Path]:
     """Train a student from a cache; return the run folder of each seed.
 
     `train("unet", cache="./feats", recipe="difom", epochs=30)` is short for `train(compose_keywords(...))`: the keywords are
@@ -77,7 +79,7 @@ def train(config: TrainConfig | str | Student | None = None, /, **options: Unpac
     return runs
 
 
-def _name_student(student: str | Student | None) -> TrainKeywords:
+def _name_student(student: str | Student | None) -> "TrainKeywords":
     """Return the keywords that say what is trained."""
     if student is None:
         return {}

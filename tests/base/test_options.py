@@ -8,7 +8,7 @@ from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
 from textwrap import dedent
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field
@@ -261,7 +261,7 @@ def test_keywords_are_spelled_for_type_checkers():
 @pytest.mark.parametrize("package", ["difom_cache", "difom_train"])
 def test_signatures_hold_every_option_as_its_config_declares_it(package: str):
     config = import_module(f"{package}.config")
-    written = Path(str(config.__file__)).with_name("keywords.py").read_text(encoding="utf-8")
+    written = Path(str(config.__file__)).with_name("keywords.pyi").read_text(encoding="utf-8")
     assert written == format_keywords(config.KEYWORDS), "an option has changed: run `make keywords`"
 
 
@@ -300,13 +300,15 @@ def test_every_signature_that_is_made_is_used():
 def test_a_function_declares_no_option_again(command: str, function: Callable[..., object]):
     """It takes them as `**options: Unpack[...Keywords]`; arguments have no default of their own that could differ."""
     package = function.__module__.partition(".")[0]
-    keywords = getattr(import_module(f"{package}.keywords"), f"{command}Keywords")
-    model = find_config(import_module(f"{package}.config").KEYWORDS[keywords.__name__])
-    parameters = signature(function, eval_str=True).parameters
+    keywords = f"{command}Keywords"
+    place = import_module(f"{package}.config").KEYWORDS[keywords]
+    stub: dict[str, type] = {}
+    exec(format_keywords({keywords: place}), stub)
+    parameters = signature(function).parameters
     by_position = {name for name, each in parameters.items() if each.kind is Parameter.POSITIONAL_ONLY}
-    assert get_args(parameters["options"].annotation) == (keywords,)
-    assert not (parameters.keys() - by_position) & keywords.__annotations__.keys()
-    for option in list_options(model):
+    assert parameters["options"].annotation == f"Unpack[{keywords}]"
+    assert not (parameters.keys() - by_position) & stub[keywords].__annotations__.keys()
+    for option in list_options(find_config(place)):
         if option.name in parameters:
             assert parameters[option.name].default in (Parameter.empty, None, ())
 

@@ -186,7 +186,7 @@ def test_a_manifest_names_frames_and_writes_no_picture(tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "ward" / "m.csv") == records == load_records(tmp_path / "ward" / "m.csv")
     assert {each.name for each in (tmp_path / "ward").iterdir()} == {"clip.mp4", "m.csv"}
     path.unlink()
-    with pytest.raises(ManifestError, match=r"3|6 files are not there, the first is \S+clip\.mp4#t"):
+    with pytest.raises(ManifestError, match=rf": {len(records)} files are not there, the first is \S+clip\.mp4#t"):
         load_records(tmp_path / "ward" / "m.csv")
 
 

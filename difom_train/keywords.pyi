@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
 
-
 class TrainKeywords(TypedDict, total=False):
     """Keywords of `TrainOptions`."""
 
@@ -139,7 +138,6 @@ class TrainKeywords(TypedDict, total=False):
     changes: str | Sequence[str] | None
     "Change any setting: key=value, such as phases.0.distillation=0.5; may repeat."
 
-
 class EvaluateKeywords(TypedDict, total=False):
     """Keywords of `EvaluateConfig`."""
 
@@ -168,7 +166,6 @@ class EvaluateKeywords(TypedDict, total=False):
     every: str | None
     "Between the frames taken of videos, such as 0.5s (the default) or 500ms."
 
-
 class PredictKeywords(TypedDict, total=False):
     """Keywords of `PredictConfig`."""
 
@@ -184,7 +181,6 @@ class PredictKeywords(TypedDict, total=False):
     "Write the pictures with polyps outlined. [default: on]"
     force: bool | None
     "Replace files that are there."
-
 
 class StudyKeywords(TypedDict, total=False):
     """Keywords of `StudyConfig`."""
@@ -234,7 +230,6 @@ class StudyKeywords(TypedDict, total=False):
     every: str | None
     "Between the frames taken of videos, such as 0.5s (the default) or 500ms."
 
-
 class CompareKeywords(TypedDict, total=False):
     """Keywords of `CompareConfig`."""
 
@@ -267,7 +262,6 @@ class CompareKeywords(TypedDict, total=False):
     every: str | None
     "Between the frames taken of videos, such as 0.5s (the default) or 500ms."
 
-
 class CurvesKeywords(TypedDict, total=False):
     """Keywords of `CurvesConfig`."""
 
@@ -275,7 +269,6 @@ class CurvesKeywords(TypedDict, total=False):
     "The PNG to write. [default: curves.png]"
     force: bool | None
     "Replace a file that is there."
-
 
 class ExportKeywords(TypedDict, total=False):
     """Keywords of `ExportConfig`."""
@@ -300,7 +293,6 @@ class ExportKeywords(TypedDict, total=False):
     "Replace a file that is there."
     anonymous: bool | None
     "Leave the run's name out of the file."
-
 
 class CostKeywords(TypedDict, total=False):
     """Keywords of `CostConfig`."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
 
-
 class ExtractKeywords(TypedDict, total=False):
     """Keywords of `ExtractConfig`."""
 
@@ -83,7 +82,6 @@ class ExtractKeywords(TypedDict, total=False):
     force: bool | None
     "Go on where the disk looks too small."
 
-
 class ProbeKeywords(TypedDict, total=False):
     """Keywords of `ProbeConfig`."""
 
@@ -101,7 +99,6 @@ class ProbeKeywords(TypedDict, total=False):
     "Of the logits, image px; by default a quarter of the finest tap's, at least 4, or, without a decoder, the finest tap's. (in [1, 16384])"
     name: str | None
     "Of the column; by default teachers, percent of masks and seed, as in dinov2-small-probe-l10-s0."
-
 
 class ManifestKeywords(TypedDict, total=False):
     """Keywords of `ManifestConfig`."""
@@ -141,7 +138,6 @@ class ManifestKeywords(TypedDict, total=False):
     skip_broken: bool | None
     "Leave out images whose COCO annotations cannot be drawn, such as boxes; each is named."
 
-
 class VerifyKeywords(TypedDict, total=False):
     """Keywords of `VerifyConfig`."""
 
@@ -176,7 +172,6 @@ class VerifyKeywords(TypedDict, total=False):
     unlabelled: bool | None
     "Pictures without a mask are meant."
 
-
 class ShowKeywords(TypedDict, total=False):
     """Keywords of `ShowConfig`."""
 
@@ -188,7 +183,6 @@ class ShowKeywords(TypedDict, total=False):
     "PNG to write. [default: view.png]"
     force: bool | None
     "Replace a file that is there."
-
 
 class SampleKeywords(TypedDict, total=False):
     """Keywords of `SampleConfig`."""
@@ -203,7 +197,6 @@ class SampleKeywords(TypedDict, total=False):
     "Of the square pictures, px. (in [32, 16384]) [default: 256]"
     easy: bool | None
     "Polyps stand out; training pictures in the styles of all test sets."
-
 
 class CopyKeywords(TypedDict, total=False):
     """Keywords of `CopyConfig`."""
