@@ -124,7 +124,7 @@ def _fetch(repository: Repository, to: Path | None) -> Path:
         if to is None:
             hf_hub_download(repository.name, next(iter(paths)), revision=revision)  # notes what the revision means
             return paths[first].parent
-    shutil.rmtree(to / ".cache")  # the client's notes, of use to nobody
+    shutil.rmtree(to / ".cache", ignore_errors=True)  # the client's notes, of use to nobody
     note = {"repository": repository.name, "revision": revision, "commit": commit}
     (to / NOTE).write_text(json.dumps(note) + "\n")
     return to

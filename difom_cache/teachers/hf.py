@@ -87,7 +87,19 @@ def build(request: TeacherRequest) -> NetworkTeacher:
         raise WeightsError(f"{folder}: transformers has no model for a configuration of type {config.model_type}")
     mean, std = read_mean_std(folder)
     from_hub = read_revision(request.weights) is not None
-    network, found = _load(request.variant, config, str(folder) if from_hub else request.weights)
+    family = Family(
+        name="hf",
+        model_class=MODEL_MAPPING[type(config)],
+        sizes={request.variant: Size(lambda: config, request.variant)},
+        geometry=lambda own: own.model_type,
+        read=lambda part, _: StateTaps(part),
+        part=_without_pooler,
+        adapt=_vision_config,
+        unused=("pooler.", "head."),
+        any_head=True,
+    )
+    part, _, found = load_part(family, request.variant, str(folder) if from_hub else request.weights)
+    network = StateTaps(part)
     input_px = request.input_px or _image_px(config)
     native = probe_taps(network, input_px, request.variant)
     spec = TeacherSpec(
@@ -119,22 +131,6 @@ def find_folder(model: str, weights: str) -> tuple[Path, str]:
 
 def _vision_config(config: Any) -> Any:
     return getattr(config, "vision_config", config)
-
-
-def _load(model: str, config: Any, weights: str) -> tuple[StateTaps, Weights]:
-    family = Family(
-        name="hf",
-        model_class=MODEL_MAPPING[type(config)],
-        sizes={model: Size(lambda: config, model)},
-        geometry=lambda own: own.model_type,
-        read=lambda part, _: StateTaps(part),
-        part=_without_pooler,
-        adapt=_vision_config,
-        unused=("pooler.", "head."),
-        any_head=True,
-    )
-    part, _, found = load_part(family, model, weights)
-    return StateTaps(part), found
 
 
 class Unread(torch.nn.Module):

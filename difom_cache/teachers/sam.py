@@ -144,8 +144,10 @@ def build(request: TeacherRequest) -> NetworkTeacher:
         weights=weights,
         mean=IMAGENET_MEAN,  # build_sam.py has the same numbers, times 255
         std=IMAGENET_STD,
-        native=native_taps(variant),
-        taps=default_taps(variant),
+        native=block_taps(variant.depth, variant.width, PATCH_PX)
+        | {"neck": NativeTap("neck", variant.neck_channels, PATCH_PX)},
+        # the third of the four blocks that attend over the whole picture and, deeper and so coarser, the neck
+        taps=(TapRequest(f"block{variant.global_blocks[2]}", 16), TapRequest("neck", 32)),
         licence="Apache-2.0",
         libraries=versions("segment-anything"),
         options={"attention": "fused"} | resampled,
@@ -195,18 +197,12 @@ def _encoder_tensors(tensors: Mapping[str, Tensor], source: Path, teacher: str) 
     strange = [key for key in tensors if not (bare or key.startswith((PREFIX, *OTHERS)))]
     refuse_mismatch(source, teacher, missing=[], unexpected=strange, shapes={})
     own = {k.removeprefix(PREFIX): v for k, v in tensors.items() if bare or k.startswith(PREFIX)}
-    _refuse_other_variant(own, source, teacher)
-    return own
-
-
-def _refuse_other_variant(tensors: Mapping[str, Tensor], source: Path, teacher: str) -> None:
-    positions = tensors.get("pos_embed")
-    if positions is None:
-        return
-    depth = len({key.split(".")[1] for key in tensors if key.startswith("blocks.")})
+    depth = len({key.split(".")[1] for key in own if key.startswith("blocks.")})
+    width = own["pos_embed"].shape[-1] if "pos_embed" in own else None
     for name, variant in VARIANTS.items():
-        if (positions.shape[-1], depth) == (variant.width, variant.depth) and teacher != f"sam:{name}":
+        if (width, depth) == (variant.width, variant.depth) and teacher != f"sam:{name}":
             raise WeightsError(f"{source}: holds sam:{name}, but {teacher} was asked for; use --teacher sam:{name}")
+    return own
 
 
 def _resample_positions(encoder: ImageEncoderViT, cells: int) -> None:
@@ -215,14 +211,3 @@ def _resample_positions(encoder: ImageEncoderViT, cells: int) -> None:
     positions = encoder.pos_embed.data.permute(0, 3, 1, 2)
     resampled = F.interpolate(positions, size=(cells, cells), mode="bicubic", align_corners=False)
     encoder.pos_embed = nn.Parameter(resampled.permute(0, 2, 3, 1))
-
-
-def native_taps(variant: Variant) -> dict[str, NativeTap]:
-    """Return every place that this variant can be read at."""
-    blocks = block_taps(variant.depth, variant.width, PATCH_PX)
-    return blocks | {"neck": NativeTap("neck", variant.neck_channels, PATCH_PX)}
-
-
-def default_taps(variant: Variant) -> tuple[TapRequest, ...]:
-    """Return the third of the four blocks that attend over the whole picture and, deeper and so coarser, the neck."""
-    return TapRequest(f"block{variant.global_blocks[2]}", 16), TapRequest("neck", 32)
