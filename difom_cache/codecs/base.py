@@ -84,11 +84,9 @@ class Codec(Protocol):
 
     def code_channels(self, channels: int) -> int:
         """Return the number of code channels for a feature of so many channels."""
-        ...
 
     def scale_channels(self, channels: int) -> int:
         """Return how many numbers a row's scale has for a feature of so many channels; 0 where there is no scale."""
-        ...
 
     def encode(self, feature: Tensor, *, check: bool = True) -> tuple[Tensor, Tensor | None]:
         """Return the code and its scale, on the feature's device.
@@ -104,7 +102,6 @@ class Codec(Protocol):
         Raises:
             UncodableFeatureError: the feature holds NaN, an infinity or a value beyond the code's range.
         """
-        ...
 
     def check_code(self, code: Any, scale: Any) -> None:
         """Refuse what `encode(check=False)` made of a feature that cannot be coded (tensors or arrays).
@@ -112,7 +109,6 @@ class Codec(Protocol):
         Raises:
             UncodableFeatureError: as in `encode`.
         """
-        ...
 
     def decode(self, code: ArrayOrTensor, scale: Any) -> ArrayOrTensor:
         """Return the (B, C, h, w) float32 feature that `code` stands for; arrays give arrays, tensors give tensors.
@@ -120,11 +116,9 @@ class Codec(Protocol):
         Raises:
             CodecError: the scale is missing, of another shape than the code, or the code has other channels.
         """
-        ...
 
     def identity(self) -> dict[str, Any]:
         """Return everything that decides the code's bytes, fit for JSON."""
-        ...
 
 
 def to_array(x: Any) -> np.ndarray:

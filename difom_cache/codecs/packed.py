@@ -113,9 +113,8 @@ def fit_packed(features: Sequence[Tensor]) -> PackedBasis:
     if not np.isfinite(products).all():
         raise CodecError("the packed codec cannot be fitted: the sample of features holds NaN or infinity")
     variance, directions = principal_directions(products / count)
-    sample = np.concatenate(
-        [directions.T @ picture[:, ::_EVERY] for picture in _centre_all(features)], axis=1
-    )  # (C, n)
+    coordinates = (directions.T @ picture[:, ::_EVERY] for picture in _centre_all(features))
+    sample = np.concatenate(list(coordinates), axis=1)  # (C, n)
     steps, errors = _choose_steps(sample, np.sqrt(variance))
     counts = _share_out(errors, (sample**2).mean(axis=1), packed_bytes(len(products)))
     bits = np.repeat(np.array(WIDTHS, np.uint8), counts)
@@ -161,9 +160,8 @@ def _share_out(errors: NDArray[np.float64], unkept: NDArray[np.float64], size: i
         unkept: (C,) where a direction is left out.
         size: bytes of a cell.
     """
-    sums = np.cumsum(
-        np.pad(np.vstack([errors, unkept]), ((0, 0), (1, 0))), axis=1
-    )  # (5, C + 1), of the first directions
+    rows = np.pad(np.vstack([errors, unkept]), ((0, 0), (1, 0)))
+    sums = np.cumsum(rows, axis=1)  # (5, C + 1), of the first directions
     four, two = (each.ravel() for each in np.mgrid[: size + 1, : size + 1])  # bytes
     best, least = [0, 0, 0, 0], np.inf
     for eight in range(size + 1):

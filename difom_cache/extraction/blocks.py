@@ -63,10 +63,7 @@ def compute_blocks(jobs: Sequence[BlockJob]) -> Iterator[BlockReport]:
 
 
 def _run(
-    encoder: "PicturePass | TeacherPass",
-    jobs: Iterable[BlockJob],
-    pool: ThreadPoolExecutor,
-    writer: ThreadPoolExecutor,
+    encoder: PicturePass | TeacherPass, jobs: Iterable[BlockJob], pool: ThreadPoolExecutor, writer: ThreadPoolExecutor
 ) -> Iterator[BlockReport]:
     watch = Stopwatch(encoder.device)
     writing: deque[Future[BlockReport]] = deque()
@@ -112,14 +109,12 @@ class _Batch:
 
 
 def _read_ahead(
-    encoder: "PicturePass | TeacherPass", jobs: Iterable[BlockJob], pool: ThreadPoolExecutor
+    encoder: PicturePass | TeacherPass, jobs: Iterable[BlockJob], pool: ThreadPoolExecutor
 ) -> Iterator[_Batch]:
     """Yield the batches of all jobs, one after the other, with the pictures of the next few being decoded meanwhile."""
     queue: deque[_Batch] = deque()
     for job in jobs:
-        if is_done(
-            job.cache, encoder.column, job.block
-        ):  # another writer may have been here since the jobs were listed
+        if is_done(job.cache, encoder.column, job.block):  # by another writer, since the jobs were listed
             queue.append(_Batch(job, skipped=True))
             continue
         decoding: dict[str, Future[Frame]] = {}

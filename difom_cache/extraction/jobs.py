@@ -73,9 +73,8 @@ def read_frame(record: Record, *, masks: bool) -> Frame:
     """
     started_s = time.perf_counter()
     check_unchanged(record)
-    image = torch.from_numpy(
-        np.ascontiguousarray(read_image(record.image, max_pixels=None).transpose(2, 0, 1))
-    )  # (H, W, 3) -> (3, H, W)
+    held = read_image(record.image, max_pixels=None).transpose(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+    image = torch.from_numpy(np.ascontiguousarray(held))
     mask = torch.from_numpy(read_mask(record.mask, max_pixels=None)) if masks and record.mask is not None else None
     return Frame(image, mask, time.perf_counter() - started_s)
 

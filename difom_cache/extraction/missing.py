@@ -31,9 +31,7 @@ def find_missing(cache: Path, work: ColumnWork, part: tuple[int, int] = EVERY_BL
     """
     column = work.column
     first, step = part
-    there = list_markers(
-        cache, column
-    )  # before they are read: one that another writer adds meanwhile is not unreadable
+    there = list_markers(cache, column)  # before they are read: what another writer adds meanwhile is not unreadable
     markers = read_markers(cache, column, skip_unreadable=True)
     unreadable = there.keys() - markers.keys()
     listed = set(read_damaged(cache).get(column.folder, []))

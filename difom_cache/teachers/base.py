@@ -249,7 +249,6 @@ class Teacher(Protocol):
 
     def to(self, device: "str | torch.device") -> "Teacher":
         """Return the teacher, standing on `device`."""
-        ...
 
     def features(self, pixels: "Tensor") -> "dict[str, Tensor]":
         """Return the map of every native tap that `spec.taps` names.
@@ -260,7 +259,6 @@ class Teacher(Protocol):
         Returns:
             Native tap name to float32 (B, C, h, w).
         """
-        ...
 
 
 def reached_strides(grid: int, picture_px: int, strides: Sequence[int] = (8, 16, 32)) -> list[float]:
