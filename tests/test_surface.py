@@ -50,7 +50,7 @@ def test_every_public_name_has_an_example_in_the_docs(package, script):
     assert not [name for name in named if not re.search(rf"\b{name}\b", used)]
 
 
-@pytest.mark.journey
+@pytest.mark.slow
 def test_the_examples_run_one_after_the_other(tmp_path):
     alone = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     for script in ("use_cache.py", "use_trainer.py"):
