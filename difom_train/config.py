@@ -179,6 +179,9 @@ class OptimizerConfig(Config):
     "Decay a step of the averaged weights that are validated and kept; 0 = no average."
     patience_epochs: Annotated[Count, Opt("patience")] = 0
     "Stop after so many epochs without a better validation Dice; 0 = never."
+    keep: Literal["auto", "best", "last"] = "auto"
+    """Which epoch's weights become the student: the best by validation, the last, or auto: the best, and the last where fewer
+    than 100 validation images would choose by chance and no patience is set."""
 
 
 class MachineConfig(Config):

@@ -89,6 +89,8 @@ class TrainKeywords(TypedDict, total=False):
     "Decay a step of the averaged weights that are validated and kept; 0 = no average. (in [0, 1)) [default: 0.0]"
     patience: int | None
     "Stop after so many epochs without a better validation Dice; 0 = never. (at least 0) [default: 0]"
+    keep: Literal["auto", "best", "last"] | None
+    "Which epoch's weights become the student: the best by validation, the last, or auto: the best, and the last where fewer\nthan 100 validation images would choose by chance and no patience is set. [default: auto]"
     device: str | None
     "auto, cpu, cuda or cuda:N. [default: auto]"
     precision: Literal["auto", "float32", "bfloat16"] | None

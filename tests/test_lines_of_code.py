@@ -19,7 +19,7 @@ MOST = {
     "difom_cache/store": 1690,
     "difom_cache/teachers": 3223,
     "difom_cache/views": 527,
-    "difom_train": 687,
+    "difom_train": 688,
     "difom_train/data": 1011,
     "difom_train/distill": 958,
     "difom_train/evaluation": 948,
@@ -27,7 +27,7 @@ MOST = {
     "difom_train/reporting": 1038,
     "difom_train/students": 1150,
     "difom_train/studies": 374,
-    "difom_train/training": 1626,
+    "difom_train/training": 1651,
 }
 
 

@@ -18,6 +18,7 @@ from .masks import UNKNOWN as UNKNOWN
 from .masks import mark_of as mark_of
 from .optimizer import build_optimizer as build_optimizer
 from .optimizer import ema_decay_at as ema_decay_at
+from .optimizer import keeps_last as keeps_last
 from .optimizer import phase_of as phase_of
 from .optimizer import ramp as ramp
 from .optimizer import rate_factor as rate_factor

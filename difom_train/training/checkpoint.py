@@ -23,6 +23,7 @@ class Progress:
 
     epochs_done: int = 0
     best_dice: float = -1.0
+    "Of the epoch whose weights are kept."
     best_epoch: int = -1
     best_loss: float = math.inf
     "On the validation split, where no mask of it shows a polyp, so that `best_dice` says nothing."
@@ -35,14 +36,14 @@ class Progress:
     warnings: list[str] = field(default_factory=list)
     "`collapsed`, and what is unexplained as of now."
 
-    def count_epoch(self, epoch: int, dice: float | None, loss: float | None = None) -> bool:
-        """Count an epoch that is done; return whether it is the best so far, as the last one is where nothing is validated."""
+    def count_epoch(self, epoch: int, dice: float | None, loss: float | None = None, *, last: bool = False) -> bool:
+        """Count an epoch that is done; return whether its weights are kept: the best, or where `last` is true the newest."""
         self.epochs_done = epoch + 1
         better = dice > self.best_dice if dice is not None else loss is None or loss < self.best_loss
-        if better:
+        if better or last:
             self.best_dice, self.best_epoch = -1.0 if dice is None else dice, epoch
             self.best_loss = math.inf if loss is None else loss
-        return better
+        return better or last
 
     def is_stale(self, patience_epochs: int) -> bool:
         """Whether so many epochs have passed since the best one; never where none has, or no patience was asked for."""

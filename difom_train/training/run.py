@@ -188,7 +188,15 @@ def _close(trainer: Trainer, facts: dict[str, Any], before: int) -> None:
     }
     if trainer.processes.is_main:
         write_run(trainer.folder, facts)
-        trainer.log.say(*describe_end(trainer.folder, trainer.config, progress, before=before))
+        trainer.log.say(
+            *describe_end(
+                trainer.folder,
+                trainer.config,
+                progress,
+                before=before,
+                validation_images=facts["rows"]["val_records"],
+            )
+        )
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from difom_train.config import TrainConfig
 from difom_train.data.feed import Feed
 from difom_train.students.saved import WEIGHTS_FILE
 from difom_train.training.checkpoint import Progress
+from difom_train.training.optimizer import keeps_last
 
 TRAIN_LOG = "train.log"
 _REST = ("loss", "lr", "train_s", "train_cpu_s", "data_wait_frac")  # of an epoch's metrics; the others are losses
@@ -92,10 +93,10 @@ class TrainLog:
         parts = [f"epoch {done:{len(str(epochs))}}/{epochs}", format_losses(line)]
         if line["val_dice"] is not None:
             parts.append(f"val Dice {line['val_dice']:.4f}")
-            parts.append(f"best {progress.best_dice:.4f} (epoch {progress.best_epoch + 1})")
+            parts.append(f"kept {progress.best_dice:.4f} (epoch {progress.best_epoch + 1})")
         elif line.get("val_loss") is not None:
             parts.append(f"val loss {line['val_loss']:.4f}")
-            parts.append(f"best {progress.best_loss:.4f} (epoch {progress.best_epoch + 1})")
+            parts.append(f"kept {progress.best_loss:.4f} (epoch {progress.best_epoch + 1})")
         parts.append(f"{pictures / max(line['train_s'], 1e-9):.1f} images/s")
         parts.append(f"data wait {line['data_wait_frac']:.0%}")
         parts.append(f"{format_seconds(left_s)} left" if done < epochs else f"{format_seconds(spent_s)} in all")
@@ -124,7 +125,9 @@ def describe_phase(config: TrainConfig, number: int) -> str:
     return f"phase {number + 1} of {len(config.phases)}: {factors}{frozen}"
 
 
-def describe_end(folder: Path, config: TrainConfig, progress: Progress, *, before: int) -> Sequence[str]:
+def describe_end(
+    folder: Path, config: TrainConfig, progress: Progress, *, before: int, validation_images: int
+) -> Sequence[str]:
     """Return the last lines of a run: how it went, where the student lies, and what to type next.
 
     Args:
@@ -132,6 +135,7 @@ def describe_end(folder: Path, config: TrainConfig, progress: Progress, *, befor
         config: of the run.
         progress: at the end.
         before: epochs that were done when it was started.
+        validation_images: that chose its best epoch, if they did.
     """
     epochs, done = config.optimizer.epochs, progress.epochs_done
     how = f"{done} of {epochs} epochs"
@@ -140,15 +144,17 @@ def describe_end(folder: Path, config: TrainConfig, progress: Progress, *, befor
     elif done < epochs:
         measure = "Dice" if progress.best_dice >= 0 else "loss"
         how += f"; stopped, as {config.optimizer.patience_epochs} epochs brought no better validation {measure}"
-    lines = [f"{folder}: {how}; {_describe_best(progress)}"]
+    lines = [f"{folder}: {how}; {_describe_best(progress, last=keeps_last(config.optimizer, validation_images))}"]
     lines.append(f"student: {folder / WEIGHTS_FILE}; beside it {TRAIN_LOG}, log.jsonl and curves.png")
     run = shlex.quote(os.fspath(folder))
     lines.append(f"next: difom-train evaluate {run} --data TEST_SETS, difom-train predict {run} PICTURES --out MASKS")
     return lines
 
 
-def _describe_best(progress: Progress) -> str:
+def _describe_best(progress: Progress, *, last: bool) -> str:
     epoch = progress.best_epoch + 1
+    if last and progress.best_dice >= 0:
+        return f"the last epoch is kept, of validation Dice {progress.best_dice:.4f}"
     if progress.best_dice >= 0:
         return f"best validation Dice {progress.best_dice:.4f} in epoch {epoch}"
     if progress.best_loss < math.inf:
@@ -189,6 +195,10 @@ def describe_start(
     lines += facts["groups_unknown"]
     if not rows["val_records"]:
         lines.append("WARNING: no validation records, so the last epoch is kept rather than the best")
+    elif config.optimizer.keep == "auto" and keeps_last(config.optimizer, rows["val_records"]):
+        lines.append(
+            f"the last epoch is kept: {rows['val_records']} validation images would choose by chance (optimizer.keep)"
+        )
     wanted, held = config.data.views, int(feed.cache.view[feed.selection.train].max()) + 1
     if wanted > held:
         lines.append(f"NOTE: --views {wanted} was asked for, but the cache has {held}: all {held} are used")

@@ -34,6 +34,7 @@ from difom_train.training.losses import (
 from difom_train.training.optimizer import (
     build_optimizer,
     ema_decay_at,
+    keeps_last,
     phase_of,
     ramp,
     rate_factor,
@@ -231,7 +232,9 @@ class Trainer:
         terms = {TERM + name: metrics[name] for name in self.distiller.weights if name in metrics}
         for warning in detect_collapse(progress, found.distillation | terms, self.config.optimizer.epochs):
             self.log.say(f"WARNING: the distillation is dead: {warning}")
-        better = progress.count_epoch(epoch, found.dice, found.loss)
+        kept = progress.count_epoch(
+            epoch, found.dice, found.loss, last=keeps_last(self.config.optimizer, found.pictures)
+        )
         phase = {
             "segmentation": self.phase.segmentation,
             "distillation": self.phase.distillation,
@@ -241,7 +244,7 @@ class Trainer:
         dice |= {} if found.loss is None else {"val_loss": found.loss}
         line = {"epoch": epoch, "phase": phase} | metrics | dice | found.distillation
         if self.processes.is_main:
-            if better:
+            if kept:
                 save_student(self.eval_model, self.folder, self.describe_student(found, epoch))
             append_log(self.folder, line)
             self.add_second(line)

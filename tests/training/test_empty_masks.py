@@ -42,7 +42,9 @@ def train(
         "recipe": "baseline",
         "epochs": 3,
     }
-    train_module.train(**(common | options), cache="memory", out=folder, changes=["machine.logger=none"])
+    train_module.train(
+        **(common | options), cache="memory", out=folder, changes=["machine.logger=none", "optimizer.keep=best"]
+    )
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return (folder / TRAIN_LOG).read_text(), log, json.loads((folder / "run.json").read_text())
 

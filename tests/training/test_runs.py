@@ -18,8 +18,8 @@ from difom_cache.base import hardware
 from difom_cache.errors import CacheIncompleteError, DifomError, RunError, SettingsError
 from difom_cache.store import TapSpec
 from difom_train import load_student
-from difom_train.config import read_recipe
-from difom_train.training import read_checkpoint, read_log, read_run, refuse_differences
+from difom_train.config import OptimizerConfig, read_recipe
+from difom_train.training import keeps_last, read_checkpoint, read_log, read_run, refuse_differences
 from difom_train.training import trainer as loop
 
 TAPS = {
@@ -178,6 +178,27 @@ def test_folder_of_something_else_is_refused(train, tmp_path):
     (tmp_path / "run" / "thesis.txt").write_text("precious")
     with pytest.raises(RunError, match="holds something that is no run"):
         train(recipe="baseline", epochs=1)
+
+
+def test_few_validation_images_choose_no_epoch(train, tmp_path):
+    """Fourteen once kept an epoch four points of Dice below the last one."""
+    folder = train("few", recipe="baseline")
+    log, facts = read_log(folder), read_run(folder)
+    assert (
+        facts["best_epoch"] == 2
+        and facts["best_val_dice"] == log[2]["val_dice"] == load_student(folder).meta["val_dice"]
+    )
+    said = (folder / "train.log").read_text()
+    assert "the last epoch is kept: 4 validation images would choose by chance" in said
+    assert f"the last epoch is kept, of validation Dice {log[2]['val_dice']:.4f}" in said
+    chosen = train("chosen", recipe="baseline", changes=["optimizer.keep=best"])
+    best = max(read_log(chosen), key=lambda line: line["val_dice"])
+    assert load_student(chosen).meta["epoch"] == read_run(chosen)["best_epoch"] == best["epoch"]
+    held = [keeps_last(OptimizerConfig(**options), images) for options, images in KEEPS]
+    assert held == [True, False, False, True, False]
+
+
+KEEPS = [({}, 99), ({}, 100), ({"patience_epochs": 3}, 9), ({"keep": "last"}, 500), ({"keep": "best"}, 9)]
 
 
 def test_what_a_killed_run_left_in_its_first_moments_is_no_hindrance(train, tmp_path):

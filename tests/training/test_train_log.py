@@ -13,7 +13,7 @@ from difom_train.training import TRAIN_LOG, format_losses
 TAPS = {"wide/block@16": TapSpec("wide/block@16", "feature", 6, 2, 16, "float16")}
 train_module = import_module("difom_train.training.run")
 EPOCH = re.compile(
-    r"epoch (\d)/3  loss (\d\.\d{4})(?: \((.*?)\))?  val Dice (\d\.\d{4})  best (\d\.\d{4}) \(epoch (\d)\)  "
+    r"epoch (\d)/3  loss (\d\.\d{4})(?: \((.*?)\))?  val Dice (\d\.\d{4})  kept (\d\.\d{4}) \(epoch (\d)\)  "
     r"(\d+\.\d) images/s  data wait \d+%  (\d+ s left|\d+ s in all)$"
 )
 
@@ -26,7 +26,10 @@ def train(monkeypatch, tmp_path):
 
     def run(**options):
         (folder,) = train_module.train(
-            **(common | {"epochs": 3} | options), cache="memory", out=tmp_path / "run", changes=["machine.logger=none"]
+            **(common | {"epochs": 3} | options),
+            cache="memory",
+            out=tmp_path / "run",
+            changes=["machine.logger=none", "optimizer.keep=best"],
         )
         return folder
 
