@@ -1,6 +1,7 @@
 """What writers left is finished, and a teacher dropped."""
 
 import secrets
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from difom_cache.store.layout import PICTURES, Column, teacher_folder, totals_pa
 from difom_cache.store.reader import Cache, open_cache, require_teacher
 from difom_cache.store.stats import Moments, fold_statistics, write_totals
 
+LOOK_AGAIN_S = 1.0
+
 
 def finish(cache: str | Path) -> dict[str, list[int]]:
     """Remove what dead writers left, sum up statistics, and return the missing blocks of each column by its folder."""
@@ -26,6 +29,9 @@ def finish(cache: str | Path) -> dict[str, list[int]]:
     missing = {}
     for column in opened.columns():
         markers = opened.markers(column)
+        if len(markers) < column.blocks:  # a file system over a network may list for a while what it listed before
+            time.sleep(LOOK_AGAIN_S)
+            markers = opened.markers(column)
         missing[column.folder] = sorted(set(range(column.blocks)) - markers.keys())
         if (
             column.folder != PICTURES

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from small_cache import write_small_cache
 from difom_cache import extract, finish, open_cache, verify
 from difom_cache.base import disk
 from difom_cache.errors import CacheDamagedError, StorageError
-from difom_cache.store import access, read_damaged
+from difom_cache.store import access, marker_path, read_damaged
 
 SMALL = {"teacher": "dinov2:tiny@56", "weights": "random", "input_size": 64, "views": 2, "quiet": True}
 AWAY = [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ENXIO, errno.EHOSTDOWN]
@@ -115,6 +116,24 @@ def test_bytes_that_are_wrong_are_damage_also_where_reads_fail_first(tmp_path: P
     shard.write_bytes(content)
     with failing(3), pytest.raises(CacheDamagedError, match="fails its checksum"):
         open_cache(small.path, access="read").gather([0])
+
+
+def test_a_marker_that_a_server_lists_late_is_not_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cache = tmp_path / "feats"
+    column = write_small_cache(cache, leave_out=()).columns["teachers/one"]
+    marker = marker_path(cache, column, 1)
+    marker.rename(tmp_path / "late")
+    looks: list[float] = []
+
+    def wait(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 1:
+            (tmp_path / "late").rename(marker)
+
+    monkeypatch.setattr(time, "sleep", wait)
+    assert not any(finish(cache).values()) and len(looks) == 1
+    marker.unlink()
+    assert finish(cache)["teachers/one"] == [1], "what is missing is missing at the second look too"
 
 
 @pytest.mark.parametrize(

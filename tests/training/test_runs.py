@@ -224,6 +224,19 @@ def test_the_lines_of_an_epoch_are_on_the_disk_before_its_checkpoint(train, tmp_
         assert {"log.jsonl", "train.log"} <= set(order[before:place])
 
 
+def test_a_second_log_that_fails_is_said_once_and_ends_nothing(train, monkeypatch, capsys):
+    """Its thread raises again what happened on the disk, at a later call."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    def fail(*_):
+        raise OSError(107, "Transport endpoint is not connected")
+
+    monkeypatch.setattr(SummaryWriter, "add_scalar", fail)
+    folder = train(recipe="baseline", epochs=3, changes=["machine.logger=tensorboard"])
+    assert capsys.readouterr().err.count("WARNING: the tensorboard log failed") == 1
+    assert read_run(folder)["status"] == "finished" and len(read_log(folder)) == 3
+
+
 def test_a_resume_of_a_folder_that_is_not_there_starts_no_default_run(train, tmp_path):
     with pytest.raises(
         RunError, match=r"typo is not there: nothing to resume; name a recipe or other options to start"
