@@ -102,7 +102,8 @@ class StudentConfig(Config):
     width: Width = 0
     "Channels of the first level; 0 = the student's own."
     weights: Annotated[str, Opt("student_weights")] = "auto"
-    "imagenet, random, or a file or run folder; auto = imagenet for pranet and smp, random for unet, its own for one of yours."
+    """imagenet, random, a file or run folder, or imagenet:FILE for a file of ImageNet weights, which have seen no mask; auto =
+    imagenet for pranet and smp, random for unet, its own for one of yours."""
     deep_supervision: bool = False
     "Train the inner outputs of unet++ against the mask as well."
     loss: Literal["auto", "dice_bce", "structure"] = "auto"

@@ -34,7 +34,7 @@ class TrainKeywords(TypedDict, total=False):
     width: int | None
     "Channels of the first level; 0 = the student's own. (in [0, 4096]) [default: 0]"
     student_weights: str | None
-    "imagenet, random, or a file or run folder; auto = imagenet for pranet and smp, random for unet, its own for one of yours. [default: auto]"
+    "imagenet, random, a file or run folder, or imagenet:FILE for a file of ImageNet weights, which have seen no mask; auto =\nimagenet for pranet and smp, random for unet, its own for one of yours. [default: auto]"
     deep_supervision: bool | None
     "Train the inner outputs of unet++ against the mask as well."
     loss: Literal["auto", "dice_bce", "structure"] | None

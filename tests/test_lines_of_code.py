@@ -25,7 +25,7 @@ MOST = {
     "difom_train/evaluation": 948,
     "difom_train/inference": 927,
     "difom_train/reporting": 1038,
-    "difom_train/students": 1150,
+    "difom_train/students": 1151,
     "difom_train/studies": 374,
     "difom_train/training": 1661,
 }

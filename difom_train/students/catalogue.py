@@ -29,6 +29,8 @@ STUDENTS: dict[str, Callable[[StudentSettings], Student]] = {
 NAMES = [*STUDENTS, f"{PREFIX}ARCH/ENCODER"]
 NO_FILE = ("imagenet", "random", "own")
 "Where weights come from that lie in no file."
+IMAGENET_FILE = "imagenet:"
+"Before a file whose weights were trained on ImageNet, by the word of who names it: they have learnt from no mask."
 
 
 def is_built_in(name: str) -> bool:
@@ -130,7 +132,7 @@ def _build(settings: StudentSettings, source: str) -> Student:
 
 
 def _load(student: Student, source: str) -> None:
-    sources.load_file_into(student, Path(source))
+    sources.load_file_into(student, Path(source.removeprefix(IMAGENET_FILE)))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from difom_train.data.caches import JointCache
 from difom_train.data.feed import Selection, choose_masks
 from difom_train.distill.base import Distiller
 from difom_train.distill.matching import choose_teachers, logits_taps, teacher_of
-from difom_train.students.catalogue import NO_FILE, resolve_weights
+from difom_train.students.catalogue import IMAGENET_FILE, NO_FILE, resolve_weights
 from difom_train.students.seen_masks import Seen, read_run_masks
 
 OUTSIDE = "taught by masks that it may not see"
@@ -61,7 +61,7 @@ def describe_masks(
         label: cache.seen_masks(label) for label in dict.fromkeys(map(teacher_of, distiller.taps))
     }
     start = resolve_weights(config.student.name, config.student.weights)
-    if start not in NO_FILE:
+    if start not in NO_FILE and not start.startswith(IMAGENET_FILE):
         sources[f"weights {Path(start).name}"] = read_run_masks(Path(start))
     known = [masks for masks in sources.values() if masks is not None]
     seen = None if len(known) < len(sources) else own.union(*known)

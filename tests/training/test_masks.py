@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from difom_cache import draw_budget
-from difom_cache.errors import RunError, SettingsError
+from difom_cache.errors import RunError, SettingsError, WeightsError
 from difom_cache.store import TapSpec
 from difom_train.config import DataConfig, change_config, read_recipe
 from difom_train.data import JointCache, choose_masks, select_rows
@@ -135,6 +135,11 @@ def test_an_unknown_teacher_makes_a_student_unknown_and_so_do_its_first_weights(
     (plain / "masks.json").unlink()  # a run of an earlier version
     old = train("old", recipe="baseline", labels=0.25, student_weights=str(plain))
     assert read_run(old)["masks"]["mark"] == UNKNOWN
+    file = f"imagenet:{plain / 'student.safetensors'}"  # by the user's word, as of a file that timm publishes
+    stated = train("stated", recipe="baseline", labels=0.25, student_weights=file)
+    assert read_run(stated)["masks"]["mark"] == "" and read_run(stated)["masks"]["taught_by"] == {}
+    with pytest.raises(WeightsError, match=r"no student weights at .*absent\.pth"):
+        train("absent", recipe="baseline", labels=0.25, student_weights=f"imagenet:{plain / 'absent.pth'}")
     (plain / "masks.json").write_text(json.dumps([1]))
     with pytest.raises(RunError, match=r"masks\.json is damaged"):
         read_run_masks(plain)
