@@ -21,7 +21,7 @@ class InfoConfig(CommandConfig):
     """What caches hold."""
 
     caches: Annotated[tuple[Path, ...], Opt(argument=True)] = (Path("feats"),)
-    "Folders of caches; several side by side."
+    "Folders of caches; several are shown side by side."
 
 
 class FinishConfig(CommandConfig, CacheOptions):
@@ -34,7 +34,7 @@ class DropConfig(Config):
     cache: Annotated[Path, Opt(argument=True)]
     "Folder of the cache."
     teacher: str
-    "Label of the teacher, as `difom-cache info` shows it."
+    "Label of the teacher, as shown by `difom-cache info`."
 
 
 class ExportConfig(Config):
@@ -74,13 +74,13 @@ class ShowConfig(CacheOptions):
     """One view as a picture."""
 
     record: str | None = None
-    "Record id; by default the first."
+    "Record id; the first by default."
     view: Count = 0
     "View number."
     out: Path = Path("view.png")
-    "PNG to write."
+    "PNG file to write."
     force: bool = False
-    "Replace a file that is there."
+    "Overwrite an existing file."
 
 
 class SampleConfig(Config):
@@ -89,15 +89,15 @@ class SampleConfig(Config):
     out: Annotated[Path, Opt(argument=True)] = Path("data")
     "Folder to paint into."
     seed: Count = 0
-    "Of the paintings."
+    "Random seed of the paintings."
     train: Annotated[Positive, Field(le=1_000_000)] = 240
-    "Training pictures."
+    "Number of training images."
     test: Annotated[Positive, Field(le=1_000_000)] = 20
-    "Pictures of each of the five test sets."
+    "Number of images in each of the five test sets."
     side: Annotated[SidePx, Field(ge=32)] = 256
-    "Of the square pictures, px."
+    "Side of the square images in px."
     easy: bool = False
-    "Polyps stand out; training pictures in the styles of all test sets."
+    "Make polyps stand out, with training images in the styles of all test sets."
 
 
 class CopyConfig(Config):
@@ -108,35 +108,35 @@ class CopyConfig(Config):
     target: Annotated[Path, Opt(argument=True)]
     "Folder to fill."
     taps: tuple[str, ...] | None = None
-    "Full names of taps; all by default."
+    "Full names of the taps to copy; all by default."
     codec: Literal["int8", "float16", "compact", "packed"] | None = None
-    "How features are stored; by default as each tap's are."
+    "How features are stored; by default as in the original."
     compress: bool = False
     "zstd: smaller on disk, slower to read."
     pictures: bool = True
-    "Whether stored views go along."
+    "Whether to copy the stored images and masks."
 
 
 class ScaleConfig(Config):
     """A pass on many workers."""
 
     frames: Positive
-    "Frames to cache."
+    "Number of frames to cache."
     rate: Above0
-    "Views a second of one worker, as `extract` printed it."
+    "Views per second of one worker, as printed by `extract`."
     views: Positive = 8
     "Views of each frame."
     view_bytes: Above0 = 6e5
-    "Bytes of a view in the cache, as `extract` printed them."
+    "Bytes of a view in the cache, as printed by `extract`."
     frame_bytes: Above0 = 1e5
-    "Bytes of a picture file."
+    "Bytes of an image file."
     workers: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 2, 4, 8, 16, 32, 64)
     "Numbers of workers to compare."
     start_s: Size = 30.0
     "Seconds until a worker is ready."
     read_mb_s: Above0 = 2000.0
-    "What the file system reads, MB/s, for all together."
+    "Total read rate of the file system in MB/s."
     write_mb_s: Above0 = 1000.0
-    "What it writes, MB/s, for all together."
+    "Total write rate of the file system in MB/s."
     price: Size = 0.0
-    "Of a worker's hour."
+    "Price of a worker's hour."

@@ -8,7 +8,7 @@ class ExtractKeywords(TypedDict, total=False):
     """Keywords of `ExtractConfig`."""
 
     max_pixels: int | None
-    "Largest image that is read, width times height in px. (at least 1) [default: 178956970]"
+    "Largest image to read, width times height in px. (at least 1) [default: 178956970]"
     teacher: str | Sequence[str] | None
     "NAME[:VARIANT][@PX]; may repeat. `difom-cache teachers` lists them. In Python () caches the views alone. [default: those of --like]"
     cache: str | Path | None
@@ -16,39 +16,39 @@ class ExtractKeywords(TypedDict, total=False):
     data: str | Path | None
     "Manifest, folder in a known layout or any folder inside it, COCO file, video or folder of videos. [default: data]"
     images: str | Path | None
-    "Folder of pictures, in place of --data."
+    "Folder of images, instead of --data."
     masks: str | Path | None
-    "Folder of their masks, or a COCO file; with --images."
+    "Folder of their masks, or a COCO file; used with --images."
     group_by: str | None
     "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
     every: str | None
-    "Between the frames taken of videos, such as 0.5s (the default) or 500ms."
+    "Time between the frames taken from a video, such as 0.5s (the default) or 500ms."
     unlabelled: bool | None
-    "Pictures without a mask are meant."
+    "Images without a mask are intended."
     negatives: str | Path | None
     "Folder of images without a polyp, in the data or beside it: each has an empty mask, and counts as labelled."
     split: Literal["train", "val", "test"] | Sequence[Literal["train", "val", "test"]] | None
     "Splits to cache. [default: train,val]"
     limit: int | None
-    "Records of each split; by default all. (at least 1)"
+    "Number of records of each split; all by default. (at least 1)"
     views: int | None
     "Views of each training record; view 0 is the plain resize. (in [1, 10000]) [default: 8]"
     seed: int | None
-    "Of the view plan. (at least 0) [default: 0]"
+    "Random seed of the view plan. (at least 0) [default: 0]"
     plan: Literal["default", "flips", "pad", "plain"] | None
     "View policy; `difom-cache plans` lists them. [default: default]"
     input_size: int | None
-    "Side of the stored pictures, px; strides refer to it. (in [1, 16384]) [default: 352]"
+    "Side of the stored images in px; strides refer to it. (in [1, 16384]) [default: 352]"
     pictures: bool | None
-    "Store views and masks too. [default: on]"
+    "Also store the augmented images and masks. [default: on]"
     public: bool | None
-    "Others may enter the folder of stored pictures, as far as the umask allows."
+    "Let others read the folder of stored images, as far as the umask allows."
     like: str | Path | None
-    "A cache whose views, teachers, taps and codecs are taken, for new records; both can then be trained on together."
+    "A cache whose views, teachers, taps and codecs to use for new records, so that both can be trained on together."
     weights: str | Sequence[str] | None
     "hub, hub@REVISION, random or a path, for all teachers; NAME=WEIGHTS for one; may repeat. [default: hub]"
     strides: int | Sequence[int] | None
-    "At which features are kept, picture px, such as 8,16,32; by default each teacher's own. (in [1, 16384])"
+    "Strides at which features are stored, in image px, such as 8,16,32; by default each teacher's own. (in [1, 16384])"
     codec: Literal["int8", "float16", "compact", "packed"] | None
     "How features are stored; compact only finishes columns that were begun in it. [default: int8]"
     taps: str | Sequence[str] | None
@@ -56,31 +56,31 @@ class ExtractKeywords(TypedDict, total=False):
     device: str | None
     "auto, cpu, cuda or cuda:N. [default: auto]"
     precision: Literal["float32", "bfloat16"] | None
-    "Of the teachers; by default bfloat16 on CUDA and float32 elsewhere."
+    "Precision of the teachers; by default bfloat16 on CUDA and float32 elsewhere."
     batch_size: int | None
-    "Views a teacher sees at once; probed by default. (in [1, 65536])"
+    "Views in a teacher's batch; found by trial by default. (in [1, 65536])"
     compile: bool | None
     "Run teachers through torch.compile."
     backend: Literal["auto", "torch", "openvino"] | None
     "What runs networks; auto takes what a begun column holds and, on a CPU, OpenVINO where it is installed. [default: DIFOM_BACKEND, or auto]"
     engine: Literal["local", "dask", "slurm", "pbs", "lsf", "sge", "htcondor"] | None
-    "Where blocks are computed. [default: local]"
+    "Where the work runs: on this machine, or as jobs of a scheduler. [default: local]"
     workers: int | None
-    "Processes or jobs of the engine. (in [1, 65536])"
+    "Number of processes or jobs. (in [1, 65536])"
     scheduler: str | None
     "Address of a running Dask scheduler."
     jobs: str | Path | None
     "TOML file with job options."
     part: str | None
-    "I/N: every N-th block, starting with the I-th."
+    "I/N: compute every N-th block, starting with the I-th."
     epochs: int | None
-    "Epochs of each training run, for the estimate; 75 are the paper's. (in [1, 1000000]) [default: 75]"
+    "Epochs of each training run, for the estimate; the paper uses 75. (in [1, 1000000]) [default: 75]"
     runs: int | None
-    "Training runs, for the estimate. (at least 1) [default: 1]"
+    "Number of training runs, for the estimate. (at least 1) [default: 1]"
     dry_run: bool | None
     "Stop after the estimate."
     force: bool | None
-    "Go on where the disk looks too small."
+    "Continue even if the disk looks too small."
 
 class ProbeKeywords(TypedDict, total=False):
     """Keywords of `ProbeConfig`."""
@@ -88,45 +88,45 @@ class ProbeKeywords(TypedDict, total=False):
     teachers: str | Sequence[str] | None
     "Teachers in the cache, by label, or by name where there is one variant; all their taps are read."
     labels: float | None
-    "Share of the masks of training and validation records; those that train are learnt from. (in (0, 1]) [default: 1.0]"
+    "Share of the masks of training and validation records to use; heads learn from the training ones. (in (0, 1]) [default: 1.0]"
     labels_seed: int | None
-    "Of the choice of masks and of the folds. (at least 0) [default: 0]"
+    "Random seed for the choice of masks and folds. (at least 0) [default: 0]"
     folds: int | None
-    "Parts of the labelled groups; each part's logits come from the masks of the others. (in [2, 10000]) [default: 5]"
+    "Number of folds; the logits of each fold come from a head fitted to the masks of the others. (in [2, 10000]) [default: 5]"
     head: Literal["decoder", "linear", "3x3"] | None
-    "A small decoder; or from a cell's own features, or those of its neighbors too. A probe that is there keeps its own. [default: decoder]"
+    "A small decoder, or a linear or 3x3 convolution on single cells. An existing probe keeps its own. [default: decoder]"
     stride: float | None
-    "Of the logits, image px; by default a quarter of the finest tap's, at least 4, or, without a decoder, the finest tap's. (in [1, 16384])"
+    "Stride of the logits in image px; by default that of the finest tap, and with a decoder a quarter of it, at least 4. (in [1, 16384])"
     name: str | None
-    "Of the column; by default teachers, percent of masks and seed, as in dinov2-small-probe-l10-s0."
+    "Name of the new column; by default teachers, percent of masks and seed, as in dinov2-small-probe-l10-s0."
 
 class ManifestKeywords(TypedDict, total=False):
     """Keywords of `ManifestConfig`."""
 
     max_pixels: int | None
-    "Largest image that is read, width times height in px. (at least 1) [default: 178956970]"
+    "Largest image to read, width times height in px. (at least 1) [default: 178956970]"
     out: str | Path | None
-    "CSV to write."
+    "CSV file to write."
     check: bool | None
     "Look for duplicates, leaks, empty masks, odd sizes; leaks exit with 1."
     montage: str | Path | None
-    "PNG of the pairs that --check finds."
+    "PNG file that shows the pairs found by --check."
     sheet: str | Path | None
-    "PNG of pairs to look at: the smallest, largest, oddest and empty masks, and some at random."
+    "PNG file of pairs to look at: the smallest, largest, oddest and empty masks, and some at random."
     names: str | Path | None
-    "Folder for one CSV of names, split and group a data set."
+    "Folder for a CSV of names, splits and groups of each data set."
     force: bool | None
-    "Write over what lies at --out, --montage and --sheet."
+    "Overwrite existing files at --out, --montage and --sheet."
     images: str | Path | None
-    "Folder of pictures, in place of --data."
+    "Folder of images, instead of --data."
     masks: str | Path | None
-    "Folder of their masks, or a COCO file; with --images."
+    "Folder of their masks, or a COCO file; used with --images."
     group_by: str | None
     "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
     every: str | None
-    "Between the frames taken of videos, such as 0.5s (the default) or 500ms."
+    "Time between the frames taken from a video, such as 0.5s (the default) or 500ms."
     unlabelled: bool | None
-    "Pictures without a mask are meant."
+    "Images without a mask are intended."
     negatives: str | Path | None
     "Folder of images without a polyp, in the data or beside it: each has an empty mask, and counts as labelled."
     mask_levels: str | None
@@ -134,7 +134,7 @@ class ManifestKeywords(TypedDict, total=False):
     exif: Literal["upright", "raw"] | None
     "What masks were drawn on whose images EXIF turns: the image as viewers show it, or its pixels as they are stored."
     bits: int | None
-    "Of the levels in images of 16 bits whose files do not say it, such as 10 or 12; 16 takes them as they are. (in [8, 16])"
+    "Bit depth of 16-bit images whose files do not say it, such as 10 or 12; 16 takes them as they are. (in [8, 16])"
     skip_broken: bool | None
     "Leave out images whose COCO annotations cannot be drawn, such as boxes; each is named."
 
@@ -142,70 +142,70 @@ class VerifyKeywords(TypedDict, total=False):
     """Keywords of `VerifyConfig`."""
 
     max_pixels: int | None
-    "Largest image that is read, width times height in px. (at least 1) [default: 178956970]"
+    "Largest image to read, width times height in px. (at least 1) [default: 178956970]"
     negatives: str | Path | None
     "Folder of images without a polyp, in the data or beside it: each has an empty mask, and counts as labelled."
     recompute: int | None
-    "Random views to encode again and compare. (at least 0) [default: 0]"
+    "Number of random views to encode again and compare. (at least 0) [default: 0]"
     equivariance: bool | None
-    "What warping cached maps to other views would cost."
+    "Measure what warping cached maps to other views would cost."
     teacher: str | Sequence[str] | None
     "NAME[:VARIANT][@PX] of teachers to compare; all by default."
     weights: str | Sequence[str] | None
-    "LABEL=WEIGHTS, or LABEL=FILE; may repeat. By default where `extract` found them."
+    "Weights of a teacher, LABEL=WEIGHTS or LABEL=FILE; may repeat. By default where `extract` found them."
     device: str | None
     "cpu, cuda or cuda:N. [default: cpu]"
     seed: int | None
-    "Of the choice of views. (at least 0) [default: 0]"
+    "Random seed for the choice of views. (at least 0) [default: 0]"
     repair: bool | None
-    "First write anew what follows from identities and records.csv."
+    "First rewrite everything that follows from identities and records.csv."
     data: str | Path | None
     "Manifest, folder in a known layout or any folder inside it, COCO file, video or folder of videos. [default: data]"
     images: str | Path | None
-    "Folder of pictures, in place of --data."
+    "Folder of images, instead of --data."
     masks: str | Path | None
-    "Folder of their masks, or a COCO file; with --images."
+    "Folder of their masks, or a COCO file; used with --images."
     group_by: str | None
     "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
     every: str | None
-    "Between the frames taken of videos, such as 0.5s (the default) or 500ms."
+    "Time between the frames taken from a video, such as 0.5s (the default) or 500ms."
     unlabelled: bool | None
-    "Pictures without a mask are meant."
+    "Images without a mask are intended."
 
 class ShowKeywords(TypedDict, total=False):
     """Keywords of `ShowConfig`."""
 
     record: str | None
-    "Record id; by default the first."
+    "Record id; the first by default."
     view: int | None
     "View number. (at least 0) [default: 0]"
     out: str | Path | None
-    "PNG to write. [default: view.png]"
+    "PNG file to write. [default: view.png]"
     force: bool | None
-    "Replace a file that is there."
+    "Overwrite an existing file."
 
 class SampleKeywords(TypedDict, total=False):
     """Keywords of `SampleConfig`."""
 
     seed: int | None
-    "Of the paintings. (at least 0) [default: 0]"
+    "Random seed of the paintings. (at least 0) [default: 0]"
     train: int | None
-    "Training pictures. (in [1, 1000000]) [default: 240]"
+    "Number of training images. (in [1, 1000000]) [default: 240]"
     test: int | None
-    "Pictures of each of the five test sets. (in [1, 1000000]) [default: 20]"
+    "Number of images in each of the five test sets. (in [1, 1000000]) [default: 20]"
     side: int | None
-    "Of the square pictures, px. (in [32, 16384]) [default: 256]"
+    "Side of the square images in px. (in [32, 16384]) [default: 256]"
     easy: bool | None
-    "Polyps stand out; training pictures in the styles of all test sets."
+    "Make polyps stand out, with training images in the styles of all test sets."
 
 class CopyKeywords(TypedDict, total=False):
     """Keywords of `CopyConfig`."""
 
     taps: str | Sequence[str] | None
-    "Full names of taps; all by default."
+    "Full names of the taps to copy; all by default."
     codec: Literal["int8", "float16", "compact", "packed"] | None
-    "How features are stored; by default as each tap's are."
+    "How features are stored; by default as in the original."
     compress: bool | None
     "zstd: smaller on disk, slower to read."
     pictures: bool | None
-    "Whether stored views go along. [default: on]"
+    "Whether to copy the stored images and masks. [default: on]"

@@ -48,19 +48,19 @@ class EvaluateConfig(CommandConfig, OwnStudents, GroupOptions):
     data: Annotated[Path | None, Opt(keyword=False)] = None
     "Manifest, test sets or any folder inside them, or a COCO file."
     limit: Positive | None = None
-    "Score so many frames of each set."
+    "Score only so many frames of each set."
     device: str = "auto"
     "auto, cpu, cuda or cuda:N."
     workers: Annotated[Count, Field(le=65_536)] | None = None
-    "Scoring processes; 0 = none of their own."
+    "Number of scoring processes; 0 = score in this one."
     batch_size: Batch | None = None
-    "Pictures in one forward pass."
+    "Images in one forward pass."
     out: Annotated[Path | None, Opt(default="RUN/eval")] = None
-    "Where the files go; of several runs, each to a folder of its name in it."
+    "Output folder; with several runs, each gets a folder of its name in it."
     maps: Path | None = None
-    "Folder for a grey PNG of each frame's probability, for other evaluators; of several runs, a folder each in it."
+    "Folder for a grey PNG of each frame's probability, for other evaluators; with several runs, a folder each."
     map_bits: Literal[8, 16] = 8
-    "Of these PNGs."
+    "Bit depth of these PNGs."
 
 
 class PredictConfig(CommandConfig, OwnStudent, PixelOptions):
@@ -69,17 +69,17 @@ class PredictConfig(CommandConfig, OwnStudent, PixelOptions):
     run: Annotated[str, Opt(argument=True)]
     "Run folder, teacher:SPEC, or probe:CACHE/LABEL."
     source: Annotated[Path, Opt(argument=True)]
-    "Folder, list, picture or video."
+    "Folder, list, image or video."
     out: Path
-    "Where masks, outlines and polyps.jsonl go."
+    "Output folder for masks, outlines and polyps.jsonl."
     device: str = "auto"
     "auto, cpu, cuda or cuda:N."
     batch_size: Batch | None = None
-    "Pictures in one forward pass."
+    "Images in one forward pass."
     outlines: bool = True
-    "Write the pictures with polyps outlined."
+    "Also write the images with polyps outlined."
     force: bool = False
-    "Replace files that are there."
+    "Overwrite existing files."
 
 
 class StudyConfig(CommandConfig, GroupOptions):
@@ -94,33 +94,33 @@ class StudyConfig(CommandConfig, GroupOptions):
     cache: tuple[Path, ...] = (Path("feats"),)
     "Cache to train from; may repeat."
     recipes: Annotated[tuple[str, ...], Field(min_length=1)] = ("baseline", "difom", "difom-multiscale")
-    "Names or files."
+    "Names of recipes, or TOML files."
     teachers: Annotated[tuple[str, ...], Opt(whole=True)] = ()
     "Labels of the cache to learn from, joined by commas; may repeat, a row for each. {percent} and {labels_seed} are filled in."
     labels: Annotated[tuple[SomeShare, ...], Field(min_length=1)] = (0.1, 1.0)
-    "Shares of the masks of train and validation records together."
+    "Shares of the masks of training and validation records to use."
     labels_seeds: tuple[Count, ...] = ()
-    "Of the choice of the masks; by default each run's own seed."
+    "Random seeds for the choice of masks; by default each run's own seed."
     seeds: Annotated[tuple[Count, ...], Field(min_length=1)] = (0, 1, 2)
-    "One run of each row for each."
+    "Random seeds; each row gets one run for each."
     students: Annotated[tuple[str, ...], Opt(flag="--student", whole=True), Field(min_length=1)] = ("unet",)
-    "Network; may repeat."
+    "Student; may repeat."
     also: Annotated[tuple[str, ...], Opt(whole=True)] = ()
-    "Score this too: a run, teacher:SPEC, or probe:CACHE/LABEL; may repeat."
+    "Also score this: a run, teacher:SPEC, or probe:CACHE/LABEL; may repeat."
     width: Width | None = 16
     "Channels of the first level; 0 = the student's own."
     input_size: SidePx = 128
     "Side of the student's input in px."
     batch_size: Batch = 16
-    "Pictures in a step."
+    "Images in a step."
     epochs: Epochs = 16
-    "Passes over the train records."
+    "Passes over the training records."
     device: str | None = None
     "auto, cpu, cuda or cuda:N; by default as the recipe says."
     changes: Annotated[tuple[str, ...], Opt(flag="--set", whole=True)] = ()
     "Change any setting: key=value; may repeat."
     limit: Positive | None = None
-    "Score so many frames of each set."
+    "Score only so many frames of each set."
 
 
 class CompareConfig(CommandConfig, OwnStudents, GroupOptions):
@@ -129,13 +129,13 @@ class CompareConfig(CommandConfig, OwnStudents, GroupOptions):
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = DATA_GROUP
 
     runs: Annotated[tuple[Path, ...], Opt(argument=True)]
-    "Evaluated run folders, the first of which is the yardstick; also teacher:SPEC and probe:CACHE/LABEL."
+    "Evaluated run folders, the first of which is the reference; also teacher:SPEC and probe:CACHE/LABEL."
     out: Path = Path("comparison")
-    "Where tables and report.html go."
+    "Output folder for tables and report.html."
     data: Path | None = None
-    "Training and test data: scores what is not scored yet, and leaves out test frames that training pictures show."
+    "Training and test data: scores what is not scored yet, and leaves out test frames that repeat training images."
     published: bool = True
-    "Put PraNet's published figures beside the runs."
+    "Add the figures published with PraNet."
     cost: bool = True
     "Measure parameters, FLOPs and latency."
     device: str = "auto"
@@ -143,36 +143,36 @@ class CompareConfig(CommandConfig, OwnStudents, GroupOptions):
     gallery_per_set: Annotated[Count, Opt(flag="--gallery")] = 12
     "Frames of each set that the report shows."
     resamples: Annotated[Positive, Field(le=10_000_000)] = 10_000
-    "Draws of the bootstrap."
+    "Number of bootstrap resamples."
     seed: Count = 0
-    "Of the bootstrap."
+    "Random seed of the bootstrap."
     anonymous: bool = False
-    "Number the report's frames in place of naming them."
+    "Number the report's frames instead of naming them."
 
 
 class CurvesConfig(Config):
     """Curves of runs."""
 
     runs: Annotated[tuple[Path, ...], Opt(argument=True)]
-    "Run folders, a row each."
+    "Run folders; each gets a row."
     out: Path = Path("curves.png")
-    "The PNG to write."
+    "PNG file to write."
     force: bool = False
-    "Replace a file that is there."
+    "Overwrite an existing file."
 
 
 class DemoConfig(Config):
     """Everything once."""
 
     out: Path = Path("demo")
-    "Folder for the pictures, the cache, the runs and the results."
+    "Output folder for images, cache, runs and results."
 
 
 class RecipesConfig(Config):
     """What a run is taught."""
 
     name: Annotated[str | None, Opt(argument=True)] = None
-    "Print this one complete; or a TOML file."
+    "Recipe, or TOML file, to print with every value."
 
 
 class StudentsConfig(CommandConfig):
@@ -185,23 +185,23 @@ class ExportConfig(CommandConfig, OwnStudent):
     run: Annotated[Path, Opt(argument=True)]
     "Run folder."
     out: Path
-    "The file to write."
+    "File to write."
     format: str = "onnx"
     "onnx, or torch for a torch.export file."
     dynamic_size: bool = False
-    "Leave height and width free."
+    "Accept any height and width."
     output_size: Literal["input", "frame"] = "input"
-    "frame: take whole frames of any size, resize inside, answer at their size."
+    "frame: take whole frames of any size, resize inside, and return masks of their size."
     int8: bool = False
     "Quantise weights and activations (ONNX)."
     calibration: Path | None = None
-    "Data whose train frames set int8's ranges."
+    "Data whose training frames calibrate int8."
     check: Path | None = None
-    "Data to compare the file with the student on."
+    "Data on which the file is compared with the student."
     frames: Positive = 16
-    "Frames that calibrate, and that are compared."
+    "Number of frames to calibrate with and to compare."
     force: bool = False
-    "Replace a file that is there."
+    "Overwrite an existing file."
     anonymous: bool = False
     "Leave the run's name out of the file."
 
@@ -212,8 +212,8 @@ class CostConfig(CommandConfig, OwnStudents):
     runs: Annotated[tuple[str, ...], Opt(argument=True)] = ()
     "Run folders."
     teachers: Annotated[tuple[str, ...], Opt(flag="--teacher", whole=True)] = ()
-    "A teacher beside them, such as sam:vit_b; may repeat."
+    "Teacher to compare with, such as sam:vit_b; may repeat."
     device: str = "auto"
     "auto, cpu, cuda or cuda:N."
     passes: Positive = 30
-    "Timed passes of each."
+    "Number of timed passes."

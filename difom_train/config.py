@@ -73,20 +73,20 @@ _NECKS = {"difom": "residual", "paper": "paper"}
 class RunConfig(FolderOptions):
     """Where a run reads from and writes to."""
 
-    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {"Source pictures": ("data", "images", "masks", "every")}
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {"Source images": ("data", "images", "masks", "every")}
 
     cache: tuple[Path, ...] = (Path("feats"),)
     "Cache to train from; several are trained on together."
     data: Path | None = None
-    "Source pictures, for a cache without them and for fresh views."
+    "Source images, for a cache without them and for fresh views."
     out: Annotated[Path | None, Opt(default="runs/STUDENT-RECIPE-CHANGES-seedN")] = None
     "Run folder; with several seeds -seedN is appended."
     seeds: tuple[Seed, ...] = ()
-    "One run for each, in place of the seed."
+    "Train one run for each of these seeds."
     resume: bool = False
-    "Go on with a run that was stopped; one that has not begun begins."
+    "Resume a run that was stopped, or start it."
     allow_partial: bool = False
-    "Train on what is there of an unfinished cache."
+    "Train on the finished part of an incomplete cache."
 
     @property
     def source(self) -> DataSource | None:
@@ -107,28 +107,28 @@ class StudentConfig(Config):
     deep_supervision: bool = False
     "Train the inner outputs of unet++ against the mask as well."
     loss: Literal["auto", "dice_bce", "structure"] = "auto"
-    "Loss of the masks; auto = the one that the student was published with."
+    "Mask loss; auto = the one that the student was published with."
 
 
 class DataConfig(Config):
     """Which rows of the cache make a batch, and what is done to their pictures."""
 
     input_px: Annotated[SidePx, Opt("input_size")] = 352
-    "Side of the student's input in px; the stored pictures are resized to it on the device."
+    "Side of the student's input in px; stored images are resized to it on the device."
     batch_size: Batch = 16
-    "Pictures in one forward pass of one process."
+    "Images in one forward pass of one process."
     accumulate: Batch = 1
     "Forward passes whose gradients make one step."
     views: Count = 0
-    "Use the first so many views of each record; 0 = all."
+    "Use only the first so many views of each record; 0 = all."
     all_views: bool = False
-    "Visit every view in every epoch, in place of one view of each record."
+    "Visit every view in every epoch, instead of one view of each record."
     fresh_views: bool = True
     "Show a new view at every draw, of the stored view 0 or of the images in --data; where features teach, of every other image."
     labels: SomeShare = 1.0
-    "Share of the masks of train and validation records together; the others are never read, in groups as a whole."
+    "Share of the masks of training and validation records to use, chosen by group; the others are never read."
     labels_seed: Count = 0
-    "Of the choice of these masks; smaller shares lie inside larger ones."
+    "Random seed for the choice of these masks; smaller shares are subsets of larger ones."
     labels_frac: Annotated[SomeShare, Opt(hidden=True)] = 1.0
     "As runs of earlier versions have it: share of the train masks alone, chosen by group and the run's seed."
     labelled_min_frac: SomeShare = 0.5
@@ -136,7 +136,7 @@ class DataConfig(Config):
     unlabelled_ratio: Size = 0.0
     "Images without a mask for each one with, on top of a batch of those alone; 0 = within the batch, by labelled_min_frac."
     scales: Annotated[tuple[Annotated[float, Field(gt=0, le=16)], ...], Field(min_length=1)] = (1.0,)
-    "Factors on the input's side, one drawn for each step, rounded to what the student takes; PraNet: 0.75,1,1.25."
+    "Factors on the input size, one drawn for each step, rounded to a size that the student takes; PraNet: 0.75,1,1.25."
 
 
 class ColourConfig(Config):
@@ -158,26 +158,26 @@ class ColourConfig(Config):
 
 
 class OptimizerConfig(Config):
-    """How the weights move."""
+    """Optimizer."""
 
     name: Annotated[Literal["adam", "adamw", "sgd"], Opt("optimizer")] = "adamw"
-    "Rule of the steps."
+    "Optimizer."
     epochs: Epochs = 75
-    "Passes over the train records."
+    "Passes over the training records."
     lr: Size = 5e-4
     "Highest learning rate."
     pretrained_encoder_lr_factor: Size = 0.2
     "Factor on lr for an encoder that starts from pretrained weights."
     weight_decay: Size = 1e-4
-    "Decoupled for adamw, added to the gradient for adam and sgd; never on biases and norms."
+    "Weight decay, decoupled for adamw, added to the gradient for adam and sgd; never on biases and norms."
     schedule: Literal["cosine", "constant"] = "cosine"
-    "How lr falls; cosine ends at 1 % of it."
+    "Learning-rate schedule; cosine ends at 1 % of lr."
     warmup_frac: Share = 0.02
-    "Share of all steps over which lr rises from 0."
+    "Share of all steps for the linear warm-up from 0."
     clip_norm: Size = 1.0
-    "Largest gradient norm; 0 = not clipped."
+    "Largest gradient norm; 0 = no clipping."
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    "Decay a step of the averaged weights that are validated and kept; 0 = no average."
+    "Decay per step of the exponential moving average (EMA) that is validated and kept; 0 = no EMA."
     patience_epochs: Annotated[Count, Opt("patience")] = 0
     "Stop after so many epochs without a better validation Dice; 0 = never."
     keep: Literal["auto", "best", "last"] = "auto"
@@ -191,15 +191,15 @@ class MachineConfig(Config):
     device: str = "auto"
     "auto, cpu, cuda or cuda:N."
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    "Of the student's passes (bfloat16 is mixed); auto = bfloat16 on CUDA, float32 on the CPU."
+    "Precision of the student (bfloat16 is mixed); auto = bfloat16 on CUDA, float32 on the CPU."
     stage: Literal["auto", "disk", "ram", "gpu"] = "auto"
-    "Where the cache is held while training; auto = by measured sizes."
+    "Where the cache is held while training; auto decides by size."
     channels_last: bool = True
-    "Keep pictures and weights with channels innermost, as convolutions run fastest on CPUs and recent GPUs."
+    "Use the channels-last memory format, in which convolutions are fastest on CPUs and recent GPUs."
     compile: bool = False
     "Compile the student with torch.compile; the first step then takes minutes."
     logger: Literal["tensorboard", "csv", "none"] = "tensorboard"
-    "A second log; log.jsonl is written in any case."
+    "A second logger; log.jsonl is always written."
 
 
 class DistillConfig(Config):
@@ -223,27 +223,27 @@ class DistillConfig(Config):
     probe: Literal["auto", "none"] = "auto"
     "auto fits a probe to the run's masks where their images are not all labelled, no teacher is named, and none has logits."
     low_weight: Size = 0.1
-    "Of the low-frequency term (difom, paper, published, and multiscale with bands); the paper's weight."
+    "Weight of the low-frequency term (difom, paper, published, and multiscale with bands); 0.1 as in the paper."
     high_weight: Size = 0.1
-    "Of the high-frequency term; the paper's weight."
+    "Weight of the high-frequency term; 0.1 as in the paper."
     gradient_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     "Share of the student's gradient that all terms together get, by one factor on their weights; 0 = the weights as they are."
     feature_weight: Size = 1.0
-    "Of multiscale's feature term."
+    "Weight of multiscale's feature term."
     relation_weight: Size = 0.0
-    "Of multiscale's term on the cosines between all pairs of cells of a picture."
+    "Weight of multiscale's term on the cosines between all pairs of cells of an image."
     logits_weight: Size = 1.0
-    "Of multiscale's term on the teachers' masks, which teach images whose own mask the run may not see; 0 = not read."
+    "Weight of multiscale's term on the teachers' masks, which teach images whose own mask the run may not see; 0 = off."
     hard_masks: bool = False
-    "Make masks of the teachers' logits, at prob 0.5, before the student is held to them (multiscale)."
+    "Use hard teachers' masks, cut at probability 0.5, instead of soft ones (multiscale)."
     consistency_weight: Size = 1.0
-    "Of mean_teacher's term."
+    "Weight of mean_teacher's consistency term."
     ramp_frac: Share = 0.0
-    "Share of the run over which all terms rise to their weights, as exp(-5 (1 - t)^2)."
+    "Share of the run over which all terms ramp up to their weights, as exp(-5 (1 - t)^2)."
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
-    "Prob, of polyp or of none, at which the averaged weights teach a pixel in any case (mean_teacher)."
+    "Probability from which on the EMA teaches a pixel in any case (mean_teacher)."
     channels: Annotated[int, Field(ge=1, le=65_536)] = 256
-    "Of the target: in all for difom and paper, at most so many for each tap for multiscale."
+    "Channels of the target: in total for difom and paper, at most so many for each tap for multiscale."
     bands: bool = False
     "Also compare the low and the high band of each pair (multiscale)."
 
@@ -257,36 +257,36 @@ class Phase(Config):
     """One part of the run."""
 
     until_frac: Share = 1.0
-    "Where the phase ends, as a share of all epochs; the last ends at 1."
+    "Where the phase ends, as a share of all epochs; the last one ends at 1."
     segmentation: Size = 1.0
     "Factor on the mask loss."
     distillation: Size = 0.0
     "Factor on the distillation terms, which have weights of their own in [distill]."
     freeze_encoder: bool = False
-    "Whether the encoder stands still, its batch-norm statistics included."
+    "Freeze the encoder, its batch-norm statistics included."
 
 
 class TrainConfig(Config):
     """Everything that decides a run."""
 
     seed: Seed = 0
-    "Key of all randomness."
+    "Random seed."
     run: RunConfig = Field(default_factory=RunConfig)
-    "Where it reads from and writes to."
+    "Input and output."
     student: StudentConfig = Field(default_factory=StudentConfig)
     "Which network is trained."
     data: DataConfig = Field(default_factory=DataConfig)
-    "What makes a batch."
+    "Batches."
     colour: ColourConfig = Field(default_factory=ColourConfig)
-    "How colours change."
+    "Colour jitter."
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
-    "How the weights move."
+    "Optimizer."
     machine: MachineConfig = Field(default_factory=MachineConfig)
-    "Where it computes."
+    "Device and precision."
     distill: DistillConfig = Field(default_factory=DistillConfig)
-    "What is learnt from the teachers."
+    "Distillation."
     phases: tuple[Phase, ...] = Field(default_factory=lambda: (Phase(),))
-    "Parts of the run, one after the other."
+    "Phases of the run, one after the other."
 
     @property
     def distils(self) -> bool:

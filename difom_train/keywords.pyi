@@ -8,27 +8,27 @@ class TrainKeywords(TypedDict, total=False):
     """Keywords of `TrainOptions`."""
 
     seed: int | None
-    "Key of all randomness. (at least 0) [default: 0]"
+    "Random seed. (at least 0) [default: 0]"
     max_pixels: int | None
-    "Largest image that is read, width times height in px. (at least 1) [default: 178956970]"
+    "Largest image to read, width times height in px. (at least 1) [default: 178956970]"
     cache: str | Path | Sequence[str | Path] | None
     "Cache to train from; several are trained on together. [default: feats]"
     out: str | Path | None
     "Run folder; with several seeds -seedN is appended. [default: runs/STUDENT-RECIPE-CHANGES-seedN]"
     seeds: int | Sequence[int] | None
-    "One run for each, in place of the seed. (at least 0)"
+    "Train one run for each of these seeds. (at least 0)"
     resume: bool | None
-    "Go on with a run that was stopped; one that has not begun begins."
+    "Resume a run that was stopped, or start it."
     allow_partial: bool | None
-    "Train on what is there of an unfinished cache."
+    "Train on the finished part of an incomplete cache."
     data: str | Path | None
-    "Source pictures, for a cache without them and for fresh views."
+    "Source images, for a cache without them and for fresh views."
     images: str | Path | None
-    "Folder of pictures, in place of --data."
+    "Folder of images, instead of --data."
     masks: str | Path | None
-    "Folder of their masks, or a COCO file; with --images."
+    "Folder of their masks, or a COCO file; used with --images."
     every: str | None
-    "Between the frames taken of videos, such as 0.5s (the default) or 500ms."
+    "Time between the frames taken from a video, such as 0.5s (the default) or 500ms."
     student: str | None
     "unet, unet++, pranet, smp:ARCH/ENCODER, one that is installed, or package.module:Factory of your own. [default: pranet]"
     width: int | None
@@ -38,29 +38,29 @@ class TrainKeywords(TypedDict, total=False):
     deep_supervision: bool | None
     "Train the inner outputs of unet++ against the mask as well."
     loss: Literal["auto", "dice_bce", "structure"] | None
-    "Loss of the masks; auto = the one that the student was published with. [default: auto]"
+    "Mask loss; auto = the one that the student was published with. [default: auto]"
     input_size: int | None
-    "Side of the student's input in px; the stored pictures are resized to it on the device. (in [1, 16384]) [default: 352]"
+    "Side of the student's input in px; stored images are resized to it on the device. (in [1, 16384]) [default: 352]"
     batch_size: int | None
-    "Pictures in one forward pass of one process. (in [1, 65536]) [default: 16]"
+    "Images in one forward pass of one process. (in [1, 65536]) [default: 16]"
     accumulate: int | None
     "Forward passes whose gradients make one step. (in [1, 65536]) [default: 1]"
     views: int | None
-    "Use the first so many views of each record; 0 = all. (at least 0) [default: 0]"
+    "Use only the first so many views of each record; 0 = all. (at least 0) [default: 0]"
     all_views: bool | None
-    "Visit every view in every epoch, in place of one view of each record."
+    "Visit every view in every epoch, instead of one view of each record."
     fresh_views: bool | None
     "Show a new view at every draw, of the stored view 0 or of the images in --data; where features teach, of every other image. [default: on]"
     labels: float | None
-    "Share of the masks of train and validation records together; the others are never read, in groups as a whole. (in (0, 1]) [default: 1.0]"
+    "Share of the masks of training and validation records to use, chosen by group; the others are never read. (in (0, 1]) [default: 1.0]"
     labels_seed: int | None
-    "Of the choice of these masks; smaller shares lie inside larger ones. (at least 0) [default: 0]"
+    "Random seed for the choice of these masks; smaller shares are subsets of larger ones. (at least 0) [default: 0]"
     labelled_min_frac: float | None
     "Least share of each batch that carries a mask; more where more of the records have one. (in (0, 1]) [default: 0.5]"
     unlabelled_ratio: float | None
     "Images without a mask for each one with, on top of a batch of those alone; 0 = within the batch, by labelled_min_frac. (at least 0) [default: 0.0]"
     scales: float | Sequence[float] | None
-    "Factors on the input's side, one drawn for each step, rounded to what the student takes; PraNet: 0.75,1,1.25. (in (0, 16]) [default: 1.0]"
+    "Factors on the input size, one drawn for each step, rounded to a size that the student takes; PraNet: 0.75,1,1.25. (in (0, 16]) [default: 1.0]"
     brightness: float | None
     "Factor drawn from [1 - x, 1 + x]. (in [0, 1]) [default: 0.2]"
     contrast: float | None
@@ -70,23 +70,23 @@ class TrainKeywords(TypedDict, total=False):
     hue: float | None
     "Turn drawn from [-x, x], in full circles. (in [0, 0.5]) [default: 0.02]"
     optimizer: Literal["adam", "adamw", "sgd"] | None
-    "Rule of the steps. [default: adamw]"
+    "Optimizer. [default: adamw]"
     epochs: int | None
-    "Passes over the train records. (in [1, 1000000]) [default: 75]"
+    "Passes over the training records. (in [1, 1000000]) [default: 75]"
     lr: float | None
     "Highest learning rate. (at least 0) [default: 0.0005]"
     pretrained_encoder_lr_factor: float | None
     "Factor on lr for an encoder that starts from pretrained weights. (at least 0) [default: 0.2]"
     weight_decay: float | None
-    "Decoupled for adamw, added to the gradient for adam and sgd; never on biases and norms. (at least 0) [default: 0.0001]"
+    "Weight decay, decoupled for adamw, added to the gradient for adam and sgd; never on biases and norms. (at least 0) [default: 0.0001]"
     schedule: Literal["cosine", "constant"] | None
-    "How lr falls; cosine ends at 1 % of it. [default: cosine]"
+    "Learning-rate schedule; cosine ends at 1 % of lr. [default: cosine]"
     warmup_frac: float | None
-    "Share of all steps over which lr rises from 0. (in [0, 1]) [default: 0.02]"
+    "Share of all steps for the linear warm-up from 0. (in [0, 1]) [default: 0.02]"
     clip_norm: float | None
-    "Largest gradient norm; 0 = not clipped. (at least 0) [default: 1.0]"
+    "Largest gradient norm; 0 = no clipping. (at least 0) [default: 1.0]"
     ema_decay: float | None
-    "Decay a step of the averaged weights that are validated and kept; 0 = no average. (in [0, 1)) [default: 0.0]"
+    "Decay per step of the exponential moving average (EMA) that is validated and kept; 0 = no EMA. (in [0, 1)) [default: 0.0]"
     patience: int | None
     "Stop after so many epochs without a better validation Dice; 0 = never. (at least 0) [default: 0]"
     keep: Literal["auto", "best", "last"] | None
@@ -94,15 +94,15 @@ class TrainKeywords(TypedDict, total=False):
     device: str | None
     "auto, cpu, cuda or cuda:N. [default: auto]"
     precision: Literal["auto", "float32", "bfloat16"] | None
-    "Of the student's passes (bfloat16 is mixed); auto = bfloat16 on CUDA, float32 on the CPU. [default: auto]"
+    "Precision of the student (bfloat16 is mixed); auto = bfloat16 on CUDA, float32 on the CPU. [default: auto]"
     stage: Literal["auto", "disk", "ram", "gpu"] | None
-    "Where the cache is held while training; auto = by measured sizes. [default: auto]"
+    "Where the cache is held while training; auto decides by size. [default: auto]"
     channels_last: bool | None
-    "Keep pictures and weights with channels innermost, as convolutions run fastest on CPUs and recent GPUs. [default: on]"
+    "Use the channels-last memory format, in which convolutions are fastest on CPUs and recent GPUs. [default: on]"
     compile: bool | None
     "Compile the student with torch.compile; the first step then takes minutes."
     logger: Literal["tensorboard", "csv", "none"] | None
-    "A second log; log.jsonl is written in any case. [default: tensorboard]"
+    "A second logger; log.jsonl is always written. [default: tensorboard]"
     distill: Literal["none", "difom", "paper", "published", "multiscale", "mean_teacher"] | None
     "Kind of distillation. [default: none]"
     teachers: str | Sequence[str] | None
@@ -112,27 +112,27 @@ class TrainKeywords(TypedDict, total=False):
     probe: Literal["auto", "none"] | None
     "auto fits a probe to the run's masks where their images are not all labelled, no teacher is named, and none has logits. [default: auto]"
     low_weight: float | None
-    "Of the low-frequency term (difom, paper, published, and multiscale with bands); the paper's weight. (at least 0) [default: 0.1]"
+    "Weight of the low-frequency term (difom, paper, published, and multiscale with bands); 0.1 as in the paper. (at least 0) [default: 0.1]"
     high_weight: float | None
-    "Of the high-frequency term; the paper's weight. (at least 0) [default: 0.1]"
+    "Weight of the high-frequency term; 0.1 as in the paper. (at least 0) [default: 0.1]"
     gradient_share: float | None
     "Share of the student's gradient that all terms together get, by one factor on their weights; 0 = the weights as they are. (in [0, 1)) [default: 0.0]"
     feature_weight: float | None
-    "Of multiscale's feature term. (at least 0) [default: 1.0]"
+    "Weight of multiscale's feature term. (at least 0) [default: 1.0]"
     relation_weight: float | None
-    "Of multiscale's term on the cosines between all pairs of cells of a picture. (at least 0) [default: 0.0]"
+    "Weight of multiscale's term on the cosines between all pairs of cells of an image. (at least 0) [default: 0.0]"
     logits_weight: float | None
-    "Of multiscale's term on the teachers' masks, which teach images whose own mask the run may not see; 0 = not read. (at least 0) [default: 1.0]"
+    "Weight of multiscale's term on the teachers' masks, which teach images whose own mask the run may not see; 0 = off. (at least 0) [default: 1.0]"
     hard_masks: bool | None
-    "Make masks of the teachers' logits, at prob 0.5, before the student is held to them (multiscale)."
+    "Use hard teachers' masks, cut at probability 0.5, instead of soft ones (multiscale)."
     consistency_weight: float | None
-    "Of mean_teacher's term. (at least 0) [default: 1.0]"
+    "Weight of mean_teacher's consistency term. (at least 0) [default: 1.0]"
     ramp_frac: float | None
-    "Share of the run over which all terms rise to their weights, as exp(-5 (1 - t)^2). (in [0, 1]) [default: 0.0]"
+    "Share of the run over which all terms ramp up to their weights, as exp(-5 (1 - t)^2). (in [0, 1]) [default: 0.0]"
     confidence: float | None
-    "Prob, of polyp or of none, at which the averaged weights teach a pixel in any case (mean_teacher). (in [0.5, 1)) [default: 0.95]"
+    "Probability from which on the EMA teaches a pixel in any case (mean_teacher). (in [0.5, 1)) [default: 0.95]"
     channels: int | None
-    "Of the target: in all for difom and paper, at most so many for each tap for multiscale. (in [1, 65536]) [default: 256]"
+    "Channels of the target: in total for difom and paper, at most so many for each tap for multiscale. (in [1, 65536]) [default: 256]"
     bands: bool | None
     "Also compare the low and the high band of each pair (multiscale)."
     recipe: str | None
@@ -144,103 +144,103 @@ class EvaluateKeywords(TypedDict, total=False):
     """Keywords of `EvaluateConfig`."""
 
     max_pixels: int | None
-    "Largest image that is read, width times height in px. (at least 1) [default: 178956970]"
+    "Largest image to read, width times height in px. (at least 1) [default: 178956970]"
     limit: int | None
-    "Score so many frames of each set. (at least 1)"
+    "Score only so many frames of each set. (at least 1)"
     device: str | None
     "auto, cpu, cuda or cuda:N. [default: auto]"
     workers: int | None
-    "Scoring processes; 0 = none of their own. (in [0, 65536])"
+    "Number of scoring processes; 0 = score in this one. (in [0, 65536])"
     batch_size: int | None
-    "Pictures in one forward pass. (in [1, 65536])"
+    "Images in one forward pass. (in [1, 65536])"
     out: str | Path | None
-    "Where the files go; of several runs, each to a folder of its name in it. [default: RUN/eval]"
+    "Output folder; with several runs, each gets a folder of its name in it. [default: RUN/eval]"
     maps: str | Path | None
-    "Folder for a grey PNG of each frame's probability, for other evaluators; of several runs, a folder each in it."
+    "Folder for a grey PNG of each frame's probability, for other evaluators; with several runs, a folder each."
     map_bits: Literal[8, 16] | None
-    "Of these PNGs. [default: 8]"
+    "Bit depth of these PNGs. [default: 8]"
     images: str | Path | None
-    "Folder of pictures, in place of --data."
+    "Folder of images, instead of --data."
     masks: str | Path | None
-    "Folder of their masks, or a COCO file; with --images."
+    "Folder of their masks, or a COCO file; used with --images."
     group_by: str | None
     "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
     every: str | None
-    "Between the frames taken of videos, such as 0.5s (the default) or 500ms."
+    "Time between the frames taken from a video, such as 0.5s (the default) or 500ms."
 
 class PredictKeywords(TypedDict, total=False):
     """Keywords of `PredictConfig`."""
 
     max_pixels: int | None
-    "Largest image that is read, width times height in px. (at least 1) [default: 178956970]"
+    "Largest image to read, width times height in px. (at least 1) [default: 178956970]"
     out: str | Path | None
-    "Where masks, outlines and polyps.jsonl go."
+    "Output folder for masks, outlines and polyps.jsonl."
     device: str | None
     "auto, cpu, cuda or cuda:N. [default: auto]"
     batch_size: int | None
-    "Pictures in one forward pass. (in [1, 65536])"
+    "Images in one forward pass. (in [1, 65536])"
     outlines: bool | None
-    "Write the pictures with polyps outlined. [default: on]"
+    "Also write the images with polyps outlined. [default: on]"
     force: bool | None
-    "Replace files that are there."
+    "Overwrite existing files."
 
 class StudyKeywords(TypedDict, total=False):
     """Keywords of `StudyConfig`."""
 
     max_pixels: int | None
-    "Largest image that is read, width times height in px. (at least 1) [default: 178956970]"
+    "Largest image to read, width times height in px. (at least 1) [default: 178956970]"
     out: str | Path | None
     "Folder of the runs and of study.csv, .md, .html and .svg; later commands add rows. [default: study]"
     cache: str | Path | Sequence[str | Path] | None
     "Cache to train from; may repeat. [default: feats]"
     recipes: str | Sequence[str] | None
-    "Names or files. [default: baseline,difom,difom-multiscale]"
+    "Names of recipes, or TOML files. [default: baseline,difom,difom-multiscale]"
     teachers: str | Sequence[str] | None
     "Labels of the cache to learn from, joined by commas; may repeat, a row for each. {percent} and {labels_seed} are filled in."
     labels: float | Sequence[float] | None
-    "Shares of the masks of train and validation records together. (in (0, 1]) [default: 0.1,1.0]"
+    "Shares of the masks of training and validation records to use. (in (0, 1]) [default: 0.1,1.0]"
     labels_seeds: int | Sequence[int] | None
-    "Of the choice of the masks; by default each run's own seed. (at least 0)"
+    "Random seeds for the choice of masks; by default each run's own seed. (at least 0)"
     seeds: int | Sequence[int] | None
-    "One run of each row for each. (at least 0) [default: 0,1,2]"
+    "Random seeds; each row gets one run for each. (at least 0) [default: 0,1,2]"
     students: str | Sequence[str] | None
-    "Network; may repeat. [default: unet]"
+    "Student; may repeat. [default: unet]"
     also: str | Sequence[str] | None
-    "Score this too: a run, teacher:SPEC, or probe:CACHE/LABEL; may repeat."
+    "Also score this: a run, teacher:SPEC, or probe:CACHE/LABEL; may repeat."
     width: int | None
     "Channels of the first level; 0 = the student's own. (in [0, 4096]) [default: 16]"
     input_size: int | None
     "Side of the student's input in px. (in [1, 16384]) [default: 128]"
     batch_size: int | None
-    "Pictures in a step. (in [1, 65536]) [default: 16]"
+    "Images in a step. (in [1, 65536]) [default: 16]"
     epochs: int | None
-    "Passes over the train records. (in [1, 1000000]) [default: 16]"
+    "Passes over the training records. (in [1, 1000000]) [default: 16]"
     device: str | None
     "auto, cpu, cuda or cuda:N; by default as the recipe says."
     changes: str | Sequence[str] | None
     "Change any setting: key=value; may repeat."
     limit: int | None
-    "Score so many frames of each set. (at least 1)"
+    "Score only so many frames of each set. (at least 1)"
     data: str | Path | None
     "Manifest, test sets, or any folder inside them."
     images: str | Path | None
-    "Folder of pictures, in place of --data."
+    "Folder of images, instead of --data."
     masks: str | Path | None
-    "Folder of their masks, or a COCO file; with --images."
+    "Folder of their masks, or a COCO file; used with --images."
     group_by: str | None
     "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
     every: str | None
-    "Between the frames taken of videos, such as 0.5s (the default) or 500ms."
+    "Time between the frames taken from a video, such as 0.5s (the default) or 500ms."
 
 class CompareKeywords(TypedDict, total=False):
     """Keywords of `CompareConfig`."""
 
     max_pixels: int | None
-    "Largest image that is read, width times height in px. (at least 1) [default: 178956970]"
+    "Largest image to read, width times height in px. (at least 1) [default: 178956970]"
     out: str | Path | None
-    "Where tables and report.html go. [default: comparison]"
+    "Output folder for tables and report.html. [default: comparison]"
     published: bool | None
-    "Put PraNet's published figures beside the runs. [default: on]"
+    "Add the figures published with PraNet. [default: on]"
     cost: bool | None
     "Measure parameters, FLOPs and latency. [default: on]"
     device: str | None
@@ -248,51 +248,51 @@ class CompareKeywords(TypedDict, total=False):
     gallery_per_set: int | None
     "Frames of each set that the report shows. (at least 0) [default: 12]"
     resamples: int | None
-    "Draws of the bootstrap. (in [1, 10000000]) [default: 10000]"
+    "Number of bootstrap resamples. (in [1, 10000000]) [default: 10000]"
     seed: int | None
-    "Of the bootstrap. (at least 0) [default: 0]"
+    "Random seed of the bootstrap. (at least 0) [default: 0]"
     anonymous: bool | None
-    "Number the report's frames in place of naming them."
+    "Number the report's frames instead of naming them."
     data: str | Path | None
-    "Training and test data: scores what is not scored yet, and leaves out test frames that training pictures show."
+    "Training and test data: scores what is not scored yet, and leaves out test frames that repeat training images."
     images: str | Path | None
-    "Folder of pictures, in place of --data."
+    "Folder of images, instead of --data."
     masks: str | Path | None
-    "Folder of their masks, or a COCO file; with --images."
+    "Folder of their masks, or a COCO file; used with --images."
     group_by: str | None
     "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
     every: str | None
-    "Between the frames taken of videos, such as 0.5s (the default) or 500ms."
+    "Time between the frames taken from a video, such as 0.5s (the default) or 500ms."
 
 class CurvesKeywords(TypedDict, total=False):
     """Keywords of `CurvesConfig`."""
 
     out: str | Path | None
-    "The PNG to write. [default: curves.png]"
+    "PNG file to write. [default: curves.png]"
     force: bool | None
-    "Replace a file that is there."
+    "Overwrite an existing file."
 
 class ExportKeywords(TypedDict, total=False):
     """Keywords of `ExportConfig`."""
 
     out: str | Path | None
-    "The file to write."
+    "File to write."
     format: str | None
     "onnx, or torch for a torch.export file. [default: onnx]"
     dynamic_size: bool | None
-    "Leave height and width free."
+    "Accept any height and width."
     output_size: Literal["input", "frame"] | None
-    "frame: take whole frames of any size, resize inside, answer at their size. [default: input]"
+    "frame: take whole frames of any size, resize inside, and return masks of their size. [default: input]"
     int8: bool | None
     "Quantise weights and activations (ONNX)."
     calibration: str | Path | None
-    "Data whose train frames set int8's ranges."
+    "Data whose training frames calibrate int8."
     check: str | Path | None
-    "Data to compare the file with the student on."
+    "Data on which the file is compared with the student."
     frames: int | None
-    "Frames that calibrate, and that are compared. (at least 1) [default: 16]"
+    "Number of frames to calibrate with and to compare. (at least 1) [default: 16]"
     force: bool | None
-    "Replace a file that is there."
+    "Overwrite an existing file."
     anonymous: bool | None
     "Leave the run's name out of the file."
 
@@ -300,8 +300,8 @@ class CostKeywords(TypedDict, total=False):
     """Keywords of `CostConfig`."""
 
     teachers: str | Sequence[str] | None
-    "A teacher beside them, such as sam:vit_b; may repeat."
+    "Teacher to compare with, such as sam:vit_b; may repeat."
     device: str | None
     "auto, cpu, cuda or cuda:N. [default: auto]"
     passes: int | None
-    "Timed passes of each. (at least 1) [default: 30]"
+    "Number of timed passes. (at least 1) [default: 30]"

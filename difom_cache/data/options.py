@@ -19,18 +19,18 @@ class PixelOptions(Config):
     """What is said of image files of unknown origin."""
 
     max_pixels: Positive = MAX_PIXELS
-    "Largest image that is read, width times height in px."
+    "Largest image to read, width times height in px."
 
 
 class FolderOptions(PixelOptions):
     """What is said of pictures, or in place of their layout; every command that reads records takes these beside its data."""
 
     images: Path | None = None
-    "Folder of pictures, in place of --data."
+    "Folder of images, instead of --data."
     masks: Path | None = None
-    "Folder of their masks, or a COCO file; with --images."
+    "Folder of their masks, or a COCO file; used with --images."
     every: str | None = None
-    "Between the frames taken of videos, such as 0.5s (the default) or 500ms."
+    "Time between the frames taken from a video, such as 0.5s (the default) or 500ms."
 
     def describe_source(self, data: Path | None, *, unlabelled: bool = False) -> DataSource:
         """Return where records come from: `data`, or --images.
@@ -58,7 +58,7 @@ class UnlabelledOptions(GroupOptions):
     """What is said of pictures, of which some may have no mask."""
 
     unlabelled: bool = False
-    "Pictures without a mask are meant."
+    "Images without a mask are intended."
     negatives: Path | None = None
     "Folder of images without a polyp, in the data or beside it: each has an empty mask, and counts as labelled."
 
@@ -102,29 +102,29 @@ class ManifestConfig(CommandConfig, UnlabelledOptions):
     }
 
     data: Annotated[tuple[Path, ...], Opt(argument=True)] = ()
-    "Folders in known layouts, manifests, COCO files, videos."
+    "Folders in known layouts, manifests, COCO files or videos."
     mask_levels: str | None = None
     "Which levels of the masks are polyp: 100, 1,2, 129-255, #ff0000 or alpha."
     exif: Drawn | None = None
     "What masks were drawn on whose images EXIF turns: the image as viewers show it, or its pixels as they are stored."
     bits: Annotated[int, Field(ge=8, le=16)] | None = None
-    "Of the levels in images of 16 bits whose files do not say it, such as 10 or 12; 16 takes them as they are."
+    "Bit depth of 16-bit images whose files do not say it, such as 10 or 12; 16 takes them as they are."
     skip_broken: bool = False
     "Leave out images whose COCO annotations cannot be drawn, such as boxes; each is named."
     out: Path | None = None
-    "CSV to write."
+    "CSV file to write."
     check: bool = False
     "Look for duplicates, leaks, empty masks, odd sizes; leaks exit with 1."
     allow_leaks: Annotated[bool, Opt(keyword=False)] = False
-    "Leaks that --check finds are no failure."
+    "Do not exit with 1 for leaks that --check finds."
     montage: Path | None = None
-    "PNG of the pairs that --check finds."
+    "PNG file that shows the pairs found by --check."
     sheet: Path | None = None
-    "PNG of pairs to look at: the smallest, largest, oddest and empty masks, and some at random."
+    "PNG file of pairs to look at: the smallest, largest, oddest and empty masks, and some at random."
     names: Path | None = None
-    "Folder for one CSV of names, split and group a data set."
+    "Folder for a CSV of names, splits and groups of each data set."
     force: bool = False
-    "Write over what lies at --out, --montage and --sheet."
+    "Overwrite existing files at --out, --montage and --sheet."
 
     def find_sources(self) -> list[DataSource]:
         """Return what was given as data, set by set; one more for --images.

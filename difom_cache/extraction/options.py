@@ -36,19 +36,19 @@ class ExtractConfig(DataOptions):
     cache: Path = Path("feats")
     "Folder to fill."
     like: Path | None = None
-    "A cache whose views, teachers, taps and codecs are taken, for new records; both can then be trained on together."
+    "A cache whose views, teachers, taps and codecs to use for new records, so that both can be trained on together."
     weights: Annotated[tuple[str, ...], Opt(whole=True)] = ("hub",)
     "hub, hub@REVISION, random or a path, for all teachers; NAME=WEIGHTS for one; may repeat."
     views: Annotated[Positive, Field(le=MOST_VIEWS)] = 8
     "Views of each training record; view 0 is the plain resize."
     seed: Count = 0
-    "Of the view plan."
+    "Random seed of the view plan."
     plan: Plan = "default"
     "View policy; `difom-cache plans` lists them."
     input_size: SidePx = 352
-    "Side of the stored pictures, px; strides refer to it."
+    "Side of the stored images in px; strides refer to it."
     strides: tuple[SidePx, ...] | None = None
-    "At which features are kept, picture px, such as 8,16,32; by default each teacher's own."
+    "Strides at which features are stored, in image px, such as 8,16,32; by default each teacher's own."
     codec: Literal["int8", "float16", "compact", "packed"] = "int8"
     "How features are stored; compact only finishes columns that were begun in it."
     taps: tuple[str, ...] | None = None
@@ -56,36 +56,36 @@ class ExtractConfig(DataOptions):
     split: Annotated[tuple[Literal["train", "val", "test"], ...], Field(min_length=1)] = ("train", "val")
     "Splits to cache."
     limit: Positive | None = None
-    "Records of each split; by default all."
+    "Number of records of each split; all by default."
     pictures: bool = True
-    "Store views and masks too."
+    "Also store the augmented images and masks."
     device: str = "auto"
     "auto, cpu, cuda or cuda:N."
     precision: Precision | None = None
-    "Of the teachers; by default bfloat16 on CUDA and float32 elsewhere."
+    "Precision of the teachers; by default bfloat16 on CUDA and float32 elsewhere."
     batch_size: Batch | None = None
-    "Views a teacher sees at once; probed by default."
+    "Views in a teacher's batch; found by trial by default."
     compile: bool = False
     "Run teachers through torch.compile."
     backend: Annotated[Backend | None, Opt(default="DIFOM_BACKEND, or auto")] = None
     "What runs networks; auto takes what a begun column holds and, on a CPU, OpenVINO where it is installed."
     engine: Literal["local", "dask", "slurm", "pbs", "lsf", "sge", "htcondor"] = "local"
-    "Where blocks are computed."
+    "Where the work runs: on this machine, or as jobs of a scheduler."
     workers: Batch | None = None
-    "Processes or jobs of the engine."
+    "Number of processes or jobs."
     scheduler: str | None = None
     "Address of a running Dask scheduler."
     jobs: Path | None = None
     "TOML file with job options."
     part: str | None = None
-    "I/N: every N-th block, starting with the I-th."
+    "I/N: compute every N-th block, starting with the I-th."
     epochs: Epochs = 75
-    "Epochs of each training run, for the estimate; 75 are the paper's."
+    "Epochs of each training run, for the estimate; the paper uses 75."
     runs: Positive = 1
-    "Training runs, for the estimate."
+    "Number of training runs, for the estimate."
     dry_run: bool = False
     "Stop after the estimate."
     force: bool = False
-    "Go on where the disk looks too small."
+    "Continue even if the disk looks too small."
     public: bool = False
-    "Others may enter the folder of stored pictures, as far as the umask allows."
+    "Let others read the folder of stored images, as far as the umask allows."

@@ -18,16 +18,16 @@ class VerifyConfig(CommandConfig, DataOptions):
     cache: Annotated[Path, Opt(argument=True)] = Path("feats")
     "Folder of the cache."
     recompute: Count = 0
-    "Random views to encode again and compare."
+    "Number of random views to encode again and compare."
     equivariance: bool = False
-    "What warping cached maps to other views would cost."
+    "Measure what warping cached maps to other views would cost."
     teacher: Annotated[tuple[str, ...], Opt(whole=True)] = ()
     "NAME[:VARIANT][@PX] of teachers to compare; all by default."
     weights: Annotated[tuple[str, ...], Opt(whole=True)] = ()
-    "LABEL=WEIGHTS, or LABEL=FILE; may repeat. By default where `extract` found them."
+    "Weights of a teacher, LABEL=WEIGHTS or LABEL=FILE; may repeat. By default where `extract` found them."
     device: str = "cpu"
     "cpu, cuda or cuda:N."
     seed: Count = 0
-    "Of the choice of views."
+    "Random seed for the choice of views."
     repair: bool = False
-    "First write anew what follows from identities and records.csv."
+    "First rewrite everything that follows from identities and records.csv."
