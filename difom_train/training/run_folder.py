@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from difom_cache.base import disk
 from difom_cache.base.atomic import append_synced, remove_stale, write_atomic
+from difom_cache.base.disk import is_file, list_names
 from difom_cache.base.errors import RunError
 from difom_cache.base.files import read_object, read_plain
 from difom_cache.base.hardware import name_processor
@@ -36,10 +36,10 @@ def open_folder(folder: Path, config: TrainConfig) -> bool:
     """
     written = folder / SETTINGS_FILE
     remove_stale(folder)  # of a run that was killed
-    there = [name for name in disk.list_names(folder) if not name.startswith(".tmp-")]
-    if there and not disk.is_file(written):
+    there = [name for name in list_names(folder) if not name.startswith(".tmp-")]
+    if there and not is_file(written):
         raise RunError(f"{folder} holds something that is no run; choose another --out")
-    if not disk.is_file(folder / CHECKPOINT):  # nothing that could be lost
+    if not is_file(folder / CHECKPOINT):  # nothing that could be lost
         folder.mkdir(parents=True, exist_ok=True)
         write_settings(config, written)
         return False
