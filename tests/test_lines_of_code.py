@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MOST = {
     "benchmarks": 1410,
     "difom_cache": 229,
-    "difom_cache/base": 1264,
+    "difom_cache/base": 1274,
     "difom_cache/codecs": 563,
     "difom_cache/data": 3745,
     "difom_cache/extraction": 1597,
@@ -24,10 +24,10 @@ MOST = {
     "difom_train/distill": 958,
     "difom_train/evaluation": 948,
     "difom_train/inference": 927,
-    "difom_train/reporting": 1038,
+    "difom_train/reporting": 1028,
     "difom_train/students": 1151,
-    "difom_train/studies": 374,
-    "difom_train/training": 1661,
+    "difom_train/studies": 368,
+    "difom_train/training": 1655,
 }
 
 

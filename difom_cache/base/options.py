@@ -23,6 +23,7 @@ from pydantic.fields import FieldInfo
 from difom_cache.base.compat import checked_as_a_whole
 from difom_cache.base.errors import SettingsError, name_nearest
 from difom_cache.base.files import read_plain
+from difom_cache.base.text import format_markdown
 
 MOST = 2**63 - 1
 """Of whole numbers that nothing else bounds, such as seeds: what 64 bits hold."""
@@ -334,20 +335,16 @@ def format_options(model: type[Config], *, command_line: bool = True) -> str:
         model: to describe.
         command_line: whether options are named as on the command line, or as keys in TOML.
     """
-    lines: list[str] = []
-    before = None
+    sections: dict[str, list[list[str]]] = {}
     for option in list_options(model):
-        if option.section != before or not lines:
-            title = [f"### {option.section}", ""] if option.section else []
-            lines += [*([""] if lines else []), *title, "| option | means | default |", "| --- | --- | --- |"]
-            before = option.section
         name = option.flag if command_line else ".".join(option.path)
         limits = describe_bounds(option.about)
         choices = f" One of {option.metavar.replace('|', ', ')}." if get_origin(option.kind) is Literal else ""
-        means = f"{option.about.description or ''}{choices}{f' ({limits})' if limits else ''}".replace("|", "\\|")
+        means = f"{option.about.description or ''}{choices}{f' ({limits})' if limits else ''}"
         default = f"`{option.default}`" if option.default else "required" if option.about.is_required() else ""
-        lines.append(f"| `{name}` | {means} | {default} |")
-    return "\n".join(lines) + "\n"
+        sections.setdefault(option.section, [["option", "means", "default"]]).append([f"`{name}`", means, default])
+    titles = {section: f"### {section}\n\n" if section else "" for section in sections}
+    return "\n".join(titles[section] + format_markdown(rows) for section, rows in sections.items())
 
 
 def format_keywords(models: Mapping[str, str]) -> str:

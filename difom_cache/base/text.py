@@ -1,5 +1,7 @@
 """Words and numbers for people: lists that end, tables, sizes and times."""
 
+import csv
+import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,6 +35,28 @@ def format_table(rows: Sequence[Sequence[str]], *, left: int | None = 1) -> str:
         return "  ".join(cells).rstrip()
 
     return "\n".join(map(line, rows))
+
+
+def format_markdown(rows: Sequence[Sequence[str]], *, left: int | None = None) -> str:
+    """Return rows of words as a table in Markdown; a bar in a word is no border.
+
+    Args:
+        rows: the first is the head; all are of one length.
+        left: as `format_table` has it.
+    """
+    lefts = len(rows[0]) if left is None else left
+    rules = ["---" if column < lefts else "---:" for column in range(len(rows[0]))]
+    lines = [[word.replace("|", r"\|") for word in row] for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], rules, *lines[1:]))
+
+
+def format_csv(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Return lines as CSV whose words are guarded; the first one's keys are the columns."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(guard_line(line) for line in lines)
+    return text.getvalue()
 
 
 def guard_cell(text: str) -> str:

@@ -1,12 +1,10 @@
 """One table of all entries by test set, written for a terminal, Markdown, LaTeX and CSV."""
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from difom_cache.base.text import format_table, guard_line
+from difom_cache.base.text import format_csv, format_markdown, format_table
 from difom_train.evaluation.metrics import PROTOCOLS
 from difom_train.evaluation.summary import (
     METRICS,
@@ -112,19 +110,10 @@ class ScoreTable:
         """Return the table as Markdown, best measured values in bold."""
         lines = [f"## {self.title}", ""]
         for protocol in PROTOCOLS:
-            metrics = metrics_of(protocol)
             lines += [f"**{PROTOCOL_TITLES[protocol]}**", ""]
-            lines.append("| test set | network | " + " | ".join(metric.label for metric in metrics) + " |")
-            lines.append("|---|---|" + "---:|" * len(metrics))
-            for place, block in self.blocks(protocol):
-                for number, row in enumerate(block):
-                    cells = [
-                        f"**{cell}**" if cell and self.is_best(row, place, metric) else cell
-                        for cell, metric in zip(self._cells(row, place, protocol), metrics, strict=True)
-                    ]
-                    head = [self._place(place) if number == 0 else "", row.label.replace("|", r"\|")]
-                    lines.append("| " + " | ".join([*head, *cells]) + " |")
-            lines.append("")
+            rows = [["test set", "network", *(metric.label for metric in metrics_of(protocol))]]
+            rows += [row for block in self._words(protocol, "**{}**") for row in block]
+            lines.append(format_markdown(rows, left=2))
         return "\n".join([*lines, *self.notes, ""])
 
     def to_latex(self) -> str:
@@ -134,15 +123,11 @@ class ScoreTable:
             metrics = metrics_of(protocol)
             lines += [r"\begin{table}[t]", r"\centering", r"\small", rf"\begin{{tabular}}{{ll{'r' * len(metrics)}}}"]
             lines += [r"\toprule", "Test set & Network & " + " & ".join(_escape(m.label) for m in metrics) + r" \\"]
-            for place, block in self.blocks(protocol):
+            for block in self._words(protocol, r"\textbf{{{}}}"):
                 lines.append(r"\midrule")
-                for number, row in enumerate(block):
-                    cells = [
-                        rf"\textbf{{{cell}}}" if cell and self.is_best(row, place, metric) else cell
-                        for cell, metric in zip(self._cells(row, place, protocol), metrics, strict=True)
-                    ]
-                    head = [_escape(self._place(place)) if number == 0 else "", _escape(row.label)]
-                    lines.append(" & ".join([*head, *cells]).replace(MARK, r"$\dagger$") + r" \\")
+                for place, name, *cells in block:
+                    row = [_escape(place), _escape(name), *cells]
+                    lines.append(" & ".join(row).replace(MARK, r"$\dagger$") + r" \\")
             caption = _escape(f"{self.title}. Protocol {PROTOCOL_TITLES[protocol]}. {' '.join(self.notes)}")
             caption = caption.replace(MARK, r"$\dagger$")
             lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}"]
@@ -168,6 +153,18 @@ class ScoreTable:
             for metric in METRICS
             if metric.name in row.values.get(place, {})
         ]
+
+    def _words(self, protocol: str, bold: str) -> Iterator[list[list[str]]]:
+        """Yield each place's rows: the place where it begins, the network, and values, the best measured ones in `bold`."""
+        for place, block in self.blocks(protocol):
+            rows: list[list[str]] = []
+            for row in block:
+                cells = zip(self._cells(row, place, protocol), metrics_of(protocol), strict=True)
+                values = [
+                    bold.format(cell) if cell and self.is_best(row, place, each) else cell for cell, each in cells
+                ]
+                rows.append(["" if rows else self._place(place), row.label, *values])
+            yield rows
 
     def _place(self, place: str) -> str:
         return f"{place} ({self.frames[place]})" if place in self.frames else place
@@ -201,12 +198,7 @@ def build_table(
 
 def to_csv(tables: Sequence[ScoreTable]) -> str:
     """Return tables in long form as CSV."""
-    text = io.StringIO()
-    records = [record for table in tables for record in table.to_records()]
-    rows = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
-    rows.writeheader()
-    rows.writerows(guard_line(each) for each in records)
-    return text.getvalue()
+    return format_csv([record for table in tables for record in table.to_records()])
 
 
 def _with_mean(values: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> dict[str, Mapping[str, float]]:

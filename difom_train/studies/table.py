@@ -1,7 +1,5 @@
 """The table of a study: a row for all seeds of one setting, beside the first row of its share of the masks."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -15,7 +13,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from difom_cache.base.atomic import write_atomic
-from difom_cache.base.text import format_table, guard_line
+from difom_cache.base.text import format_csv, format_markdown, format_table
 from difom_train.evaluation.files import read_summary
 from difom_train.evaluation.summary import SetScores, counted_sets, mean_label
 from difom_train.reporting.bootstrap import Difference, compare_paired
@@ -140,21 +138,21 @@ class StudyTable:
             *_cells_of_cost(row.cost),
         ]
 
+    @property
+    def words(self) -> list[list[str]]:
+        """The head and every row."""
+        return [self.head, *map(self.cells, self.rows)]
+
     def render(self) -> str:
         """Return the table for a terminal."""
-        return format_table([self.head, *map(self.cells, self.rows)], left=3)
-
-    def to_markdown(self) -> str:
-        """Return the table as Markdown."""
-        rows = [self.head, ["---"] * len(self.head), *map(self.cells, self.rows)]
-        return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows) + "\n"
+        return format_table(self.words, left=3)
 
     def to_html(self) -> str:
         """Return the table as one page with nothing to load from anywhere."""
         page = files("difom_train.reporting").joinpath("page")
         template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(_PAGE)
         style = Markup(page.joinpath("page.css").read_text(encoding="utf-8"))
-        return template.render(style=style, head=self.head, rows=[self.cells(row) for row in self.rows], note=_NOTE)
+        return template.render(style=style, head=self.head, rows=self.words[1:], note=_NOTE)
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return the rows for a program."""
@@ -194,12 +192,8 @@ def build_table(
 
 def write_table(table: StudyTable, folder: Path) -> None:
     """Write study.csv, study.md, study.html and study.svg."""
-    text = io.StringIO()
     lines = table.as_json()
-    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(guard_line(line) for line in lines)
-    for name, words in {"csv": text.getvalue(), "md": table.to_markdown(), "html": table.to_html()}.items():
+    for name, words in {"csv": format_csv(lines), "md": format_markdown(table.words), "html": table.to_html()}.items():
         write_atomic(folder / f"study.{name}", words.encode())
     draw_study(lines, folder / "study.svg")
 

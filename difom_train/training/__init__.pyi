@@ -24,9 +24,11 @@ from .optimizer import ramp as ramp
 from .optimizer import rate_factor as rate_factor
 from .optimizer import set_mode as set_mode
 from .processes import count_processes as count_processes
+from .processes import first_host as first_host
 from .processes import leave_processes as leave_processes
 from .processes import open_processes as open_processes
 from .run_folder import append_log as append_log
+from .run_folder import open_second_log as open_second_log
 from .run_folder import read_log as read_log
 from .run_folder import read_run as read_run
 from .run_folder import refuse_differences as refuse_differences

@@ -1,7 +1,5 @@
 """The run folder's papers: settings.toml, run.json, log.jsonl and curves.png."""
 
-import csv
-import io
 import json
 import os
 import platform
@@ -20,6 +18,7 @@ from difom_cache.base.files import read_object, read_plain
 from difom_cache.base.hardware import name_processor
 from difom_cache.base.options import read_toml
 from difom_cache.base.progress import say
+from difom_cache.base.text import format_csv
 from difom_train.config import FREE, SETTINGS_FILE, TrainConfig, find_differences, read_settings, write_settings
 from difom_train.distill.catalogue import revision_of
 from difom_train.training.checkpoint import CHECKPOINT
@@ -164,16 +163,11 @@ def _add_scalars(writers: list[Any], folder: Path, line: dict[str, Any]) -> None
 
 
 def _write_csv(folder: Path) -> None:
-    lines = [
-        {key: each for key, each in line.items() if isinstance(each, float)} | {"step": line["epoch"]}
-        for line in read_log(folder)
-    ]
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
+    lines = read_log(folder)
+    names = dict.fromkeys(name for line in lines for name, value in line.items() if isinstance(value, float))
+    table = [{"step": line["epoch"]} | {name: line.get(name, "") for name in names} for line in lines]
     (folder / "csv").mkdir(exist_ok=True)
-    write_atomic(folder / "csv" / "metrics.csv", table.getvalue().encode())
+    write_atomic(folder / "csv" / "metrics.csv", format_csv(table).encode())
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

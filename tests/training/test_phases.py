@@ -7,7 +7,16 @@ import torch
 
 from difom_train import build_student
 from difom_train.config import OptimizerConfig
-from difom_train.training import build_optimizer, count_processes, ema_decay_at, phase_of, ramp, rate_factor, set_mode
+from difom_train.training import (
+    build_optimizer,
+    count_processes,
+    ema_decay_at,
+    first_host,
+    phase_of,
+    ramp,
+    rate_factor,
+    set_mode,
+)
 
 PAPER = [0.3333, 0.6667, 1.0]
 
@@ -80,6 +89,21 @@ def test_processes_are_counted_from_torchrun_and_srun():
     assert (count_processes(slurm).on_machine, count_processes(slurm).machines) == (4, 2)
     assert count_processes(slurm | {"SLURM_JOB_NAME": "bash"}).world == 1
     assert count_processes({"SLURM_NTASKS": "8"}).world == 1
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("node07", "node07"),
+        ("gpu[01-03,07],cpu5", "gpu01"),
+        ("a[5],b", "a5"),
+        ("host0 host1", "host0"),
+        ("n[2,4]-ib", "n2-ib"),
+        ("127.0.0.1", "127.0.0.1"),
+    ],
+)
+def test_processes_of_srun_meet_at_the_first_of_its_nodes(nodes: str, first: str):
+    assert first_host(nodes) == first
 
 
 def test_terms_rise_as_laine_and_aila_wrote_it():
