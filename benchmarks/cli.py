@@ -1,20 +1,19 @@
 """The command `python -m benchmarks`."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from difom_cache.base.console import Command, Program, print_json
+from difom_cache.base.console import Command, Program, answer
 from difom_cache.base.heap import keep_freed_memory
 
 if TYPE_CHECKING:  # at run time each command loads its own options when it is called
     from benchmarks.options import AllConfig, GrowthConfig, LoaderConfig, StepConfig, TeacherConfig
-    from difom_cache.base.options import CommandConfig
 
 
 def teacher(config: "TeacherConfig") -> None:
     """Measure images a second from JPEG files to stored bytes: the published way, the library's best, ours."""
     from benchmarks.teachers import bench_teacher
 
-    _answer(config, bench_teacher(config))
+    answer(config, bench_teacher(config))
 
 
 def step(config: "StepConfig") -> None:
@@ -22,33 +21,28 @@ def step(config: "StepConfig") -> None:
     from benchmarks.step import bench_step
 
     keep_freed_memory()  # as a run does
-    _answer(config, bench_step(config))
+    answer(config, bench_step(config))
 
 
 def loader(config: "LoaderConfig") -> None:
     """Samples a second of memcpy, a mapped file, the cache's reader, Zarr's own, and one file a teacher and image."""
     from benchmarks.loader import bench_loader
 
-    _answer(config, bench_loader(config))
+    answer(config, bench_loader(config))
 
 
 def growth(config: "GrowthConfig") -> None:
     """CPU seconds of a start of extract with nothing left to do, of opening a cache and of info, by number of records."""
     from benchmarks.growth import bench_growth
 
-    _answer(config, bench_growth(config))
+    answer(config, bench_growth(config))
 
 
 def bench_all(config: "AllConfig") -> None:
     """Run every benchmark, part by part, into one JSON file and one page: what to type in a GPU's first hour."""
     from benchmarks.suite import bench_all as run
 
-    _answer(config, run(config))
-
-
-def _answer(config: "CommandConfig", result: Any) -> None:
-    """Print what a benchmark found, for people or for programs."""
-    print_json(result.as_json()) if config.as_json else print(result.render())
+    answer(config, run(config))
 
 
 PROGRAM = Program(

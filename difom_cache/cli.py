@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from difom_cache.base.console import Command, Program, print_json, run_benchmarks
+from difom_cache.base.console import Command, Program, answer, print_json, run_benchmarks
 
 if TYPE_CHECKING:  # at run time each command loads its own options when it is called
     from collections.abc import Sequence
@@ -81,7 +81,7 @@ def manifest(config: "ManifestConfig") -> None:
 
     records, report = make_manifest(config)
     if report is not None:
-        print_json(report.as_json()) if config.as_json else print(report.as_text())
+        answer(config, report)
         if report.leaky and not config.allow_leaks:
             print("leaks across splits: exit code 1; --allow-leaks says that they are known", file=sys.stderr)
             raise typer.Exit(1)
@@ -103,10 +103,9 @@ def sample(config: "SampleConfig") -> None:
 def verify(config: "VerifyConfig") -> None:
     """Check every file against its marker; name what is damaged. Exits with 1 where something is."""
     from difom_cache.maintenance.verify import verify as check
-    from difom_cache.maintenance.verify_report import as_json, format_report
 
     report = check(config)
-    print_json(as_json(report)) if config.as_json else print(format_report(report))
+    answer(config, report)
     if not report.sound:
         raise typer.Exit(1)
 

@@ -1,15 +1,14 @@
 """The command `difom-train`: plain, it trains; its subcommands score, compare, predict, export and measure."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from difom_cache.base.console import Command, Program, print_json, run_benchmarks
+from difom_cache.base.console import Command, Program, answer, print_json, run_benchmarks
 from difom_cache.base.errors import SettingsError
 from difom_cache.base.heap import keep_freed_memory
 
 if TYPE_CHECKING:  # at run time each command loads its own options when it is called
     from collections.abc import Sequence
 
-    from difom_cache.base.options import CommandConfig
     from difom_train.commands import (
         CompareConfig,
         CostConfig,
@@ -58,14 +57,14 @@ def evaluate(config: "EvaluateConfig") -> None:
     """Score networks on test sets, frame by frame, under each protocol."""
     from difom_train.evaluation.several import evaluate_runs as score
 
-    _answer(config, score(config))
+    answer(config, score(config))
 
 
 def predict(config: "PredictConfig") -> None:
     """Mark polyps in pictures or a video."""
     from difom_train.inference.predict import predict as mark
 
-    _answer(config, mark(config))
+    answer(config, mark(config))
 
 
 def study(config: "StudyConfig") -> None:
@@ -73,21 +72,21 @@ def study(config: "StudyConfig") -> None:
     from difom_train.studies.study import study as run
 
     keep_freed_memory()
-    _answer(config, run(config))
+    answer(config, run(config))
 
 
 def compare(config: "CompareConfig") -> None:
     """Put evaluated runs into one table and one report, with paired differences."""
     from difom_train.reporting.compare import compare as run
 
-    _answer(config, run(config))
+    answer(config, run(config))
 
 
 def export(config: "ExportConfig") -> None:
     """Write a student as one file, and compare it with the student."""
     from difom_train.inference.export import export as write
 
-    _answer(config, write(config))
+    answer(config, write(config))
 
 
 def cost(config: "CostConfig") -> None:
@@ -96,7 +95,7 @@ def cost(config: "CostConfig") -> None:
 
     if not config.runs and not config.teachers:
         raise SettingsError("nothing to measure: name run folders, or teachers with --teacher")
-    _answer(config, compare_costs(config))
+    answer(config, compare_costs(config))
 
 
 def demo(config: "DemoConfig") -> None:
@@ -117,11 +116,6 @@ def curves(config: "CurvesConfig") -> None:
 def bench(words: "Sequence[str]") -> None:
     """Measure reading, a step, or everything with the benchmarks of a checkout, as `python -m benchmarks` does there."""
     run_benchmarks(words)
-
-
-def _answer(config: "CommandConfig", result: Any) -> None:
-    """Print what a command found out, for people or for programs."""
-    print_json(result.as_json()) if config.as_json else print(result.render())
 
 
 _RESUMES = "interrupted; the same command with --resume goes on after the last finished epoch"

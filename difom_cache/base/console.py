@@ -24,7 +24,7 @@ import typer
 from difom_cache.base.errors import DifomError, SettingsError, name_nearest
 
 if TYPE_CHECKING:  # at run time loaded late: --help of all commands needs no options
-    from difom_cache.base.options import Option
+    from difom_cache.base.options import CommandConfig, Option
 
 USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
 _NO_MEMORY = "there is not enough memory for this; give it a larger machine, or less at once"
@@ -311,6 +311,11 @@ def run_benchmarks(words: Sequence[str]) -> None:
     sys.path.insert(0, str(root))
     sys.argv = ["python -m benchmarks", *words]
     import_module("benchmarks.cli").main()
+
+
+def answer(config: "CommandConfig", result: Any) -> None:
+    """Print what a command found out: what it renders for people or, with --json, holds for programs."""
+    print_json(result.as_json()) if config.as_json else print(result.render())
 
 
 def print_json(value: Any) -> None:

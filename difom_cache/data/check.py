@@ -87,7 +87,7 @@ class Report:
         told = {"pair_counts": counts, "overlaps": self.overlaps, "leaks": [asdict(pair) for pair in self.leaks]}
         return asdict(self) | told | {"different_masks": [asdict(pair) for pair in self.different_masks]}
 
-    def as_text(self) -> str:
+    def render(self) -> str:
         """Return what a person needs to know, a screenful."""
         lines = ["records"]
         for dataset, splits in self.records.items():

@@ -5,4 +5,3 @@ from .show import find_row as find_row
 from .show import map_to_rgb as map_to_rgb
 from .show import shown_cells as shown_cells
 from .side_by_side import join_caches as join_caches
-from .verify_report import format_report as format_report

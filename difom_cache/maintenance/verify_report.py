@@ -24,33 +24,33 @@ class VerifyReport:
         """Whether nothing was found damaged; missing blocks are no damage."""
         return not self.problems
 
-
-def format_report(report: VerifyReport) -> str:
-    """Return what was found, a line each."""
-    lines = [*report.problems]
-    for folder, blocks in report.missing.items():
+    def render(self) -> str:
+        """Return what was found, a line each."""
+        lines = [*self.problems]
+        for folder, blocks in self.missing.items():
+            lines.append(
+                f"{folder}: {len(blocks)} blocks are not there yet; `difom-cache extract` with the same arguments makes them"
+            )
+        for name, figures in self.recomputed.items():
+            lines.append(
+                f"{name}: stored against live over {figures['views']:.0f} views: cosine {figures['cosine_mean']:.6f}, "
+                f"1st percentile {figures['cosine_percentile_1']:.6f}, largest error {figures['max_error']:.3g}"
+            )
+        for tap, cosine in self.mirrored.items():
+            lines.append(f"{tap}: a mirrored cached map against the map of the mirrored picture: cosine {cosine:.4f}")
+        if self.warped:
+            lines.append(format_warped(self.warped))
+        lines += self.notes
+        if self.damaged:
+            named = ", ".join(f"{folder} {numbers}" for folder, numbers in self.damaged.items())
+            lines.append(
+                f"damaged blocks: {named}; `difom-cache extract` with the same arguments makes just those anew"
+            )
         lines.append(
-            f"{folder}: {len(blocks)} blocks are not there yet; `difom-cache extract` with the same arguments makes them"
+            f"{self.checked_files} files checked, {'sound' if self.sound else f'{len(self.problems)} problems'}"
         )
-    for name, figures in report.recomputed.items():
-        lines.append(
-            f"{name}: stored against live over {figures['views']:.0f} views: cosine {figures['cosine_mean']:.6f}, "
-            f"1st percentile {figures['cosine_percentile_1']:.6f}, largest error {figures['max_error']:.3g}"
-        )
-    for tap, cosine in report.mirrored.items():
-        lines.append(f"{tap}: a mirrored cached map against the map of the mirrored picture: cosine {cosine:.4f}")
-    if report.warped:
-        lines.append(format_warped(report.warped))
-    lines += report.notes
-    if report.damaged:
-        named = ", ".join(f"{folder} {numbers}" for folder, numbers in report.damaged.items())
-        lines.append(f"damaged blocks: {named}; `difom-cache extract` with the same arguments makes just those anew")
-    lines.append(
-        f"{report.checked_files} files checked, {'sound' if report.sound else f'{len(report.problems)} problems'}"
-    )
-    return "\n".join(lines)
+        return "\n".join(lines)
 
-
-def as_json(report: VerifyReport) -> dict[str, Any]:
-    """Return the report for a program to read."""
-    return {**vars(report), "sound": report.sound}
+    def as_json(self) -> dict[str, Any]:
+        """Return the report for a program to read."""
+        return {**vars(self), "sound": self.sound}

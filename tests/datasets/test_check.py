@@ -37,7 +37,7 @@ def test_a_clean_data_set_has_only_its_empty_mask(sample: Path) -> None:
     assert report.pairs == [] and report.families == [] and report.odd_sizes == {}
     assert report.empty_masks == ["TrainDataset/painted-0011"]
     assert report.distinct["TrainDataset"] == 11
-    text = report.as_text()
+    text = report.render()
     assert "pairs that show the same picture: none" in text and "empty masks: 1" in text
 
 
@@ -48,7 +48,7 @@ def test_a_test_frame_in_training_is_a_leak_between_two_sets(sample: Path) -> No
     assert (pair.first, pair.second, pair.kind) == ("TrainDataset/painted-0001", "Painted-Dim/x", "exact")
     assert report.overlaps == {"Painted-Dim + TrainDataset": {"Painted-Dim": 1, "TrainDataset": 1}}
     assert "between Painted-Dim and TrainDataset: 1 exact (1 of 2 of Painted-Dim, 1 of 11 of TrainDataset)" in (
-        report.as_text()
+        report.render()
     )
 
 
@@ -67,7 +67,7 @@ def test_frames_of_one_scene_in_two_splits_are_told_and_are_no_leak(tmp_path: Pa
     assert {pair.first, pair.second} == {"set/train/1", "set/test/2"} and pair.kind == "scene"
     assert pair.correlation == pytest.approx(np.cos(2 * np.pi * 6 / 128), abs=0.01)
     assert report.pairs == report.leaks == report.families == [] and not report.leaky
-    text = report.as_text()
+    text = report.render()
     assert "pairs across splits: none\npairs of neighbours in one scene across splits: 1\n" in text
     assert "one scene, correlation 0.95" in text
     assert report.as_json()["scenes"][0]["kind"] == "scene"
@@ -94,7 +94,7 @@ def test_groups_across_splits_are_counted(tmp_path: Path) -> None:
             Image.fromarray(pixels if kind == "images" else pixels // 128 * np.uint8(255)).save(folder / f"{stem}.png")
     report = check_records(load_records(tmp_path))
     assert report.groups_across_splits == {"CVC-ClinicDB/sequence-01": {"train": 1, "test": 1}}
-    assert "groups across splits: 1, with 1 test frames" in report.as_text()
+    assert "groups across splits: 1, with 1 test frames" in report.render()
 
 
 def test_odd_sizes_are_named_with_the_usual_one(tmp_path: Path) -> None:

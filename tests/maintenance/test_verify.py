@@ -10,7 +10,6 @@ from safetensors.numpy import load
 
 from difom_cache import Cache, extract, finish, open_cache, probe, verify
 from difom_cache.errors import CacheDamagedError, CacheIdentityError, CacheIncompleteError, EngineError
-from difom_cache.maintenance import format_report
 from difom_cache.store import marker_path, shard_path, totals_path
 
 SMALL = {"teacher": "dinov2:tiny@56", "weights": "random", "input_size": 64, "views": 3, "quiet": True}
@@ -60,7 +59,7 @@ def test_a_harmed_shard_is_named_and_extraction_makes_just_its_block_anew(cache:
     harm(shard_of(cache, 1))
     report = verify(cache.path)
     assert report.damaged == {"teachers/dinov2-tiny-random": [1]}
-    assert str(shard_of(cache, 1)) in format_report(report)
+    assert str(shard_of(cache, 1)) in report.render()
     again = extract(data=data, cache=cache.path, **SMALL)
     assert dict(again.computed_blocks) == {"teachers/dinov2-tiny-random": 1}
     assert open_cache(cache.path).content_digests() == before
@@ -87,7 +86,7 @@ def test_lost_statistics_are_a_problem_that_names_the_way_out(cache: Cache):
     totals_path(cache.path, "teachers/dinov2-tiny-random").unlink()
     report = verify(cache.path)
     assert not report.sound
-    assert "difom-cache finish" in format_report(report)
+    assert "difom-cache finish" in report.render()
 
 
 def test_a_flipped_byte_in_the_statistics_is_named_and_mended_as_the_message_says(cache: Cache):
@@ -125,7 +124,7 @@ def test_maps_warped_by_known_geometry_are_compared_without_pictures_or_teachers
     logits = report.warped["heads/logits@4"]
     assert logits["dice_encoded"] > 0.3 and logits["dice_warped"] > 0.3
     assert all(-1 <= figures["cosine"] < 0.999 and figures["views"] > 10 for figures in report.warped.values())
-    text = format_report(report)
+    text = report.render()
     assert "cosine  Dice encoded  Dice warped" in text and "heads/logits@4" in text
 
 
