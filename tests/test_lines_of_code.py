@@ -21,7 +21,7 @@ MOST = {
     "difom_cache/views": 527,
     "difom_train": 685,
     "difom_train/data": 1011,
-    "difom_train/distill": 958,
+    "difom_train/distill": 960,
     "difom_train/evaluation": 948,
     "difom_train/inference": 927,
     "difom_train/reporting": 1028,

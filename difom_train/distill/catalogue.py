@@ -25,12 +25,14 @@ REVISIONS = {"difom": 2, "paper": 2, "published": 2, "multiscale": 2, "mean_teac
 """Kind to the number of its revision; it rises where the same settings teach otherwise than before. 2: taps meet levels in order
 of depth; masks of teachers teach where there are none; the averaged teacher's thresholds."""
 _LATER_VIEWS = 2  # a view for every draw, and an average that forgets its first weights
+_LATER_FEATURES = 3  # stored views, which features teach, lie at other places in each step
 
 
 def revision_of(config: TrainConfig) -> int:
     """Return the revision of a run: one of another revision is not resumed, though its student opens all the same."""
     later = config.data.fresh_views or config.optimizer.ema_decay > 0
-    return max(REVISIONS.get(config.distill.kind, 1), _LATER_VIEWS if later else 1)
+    features = config.data.fresh_views and config.distill.kind not in ("none", "mean_teacher")
+    return max(REVISIONS.get(config.distill.kind, 1), _LATER_VIEWS if later else 1, _LATER_FEATURES if features else 1)
 
 
 def build_distiller(

@@ -98,5 +98,5 @@ def test_the_same_cache_teaches_levels_in_order_of_depth_now(frozen: Path, tmp_p
     }
     said = (folder / "train.log").read_text()
     assert all(f"{tap} -> {level}" in said for tap, level in pairs)
-    assert facts["revision"] == 2
+    assert facts["revision"] == 3
     train(out=folder, resume=True)

@@ -409,8 +409,8 @@ def test_a_run_of_another_revision_is_refused_in_one_line(train, interrupt_after
     with pytest.raises(KeyboardInterrupt):
         train(recipe="difom")
     path = tmp_path / "run" / "run.json"
-    path.write_text(path.read_text().replace('"revision": 2', '"revision": 3'))
-    with pytest.raises(RunError, match=r"another version.* \(revision 3 there, 2 here\): its student opens as before"):
+    path.write_text(path.read_text().replace('"revision": 3', '"revision": 4'))
+    with pytest.raises(RunError, match=r"another version.* \(revision 4 there, 3 here\): its student opens as before"):
         train(recipe="difom", resume=True)
 
 
@@ -503,6 +503,8 @@ def test_terms_keep_their_weight_beside_a_mask_loss_that_sums_four_outputs_and_t
         ("baseline", [], 2),
         ("baseline", ["data.fresh_views=false", "optimizer.ema_decay=0.9"], 2),
         ("difom-multiscale", ["data.fresh_views=false"], 2),
+        ("difom-multiscale", [], 3),
+        ("mean-teacher", [], 2),
     ],
 )
 def test_a_run_that_another_version_would_teach_otherwise_is_not_resumed(train, recipe, changes, revision):
