@@ -14,7 +14,7 @@ _MOVED = {
     "difom_cache.base.hardware": "explain_bfloat16 name_device name_processor resolve_device torch_threads",
     "difom_cache.base.outputs": "check_out_file check_out_folder check_outputs",
     "difom_cache.base.progress": "ProgressBar explain_wait say track",
-    "difom_cache.base.text": "format_bytes format_seconds format_table guard_cell guard_line name_some unguard_cell",
+    "difom_cache.base.text": "format_bytes format_seconds format_table guard_cell name_some unguard_cell",
     "difom_cache.data": (
         "DataSource FolderOptions GroupOptions PICTURE_SUFFIXES PixelOptions VIDEO_SUFFIXES VideoFrame VideoReader "
         "check_records describe_frames describe_unknown join_records read_manifest refuse_other_reading "

@@ -1,11 +1,11 @@
 from . import errors as errors
-from .data.budget import draw_budget as draw_budget
 from .data.images import read_image as read_image
 from .data.images import read_mask as read_mask
 from .data.make_manifest import make_manifest as make_manifest
 from .data.manifest import load_records as load_records
 from .data.manifest import write_manifest as write_manifest
 from .data.record import Record as Record
+from .data.record import draw_budget as draw_budget
 from .extraction.run import extract as extract
 from .maintenance.copy import copy as copy
 from .maintenance.finish import drop as drop
@@ -16,9 +16,9 @@ from .maintenance.info import info as info
 from .maintenance.show import show as show
 from .maintenance.verify import verify as verify
 from .painting.sample import paint_sample as paint_sample
+from .probing.cells import score_logits as score_logits
 from .probing.live import load_probe as load_probe
 from .probing.run import probe as probe
-from .probing.score import score_logits as score_logits
 from .store.reader import Cache as Cache
 from .store.reader import open_cache as open_cache
 from .teachers.base import Teacher as Teacher

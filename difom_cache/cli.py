@@ -49,9 +49,8 @@ def probe(config: "ProbeConfig") -> None:
 
 def info(config: "InfoConfig") -> None:
     """Say what a cache holds, how well its codes keep the features, and its content digest; of several, side by side."""
-    from difom_cache.maintenance.info import format_info
+    from difom_cache.maintenance.info import format_info, format_side_by_side, join_caches
     from difom_cache.maintenance.info import info as read
-    from difom_cache.maintenance.side_by_side import format_side_by_side, join_caches
 
     facts = [read(cache) for cache in config.caches]
     if len(facts) == 1:

@@ -1,7 +1,7 @@
 from .config import TrainConfig as TrainConfig
 from .config import read_recipe as read_recipe
-from .data.cache_loader import CacheLoader as CacheLoader
 from .data.own_batches import CacheDataset as CacheDataset
+from .data.own_batches import CacheLoader as CacheLoader
 from .evaluation.evaluate import evaluate as evaluate
 from .inference.export import export as export
 from .inference.predict import predict as predict

@@ -12,10 +12,12 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from difom_cache.base import disk
 from difom_cache.base.errors import CacheSpaceError, StorageError
@@ -32,12 +34,13 @@ _NO_ROOM = {*_FULL, errno.EACCES, errno.EPERM}
 _NO_PLACE = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG}
 
 
-@dataclass(frozen=True)
-class FileDigest:
+class FileDigest(BaseModel):
     """What a marker promises about one file."""
 
-    file_bytes: int
-    sha256: str
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    file_bytes: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 def write_once(path: Path, parts: Iterable[bytes | memoryview]) -> FileDigest:
@@ -53,7 +56,7 @@ def write_once(path: Path, parts: Iterable[bytes | memoryview]) -> FileDigest:
     Raises:
         CacheSpaceError: the disk is full or the folder cannot be written. No file is left behind.
     """
-    digest, ours = _write_and_publish(path, parts)
+    digest, ours = _write(path, parts, _publish)
     try:
         return digest if ours else digest_file(path)
     except FileNotFoundError:  # of equal bytes, and removed since: moments go once another writer has summed them up
@@ -62,23 +65,25 @@ def write_once(path: Path, parts: Iterable[bytes | memoryview]) -> FileDigest:
 
 def publish_once(path: Path, parts: Iterable[bytes | memoryview]) -> tuple[FileDigest, bool]:
     """Write `parts` as `write_once` does; return their own digest, and whether the file that lies there has it."""
-    digest, ours = _write_and_publish(path, parts)
+    digest, ours = _write(path, parts, _publish)
     try:
         return digest, ours or digest_file(path) == digest
     except OSError:  # gone again, or no plain file
         return digest, False
 
 
-def _write_and_publish(path: Path, parts: Iterable[bytes | memoryview]) -> tuple[FileDigest, bool]:
+def _write(
+    path: Path, parts: Iterable[bytes | memoryview], publish: Callable[[Path, Path], bool]
+) -> tuple[FileDigest, bool]:
     with _explained(path):
         _make_folder(path.parent)
         temp = path.parent / _temp_name(path.name)
         try:
             digest = _write_synced(temp, parts)
-            ours = _publish(temp, path)
+            ours = publish(temp, path)
         finally:
             temp.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        _sync(path.parent)
     return digest, ours
 
 
@@ -96,16 +101,7 @@ def write_atomic(path: Path, content: bytes | Iterable[bytes | memoryview]) -> F
         CacheSpaceError: the disk is full, or nothing can be written there. What lay there before is untouched.
     """
     parts = [content] if isinstance(content, bytes) else content
-    with _explained(path):
-        _make_folder(path.parent)
-        temp = path.parent / _temp_name(path.name)
-        try:
-            digest = _write_synced(temp, parts)
-            temp.replace(path)
-        finally:
-            temp.unlink(missing_ok=True)
-        _sync_folder(path.parent)
-    return digest
+    return _write(path, parts, lambda temp, path: bool(temp.replace(path)))[0]
 
 
 def append_synced(path: Path, text: str) -> None:
@@ -145,7 +141,7 @@ def draft_of(path: Path) -> Iterator[Path]:
         with _explained(path):
             _sync(temp)
             temp.replace(path)
-            _sync_folder(path.parent)
+            _sync(path.parent)
     finally:
         temp.unlink(missing_ok=True)
 
@@ -184,7 +180,7 @@ def build_folder(folder: Path) -> Iterator[Path]:
             raise
         with _explained(folder):
             draft.rename(folder)
-            _sync_folder(folder.parent)
+            _sync(folder.parent)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -194,7 +190,7 @@ def remove(path: Path) -> None:
     with _explained(path):
         path.unlink(missing_ok=True)
         if path.parent.is_dir():
-            _sync_folder(path.parent)
+            _sync(path.parent)
 
 
 def remove_empty(folder: Path) -> None:
@@ -226,7 +222,7 @@ def digest_file(path: Path) -> FileDigest:
 def _digest_file(path: Path) -> FileDigest:
     with os.fdopen(open_plain(path), "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return FileDigest(os.fstat(file.fileno()).st_size, sha256)
+        return FileDigest(file_bytes=os.fstat(file.fileno()).st_size, sha256=sha256)
 
 
 def remove_stale(folder: Path) -> list[Path]:
@@ -258,7 +254,7 @@ def _make_folder(folder: Path) -> None:
         return
     _make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
+    _sync(folder.parent)
 
 
 def make_private_folder(folder: Path) -> None:
@@ -267,7 +263,7 @@ def make_private_folder(folder: Path) -> None:
         _make_folder(folder.parent)
         if not folder.is_dir():
             folder.mkdir(exist_ok=True, mode=_PRIVATE_MODE)
-            _sync_folder(folder.parent)
+            _sync(folder.parent)
 
 
 def _temp_name(name: str) -> str:
@@ -291,7 +287,7 @@ def _write_synced(temp: Path, parts: Iterable[bytes | memoryview]) -> FileDigest
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    return FileDigest(file_bytes, sha256.hexdigest())
+    return FileDigest(file_bytes=file_bytes, sha256=sha256.hexdigest())
 
 
 def _publish(temp: Path, path: Path) -> bool:
@@ -307,20 +303,12 @@ def _publish(temp: Path, path: Path) -> bool:
     return True
 
 
-def _sync(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot sync a folder, and need not
+    except OSError as error:  # some file systems cannot sync a folder, and need not
+        if not path.is_dir() or error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
         os.close(descriptor)
@@ -351,18 +339,14 @@ def _explained(path: Path) -> Iterator[None]:
 
 def _explain(error: OSError, path: Path) -> Exception:
     if error.errno in _NO_ROOM:
-        return CacheSpaceError(
-            f"cannot write {path}: {os.strerror(error.errno or 0)}. What is finished is safe; "
-            "make room or choose a folder that can be written, then run the same command again."
-        )
-    if error.errno in disk.UNANSWERED:
+        hint = ". What is finished is safe; make room or choose a folder that can be written, then run the same command again."
+    elif error.errno in disk.UNANSWERED:
         return StorageError(
             f"cannot write {path} now: {os.strerror(error.errno or 0)}. What is finished is safe; run the same command again "
             "once its file system answers"
         )
-    if error.errno in _NO_PLACE:
-        return CacheSpaceError(
-            f"cannot write {path}: {os.strerror(error.errno or 0)}; choose a path whose folders are folders, and that is "
-            "none itself"
-        )
-    return error
+    elif error.errno in _NO_PLACE:
+        hint = "; choose a path whose folders are folders, and that is none itself"
+    else:
+        return error
+    return CacheSpaceError(f"cannot write {path}: {os.strerror(error.errno or 0)}{hint}")

@@ -22,6 +22,7 @@ DifomError
 └── RunError                a training run's folder
 """
 
+import warnings
 from difflib import get_close_matches
 
 
@@ -116,3 +117,8 @@ def name_nearest(kind: str, name: str, known: list[str]) -> str:
     near = get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"there is no {kind} {name!r}; {hint}known: {', '.join(sorted(known))}"
+
+
+def warn(text: str) -> None:
+    """Warn the user in one line."""
+    warnings.warn(text, DifomWarning, stacklevel=3)

@@ -3,12 +3,11 @@
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 NAMES_SHOWN = 10
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_MARKS = (*_FORMULA, "'")  # looked at first: a pattern for each of a million cells takes seconds
+_MARKS = ("=", "+", "-", "@", "\t", "\r", "'")  # looked at first: a pattern for each of a million cells takes seconds
 
 
 def name_some(names: Sequence[str], shown: int = NAMES_SHOWN) -> str:
@@ -52,26 +51,18 @@ def format_markdown(rows: Sequence[Sequence[str]], *, left: int | None = None) -
 
 def format_csv(lines: Sequence[Mapping[str, Any]]) -> str:
     """Return lines as CSV whose words are guarded; the first one's keys are the columns."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(guard_line(line) for line in lines)
-    return text.getvalue()
+    head = list(lines[0])
+    return format_rows(head, ([line.get(name, "") for name in head] for line in lines))
 
 
 def guard_cell(text: str) -> str:
-    """Return a CSV cell that no spreadsheet takes for a formula: an apostrophe goes before what would begin one."""
-    return f"'{text}" if text.startswith(_MARKS) else text
-
-
-def guard_line(line: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a CSV line whose words are guarded; numbers stay."""
-    return {key: guard_cell(value) if isinstance(value, str) else value for key, value in line.items()}
+    """Return a CSV cell that a spreadsheet shows as text: one that could start a formula gets an apostrophe in front."""
+    return f"'{text}" if text[:1] in _MARKS and re.match(r"'*[=+\-@\t\r]", text) else text
 
 
 def unguard_cell(text: str) -> str:
     """Return what `guard_cell` was given."""
-    return text[1:] if text.startswith("'") and text[1:].startswith(_MARKS) else text
+    return text[1:] if text[:1] == "'" and re.match(r"'+[=+\-@\t\r]", text) else text
 
 
 def format_bytes(size: float) -> str:
@@ -94,11 +85,10 @@ def format_seconds(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def escape_cell(text: str) -> str:
-    """Return a CSV cell that a spreadsheet shows as text: one that could start a formula gets an apostrophe in front."""
-    return f"'{text}" if text[:1] in _MARKS and re.match(r"'*[=+\-@\t\r]", text) else text
-
-
-def unescape_cell(text: str) -> str:
-    """Return what `escape_cell` was given."""
-    return text[1:] if text[:1] == "'" and re.match(r"'+[=+\-@\t\r]", text) else text
+def format_rows(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
+    """Return a CSV in which no spreadsheet finds a formula; numbers stay as they are."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(head)
+    rows.writerows([guard_cell(cell) if isinstance(cell, str) else cell for cell in line] for line in lines)
+    return text.getvalue()

@@ -9,8 +9,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from difom_cache.data.video import VIDEO_SUFFIXES
-
+VIDEO_SUFFIXES = (
+    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
+    *(".mts", ".ts", ".vob", ".webm", ".wmv"),
+)
 _FRAME = re.compile(r"(?s:(.+))#t=([0-9]{5,7})\.([0-9]{3})")
 _EMPTY = re.compile(r"(?s:(.+))#empty")
 _POLYGONS = re.compile(r"(?s:(.+))#image=([0-9]{1,18})")

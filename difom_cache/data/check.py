@@ -1,15 +1,14 @@
 """What is wrong with a manifest: twins, groups and twins across splits, empty masks, odd sizes."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from os import cpu_count
 from typing import Any
 
 from difom_cache.base.progress import track
-from difom_cache.data.duplicates import Twins, find_scenes, find_twins, gather_families
-from difom_cache.data.fingerprints import Fingerprint, take_fingerprint
+from difom_cache.data.duplicates import Fingerprint, Twins, find_scenes, find_twins, gather_families, take_fingerprint
 from difom_cache.data.groups import describe_unknown
 from difom_cache.data.images import read_image, read_mask
 from difom_cache.data.layouts import split_of
@@ -35,6 +34,11 @@ class Pair:
     datasets: tuple[str, str]
     same_group: bool
     mask_iou: float | None
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether the two lie in different splits."""
+        return self.splits[0] != self.splits[1]
 
     @property
     def verdict(self) -> str:
@@ -68,7 +72,7 @@ class Report:
     @property
     def leaks(self) -> list[Pair]:
         """The pairs whose records lie in different splits."""
-        return [pair for pair in self.pairs if pair.splits[0] != pair.splits[1]]
+        return [pair for pair in self.pairs if pair.is_torn]
 
     @property
     def leaky(self) -> bool:
@@ -94,28 +98,27 @@ class Report:
             count, distinct = sum(splits.values()), self.distinct[dataset]
             twins = "" if distinct == count else f"; {distinct} distinct pictures"
             lines.append(f"  {dataset}: {_format(splits)}{twins}")
-        lines.append(_headline("pairs that show the same picture", len(self.pairs)))
+        lines.append(f"pairs that show the same picture: {len(self.pairs) or 'none'}")
         for sets, kinds in _count_pairs(self.pairs).items():
-            shared = "" if len(sets) == 1 else f" ({self._format_overlap(sets)})"
-            lines.append(
-                f"  {'inside' if len(sets) == 1 else 'between'} {' and '.join(sets)}: {_format(kinds)}{shared}"
-            )
-        lines.append(_headline("pairs across splits", len(self.leaks)))
-        lines += _shorten(map(_line, self.leaks))
-        torn = [pair for pair in self.scenes if pair.splits[0] != pair.splits[1]]
-        lines.append(_headline("pairs of neighbours in one scene across splits", len(torn)))
-        lines += _shorten(map(_line, torn))
-        lines.append(_headline("pairs of equal pictures with different masks", len(self.different_masks)))
-        lines += _shorten(map(_line, self.different_masks))
+            between = f"inside {sets[0]}" if len(sets) == 1 else f"between {' and '.join(sets)}"
+            overlap = self.overlaps[" + ".join(sets)] if len(sets) > 1 else {}
+            shared = [f"{count} of {sum(self.records[name].values())} of {name}" for name, count in overlap.items()]
+            lines.append(f"  {between}: {_format(kinds)}" + (f" ({', '.join(shared)})" if shared else ""))
         tested = sum(splits.get("test", 0) for splits in self.groups_across_splits.values())
-        where = f", with {tested} test frames" if tested else ""
-        lines.append(_headline("groups across splits", len(self.groups_across_splits)) + where)
-        lines += _shorten(f"{group}: {_format(splits)}" for group, splits in self.groups_across_splits.items())
-        lines += self.groups_unknown
-        lines.append(_headline("empty masks", len(self.empty_masks)))
-        lines += _shorten(self.empty_masks)
-        lines.append(_headline("odd sizes", len(self.odd_sizes)))
-        lines += _shorten(f"{record}: {why}" for record, why in self.odd_sizes.items())
+        torn = [f"{group}: {_format(splits)}" for group, splits in self.groups_across_splits.items()]
+        told = {
+            "pairs across splits": list(map(_line, self.leaks)),
+            "pairs of neighbours in one scene across splits": [_line(pair) for pair in self.scenes if pair.is_torn],
+            "pairs of equal pictures with different masks": list(map(_line, self.different_masks)),
+            "groups across splits": torn,
+            "empty masks": self.empty_masks,
+            "odd sizes": [f"{record}: {why}" for record, why in self.odd_sizes.items()],
+        }
+        for what, found in told.items():
+            more = f", with {tested} test frames" if found is torn and tested else ""
+            lines += [f"{what}: {len(found) or 'none'}{more}", *(f"  {each}" for each in found[:_TOLD])]
+            lines += [f"  and {len(found) - _TOLD} more"] if len(found) > _TOLD else []
+            lines += self.groups_unknown if found is torn else []
         return "\n".join(lines)
 
     @property
@@ -129,10 +132,6 @@ class Report:
                     sides.setdefault(dataset, set()).add(record)
         return {both: {name: len(sides[name]) for name in sorted(sides)} for both, sides in sorted(shared.items())}
 
-    def _format_overlap(self, sets: tuple[str, ...]) -> str:
-        shared = self.overlaps[" + ".join(sets)]
-        return ", ".join(f"{count} of {sum(self.records[name].values())} of {name}" for name, count in shared.items())
-
 
 def check_records(records: Sequence[Record]) -> Report:
     """Return what is odd about these records; reads every picture and mask once.
@@ -144,20 +143,24 @@ def check_records(records: Sequence[Record]) -> Report:
         read = threads.map(_read, records)
         seen = list(track(read, "checking pictures", "record", total=len(records)))
     fingerprints = [fingerprint for fingerprint, _ in seen]
+    # Without folders named after splits, over which one video's frames may be spread.
+    series = ["/".join(part for part in record.id.split("/") if not split_of(part)) for record in records]
     twins = find_twins(fingerprints)
     ids = [record.id for record in records]
     pictures: dict[str, set[str]] = defaultdict(set)
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    counts, groups = defaultdict[str, Counter[str]](Counter), defaultdict[str, Counter[str]](Counter)
     for record, (fingerprint, _) in zip(records, seen, strict=True):
         pictures[record.dataset].add(fingerprint.pixels_sha256)
         counts[record.dataset][record.split] += 1
+        if record.group:
+            groups[record.group][record.split] += 1
     return Report(
         records={name: dict(counts[name]) for name in sorted(counts)},
         pairs=[_describe(twin, records) for twin in twins],
-        scenes=[_describe(twin, records) for twin in find_scenes(list(map(_without_split, ids)), fingerprints, twins)],
+        scenes=[_describe(twin, records) for twin in find_scenes(series, fingerprints, twins)],
         families=[[ids[place] for place in family] for family in gather_families(twins, len(records))],
         distinct={name: len(pictures[name]) for name in sorted(pictures)},
-        groups_across_splits=_find_torn_groups(records),
+        groups_across_splits={name: dict(groups[name]) for name in sorted(groups) if len(groups[name]) > 1},
         groups_unknown=describe_unknown([record.dataset for record in records], [record.group for record in records]),
         empty_masks=[record.id for record, (_, empty) in zip(records, seen, strict=True) if empty],
         odd_sizes=_find_odd_sizes(records),
@@ -177,31 +180,10 @@ def _describe(twins: Twins, records: Sequence[Record]) -> Pair:
         masks = read_mask(first.mask, max_pixels=None), read_mask(second.mask, max_pixels=None)
         union = int((masks[0] | masks[1]).sum())
         iou = round(int((masks[0] & masks[1]).sum()) / union, 6) if union else 1.0
-    return Pair(
-        first=first.id,
-        second=second.id,
-        kind=twins.kind,
-        bits=twins.bits,
-        turn=twins.turn,
-        correlation=twins.correlation,
-        splits=(first.split, second.split),
-        datasets=(first.dataset, second.dataset),
-        same_group=bool(first.group) and first.group == second.group,
-        mask_iou=iou,
-    )
-
-
-def _without_split(record_id: str) -> str:
-    """Return an id without its folders named after splits, over which one video's frames may be spread."""
-    return "/".join(part for part in record_id.split("/") if not split_of(part))
-
-
-def _find_torn_groups(records: Sequence[Record]) -> dict[str, dict[str, int]]:
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for record in records:
-        if record.group:
-            counts[record.group][record.split] += 1
-    return {group: dict(counts[group]) for group in sorted(counts) if len(counts[group]) > 1}
+    splits, datasets = (first.split, second.split), (first.dataset, second.dataset)
+    same = bool(first.group) and first.group == second.group
+    how = asdict(twins) | {"first": first.id, "second": second.id}
+    return Pair(**how, splits=splits, datasets=datasets, same_group=same, mask_iou=iou)
 
 
 def _find_odd_sizes(records: Sequence[Record]) -> dict[str, str]:
@@ -232,16 +214,6 @@ def _count_pairs(pairs: Sequence[Pair]) -> dict[tuple[str, ...], Counter[str]]:
 def _line(pair: Pair) -> str:
     group = ", of one group" if pair.same_group else ""
     return f"{pair.first} ({pair.splits[0]}) = {pair.second} ({pair.splits[1]}): {pair.verdict}{group}"
-
-
-def _headline(what: str, count: int) -> str:
-    return f"{what}: {count or 'none'}"
-
-
-def _shorten(lines: Iterable[str]) -> list[str]:
-    listed = [f"  {line}" for line in lines]
-    more = [f"  and {len(listed) - _TOLD} more"] if len(listed) > _TOLD else []
-    return listed[:_TOLD] + more
 
 
 def _format(counts: dict[str, int] | Counter[str]) -> str:

@@ -75,16 +75,11 @@ def _read(path: Path, mtime_ns: int, size_bytes: int) -> CocoFile:
             drawn.setdefault(_whole(annotation["image_id"]), []).append(annotation)
         used = {_whole(annotation["category_id"]) for each in drawn.values() for annotation in each}
         names = {_whole(category["id"]): str(category["name"]) for category in held.get("categories", [])}
-        pictures = {
-            _whole(image["id"]): CocoPicture(
-                _whole(image["id"]),
-                str(image["file_name"]),
-                _number(image["width"]),
-                _number(image["height"]),
-                tuple(drawn.get(_whole(image["id"]), [])),
-            )
-            for image in held["images"]
-        }
+        pictures = {}
+        for image in held["images"]:
+            number, name = _whole(image["id"]), str(image["file_name"])
+            size = _number(image["width"]), _number(image["height"])
+            pictures[number] = CocoPicture(number, name, *size, tuple(drawn.get(number, [])))
     except OSError as error:
         raise DataError(f"{path}: expected a COCO file, but {explain(error)}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -137,7 +132,10 @@ def read_polygons(address: PolygonsAddress, levels: MaskLevels | None = None) ->
     if picture is None:
         raise DataError(f"{address.file}: image {address.image_id} is not listed; make the manifest anew")
     where = f"{address.file}, image {picture.image_id}"
-    height, width = _side(picture.height, picture, where), _side(picture.width, picture, where)
+    height, width = picture.height, picture.width
+    if not all(isinstance(side, int) and 0 < side <= _LARGEST_SIDE_PX for side in (height, width)):
+        raise _broken(where, f"expected a size in px, found {width} x {height}")
+    height, width = int(height), int(width)
     mask = np.zeros((height, width), np.uint8)
     for annotation in picture.annotations:
         number = _whole(annotation["category_id"])
@@ -145,12 +143,6 @@ def read_polygons(address: PolygonsAddress, levels: MaskLevels | None = None) ->
             what = f"{where}, annotation {annotation.get('id')}"
             mask |= _fill(annotation.get("segmentation"), height, width, what)
     return mask
-
-
-def _side(value: float, picture: CocoPicture, where: str) -> int:
-    if not isinstance(value, int) or not 0 < value <= _LARGEST_SIDE_PX:
-        raise _broken(where, f"expected a size in px, found {picture.width} x {picture.height}")
-    return value
 
 
 def _broken(where: str, what: str) -> AnnotationError:
@@ -174,7 +166,10 @@ def _fill(segmentation: Any, height: int, width: int, where: str) -> NDArray[np.
         sound = isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0
         if not sound or not all(_is_number(value) and abs(value) <= reach for value in polygon):
             raise _broken(where, "expected polygons as x, y, x, y ... of three corners at least, in px")
-    tools = _load_tools()
+    try:
+        from pycocotools import mask as tools
+    except ImportError as error:
+        raise SettingsError("reading COCO's polygons needs pycocotools: pip install 'difom[coco]'") from error
     runs = tools.frPyObjects(segmentation, height, width)
     return _draw_runs(_read_counts(tools.merge(runs)["counts"].decode()), height, width)
 
@@ -224,11 +219,8 @@ def find_pictures(file: Path, coco: CocoFile) -> Path | None:
             return home
     # By other spellings several folders may hold files of these names: then only the user knows which are meant.
     other = {tuple(paths): home for home in places if names and all(paths := [locate(home, name) for name in names])}
-    return next(iter(other.values())) if len({tuple(map(_resolve, paths)) for paths in other}) == 1 else None
-
-
-def _resolve(path: Path | None) -> Path | None:
-    return path and path.resolve()
+    meant = {tuple(path and path.resolve() for path in paths) for paths in other}
+    return next(iter(other.values())) if len(meant) == 1 else None
 
 
 def list_homes(file: Path) -> list[Path]:
@@ -280,11 +272,3 @@ def _number(value: Any) -> float:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _load_tools() -> Any:
-    try:
-        from pycocotools import mask
-    except ImportError as error:
-        raise SettingsError("reading COCO's polygons needs pycocotools: pip install 'difom[coco]'") from error
-    return mask

@@ -12,8 +12,6 @@ import re
 import stat
 import sys
 import time
-import warnings
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
@@ -22,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.base.errors import DataError, DifomWarning
+from difom_cache.base.errors import DataError
 from difom_cache.base.files import explain, read_plain
 from difom_cache.data.addresses import EmptyAddress, FrameAddress, parse_address
 from difom_cache.data.images import (
@@ -36,14 +34,13 @@ from difom_cache.data.images import (
     refuse_large,
 )
 from difom_cache.data.mask_levels import MaskLevels
-from difom_cache.data.video_frames import frame_reading
+from difom_cache.data.video import frame_reading
 
 _DECODED = re.compile(r"([0-9]+) ([0-9]+) ([0-9.]{1,8}) ([1-8]) ([12]) ([0-9]{1,5}) ([ -~]{0,60})")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 MEMORY = "decoded-7.txt"
 "Its number grows with what is remembered of a file, and whenever a file would be read as other pixels."
 _REST_NS = 2_000_000_000  # a file that was changed less than this ago may change again and keep its times
-_INVERTED_FRAC, _INVERTED_SHARE = 0.65, 0.5  # of a frame, in more than this share of the masks; not tuned
 
 
 @dataclass(frozen=True)
@@ -87,15 +84,9 @@ class Memory:
     def add(self, key: str, decoded: Decoded) -> None:
         """Remember a file; kept by `save`."""
         if self._known.setdefault(key, decoded) is decoded:  # else another thread has added the same file meanwhile
-            numbers = (
-                decoded.width,
-                decoded.height,
-                f"{decoded.covered:.4f}",
-                decoded.orientation,
-                decoded.reading,
-                decoded.top,
-            )
-            self._new.append(f"{key}\t{' '.join(map(str, numbers))} {decoded.kind}\n")
+            one = decoded
+            numbers = f"{one.width} {one.height} {one.covered:.4f} {one.orientation} {one.reading} {one.top} {one.kind}"
+            self._new.append(f"{key}\t{numbers}\n")
 
     def find_digest(self, state: str) -> str | None:
         """Return the SHA-256 of the file in this state (`state_of`), or None."""
@@ -176,17 +167,21 @@ def examine_image(path: Path, memory: Memory, max_pixels: int = MAX_PIXELS) -> t
     Raises:
         DataError, ImageError: it cannot be read, or is larger than `max_pixels`.
     """
-    if parse_address(path) is None:
-        data, digest = digest_file(path, memory)
-        known = memory.find(f"i {digest}")
-        if known is None:
-            known = decode_image(data or read_file(path), digest, path, memory, max_pixels)
-        refuse_large(path, known.width, known.height, max_pixels)
-        return digest, known
-    image = read_image(path)
-    address = parse_address(path)
-    reading = frame_reading(address) if isinstance(address, FrameAddress) else 1
-    return digest_pixels(image), Decoded(image.shape[1], image.shape[0], reading=reading)
+    if (address := parse_address(path)) is not None:
+        image = read_image(path)
+        reading = frame_reading(address) if isinstance(address, FrameAddress) else 1
+        return digest_pixels(image), Decoded(image.shape[1], image.shape[0], reading=reading)
+    data, digest = digest_file(path, memory)
+    known = memory.find(f"i {digest}")
+    if known is None:
+        data = data or read_file(path)
+        picture, head = picture_of_bytes(data, path, max_pixels), head_of_bytes(data, path)
+        (height, width), said = picture.rgb.shape[:2], picture.bits
+        reading, top = 2 if 0 < said < 16 else 1, 0 if said else picture.top
+        known = Decoded(width, height, 0.0, head.orientation, reading, top, str(said or head.bits))
+        memory.add(f"i {digest}", known)
+    refuse_large(path, known.width, known.height, max_pixels)
+    return digest, known
 
 
 def examine_mask(
@@ -198,15 +193,21 @@ def examine_mask(
         DataError, ImageError: it cannot be read, or does not say which of its levels are polyp.
     """
     address = parse_address(path)
-    if address is None:
-        data, digest = digest_file(path, memory)
-        known = memory.find(mask_key(digest, levels))
-        return digest, known or decode_mask(data or read_file(path), digest, path, memory, levels, max_pixels)
     if isinstance(address, EmptyAddress):
         _, image = examine_image(address.image, memory, max_pixels)
         return digest_empty(image.height, image.width), replace(image, kind="")
-    mask = read_mask(path, levels)
-    return digest_pixels(mask), Decoded(mask.shape[1], mask.shape[0], _cover(mask))
+    if address is not None:
+        mask = read_mask(path, levels)
+        return digest_pixels(mask), Decoded(mask.shape[1], mask.shape[0], _cover(mask))
+    data, digest = digest_file(path, memory)
+    known = memory.find(mask_key(digest, levels))
+    if known is None:
+        data = data or read_file(path)
+        pixels = mask_pixels_of_bytes(data, path, max_pixels)
+        mask, orientation = mask_of_pixels(pixels, path, levels), head_of_bytes(data, path).orientation
+        known = Decoded(mask.shape[1], mask.shape[0], _cover(mask), orientation, kind=pixels.describe())
+        memory.add(mask_key(digest, levels), known)
+    return digest, known
 
 
 def digest_file(path: Path, memory: Memory) -> tuple[bytes | None, str]:
@@ -250,43 +251,6 @@ def read_file(path: Path) -> bytes:
         raise DataError(f"{path}: cannot be read ({explain(error)}); check its permissions") from error
 
 
-def decode_image(data: bytes, digest: str, path: Path, memory: Memory, max_pixels: int) -> Decoded:
-    """Return the size of a picture that can be decoded.
-
-    Raises:
-        ImageError: it cannot.
-    """
-    key = f"i {digest}"
-    known = memory.find(key)
-    if known is None:
-        picture, head = picture_of_bytes(data, path, max_pixels), head_of_bytes(data, path)
-        (height, width), said = picture.rgb.shape[:2], picture.bits
-        reading = 2 if 0 < said < 16 else 1
-        about = {"orientation": head.orientation, "reading": reading, "top": 0 if said else picture.top}
-        known = Decoded(width, height, **about, kind=str(said or head.bits))
-        memory.add(key, known)
-    return known
-
-
-def decode_mask(
-    data: bytes, digest: str, path: Path, memory: Memory, levels: MaskLevels | None, max_pixels: int
-) -> Decoded:
-    """Return size and area of a mask that can be decoded, and whose levels say which of them are polyp.
-
-    Raises:
-        ImageError: they do not.
-    """
-    key = mask_key(digest, levels)
-    known = memory.find(key)
-    if known is None:
-        pixels = mask_pixels_of_bytes(data, path, max_pixels)
-        mask = mask_of_pixels(pixels, path, levels)
-        covered, orientation = _cover(mask), head_of_bytes(data, path).orientation
-        known = Decoded(mask.shape[1], mask.shape[0], covered, orientation, kind=pixels.describe())
-        memory.add(key, known)
-    return known
-
-
 def _cover(mask: NDArray[np.uint8]) -> float:
     """Return the share of the frame that is polyp, to four digits; of a polyp that is smaller still not 0."""
     return max(round(float(mask.mean()), 4), 0.0001) if mask.any() else 0.0
@@ -295,33 +259,3 @@ def _cover(mask: NDArray[np.uint8]) -> float:
 def mask_key(digest: str, levels: MaskLevels | None) -> str:
     """Return what a mask is remembered by: its digest, and how its levels were read."""
     return f"m {digest}" + (f" {sha256(levels.text.encode()).hexdigest()[:16]}" if levels else "")
-
-
-def warn_inverted(covered: Sequence[float]) -> None:
-    """Warn where most masks cover most of their frames: background is then marked in place of polyps."""
-    wide = sum(share > _INVERTED_FRAC for share in covered)
-    if wide > _INVERTED_SHARE * len(covered):
-        warnings.warn(
-            f"{wide} of {len(covered)} masks cover more than {_INVERTED_FRAC:.0%} of their frame: are they inverted? "
-            "Polyps are white, the rest is black; `difom-cache manifest FOLDER --out FILE.csv --mask-levels 0` turns them",
-            DifomWarning,
-            stacklevel=2,
-        )
-
-
-def warn_dark(tops: Mapping[str, Sequence[int]]) -> None:
-    """Warn where no 16-bit image of a data set has a level that needs more than 12 bits: they are then read nearly black.
-
-    Args:
-        tops: by data set, the highest level of each such image whose file does not say of how many bits its levels are.
-    """
-    for dataset, found in tops.items():
-        bits = next((bits for bits in (8, 10, 12) if max(found) < 2**bits), None)
-        if bits:
-            warnings.warn(
-                f"{dataset}: its {len(found)} images of 16 bits have no level above {max(found)}, and no file says why. "
-                f"If they are of {bits} bits, they are read nearly black: run `difom-cache manifest DATA --bits {bits} --out "
-                "FILE.csv` (--bits 16 if they are as dark as that), and give FILE.csv as the data",
-                DifomWarning,
-                stacklevel=2,
-            )

@@ -1,14 +1,16 @@
-"""Which frames belong together: as the user says by --group-by, and in words where nobody knows."""
+"""Which frames belong together: as published, as --group-by says, and in words where it is unknown."""
 
 import csv
 import io
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 
 from difom_cache.base.errors import DataError, SettingsError
 from difom_cache.base.files import explain, read_plain
-from difom_cache.base.text import name_some
 from difom_cache.data.addresses import file_of
 
 _TABLE = re.compile(r"(?s:(.+\.csv)):([^:/]+)", re.IGNORECASE)
@@ -45,18 +47,6 @@ def read_group_rule(rule: str) -> Namer:
         return "-".join(part for part in found.groups() if part) or found[0]
 
     return name
-
-
-def refuse_unnamed(ids: Sequence[str], rule: str) -> None:
-    """Raise where a rule names no group for some records.
-
-    Raises:
-        DataError: names the first of them.
-    """
-    if ids:
-        raise DataError(
-            f"--group-by {rule}: no group for {len(ids)} records: {name_some(ids)}; mend the rule, or leave it out"
-        )
 
 
 def describe_unknown(datasets: Sequence[str], groups: Sequence[str]) -> list[str]:
@@ -107,3 +97,43 @@ def _read_table(file: Path, column: str) -> Namer:
         return next((group_of[key] for key in keys if group_of.get(key)), None)
 
     return name
+
+
+CLINICDB_SIZE_PX = (384, 288)
+
+# Folder names in the wild, in small letters without punctuation -> the set's own name, which is its CSV's name too.
+_NAMES = {
+    "kvasir": "Kvasir",
+    "kvasirseg": "Kvasir",
+    "cvcclinicdb": "CVC-ClinicDB",
+    "clinicdb": "CVC-ClinicDB",
+    "cvc612": "CVC-ClinicDB",
+    "cvccolondb": "CVC-ColonDB",
+    "colondb": "CVC-ColonDB",
+    "etislaribpolypdb": "ETIS-LaribPolypDB",
+    "etislarib": "ETIS-LaribPolypDB",
+    "etis": "ETIS-LaribPolypDB",
+    "cvc300": "CVC-300",
+}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a benchmark set: its published split ("train", "val" or "test") and group ("" = unknown)."""
+
+    split: str
+    group: str
+
+
+def find_set(folder_name: str) -> str | None:
+    """Return the benchmark set that a folder of this name holds, or None."""
+    return _NAMES.get("".join(letter for letter in folder_name.lower() if letter.isalnum()))
+
+
+@cache
+def read_frames(dataset: str) -> dict[str, Frame]:
+    """Return the frames of a benchmark set by stem; an empty dictionary for a data set that is none."""
+    if dataset not in _NAMES.values():
+        return {}
+    text = files("data_manifests").joinpath(f"{dataset}.csv").read_text(encoding="utf-8")
+    return {row["name"]: Frame(row["split"], row["group"]) for row in csv.DictReader(text.splitlines())}

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFont, ImageOps, UnidentifiedImageError
 
 from difom_cache.base.atomic import write_atomic
 from difom_cache.base.errors import CacheSpaceError, ImageError
@@ -20,7 +20,7 @@ from difom_cache.data.addresses import EmptyAddress, FrameAddress, PolygonsAddre
 from difom_cache.data.coco import read_polygons
 from difom_cache.data.mask_levels import MaskLevels, choose_polyp, describe_odd_levels
 from difom_cache.data.mask_pixels import MaskPixels
-from difom_cache.data.video_frames import read_frame
+from difom_cache.data.video import read_frame
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 """What is opened, whatever a file's name says. Pillow's other decoders are never reached: some start programs (EPS starts
@@ -96,12 +96,7 @@ def read_image(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> NDArray[np
     address = parse_address(path)
     if isinstance(address, FrameAddress):
         return read_frame(address)
-    return image_of_bytes(_read_bytes(path), path, max_pixels)
-
-
-def image_of_bytes(data: bytes, path: Path, max_pixels: int | None = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Return the picture in a file's bytes like `read_image`; `path` names it in messages."""
-    return picture_of_bytes(data, path, max_pixels).rgb
+    return picture_of_bytes(_read_bytes(path), path, max_pixels).rgb
 
 
 def picture_of_bytes(
@@ -123,15 +118,22 @@ def picture_of_bytes(
     if not grey and not image.info["difom_wide"]:
         return Picture(_as_rgb(image))
     said = bits or image.info["difom_bits"]
-    levels = _check_wide(image, path) if grey else _as_rgb(image).astype(np.int64) * 256
-    if not grey and 0 < said < 16:
+    few = 0 < said < 16
+    levels = np.asarray(image).astype(np.int64) if grey else _as_rgb(image).astype(np.int64) * 256
+    low, high = int(levels.min()), int(levels.max())
+    if low < 0 or high > 65535:
+        raise ImageError(f"{path}: expected grey levels of 8 or 16 bits, found {low} to {high}; save it as 16-bit")
+    if not grey and few:
         levels += _as_rgb(_decode_upright(data, path, max_pixels, low=True))
-    top = int(levels.max()) + (255 if not grey and not 0 < said < 16 else 0)
+    top = int(levels.max()) + (255 if not grey and not few else 0)
     if bits and top >= 2**bits:
         raise ImageError(f"{path}: has levels up to {top}, and --bits {bits} ends at {2**bits - 1}")
-    if not bits and 0 < said < 16 and not _fit(levels, said, scaled=image.info["difom_png"]):
-        said = 16
-    if 0 < said < 16:
+    if few and not bits:
+        # A PNG's writer should have spread them over all 16 (PNG, 13.12): then no level of few bits has others set.
+        spread = image.info["difom_png"] and not (levels & (2 ** (16 - said) - 1)).any()
+        if levels.max() >= 2**said or spread:
+            said, few = 16, False
+    if few:
         most = 2**said - 1
         eight = ((2 * 255 * levels + most) // (2 * most)).astype(np.uint8)
     else:
@@ -166,14 +168,7 @@ def read_mask(
         inside = parse_address(address.image) is not None
         width, height = read_image(address.image).shape[1::-1] if inside else read_size(address.image)
         return np.zeros((height, width), np.uint8)
-    return mask_of_bytes(_read_bytes(path), path, levels, max_pixels)
-
-
-def mask_of_bytes(
-    data: bytes, path: Path, levels: MaskLevels | None = None, max_pixels: int | None = MAX_PIXELS
-) -> NDArray[np.uint8]:
-    """Return the mask in a file's bytes like `read_mask`; `path` names it in messages."""
-    return mask_of_pixels(mask_pixels_of_bytes(data, path, max_pixels), path, levels)
+    return mask_of_pixels(read_mask_pixels(path, max_pixels=max_pixels), path, levels)
 
 
 def mask_of_pixels(pixels: MaskPixels, path: Path, levels: MaskLevels | None = None) -> NDArray[np.uint8]:
@@ -300,6 +295,16 @@ def exif_of(orientation: int) -> Image.Exif | None:
     return exif
 
 
+def fit_text(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> str:
+    """Return a text, its middle left out where it is wider than that."""
+    kept = text
+    for left in range(len(text) - 1, 1, -1):
+        if font.getlength(kept) <= width_px:
+            break
+        kept = f"{text[: left // 2]}\u2026{text[-(left // 2) :]}"
+    return kept
+
+
 def refuse_large(path: Path, width: int, height: int, max_pixels: int | None) -> None:
     """Raise where a picture has more pixels than its user expects of any.
 
@@ -329,15 +334,18 @@ def _decode_upright(data: bytes, path: Path, max_pixels: int | None, *, low: boo
         image: Any = _open_picture(data)
         refuse_large(path, image.width, image.height, max_pixels)
         pages = _count_pages(image)
-        wide = image.mode in ("RGB", "RGBA") and any(
-            _WIDE_COLOUR.fullmatch(_raw_mode(each.args)) for each in image.tile
-        )
+        modes = [_raw_mode(each.args) for each in image.tile]
+        wide = image.mode in ("RGB", "RGBA") and any(map(_WIDE_COLOUR.fullmatch, modes))
         bits = _said_bits(image, data) if wide or image.mode in _WIDE_GREY else 0
         if low:
             image.tile = [each._replace(args=_swap(each.args)) for each in image.tile]
         image.load()
         upright = ImageOps.exif_transpose(image)
-        upright.info |= {"difom_lossy": _is_lossy(image, data), "difom_negative": _is_negative(image)}
+        # True stored as TIFF's black: so tifffile writes arrays of booleans, and reads them as true again.
+        tags = getattr(image, "tag_v2", {})
+        by_tifffile = str(tags.get(_SOFTWARE, "")).startswith("tifffile")
+        negative = image.mode == "1" and tags.get(_PHOTOMETRIC) == 0 and by_tifffile
+        upright.info |= {"difom_lossy": _is_lossy(image, data), "difom_negative": negative}
         upright.info |= {"difom_wide": wide, "difom_bits": bits, "difom_png": image.format == "PNG"}
     except ImageError:
         raise
@@ -359,12 +367,6 @@ def _is_lossy(image: Image.Image, data: bytes) -> bool:
         chunk = re.search(rb"VP8[ L]", data)
         return chunk is not None and chunk[0] == b"VP8 "
     return image.format in ("JPEG", "MPO") or image.info.get("compression") in ("jpeg", "webp")
-
-
-def _is_negative(image: Image.Image) -> bool:
-    """Return whether true is stored as TIFF's black: so tifffile writes arrays of booleans, and reads them as true again."""
-    tags = getattr(image, "tag_v2", {})
-    return image.mode == "1" and tags.get(_PHOTOMETRIC) == 0 and str(tags.get(_SOFTWARE, "")).startswith("tifffile")
 
 
 def _count_pages(image: Image.Image) -> int:
@@ -405,15 +407,6 @@ def _as_rgb(image: Image.Image) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.asarray(_without_palette(image).convert("RGB")))
 
 
-def _check_wide(image: Image.Image, path: Path) -> NDArray[np.int64]:
-    """Return the levels (H, W) of grey of more than 8 bits."""
-    wide = np.asarray(image).astype(np.int64)
-    low, high = int(wide.min()), int(wide.max())
-    if low < 0 or high > 65535:
-        raise ImageError(f"{path}: expected grey levels of 8 or 16 bits, found {low} to {high}; save it as 16-bit")
-    return wide
-
-
 def _said_bits(image: Any, data: bytes) -> int:
     """Return of how many bits a file says its samples of 16 are; 0 where it does not say."""
     if image.format == "PNG":  # the original depth: PNG, 11.3.2.7 sBIT
@@ -426,15 +419,6 @@ def _said_bits(image: Any, data: bytes) -> int:
     # The largest value may be that of this picture alone; one that ends a number of bits is not.
     ends = [int(value).bit_length() for value in most if value >= 255 and int(value + 1).bit_count() == 1]
     return max(ends, default=0) if own == 16 else int(own)
-
-
-def _fit(levels: NDArray[np.int64], bits: int, *, scaled: bool) -> bool:
-    """Return whether levels lie in the lower `bits` of 16, as their file says.
-
-    Where `scaled`, its writer should have spread them over all 16 (PNG, 13.12): then no level of few bits has others set.
-    """
-    spread = levels & (2 ** (16 - bits) - 1)
-    return bool(levels.max() < 2**bits) and not (scaled and bool((spread == 0).all()))
 
 
 def _raw_mode(args: Any) -> str:

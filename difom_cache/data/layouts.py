@@ -2,72 +2,43 @@
 
 import filecmp
 import re
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from difom_cache.base.errors import DataError, DifomWarning
-from difom_cache.data.benchmark import find_set
+from difom_cache.base.errors import DataError, warn
+from difom_cache.base.files import read_object
 from difom_cache.data.coco import find_pictures, find_split_word, is_coco, list_homes, locate, read_coco, spellings
+from difom_cache.data.groups import find_set
 from difom_cache.data.images import PICTURE_SUFFIXES
-from difom_cache.data.listing import has_pictures, list_folders, list_pictures
-from difom_cache.data.mask_folders import holds_masks
-from difom_cache.data.nnunet import find_nnunet, is_nnunet
-from difom_cache.data.pairing import LAYOUTS, PictureFolder, find_mask_endings
-from difom_cache.data.split_lists import find_lists
+from difom_cache.data.listing import has_pictures, holds_masks, list_folders, list_pictures
+from difom_cache.data.pairing import LAYOUTS, PictureFolder, find_lists, find_mask_endings
 
 _WORDS = {
     "image": ("images", "image", "imgs", "img", "original", "frames", "frame"),
     "mask": ("masks", "mask", "ground_truth", "groundtruth", "gt"),
-    "label": (
-        "annotations",
-        "annotation",
-        "labels",
-        "label",
-        "ann",
-    ),  # masks where they hold pictures, and no mask/ is there
+    # masks where they hold pictures, and no mask/ is there
+    "label": ("annotations", "annotation", "labels", "label", "ann"),
 }
 _FORMAT_WORDS = ("png", "jpg", "jpeg", "tif", "tiff", "bmp", "webp")  # ClinicDB comes as PNG/Original and TIF/Original
 _MASK_OF = ("_gt", "_mask", "_masks", "_groundtruth")  # of a folder's name, beside the one without it: BKAI's train_gt
-_PUBLISHED_SPLITS = {
-    "traindataset": "train",
-    "traindb": "train",
-    "testdataset": "test",
-    "testdb": "test",
-    "testeasydataset": "test",  # of SUN-SEG, as the next
-    "testharddataset": "test",
+_PUBLISHED_SPLITS = {  # the last two are of SUN-SEG
+    **dict.fromkeys(("traindataset", "traindb"), "train"),
+    **dict.fromkeys(("testdataset", "testdb", "testeasydataset", "testharddataset"), "test"),
 }
-_PLAIN_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "trainvalid": "train",  # of LDPolypVideo
-    "trainval": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
+_PLAIN_SPLITS = {  # trainvalid is of LDPolypVideo
+    **dict.fromkeys(("train", "training", "trainvalid", "trainval"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 _YEAR = re.compile(r"20[0-9]{2}$")  # COCO's train2017
 _HALVES = ("seen", "unseen")  # of SUN-SEG's test sets: TestEasyDataset/Seen
 _SIDES = ("positive", "negativeonly")  # of PolypGen's sequences
 _SEQUENCE = re.compile(r"(?:case|clip|patient|seq|sequence|video)[ _-]?[0-9]+.*", re.IGNORECASE)
 _CLIP = re.compile(r"(case[0-9]+)_[0-9]+", re.IGNORECASE)  # SUN-SEG's case1_3 is the third part of one video
-
-
-@dataclass(frozen=True)
-class _Found:
-    images: Path
-    masks: Path | None
-    split: str | None = None
-    "What the layout itself says, such as imagesTs."
-    nnunet: bool = False
-    part: str = ""
-    "Name of a folder inside of images/, such as train."
-    bare: bool = False
-    "Whether the publisher holds the masks back."
+_NNUNET = re.compile(r"(images|labels)(tr|va|ts)", re.IGNORECASE)
+_NNUNET_SPLITS = {"tr": "train", "va": "val", "ts": "test"}  # Va is AMOS', which follows the others
 
 
 def find_folders(root: Path) -> list[PictureFolder]:
@@ -88,15 +59,16 @@ def find_folders(root: Path) -> list[PictureFolder]:
         raise DataError(f"{root}: no such folder; expected pictures and masks, such as `difom-cache sample` paints")
     else:
         found = _find_in(root)
-    if not any(map(_holds_files, found)):
+    homes = [path for each in found for path in (each.images, each.masks) if path]
+    if not any(path.is_file() or has_pictures(path) for path in homes):
         raise DataError(f"{root}: no pictures found; expected {LAYOUTS}, with {', '.join(PICTURE_SUFFIXES)} files")
     found = [_find_beside(each) for each in found]
     for each in found:
-        if each.masks is None and not each.nnunet and holds_masks(each.images):
+        if each.masks is None and not each.channels and holds_masks(each.images):
             raise DataError(
                 f"{each.images}: these pictures are masks, and their pictures are not found; expected {LAYOUTS}"
             )
-    return _finish([_describe(each, root if root.is_dir() else root.parent) for each in found])
+    return _finish(found, root if root.is_dir() else root.parent)
 
 
 def pair_folders(images: Path, masks: Path | None) -> list[PictureFolder]:
@@ -124,8 +96,7 @@ def pair_folders(images: Path, masks: Path | None) -> list[PictureFolder]:
             raise DataError(
                 f"--images {each.images}: these pictures are masks; are --images and --masks the wrong way round?"
             )
-    found = [_find_beside(each) for each in found]
-    return _finish([_describe(each, images) for each in found])
+    return _finish([_find_beside(each) for each in found], images)
 
 
 def is_of_masks(video: Path, root: Path) -> bool:
@@ -141,37 +112,31 @@ def describe_video(video: Path, root: Path) -> tuple[str, str]:
     return find_set(top.name) or top.name or root.name, next(filter(None, map(split_of, names)), "train")
 
 
-def _find_in(root: Path) -> list[_Found]:
-    kind = _kind(root.name)[0]
-    if (kind == "mask" and has_pictures(root)) or ((kind == "label" or is_nnunet(root)) and _is_masks(root)):
+def _find_in(root: Path) -> list[PictureFolder]:
+    kind, nnunet = _kind(root.name)[0], _NNUNET.fullmatch(root.name)
+    if has_pictures(root) and (kind == "mask" or ((kind == "label" or nnunet) and holds_masks(root))):
         raise DataError(f"{root}: this folder holds masks; pass the folder above it, so that their pictures are found")
-    if is_nnunet(root):
-        return [each for each in _nnunet(root.parent) if each.images == root]
-    if kind == "image" and _holds_pictures(root) and not _holds_pair(root):
+    if nnunet:
+        return [each for each in _find_nnunet(root.parent) if each.images == root]
+    holds_pair = bool(_by_kind(root, "image")) and bool(_by_kind(root, "mask") or _by_kind(root, "label"))
+    if kind == "image" and _holds_pictures(root) and not holds_pair:
         beside = [*_pair_folders(root.parent), *_find_coco(root.parent)]
         masked = [each for each in beside if each.masks and root in (each.images, each.images.parent)]
         return masked or _unfold(root, None)
+    inner: list[PictureFolder] = []
     if _kind(root.parent.name)[0] == "image":
         inner = [each for each in _pair_folders(root.parent.parent) if each.images == root]
-        if inner:
-            return inner
     for above in (root.parent, root.parent.parent) if split_of(root.name) else ():
-        inner = [each for each in _pair_by_suffix(above) if root in (each.images, each.images.parent)]
-        if inner:
-            return inner
-    return _walk(root, beside_pair=False)
+        inner = inner or [each for each in _pair_by_suffix(above) if root in (each.images, each.images.parent)]
+    return inner or _walk(root, beside_pair=False)
 
 
-def _is_masks(folder: Path) -> bool:
-    return has_pictures(folder) and holds_masks(folder)
-
-
-def _walk(folder: Path, *, beside_pair: bool) -> list[_Found]:
+def _walk(folder: Path, *, beside_pair: bool) -> list[PictureFolder]:
     """Return the picture folders below `folder`, each with its masks.
 
     Loose pictures count where nothing better is found: beside images/ and masks/ lie edge maps and drawn boxes.
     """
-    pairs = _nnunet(folder) or _pair_folders(folder) or _pair_by_suffix(folder)
+    pairs = _find_nnunet(folder) or _pair_folders(folder) or _pair_by_suffix(folder)
     if not any(pair.masks for pair in pairs):
         pairs = _find_coco(folder) or pairs
     taken = {path for pair in pairs for path in (pair.images, pair.masks, pair.images.parent)}
@@ -181,15 +146,39 @@ def _walk(folder: Path, *, beside_pair: bool) -> list[_Found]:
         if child not in taken:
             found += _walk(child, beside_pair=bool(pairs) or beside_pair)
     if not found and has_pictures(folder) and not beside_pair:
-        found.append(_Found(folder, None))
+        found.append(PictureFolder(folder, None))
     return found
 
 
-def _nnunet(folder: Path) -> list[_Found]:
-    return [_Found(images, masks, split, nnunet=True) for images, masks, split in find_nnunet(folder)]
+def _find_nnunet(folder: Path) -> list[PictureFolder]:
+    """Return nnU-Net's imagesTr, imagesVa and imagesTs in `folder`, each with its labels; nothing where it holds none.
+
+    Raises:
+        DataError: dataset.json speaks of volumes, or labels have no pictures.
+    """
+    named = {match[0].lower(): child for child in list_folders(folder) if (match := _NNUNET.fullmatch(child.name))}
+    found, alone = [], []
+    for end, split in _NNUNET_SPLITS.items():
+        images, labels = named.get(f"images{end}"), named.get(f"labels{end}")
+        if images is not None:
+            found.append(PictureFolder(images, labels, split=split, channels=True, bare=labels is None))
+        elif labels is not None:
+            alone.append(labels)
+    if found and alone:
+        raise DataError(f"{alone[0]}: masks without a picture; expected a folder images{alone[0].name[6:]}/ beside it")
+    about = folder / "dataset.json"
+    if found and about.exists():
+        held = read_object(about, DataError, "remove it, or restore it from the data set's source")
+        ending = held.get("file_ending", PICTURE_SUFFIXES[0])
+        if str(ending).lower() not in PICTURE_SUFFIXES:
+            raise DataError(
+                f"{about}: file_ending is {ending!r}; expected pictures ({', '.join(PICTURE_SUFFIXES)}): export its slices as "
+                "such"
+            )
+    return found
 
 
-def _pair_folders(folder: Path) -> list[_Found]:
+def _pair_folders(folder: Path) -> list[PictureFolder]:
     """Return the pictures and masks whose folders lie directly in `folder`."""
     images = _by_kind(folder, "image")
     masks = _by_kind(folder, "mask") or _by_kind(folder, "label")
@@ -199,15 +188,15 @@ def _pair_folders(folder: Path) -> list[_Found]:
     for path in masks.values():
         loose = [child for child in list_folders(folder) if _kind(child.name)[0] is None and has_pictures(child)]
         if len(loose) == 1 and not pairs:
-            pairs.append(_Found(loose[0], path))
+            pairs.append(PictureFolder(loose[0], path))
         elif has_pictures(folder) and not pairs:
-            pairs.append(_Found(folder, path))
+            pairs.append(PictureFolder(folder, path))
         elif has_pictures(path):
             raise DataError(f"{path}: masks without a picture; expected a folder images/ beside it, found none")
     return pairs
 
 
-def _pair_by_suffix(folder: Path) -> list[_Found]:
+def _pair_by_suffix(folder: Path) -> list[PictureFolder]:
     """Return train/ with the masks of train_gt/ beside it, each perhaps in a folder of its own name, and test/ without any."""
     named = {child.name.lower(): child for child in list_folders(folder)}
     masks = {name.removesuffix(end): path for name, path in named.items() for end in _MASK_OF if name.endswith(end)}
@@ -215,8 +204,12 @@ def _pair_by_suffix(folder: Path) -> list[_Found]:
     pairs = {name: each for name, each in inner.items() if all(map(has_pictures, each))}
     held_back = [path for name, path in named.items() if pairs and name not in masks and split_of(name) == "test"]
     return [
-        *(_Found(images, gt, split_of(name)) for name, (images, gt) in sorted(pairs.items())),
-        *(_Found(_inside(path), None, "test", bare=True) for path in held_back if has_pictures(_inside(path))),
+        *(PictureFolder(images, gt, split=split_of(name)) for name, (images, gt) in sorted(pairs.items())),
+        *(
+            PictureFolder(_inside(path), None, split="test", bare=True)
+            for path in held_back
+            if has_pictures(_inside(path))
+        ),
     ]
 
 
@@ -226,26 +219,26 @@ def _inside(folder: Path) -> Path:
     return inner if inner.is_dir() and not has_pictures(folder) else folder
 
 
-def _unfold(images: Path, masks: Path | None) -> list[_Found]:
+def _unfold(images: Path, masks: Path | None) -> list[PictureFolder]:
     """Return the two folders, or those inside of them that have the same names: images/train beside masks/train."""
     inner = [] if has_pictures(images) else [child for child in list_folders(images) if has_pictures(child)]
     if not inner or (masks is not None and not masks.is_dir()):
-        return [_Found(images, masks)]
+        return [PictureFolder(images, masks)]
     beside = {} if masks is None else {child.name: child for child in list_folders(masks) if has_pictures(child)}
     alone = beside.keys() - {child.name for child in inner}
     if alone:
         raise DataError(f"{beside[min(alone)]}: masks without a picture; expected a folder {images / min(alone)}")
-    return [_Found(child, beside.get(child.name), part=child.name) for child in inner]
+    return [PictureFolder(child, beside.get(child.name), part=child.name) for child in inner]
 
 
-def _find_coco(folder: Path) -> list[_Found]:
+def _find_coco(folder: Path) -> list[PictureFolder]:
     """Return the COCO files of a folder, or of one like annotations/ in it, with the folders of their pictures."""
     homes = [folder, *(child for child in list_folders(folder) if _kind(child.name)[0] == "label")]
     files = sorted(path for home in homes for path in home.glob("*.json") if path.is_file() and is_coco(path))
     return [_find_coco_pictures(file) for file in files]
 
 
-def _find_coco_pictures(file: Path) -> _Found:
+def _find_coco_pictures(file: Path) -> PictureFolder:
     coco = read_coco(file)
     images = find_pictures(file, coco)
     if images is None:
@@ -260,25 +253,25 @@ def _find_coco_pictures(file: Path) -> _Found:
             f"{file}: its {len(coco.pictures)} pictures are not found{named}; name their folder: "
             f"--images DIR --masks {file}"
         )
-    return _Found(images, file, _PLAIN_SPLITS.get(find_split_word(file.stem)))
+    return PictureFolder(images, file, split=_PLAIN_SPLITS.get(find_split_word(file.stem)))
 
 
-def _find_beside(found: _Found) -> _Found:
+def _find_beside(found: PictureFolder) -> PictureFolder:
     """Return the folder with itself as that of its masks, where names like a.jpg and a_mask.png lie side by side."""
-    if found.masks is None and not found.nnunet and find_mask_endings(found.images):
+    if found.masks is None and not found.channels and find_mask_endings(found.images):
         return replace(found, masks=found.images)
     return found
 
 
-def _describe(found: _Found, root: Path) -> PictureFolder:
+def _describe(found: PictureFolder, root: Path) -> PictureFolder:
     """Return the folder with what its name and those above it tell; names above `root` only where unmistakable."""
     images, masks = found.images, found.masks
-    if found.nnunet:
-        name, bare = find_set(images.parent.name) or images.parent.name, masks is None
-        return PictureFolder(images, masks, name, found.split, False, images.name, channels=True, bare=bare)
+    if found.channels:
+        return replace(found, dataset=find_set(images.parent.name) or images.parent.name, part=images.name)
     home = _find_home(found)
-    if masks is None:
-        _name_unread(home)
+    for child in list_folders(home) if masks is None else ():  # such as LDPolypVideo's of boxes
+        if _kind(child.name)[0] in ("mask", "label") and any(child.iterdir()) and not _holds_pictures(child):
+            warn(f"{child} not read: it holds no images; boxes and text are not masks")
     chain = [home, *home.parents]
     inside = [path.name for path in chain if path == home or path.is_relative_to(root)]
     outside = [path.name for path in chain[len(inside) : len(inside) + 2]]
@@ -288,40 +281,33 @@ def _describe(found: _Found, root: Path) -> PictureFolder:
     if home.name.lower() in _FORMAT_WORDS:
         inside = [*inside[1:], *outside[:1]]
     top = _find_top(home)
-    known = [find_set(name) for name in [*inside, top.name]]
-    dataset: str | None = next(filter(None, known), None)
+    known: str | None = next(filter(None, map(find_set, [*inside, top.name])), None)
     lists = find_lists(home) or (find_lists(top) if top != home else None)
     if lists is not None and split is not None:
         lists.ignore("the names of folders say the splits")
         lists = None
-    mixed = dataset is None and split == "train" and split_of(home.name) is not None and not found.part
-    folder = PictureFolder(
-        images, masks, dataset or "", split, mixed, bare=found.bare, group=_name_group(found, home, top), lists=lists
-    )
-    if dataset is not None:
+    mixed = known is None and split == "train" and split_of(home.name) is not None and not found.part
+    group = _name_group(found, home, top)
+    folder = replace(found, dataset=known or "", split=split, mixed=mixed, part="", group=group, lists=lists)
+    if known is not None:
         return folder
+    name, named = inside[0], home
     if found.part or _is_side(home) or (split_of(home.name) and home.name.lower() not in _PUBLISHED_SPLITS):
-        part = "/".join(_without_repeats([*home.relative_to(top).parts, *filter(None, [found.part])]))
-        return replace(folder, dataset=_name_set(top, top.name or home.name), part=part)
-    return replace(folder, dataset=_name_set(home, inside[0]))
-
-
-def _name_set(folder: Path, name: str) -> str:
-    """Return the name of a data set; of SUN-SEG's halves that of the folder above too."""
-    half = folder.name.lower() in _HALVES and folder.parent.name.lower() in _PUBLISHED_SPLITS
-    return f"{folder.parent.name}-{folder.name}" if half else name
+        parts = [*home.relative_to(top).parts, *filter(None, [found.part])]
+        part = "/".join(
+            each for place, each in enumerate(parts) if place == 0 or each != parts[place - 1]
+        )  # train/train
+        folder, name, named = replace(folder, part=part), top.name or home.name, top
+    if named.name.lower() in _HALVES and named.parent.name.lower() in _PUBLISHED_SPLITS:
+        name = f"{named.parent.name}-{named.name}"
+    return replace(folder, dataset=name)
 
 
 def _is_side(home: Path) -> bool:
     return home.parent.name.lower() in _SIDES
 
 
-def _without_repeats(names: Sequence[str]) -> list[str]:
-    """Return the names of train/train as one."""
-    return [name for place, name in enumerate(names) if place == 0 or name != names[place - 1]]
-
-
-def _name_group(found: _Found, home: Path, top: Path) -> str:
+def _name_group(found: PictureFolder, home: Path, top: Path) -> str:
     """Return the video or sequence that a folder's name says it is of, such as SUN-SEG/case1; "" where it says nothing."""
     numbered = [found.part] if found.part.isdecimal() else []  # LDPolypVideo's Images/12
     name = next(iter([*numbered, *filter(_SEQUENCE.fullmatch, (found.part, home.name))]), "")
@@ -333,15 +319,7 @@ def _name_group(found: _Found, home: Path, top: Path) -> str:
     return f"{whole.name}/{clip[1] if clip else name}"
 
 
-def _name_unread(home: Path) -> None:
-    """Warn of a folder that is called as one of masks is, and holds none, such as LDPolypVideo's of boxes."""
-    for child in list_folders(home):
-        if _kind(child.name)[0] in ("mask", "label") and any(child.iterdir()) and not _holds_pictures(child):
-            text = f"{child} not read: it holds no images; boxes and text are not masks"
-            warnings.warn(text, DifomWarning, stacklevel=2)
-
-
-def _find_home(found: _Found) -> Path:
+def _find_home(found: PictureFolder) -> Path:
     """Return the folder that pictures and masks lie in together."""
     images, masks = found.images, found.masks
     if found.part:
@@ -369,8 +347,12 @@ def split_of(name: str) -> str | None:
     return _PUBLISHED_SPLITS.get(plain) or _PLAIN_SPLITS.get(_YEAR.sub("", plain))
 
 
-def _finish(folders: Sequence[PictureFolder]) -> list[PictureFolder]:
-    return _note_validation(_leave_out_copies(folders))
+def _finish(found: Sequence[PictureFolder], root: Path) -> list[PictureFolder]:
+    """Return the folders with what names tell, without copies, and those marked whose data set has a validation folder."""
+    folders = _leave_out_copies([_describe(each, root) for each in found])
+    validated = {folder.dataset for folder in folders if folder.split == "val"}
+    own = [each.dataset in validated or _has_validation_beside(each.images) for each in folders]
+    return [replace(folder, own_val=has) for folder, has in zip(folders, own, strict=True)]
 
 
 def _leave_out_copies(folders: Sequence[PictureFolder]) -> list[PictureFolder]:
@@ -410,11 +392,7 @@ def _leave_out_copies(folders: Sequence[PictureFolder]) -> list[PictureFolder]:
         else:
             if len(there) > (0 if folder.masks else 1):
                 left_out.append(folder)
-                warnings.warn(
-                    f"{folder.images} left out: each of its images lies in another folder too, byte for byte",
-                    DifomWarning,
-                    stacklevel=2,
-                )
+                warn(f"{folder.images} left out: each of its images lies in another folder too, byte for byte")
     return [folder for folder in folders if folder not in left_out]
 
 
@@ -422,22 +400,10 @@ def _where(folder: PictureFolder) -> tuple[str, str, str | None]:
     return folder.dataset, folder.part, folder.split
 
 
-def _note_validation(folders: Sequence[PictureFolder]) -> list[PictureFolder]:
-    """Return the folders, those marked whose data set has a validation folder, be it beside the one that was given."""
-    validated = {folder.dataset for folder in folders if folder.split == "val"}
-    return [
-        replace(folder, own_val=folder.dataset in validated or _has_validation_beside(folder.images))
-        for folder in folders
-    ]
-
-
 def _has_validation_beside(images: Path) -> bool:
     for home in (images, images.parent):
-        beside = (
-            [child for child in list_folders(home.parent) if split_of(child.name) == "val"]
-            if split_of(home.name)
-            else []
-        )
+        beside = list_folders(home.parent) if split_of(home.name) else []
+        beside = [child for child in beside if split_of(child.name) == "val"]
         if any(has_pictures(child) or _walk(child, beside_pair=False) for child in beside):
             return True
     return any(child.name.lower() == "imagesva" and has_pictures(child) for child in list_folders(images.parent))
@@ -463,17 +429,6 @@ def _by_kind(folder: Path, kind: str) -> dict[str, Path]:
             raise DataError(f"{folder}: expected one folder of {kind}s, found {found[ending].name}/ and {child.name}/")
         found[ending] = child
     return found
-
-
-def _holds_files(found: _Found) -> bool:
-    """Return whether there are pictures or masks to speak of; a COCO file knows its own."""
-    masks = found.masks
-    return has_pictures(found.images) or (masks is not None and (masks.is_file() or has_pictures(masks)))
-
-
-def _holds_pair(folder: Path) -> bool:
-    """Return whether folders of pictures and of masks lie directly in a folder, whatever its own name is."""
-    return bool(_by_kind(folder, "image")) and bool(_by_kind(folder, "mask") or _by_kind(folder, "label"))
 
 
 def _holds_pictures(folder: Path) -> bool:

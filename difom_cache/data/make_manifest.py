@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from difom_cache.base.atomic import make_private_folder, write_atomic
@@ -14,17 +16,26 @@ from difom_cache.base.errors import SettingsError
 from difom_cache.base.options import read_call
 from difom_cache.base.outputs import check_out_file, check_outputs
 from difom_cache.base.progress import say
-from difom_cache.data.absent_levels import refuse_absent_levels
-from difom_cache.data.addresses import EmptyAddress, file_of, parse_address
+from difom_cache.data.addresses import EmptyAddress, PolygonsAddress, file_of, parse_address
 from difom_cache.data.check import Report, check_records
+from difom_cache.data.coco import read_coco
 from difom_cache.data.decoded import read_file
-from difom_cache.data.images import Drawn, exif_of, picture_of_bytes, read_head, read_mask, turn, write_picture
+from difom_cache.data.images import (
+    Drawn,
+    exif_of,
+    picture_of_bytes,
+    read_head,
+    read_mask,
+    read_mask_pixels,
+    turn,
+    write_picture,
+)
 from difom_cache.data.manifest import read_source, warn_of_fresh_splits, write_manifest, write_names
 from difom_cache.data.mask_levels import MaskLevels, parse_levels
-from difom_cache.data.montage import draw_montage
+from difom_cache.data.mask_pixels import Level, find_levels
 from difom_cache.data.options import ManifestConfig
 from difom_cache.data.record import Record, refuse_twins
-from difom_cache.data.sheet import draw_sheet
+from difom_cache.data.sheet import draw_montage, draw_sheet
 from difom_cache.data.understood import Understood
 
 if TYPE_CHECKING:
@@ -53,10 +64,9 @@ def make_manifest(
     out, montage, exif = config.out, config.montage, config.exif
     if out is not None and not config.force and (out.exists() or out.is_symlink()):
         raise SettingsError(f"--out {out} exists; choose another file, or pass --force to write over it")
-    if montage is not None:
-        check_out_file(montage, "--montage", force=config.force)
-    if config.sheet is not None:
-        check_out_file(config.sheet, "--sheet", force=config.force)
+    for picture, option in ((montage, "--montage"), (config.sheet, "--sheet")):
+        if picture is not None:
+            check_out_file(picture, option, force=config.force)
     said = {"--mask-levels": config.mask_levels, "--exif": exif, "--bits": config.bits}
     decided = [flag for flag, value in said.items() if value is not None]
     if decided and out is None:
@@ -67,10 +77,14 @@ def make_manifest(
     for source in sources:
         found = read_source(source, levels=levels, exif=exif, skip_broken=config.skip_broken)
         warn_of_fresh_splits(source, found.records)
-        understood = understood.join(found)
+        origins = dict.fromkeys((*understood.origins, *found.origins))
+        understood = Understood((*understood.seen, *found.seen), tuple(origins))
     records = understood.records
     refuse_twins(records, sources[0].place)
-    _refuse_inputs(config, records)
+    outs = [out, out.with_suffix(".check.json"), out.with_suffix(".check.png")] if out else []
+    read = {file_of(path) for record in records for path in (record.image, record.mask) if path is not None}
+    for path in filter(None, [*outs, montage, config.sheet]):
+        check_outputs(path.parent, [path], sorted(read))
     for line in understood.describe():
         say(line)
     if config.sheet is not None:
@@ -108,22 +122,18 @@ def write_images(records: list[Record], folder: Path, bits: int) -> list[Record]
             picture = picture_of_bytes(read_file(record.image), record.image, None, bits=bits)
         if picture is not None and picture.top:
             turned = _orientation_of(record.image)
-            path = folder / f"{number:06d}-{record.image.stem[:100]}.png"
-            make_private_folder(folder)
-            write_picture(path, Image.fromarray(turn(picture.rgb, turned, back=True)), exif=exif_of(turned))
-            record = replace(record, image=path, image_sha256=sha256(path.read_bytes()).hexdigest(), reading=1)
+            path, digest = _write_beside(record, folder, number, turn(picture.rgb, turned, back=True), turned)
+            record = replace(record, image=path, image_sha256=digest, reading=1)
         said.append(record)
     return said
 
 
-def _refuse_inputs(config: ManifestConfig, records: list[Record]) -> None:
-    """Raise where something would be written onto a picture or mask."""
-    read = {file_of(path) for record in records for path in (record.image, record.mask) if path is not None}
-    outs = (
-        [config.out, config.out.with_suffix(".check.json"), config.out.with_suffix(".check.png")] if config.out else []
-    )
-    for path in filter(None, [*outs, config.montage, config.sheet]):
-        check_outputs(path.parent, [path], sorted(read))
+def _write_beside(record: Record, folder: Path, number: int, pixels: NDArray[Any], turned: int) -> tuple[Path, str]:
+    """Write pixels as they are stored under EXIF's `turned`, and return the file and its digest."""
+    path = folder / f"{number:06d}-{record.image.stem[:100]}.png"
+    make_private_folder(folder)
+    write_picture(path, Image.fromarray(pixels), exif=exif_of(turned))
+    return path, sha256(path.read_bytes()).hexdigest()
 
 
 def write_masks(
@@ -152,10 +162,8 @@ def write_masks(
             mask = read_mask(record.mask, levels, max_pixels=None)
             if exif == "raw":
                 mask = turn(turn(mask, own, back=True), turned)
-            path = folder / f"{number:06d}-{record.image.stem[:100]}.png"
-            make_private_folder(folder)
-            write_picture(path, Image.fromarray(turn(mask, turned, back=True) == 1), exif=exif_of(turned))
-            record = replace(record, mask=path, mask_sha256=sha256(path.read_bytes()).hexdigest())
+            path, digest = _write_beside(record, folder, number, turn(mask, turned, back=True) == 1, turned)
+            record = replace(record, mask=path, mask_sha256=digest)
         said.append(record)
     return said
 
@@ -166,3 +174,44 @@ def _orientation_of(path: Path) -> int:
     if isinstance(address, EmptyAddress):
         return _orientation_of(address.image)
     return read_head(path).orientation if address is None else 1
+
+
+_TOLD = 12
+
+
+def refuse_absent_levels(records: Sequence[Record], levels: MaskLevels) -> None:
+    """Raise where a part of `levels` is polyp in no mask.
+
+    Raises:
+        SettingsError: names it, and the levels that are there, the nearest first.
+        DataError, ImageError: a mask cannot be read.
+    """
+    absent = levels.split()
+    masks = [record.mask for record in records if record.mask is not None]
+    for mask in masks:
+        absent = [part for part in absent if not read_mask(mask, part, max_pixels=None).any()]
+        if not absent:
+            return
+    if not masks:
+        return
+    there: dict[str, Level] = {}
+    for mask in masks:
+        address = parse_address(mask)
+        if isinstance(address, PolygonsAddress):
+            categories = read_coco(address.file).categories
+            found = [Level(str(number), f" = {name}", (number,), 0) for number, name in categories.items()]
+        else:
+            found = [] if address else find_levels(read_mask_pixels(mask, max_pixels=None))
+        there |= {level.name + level.about: level for level in found}
+    wanted = [*absent[0].colours, *((low,) for low, _ in absent[0].ranges)]
+    nearest = sorted(there.items(), key=lambda item: _distance(wanted, item[1].value))
+    more = f" and {len(nearest) - _TOLD} more" if len(nearest) > _TOLD else ""
+    raise SettingsError(
+        f"--mask-levels {absent[0].text}: none of {len(masks)} masks has it; they have, the nearest first, "
+        f"{', '.join(name for name, _ in nearest[:_TOLD])}{more}"
+    )
+
+
+def _distance(wanted: Sequence[tuple[int, ...]], value: tuple[int, ...]) -> float:
+    alike = [each for each in wanted if len(each) == len(value)]
+    return float(np.linalg.norm(np.array(alike[0]) - value)) if alike else 0

@@ -1,11 +1,9 @@
 """A folder or a CSV becomes records: which picture, which mask, which split, and the digests of both files."""
 
 import csv
-import hashlib
 import io
 import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,29 +11,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from difom_cache.base.atomic import write_atomic
-from difom_cache.base.errors import AnnotationError, DataError, DifomWarning, ManifestError, SettingsError, name_nearest
+from difom_cache.base.errors import AnnotationError, DataError, ManifestError, SettingsError, name_nearest, warn
 from difom_cache.base.files import explain, find_absent, read_plain
 from difom_cache.base.progress import ProgressBar
-from difom_cache.base.text import escape_cell, unescape_cell
-from difom_cache.data.addresses import file_of, parse_address
+from difom_cache.base.text import format_rows, unguard_cell
+from difom_cache.data.addresses import VIDEO_SUFFIXES, file_of, parse_address
 from difom_cache.data.coco import is_coco
-from difom_cache.data.decoded import (
-    Decoded,
-    Memory,
-    digest_of,
-    examine_image,
-    examine_mask,
-    mask_key,
-    warn_dark,
-    warn_inverted,
-)
+from difom_cache.data.decoded import Decoded, Memory, digest_of, examine_image, examine_mask, mask_key
 from difom_cache.data.images import Drawn, refuse_large, turns_sideways
 from difom_cache.data.mask_levels import MaskLevels
 from difom_cache.data.name_records import describe_kept, keep_splits, name_records, set_groups, split_again
-from difom_cache.data.record import COLUMNS, READINGS, Record, refuse_twins
-from difom_cache.data.source import DataSource
+from difom_cache.data.options import DataSource
+from difom_cache.data.record import COLUMNS, READINGS, Record, by_hash, refuse_twins
 from difom_cache.data.understood import Seen, Understood
-from difom_cache.data.video import VIDEO_SUFFIXES
 from difom_cache.store.layout import SPLITS
 
 _PX, _SHA256 = re.compile("[1-9][0-9]{0,5}"), re.compile("[0-9a-f]{64}")
@@ -71,9 +59,8 @@ def load_records(
         ManifestError: the CSV is not a manifest, or its files are gone, changed, or of another size than it says.
         SettingsError: an unknown split, a limit below one, or an option that this data has no use for.
     """
-    source = data if isinstance(data, DataSource) else DataSource(Path(data), unlabelled=unlabelled)
-    if unlabelled:
-        source = replace(source, unlabelled=True)
+    source = data if isinstance(data, DataSource) else DataSource(Path(data))
+    source = replace(source, unlabelled=source.unlabelled or unlabelled)
     return read_source(source, splits=splits, limit=limit, levels=mask_levels, exif=exif, quiet=quiet).records
 
 
@@ -112,32 +99,21 @@ def read_source(
             if held and source.group_by is None:
                 records, origins = keep_splits(records, held), ("the cache's records.csv",)
         chosen = _choose(records, source.place, splits, limit)
+        rules = _Rules(memory, levels, exif, source.max_pixels, skip_broken)
         with ProgressBar(len(chosen), "reading files", "record", quiet=quiet) as bar:
-            rules = _Rules(memory, levels, exif, source.max_pixels, skip_broken)
             found = _read_files(chosen, lambda record: read(record, rules), bar)
     finally:
         memory.save()
     understood = Understood(tuple(found), origins)
-    warn_inverted([each.mask.covered for each in found if each.mask])
-    tops: dict[str, list[int]] = {}
-    for each in found:
-        if each.image and each.image.top:
-            tops.setdefault(each.record.dataset, []).append(each.image.top)
-    warn_dark(tops)
-    understood.warn_empty()
+    understood.warn()
     return understood
 
 
 def warn_of_fresh_splits(source: DataSource, records: Sequence[Record]) -> None:
     """Warn where records of a manifest, which keeps its splits, would be split otherwise by a fresh reading of their folders."""
-    if source.data is None or not _is_manifest(source.data):
-        return
-    if told := describe_kept(records, split_again(records)):
-        warnings.warn(
-            f"{source.data} keeps its splits: {told}; `difom-cache manifest FOLDER --out FILE.csv` writes those",
-            DifomWarning,
-            stacklevel=2,
-        )
+    held = source.data is not None and _is_manifest(source.data)
+    if held and (told := describe_kept(records, split_again(records))):
+        warn(f"{source.data} keeps its splits: {told}; `difom-cache manifest FOLDER --out FILE.csv` writes those")
 
 
 def _is_manifest(data: Path) -> bool:
@@ -172,7 +148,7 @@ def read_manifest(path: Path) -> list[Record]:
         rows = csv.reader(io.StringIO(text, newline=""), strict=True)
         names = next(rows, [])
         if tuple(names) != COLUMNS:
-            raise ManifestError(_refuse_columns(path, names))
+            raise ManifestError(f"{path}: {_refuse_columns(names)}")
         records, folder = [], path.parent
         for line, row in enumerate(filter(None, rows), start=2):
             try:
@@ -189,12 +165,12 @@ def read_manifest(path: Path) -> list[Record]:
     return records
 
 
-def _refuse_columns(path: Path, names: Sequence[str]) -> str:
+def _refuse_columns(names: Sequence[str]) -> str:
     found = ",".join(names)[:200]
     for separator, word in ((";", "semicolons"), ("\t", "tabs")):
         if tuple(found.split(separator)) == COLUMNS:
-            return f"{path}: its values are separated by {word}; save it with commas"
-    return f"{path}: expected the columns {','.join(COLUMNS)}; found {found or 'none'}"
+            return f"its values are separated by {word}; save it with commas"
+    return f"expected the columns {','.join(COLUMNS)}; found {found or 'none'}"
 
 
 def write_manifest(records: Sequence[Record], path: Path) -> None:
@@ -207,14 +183,8 @@ def write_manifest(records: Sequence[Record], path: Path) -> None:
         whole = file if file.is_absolute() else file.absolute()
         return (whole.relative_to(folder) if whole.is_relative_to(folder) else whole).as_posix()
 
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
-    for record in records:
-        values = {name: getattr(record, name) for name in COLUMNS}
-        values |= {"image": format_path(record.image), "mask": format_path(record.mask)}
-        rows.writerow([escape_cell(str(value)) for value in values.values()])
-    write_atomic(path, text.getvalue().encode())
+    lines = [vars(each) | {"image": format_path(each.image), "mask": format_path(each.mask)} for each in records]
+    write_atomic(path, format_rows(COLUMNS, ([str(line[name]) for name in COLUMNS] for line in lines)).encode())
 
 
 def write_names(records: Sequence[Record], folder: Path) -> list[Path]:
@@ -224,19 +194,12 @@ def write_names(records: Sequence[Record], folder: Path) -> list[Path]:
     """
     paths = []
     for dataset in sorted({record.dataset for record in records}):
+        own = [each for each in records if each.dataset == dataset]
+        names = [each.image.stem if parse_address(each.image) is None else each.id[len(dataset) + 1 :] for each in own]
+        lines = [(name, each.split, each.group) for name, each in zip(names, own, strict=True)]
         paths.append(folder / f"{dataset}.csv")
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(("name", "split", "group"))
-        own = [record for record in records if record.dataset == dataset]
-        rows.writerows([escape_cell(cell) for cell in (_name_of(record), record.split, record.group)] for record in own)
-        write_atomic(paths[-1], text.getvalue().encode())
+        write_atomic(paths[-1], format_rows(("name", "split", "group"), lines).encode())
     return paths
-
-
-def _name_of(record: Record) -> str:
-    """Return the name that a record's picture has in its data set."""
-    return record.image.stem if parse_address(record.image) is None else record.id.removeprefix(f"{record.dataset}/")
 
 
 def check_unchanged(record: Record) -> None:
@@ -267,10 +230,8 @@ def _choose(records: list[Record], data: Path, splits: Sequence[str] | None, lim
         raise DataError(f"{data}: expected records of split {' or '.join(splits or SPLITS)}, found {held or 'none'}")
     if limit is None:
         return chosen
-    kept: set[str] = set()
-    for split in SPLITS:
-        ids = [record.id for record in chosen if record.split == split]
-        kept.update(sorted(ids, key=lambda name: hashlib.sha256(name.encode()).digest())[:limit])
+    ids = [[record.id for record in chosen if record.split == split] for split in SPLITS]
+    kept = {name for each in ids for name in sorted(each, key=by_hash)[:limit]}
     return [record for record in chosen if record.id in kept]
 
 
@@ -302,10 +263,8 @@ def _read_files(records: list[Record], read: Reading, bar: ProgressBar) -> list[
     if len(broken) == len(found):
         raise DataError(f"no image is left: the annotations of none can be drawn, the first are {broken[0]}")
     if broken:
-        warnings.warn(
-            f"{len(broken)} of {len(found)} images are left out, whose annotations cannot be drawn: {'; '.join(broken)}",
-            DifomWarning,
-            stacklevel=2,
+        warn(
+            f"{len(broken)} of {len(found)} images are left out, whose annotations cannot be drawn: {'; '.join(broken)}"
         )
     return [each for each in found if isinstance(each, Seen)]
 
@@ -324,9 +283,8 @@ def _read_record(record: Record, rules: _Rules) -> Seen | AnnotationError:
                 raise
             return error
         _refuse_unlike(record, image, mask, rules.exif)
-    size = {"width": image.width, "height": image.height}
-    said = {"image_sha256": image_sha256, "mask_sha256": mask_sha256, "reading": image.reading}
-    return Seen(replace(record, **size, **said), image, mask)  # type: ignore[arg-type]
+    record = replace(record, width=image.width, height=image.height, reading=image.reading)
+    return Seen(replace(record, image_sha256=image_sha256, mask_sha256=mask_sha256), image, mask)
 
 
 def _check_record(record: Record, rules: _Rules) -> Seen:
@@ -392,7 +350,7 @@ def _record_of(row: Sequence[str], folder: Path) -> Record:
     letters = "".join(row)
     if "\0" in letters:
         raise ValueError("found a zero byte, which no name can hold")
-    cells = [unescape_cell(cell) for cell in row] if "'" in letters else row
+    cells = [unguard_cell(cell) for cell in row] if "'" in letters else row
     name, dataset, split, image, mask, width, height, image_sha256, mask_sha256, group = cells
     if not name or not image or split not in SPLITS:
         found = dict(zip(COLUMNS, cells, strict=True))
@@ -401,15 +359,5 @@ def _record_of(row: Sequence[str], folder: Path) -> Record:
         raise ValueError(f"expected width and height in px, found {width!r} and {height!r}")
     if not _SHA256.fullmatch(image_sha256) or not (_SHA256.fullmatch(mask_sha256) if mask else mask_sha256 == ""):
         raise ValueError(f"expected a SHA-256 for each file of record {name}, and for no other")
-    return Record(
-        name,
-        dataset,
-        split,
-        folder / image,
-        folder / mask if mask else None,
-        int(width),
-        int(height),
-        image_sha256,
-        mask_sha256,
-        group,
-    )
+    files = folder / image, folder / mask if mask else None
+    return Record(name, dataset, split, *files, int(width), int(height), image_sha256, mask_sha256, group)

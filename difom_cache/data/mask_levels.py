@@ -14,22 +14,19 @@ from difom_cache.data.mask_pixels import (
     Level,
     MaskPixels,
     choose_nearest,
+    find_ends,
     find_levels,
     name_level,
     share_flat,
 )
 
 MASK_THRESHOLD = 128  # as PraNet's evaluation: ground truth is polyp where it is above 128
-_BLACK, _WHITE, _LOSSY_WHITE = (
-    16,
-    239,
-    207,
-)  # grey levels up to here, and from here, count as black and white; not tuned
+# Grey levels up to here, and from here, count as black and white; not tuned.
+_BLACK, _WHITE, _LOSSY_WHITE = 16, 239, 207
 _FEW_LEVELS = 16  # a mask of so few levels has no soft edges: all of it is looked at as a map of classes
 _MOST_SOFT = 0.1  # of the frame may lie between black and white
-_BAND_SHARE = (
-    0.05  # of the soft pixels' one main level is flat where they are a class's band of 3 px; of soft edges none is
-)
+# Of the soft pixels' one main level is flat where they are a class's band of 3 px; of soft edges none is.
+_BAND_SHARE = 0.05
 _MIDDLE = (48, 206)  # ringing seldom comes so far; soft edges pass through
 _EVEN_PX, _EVEN_LEVELS = 5, 24  # a place in the middle that changes by no more over so many px is no edge; not tuned
 _RIM_PX = 24  # ringing of JPEG, 8 px, in a file that was enlarged threefold
@@ -175,41 +172,26 @@ def _is_clear(grey: NDArray[Any], *, lossy: bool) -> bool:
         most[soft & (2 * counts >= counts[soft].sum())] = _BAND_SHARE
     areas = between & (share_flat(grey, found, counts) > most)
     strict = few and not lossy
-    if (areas & (soft | strict)).any() or _has_faint_class(grey, found[areas & (found <= _BLACK)], white):
+    if (areas & (soft | strict)).any():
         return False
     loose = np.isin(grey, found[between]) if few else (grey >= _MIDDLE[0]) & (grey <= _MIDDLE[1])
-    if not loose.any():
+    faint = found[areas & (found <= _BLACK)].tolist()
+    if not loose.any() and not faint:
         return True
-    far = int((loose & _is_far(grey, white)).sum())
-    return not _is_even(grey).any() and far <= (_MOST_FAR * grey.size if len(found) > _CLASSES else 0)
+    low, high = find_ends(grey, 2 * _RIM_PX + 1)
+    for level in faint:  # a class is large beside the white, or far from it; else a codec left it
+        if 2 * (grey == level).sum() >= (grey >= white).sum() or ((high < white) & (grey == level)).any():
+            return False
+    far = int((loose & ((low > _BLACK) | (high < white))).sum())
+    if far > (_MOST_FAR * grey.size if len(found) > _CLASSES else 0):
+        return False
+    low, high = find_ends(grey, _EVEN_PX)
+    return not ((low >= _MIDDLE[0]) & (high <= _MIDDLE[1]) & (high - low <= _EVEN_LEVELS)).any()
 
 
 def _is_blank(grey: NDArray[Any]) -> bool:
     """Return whether nothing is drawn in a lossy file: its one black comes out of a JPEG as up to 8."""
     return int(grey.max()) <= _BLACK and grey.min() == grey.max()
-
-
-def _has_faint_class(grey: NDArray[np.uint8], levels: NDArray[Any], white: int) -> bool:
-    """Return whether areas of nearly black are a class: large beside the white, or far from it; else a codec left them."""
-    from scipy import ndimage  # here, as training from stored masks starts without it
-
-    large = int((grey >= white).sum()) / 2
-    far = ndimage.maximum_filter(grey, 2 * _RIM_PX + 1) < white if levels.size else grey
-    return any((grey == level).sum() >= large or (far & (grey == level)).any() for level in levels.tolist())
-
-
-def _is_even(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    from scipy import ndimage  # here, as training from stored masks starts without it
-
-    low, high = ndimage.minimum_filter(grey, _EVEN_PX), ndimage.maximum_filter(grey, _EVEN_PX)
-    return np.asarray((low >= _MIDDLE[0]) & (high <= _MIDDLE[1]) & (high - low <= _EVEN_LEVELS))
-
-
-def _is_far(grey: NDArray[np.uint8], white: int) -> NDArray[np.bool_]:
-    from scipy import ndimage  # here, as training from stored masks starts without it
-
-    size = 2 * _RIM_PX + 1
-    return np.asarray((ndimage.minimum_filter(grey, size) > _BLACK) | (ndimage.maximum_filter(grey, size) < white))
 
 
 def _count_levels(grey: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LEAST_FLAT_SHARE = (
-    0.4  # of a class's pixels have nine equal neighbours; of ringing that was enlarged threefold at most 0.31
-)
+# Of a class's pixels have nine equal neighbours; of ringing that was enlarged threefold at most 0.31.
+LEAST_FLAT_SHARE = 0.4
 _LEAST_FLAT = 4  # pixels: a short line along the frame's border is no area
 _TINT = 32  # a lossy file is grey where red, green and blue differ by no more
 _GATHER = 8  # lossy levels gather within an eighth of their range, or of what lies between two of them; not tuned
@@ -92,18 +91,16 @@ def find_levels(pixels: MaskPixels) -> list[Level]:
         found, first, counts = np.unique(pixels.index, return_index=True, return_counts=True)
         rgb = pixels.grey[..., None] if pixels.rgb is None else pixels.rgb
         colours = np.broadcast_to(rgb, (*pixels.index.shape, 3)).reshape(-1, 3)[first]
-        names = [
-            (str(index), f" = {name_level(colour)}")
-            for index, colour in zip(found.tolist(), colours.tolist(), strict=True)
-        ]
+        about = [f" = {name_level(colour)}" for colour in colours.tolist()]
+        names = list(zip(map(str, found.tolist()), about, strict=True))
         values, shares = found[:, None], counts / pixels.index.size
     else:
         coloured = pixels.rgb is not None and pixels.coloured
         points = pixels.rgb if coloured and pixels.rgb is not None else pixels.grey[..., None]
         values, shares = _gather(points) if pixels.lossy else _count(points)
         names = [(name_level(value), "") for value in values.tolist()]
-    order = np.lexsort(values.T[::-1])
-    return [Level(names[at][0], names[at][1], tuple(values[at].tolist()), float(shares[at])) for at in order.tolist()]
+    order = np.lexsort(values.T[::-1]).tolist()
+    return [Level(names[at][0], names[at][1], tuple(values[at].tolist()), float(shares[at])) for at in order]
 
 
 def choose_nearest(points: NDArray[Any], wanted: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -134,12 +131,17 @@ def choose_nearest(points: NDArray[Any], wanted: tuple[int, ...]) -> NDArray[np.
     return np.asarray(ndimage.binary_propagation(spots, np.ones((3, 3)), mask=near))
 
 
-def share_flat(values: NDArray[Any], found: NDArray[Any], counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return per level of `found` the share of its pixels whose eight neighbours have it, too."""
+def find_ends(values: NDArray[Any], side_px: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the least and the largest value (H, W) in the square about each pixel."""
     from scipy import ndimage  # here, as training from stored masks starts without it
 
-    flat = ndimage.maximum_filter(values, 3) == ndimage.minimum_filter(values, 3)
-    levels, flats = np.unique(values[flat], return_counts=True)
+    return ndimage.minimum_filter(values, side_px), ndimage.maximum_filter(values, side_px)
+
+
+def share_flat(values: NDArray[Any], found: NDArray[Any], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return per level of `found` the share of its pixels whose eight neighbours have it, too."""
+    low, high = find_ends(values, 3)
+    levels, flats = np.unique(values[low == high], return_counts=True)
     flats[flats < _LEAST_FLAT] = 0
     share = np.zeros(len(found))
     share[np.searchsorted(found, levels)] = flats
@@ -152,8 +154,6 @@ def _gather(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64]]:
     Those that fill areas, to the last bit, however near they lie to others; then, of what lies in even surroundings, whatever
     is far from these.
     """
-    from scipy import ndimage  # here, as training from stored masks starts without it
-
     step = math.ceil(math.sqrt(points[..., 0].size / _MOST_PIXELS))
     points = points[::step, ::step]
     codes = _pack(points)
@@ -164,8 +164,8 @@ def _gather(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64]]:
     area[counts.argmax()] = True
     seeds = [(int(counts[at]), values[at]) for at in np.flatnonzero(area).tolist()]
     even = np.ones(codes.shape, bool)
-    for channel in np.moveaxis(points, -1, 0):
-        even &= ndimage.maximum_filter(channel, 3).astype(int) - ndimage.minimum_filter(channel, 3) <= reach
+    for low, high in (find_ends(channel, 3) for channel in np.moveaxis(points, -1, 0)):
+        even &= high.astype(int) - low <= reach
     found, counts = np.unique(codes[even], return_counts=True)
     often = np.argsort(-counts)[:_MOST_LOOKED_AT]
     values, counts = _unpack(found[often], points.shape[-1]), counts[often]

@@ -6,21 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from difom_cache.base.errors import DataError, DifomWarning, SettingsError
+from difom_cache.base.errors import DataError, DifomWarning, SettingsError, warn
 from difom_cache.base.progress import say
 from difom_cache.base.text import name_some
-from difom_cache.data.addresses import empty_path, frame_path, parse_address, spell_time
-from difom_cache.data.benchmark import CLINICDB_SIZE_PX, read_frames
+from difom_cache.data.addresses import VIDEO_SUFFIXES, empty_path, frame_path, parse_address, spell_time
 from difom_cache.data.decoded import Memory, digest_empty
-from difom_cache.data.groups import below, read_group_rule, refuse_unnamed
+from difom_cache.data.groups import CLINICDB_SIZE_PX, below, read_frames, read_group_rule
 from difom_cache.data.images import read_size
 from difom_cache.data.layouts import describe_video, find_folders, is_of_masks, pair_folders
 from difom_cache.data.listing import has_pictures, list_videos, natural_key
+from difom_cache.data.options import DataSource
 from difom_cache.data.pairing import Pair, PictureFolder, pair_files
 from difom_cache.data.record import Record, choose_validating, refuse_twins
 from difom_cache.data.sample_video import sample_video
-from difom_cache.data.source import DataSource
-from difom_cache.data.video import VIDEO_SUFFIXES
 from difom_cache.store.layout import SPLITS
 
 
@@ -60,24 +58,26 @@ def set_groups(records: Sequence[Record], source: DataSource) -> list[Record]:
     namer, root = read_group_rule(rule), source.place.resolve()
     root = root if root.is_dir() else root.parent
     names = [namer(record.id, below(record.image, root)) for record in records]
-    refuse_unnamed([record.id for record, name in zip(records, names, strict=True) if not name], rule)
+    if lost := [record.id for record, name in zip(records, names, strict=True) if not name]:
+        raise DataError(
+            f"--group-by {rule}: no group for {len(lost)} records: {name_some(lost)}; mend the rule, or leave it out"
+        )
     return [replace(record, group=f"{record.dataset}/{name}") for record, name in zip(records, names, strict=True)]
 
 
 def _name_pictures(source: DataSource) -> tuple[list[Record], tuple[str, ...]]:
     folders = find_folders(source.data) if source.data else pair_folders(source.images or Path(), source.masks)
     folders = _mark_negatives(folders, source.negatives) if source.negatives else folders
-    named: list[tuple[Record, PictureFolder]] = []
+    records: list[Record] = []
+    homes: list[PictureFolder] = []
     for folder, pairs in zip(folders, pair_files(folders, unlabelled=source.unlabelled), strict=True):
-        name_set = _recogniser(pairs, by_size=not folder.part) if folder.mixed else None
-        own = [name_set(pair) if name_set else None for pair in pairs]
-        records = [_name_record(pair, folder, each) for pair, each in zip(pairs, own, strict=True)]
-        named += [(record, folder) for record in set_splits(records, folder)]
-    records = [record for record, _ in named]
+        name_set = _recogniser(pairs, by_size=not folder.part) if folder.mixed else lambda pair: None
+        records += set_splits([_name_record(pair, folder, name_set(pair)) for pair in pairs], folder)
+        homes += [folder] * len(pairs)
     if source.group_by is not None:
         records = set_groups(records, source)
-    split = validate_some(records, [folder for _, folder in named])
-    return split, _describe_origins(split, [folder for _, folder in named])
+    split = validate_some(records, homes)
+    return split, _describe_origins(split, homes)
 
 
 def _describe_origins(records: Sequence[Record], folders: Sequence[PictureFolder]) -> tuple[str, ...]:
@@ -115,14 +115,11 @@ def _mark_negatives(folders: Sequence[PictureFolder], negatives: Path) -> list[P
     root = negatives.resolve()
     found = [folder for folder in folders if folder.images.is_relative_to(root)]
     more = [] if found else find_folders(root)
-    masked = next(
-        (each for each in [*found, *more] if each.masks and (each.masks.is_file() or has_pictures(each.masks))), None
-    )
-    if masked is not None:
-        raise DataError(f"--negatives {negatives}: {masked.images} has masks; name a folder whose images have none")
-    return [replace(each, bare=True, negative=True) if each in found else each for each in folders] + [
-        replace(each, bare=True, negative=True) for each in more
-    ]
+    for each in [*found, *more]:
+        if each.masks and (each.masks.is_file() or has_pictures(each.masks)):
+            raise DataError(f"--negatives {negatives}: {each.images} has masks; name a folder whose images have none")
+    marked = found or more
+    return [replace(each, bare=True, negative=True) if each in marked else each for each in [*folders, *more]]
 
 
 def set_splits(records: Sequence[Record], folder: PictureFolder) -> list[Record]:
@@ -139,11 +136,9 @@ def set_splits(records: Sequence[Record], folder: PictureFolder) -> list[Record]
         return [replace(record, split=split) for record, split in zip(records, published, strict=True)]
     seen = [stem for stem, split in zip(stems, published, strict=True) if split == "test" and listed[stem] != "test"]
     if seen:
-        warnings.warn(
+        warn(
             f"{folder.images}: lists beside it put {len(seen)} of {folder.dataset}'s published test images into train or val "
-            f"({name_some(seen)}): a student of these must not be scored on that test set",
-            DifomWarning,
-            stacklevel=2,
+            f"({name_some(seen)}): a student of these must not be scored on that test set"
         )
     return [replace(record, split=listed[stem]) for record, stem in zip(records, stems, strict=True)]
 
@@ -153,11 +148,7 @@ def keep_splits(records: Sequence[Record], held: Mapping[str, tuple[str, str]]) 
     own = [held.get(record.id, (record.split, record.group)) for record in records]
     kept = [replace(record, split=split, group=group) for record, (split, group) in zip(records, own, strict=True)]
     if told := describe_kept(kept, records):
-        warnings.warn(
-            f"the cache keeps the splits and groups of its records.csv: {told}; another --cache takes it",
-            DifomWarning,
-            stacklevel=2,
-        )
+        warn(f"the cache keeps the splits and groups of its records.csv: {told}; another --cache takes it")
     return _sort(kept)
 
 
@@ -172,16 +163,16 @@ def split_again(records: Sequence[Record]) -> list[Record]:
         try:
             for home in {record.image.parent for record in records if parse_address(record.image) is None}:
                 folders |= {folder.images: folder for folder in find_folders(home)}
-            homes = [folders.get(record.image.parent.resolve()) for record in records]
-            known = [(record, home) for record, home in zip(records, homes, strict=True) if home is not None]
-            named = []
+            found = [folders.get(record.image.parent.resolve()) for record in records]
+            named: list[Record] = []
+            homes: list[PictureFolder] = []
             for folder in folders.values():
-                own = [record for record, home in known if home is folder]
-                named += [(record, folder) for record in set_splits(own, folder)]
+                own = [record for record, home in zip(records, found, strict=True) if home is folder]
+                named += set_splits(own, folder)
+                homes += [folder] * len(own)
         except (DataError, OSError):
             return list(records)
-    fresh = validate_some([record for record, _ in named], [folder for _, folder in named])
-    split_of = {record.id: record.split for record in fresh}
+    split_of = {record.id: record.split for record in validate_some(named, homes)}
     return [replace(record, split=split_of.get(record.id, record.split)) for record in records]
 
 
@@ -264,11 +255,9 @@ def _find_videos(source: DataSource) -> list[Path]:
         pictures = []
     if not pictures:
         return videos
-    warnings.warn(
+    warn(
         f"{data} holds pictures and {len(videos)} videos ({name_some([video.name for video in videos])}): the videos are left "
-        "out; give their folder by itself",
-        DifomWarning,
-        stacklevel=2,
+        "out; give their folder by itself"
     )
     return []
 
@@ -288,20 +277,9 @@ def _name_frames(videos: Sequence[Path], source: DataSource, memory: Memory) -> 
         inside = video.relative_to(root).with_suffix("").as_posix()
         shows_none = negatives is not None and video.is_relative_to(negatives)
         for frame in found.frames:
-            image = frame_path(video, frame.time_ms)
-            records.append(
-                Record(
-                    id=f"{dataset}/{inside}/{spell_time(frame.time_ms)}",
-                    dataset=dataset,
-                    split=split,
-                    image=image,
-                    mask=empty_path(image) if shows_none else None,
-                    width=frame.width,
-                    height=frame.height,
-                    image_sha256=frame.pixels_sha256,
-                    mask_sha256=digest_empty(frame.height, frame.width) if shows_none else "",
-                    group=f"{dataset}/{inside}",
-                    reading=found.reading,
-                )
-            )
+            image, size, group = frame_path(video, frame.time_ms), (frame.width, frame.height), f"{dataset}/{inside}"
+            name, digest = f"{group}/{spell_time(frame.time_ms)}", frame.pixels_sha256
+            mask, mask_sha256 = (empty_path(image), digest_empty(*size[::-1])) if shows_none else (None, "")
+            one = Record(name, dataset, split, image, mask, *size, digest, mask_sha256, group, found.reading)
+            records.append(one)
     return records if source.group_by is None else set_groups(records, source)

@@ -1,7 +1,9 @@
-"""The options that say where records come from, for every command that reads them."""
+"""Where a command's records come from, what its user has said about them, and the options that say so."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -10,7 +12,66 @@ from pydantic import Field
 from difom_cache.base.errors import SettingsError
 from difom_cache.base.options import CommandConfig, Config, Opt, Positive
 from difom_cache.data.images import MAX_PIXELS, Drawn
-from difom_cache.data.source import DataSource
+
+EVERY_MS = 500  # between the frames that are taken of a video, unless --every says otherwise; not tuned
+_UNITS_MS = {"ms": 1, "s": 1000, "": 1000, "min": 60_000}
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """What was given as data.
+
+    Attributes:
+        data: a folder, a manifest, a COCO file or a video; None where `images` and `masks` stand in its place.
+        images: a folder of pictures.
+        masks: the folder of their masks, or their COCO file; None where they have none.
+        unlabelled: pictures without a mask are meant.
+        negatives: a folder of pictures that show no polyp, in the data or beside it: their masks are empty.
+        group_by: a regular expression on file names, or FILE.csv:COLUMN (groups.py); None keeps the groups that are known.
+        every: between frames of videos, such as "0.5s" or "500ms"; None takes `EVERY_MS`.
+        max_pixels: of one image; a larger one is refused.
+    """
+
+    data: Path | None = None
+    images: Path | None = None
+    masks: Path | None = None
+    unlabelled: bool = False
+    group_by: str | None = None
+    every: str | None = None
+    max_pixels: int = MAX_PIXELS
+    negatives: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.images is None and self.masks is not None:
+            raise SettingsError(f"--masks {self.masks} needs --images: the folder of their pictures")
+        if (self.data is None) == (self.images is None):
+            raise SettingsError("expected --data, or --images with --masks: one of them")
+
+    @property
+    def place(self) -> Path:
+        """What messages call the source."""
+        return self.data or self.images or Path()
+
+    @property
+    def every_ms(self) -> int:
+        """Milliseconds between the frames that are taken of a video."""
+        return EVERY_MS if self.every is None else parse_every(self.every)
+
+
+def parse_every(text: str) -> int:
+    """Return the milliseconds of "0.5s", "0.5", "500ms" or "2min".
+
+    Raises:
+        SettingsError: it is none of these, nothing, or no whole number of milliseconds.
+    """
+    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*(ms|s|min|)", text.strip())
+    span_ms = Fraction(match[1]) * _UNITS_MS[match[2]] if match else Fraction(0)
+    if span_ms < 1 or span_ms.denominator != 1:
+        raise SettingsError(
+            f"--every {text}: expected seconds between frames, such as 0.5s, 500ms or 2min; at least 1ms"
+        )
+    return int(span_ms)
+
 
 DEFAULT_DATA = Path("data")
 
@@ -32,15 +93,16 @@ class FolderOptions(PixelOptions):
     every: str | None = None
     "Time between the frames taken from a video, such as 0.5s (the default) or 500ms."
 
-    def describe_source(self, data: Path | None, *, unlabelled: bool = False) -> DataSource:
-        """Return where records come from: `data`, or --images.
+    def describe_source(self, data: Path | None) -> DataSource:
+        """Return where records come from, `data` or --images, and all that was said of them.
 
         Raises:
             SettingsError: both, or neither.
         """
         if self.images is not None and data is not None:
             raise SettingsError(f"--data {data} and --images {self.images}: give one of them")
-        return DataSource(data, self.images, self.masks, unlabelled, every=self.every, max_pixels=self.max_pixels)
+        own = [each.name for each in fields(DataSource) if each.name in type(self).model_fields and each.name != "data"]
+        return DataSource(data, **{name: getattr(self, name) for name in own})
 
 
 class GroupOptions(FolderOptions):
@@ -48,10 +110,6 @@ class GroupOptions(FolderOptions):
 
     group_by: str | None = None
     "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
-
-    def describe_source(self, data: Path | None, *, unlabelled: bool = False) -> DataSource:
-        """Return where records come from, and how they are grouped; see `FolderOptions`."""
-        return replace(super().describe_source(data, unlabelled=unlabelled), group_by=self.group_by)
 
 
 class UnlabelledOptions(GroupOptions):
@@ -61,10 +119,6 @@ class UnlabelledOptions(GroupOptions):
     "Images without a mask are intended."
     negatives: Path | None = None
     "Folder of images without a polyp, in the data or beside it: each has an empty mask, and counts as labelled."
-
-    def describe_source(self, data: Path | None, *, unlabelled: bool = False) -> DataSource:
-        """Return where records come from, and which of them show no polyp; see `GroupOptions`."""
-        return replace(super().describe_source(data, unlabelled=unlabelled), negatives=self.negatives)
 
 
 class DataOptions(UnlabelledOptions):
@@ -80,7 +134,7 @@ class DataOptions(UnlabelledOptions):
             SettingsError: both --data and --images.
         """
         data = DEFAULT_DATA if self.data is None and self.images is None else self.data
-        return self.describe_source(data, unlabelled=self.unlabelled)
+        return self.describe_source(data)
 
 
 class ManifestConfig(CommandConfig, UnlabelledOptions):
@@ -98,7 +152,7 @@ class ManifestConfig(CommandConfig, UnlabelledOptions):
             "exif",
             "bits",
             "skip_broken",
-        ),
+        )
     }
 
     data: Annotated[tuple[Path, ...], Opt(argument=True)] = ()
@@ -133,9 +187,8 @@ class ManifestConfig(CommandConfig, UnlabelledOptions):
             SettingsError: neither data nor --images.
         """
         if self.images is not None or self.masks is not None or not self.data:
-            return [self.describe_source(next(iter(self.data), None), unlabelled=self.unlabelled)]
-        said = GroupOptions(group_by=self.group_by, every=self.every, max_pixels=self.max_pixels)
-        sources = [said.describe_source(each, unlabelled=self.unlabelled) for each in self.data]
+            return [self.describe_source(next(iter(self.data), None))]
+        sources = [replace(self.describe_source(each), negatives=None) for each in self.data]
         if self.negatives is not None:
             within = [self.negatives.resolve().is_relative_to(each.resolve()) for each in self.data]
             place = within.index(True) if any(within) else 0

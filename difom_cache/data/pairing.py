@@ -1,17 +1,97 @@
-"""Pictures find their masks: by their names, or in a COCO file."""
+"""Pictures find their masks, by their names or in a COCO file, and their splits where lists beside them name these."""
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from difom_cache.base.errors import DataError
+from difom_cache.base.errors import DataError, warn
+from difom_cache.base.files import explain, read_plain
+from difom_cache.base.text import name_some
 from difom_cache.data.addresses import polygons_path
 from difom_cache.data.coco import locate, read_coco, spellings
 from difom_cache.data.images import PICTURE_SUFFIXES
 from difom_cache.data.listing import natural_key, pictures_by_stem
-from difom_cache.data.nnunet import pictures_by_case
-from difom_cache.data.split_lists import SplitLists
+
+_NAMES = {"train.txt": "train", "val.txt": "val", "valid.txt": "val", "validation.txt": "val", "test.txt": "test"}
+_PLACES = (".", "splits", "ImageSets/Segmentation")  # below the folder that pictures and masks lie in
+_LARGEST_BYTES = 1 << 26
+
+
+@dataclass(frozen=True)
+class SplitLists:
+    """Lists of one data set.
+
+    Attributes:
+        files: of the lists.
+        split_of: from each name that they hold, without folder and suffix, to its split.
+    """
+
+    files: tuple[Path, ...]
+    split_of: Mapping[str, str]
+
+    def choose(self, stems: Sequence[str]) -> dict[str, str] | None:
+        """Return the split of each picture; None, with a warning, where the lists name none of them.
+
+        Raises:
+            DataError: some pictures stand in no list.
+        """
+        found = {stem: self.split_of.get(_plain(stem)) for stem in stems}
+        lists = ", ".join(file.name for file in self.files)
+        known = {stem: split for stem, split in found.items() if split is not None}
+        if not known:
+            self.ignore(f"no name in them is one of the {len(stems)} images")
+            return None
+        if len(known) < len(stems):
+            lost = [stem for stem, split in found.items() if split is None]
+            raise DataError(
+                f"{self.files[0].parent}: {len(lost)} of {len(stems)} images stand in none of {lists}: {name_some(lost)}; add "
+                "them to a list, or move the lists away"
+            )
+        absent = self.split_of.keys() - {_plain(stem) for stem in stems}
+        if absent:
+            warn(f"{self.files[0].parent}: {len(absent)} names of {lists} have no image: {name_some(sorted(absent))}")
+        return known
+
+    def ignore(self, why: str) -> None:
+        """Warn that the lists are not read."""
+        warn(f"{self.files[0].parent}: {', '.join(file.name for file in self.files)} not read: {why}")
+
+
+def find_lists(home: Path) -> SplitLists | None:
+    """Return the lists in a folder, or in one of its folders for such; None where there are none.
+
+    Raises:
+        DataError: a list cannot be read, or a name stands in two of them.
+    """
+    homes = [home / place for place in _PLACES if (home / place).is_dir()]
+    held = ([path for path in each.iterdir() if path.name.lower() in _NAMES and path.is_file()] for each in homes)
+    files = sorted(next(filter(None, held), []), key=lambda path: list(_NAMES).index(path.name.lower()))
+    split_of: dict[str, str] = {}
+    for file in files:
+        try:
+            lines = read_plain(file, most_bytes=_LARGEST_BYTES).decode("utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            why = explain(error) if isinstance(error, OSError) else "it is no text"
+            raise DataError(f"{file}: expected a list of names, but {why}; move it away if it is none") from error
+        split = _NAMES[file.name.lower()]
+        for stem in [_plain(line) for line in lines if line.strip()]:
+            if split_of.setdefault(stem, split) != split:
+                raise DataError(f"{file}: {stem} stands in the list of {split_of[stem]} too; keep one")
+    return SplitLists(tuple(files), split_of) if split_of else None
+
+
+def _plain(line: str) -> str:
+    """Return a picture's name without folder and suffix; of a line that names picture and mask the picture's."""
+    line = re.split(r"[,;\t]", line.strip())[0].strip()
+    first = line.split(" ")[0]
+    name = first if first.lower().endswith(PICTURE_SUFFIXES) else line
+    name = PurePosixPath(unicodedata.normalize("NFC", name).replace("\\", "/")).name
+    while name.lower().endswith(PICTURE_SUFFIXES):
+        name = name.rpartition(".")[0]
+    return name
+
 
 LAYOUTS = (
     "TrainDataset/ and TestDataset/; images/ (or img/, Frame/) beside masks/, annotations/, labels/ or GT/; train/, val/ and "
@@ -20,6 +100,7 @@ LAYOUTS = (
 )
 _MASK_ENDINGS = ("_mask", "-mask", "_gt", "_segmentation", "_label", "_annotation")
 _MASK_BEGINNINGS = ("mask_", "mask-", "gt_", "segmentation_", "label_")
+_CHANNEL = re.compile(r"(.+)_([0-9]{4})")  # of nnU-Net
 _LISTED = 100  # names in one message; more would bury it
 
 
@@ -44,9 +125,9 @@ class PictureFolder:
 
     images: Path
     masks: Path | None
-    dataset: str
-    split: str | None
-    mixed: bool
+    dataset: str = ""
+    split: str | None = None
+    mixed: bool = False
     part: str = ""
     own_val: bool = False
     channels: bool = False
@@ -115,9 +196,30 @@ def find_mask_endings(folder: Path) -> bool:
     return any(_find_stem(_plainer_stems(stem)[1:], there, but=stem) for stem in stems)
 
 
+def _pictures_by_case(folder: Path) -> dict[str, Path]:
+    """Return nnU-Net's pictures by the name of their case: without _0000, where all names end in a channel.
+
+    Raises:
+        DataError: a case has several channels in files of their own.
+    """
+    found = pictures_by_stem(folder)
+    parts = {stem: _CHANNEL.fullmatch(stem) for stem in found}
+    if not all(parts.values()):
+        return found
+    cases: dict[str, Path] = {}
+    for stem, part in parts.items():
+        case = part[1] if part else stem
+        if case in cases:
+            raise DataError(
+                f"{found[stem]}: case {case!r} also has {cases[case].name}; join the channels into one file"
+            )
+        cases[case] = found[stem]
+    return cases
+
+
 def _pair_stems(folder: PictureFolder) -> tuple[list[Pair], list[Path]]:
     """Return the pairs of one folder, and the masks that have no picture."""
-    pictures = pictures_by_case(folder.images) if folder.channels else pictures_by_stem(folder.images)
+    pictures = _pictures_by_case(folder.images) if folder.channels else pictures_by_stem(folder.images)
     masks = {} if folder.masks is None else pictures_by_stem(folder.masks)
     if folder.masks == folder.images:
         there = {_nfc(stem): stem for stem in pictures}
@@ -193,5 +295,4 @@ def _count(paths: list[Path], noun: str) -> str:
 
 
 def _names(paths: list[Path]) -> str:
-    more = f" and {len(paths) - _LISTED} more" if len(paths) > _LISTED else ""
-    return ", ".join(str(path) for path in paths[:_LISTED]) + more
+    return name_some([str(path) for path in paths], _LISTED)

@@ -1,11 +1,14 @@
-"""One frame of the data: its picture, its mask, and what is known of both."""
+"""One frame of the data: its picture, its mask, what is known of both; and who validates, or has a mask in a budget."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from difom_cache.base.errors import CacheIdentityError, DataError
+import numpy as np
+from numpy.typing import NDArray
+
+from difom_cache.base.errors import CacheIdentityError, DataError, SettingsError
 
 VAL_SHARE = 10  # every tenth group of the training records; not tuned
 _FEW_GROUPS, _FEW_SHARE = (
@@ -60,7 +63,7 @@ COLUMNS = tuple(each.name for each in fields(Record) if each.compare)
 
 def belongs_to_val(key: str) -> bool:
     """Return whether training records of this group (or, without one, of this id) validate: SHA-256 mod 10 = 0."""
-    return _hash(key) % VAL_SHARE == 0
+    return int.from_bytes(by_hash(key)) % VAL_SHARE == 0
 
 
 def choose_validating(keys: Iterable[str]) -> frozenset[str]:
@@ -73,14 +76,15 @@ def choose_validating(keys: Iterable[str]) -> frozenset[str]:
         keys: the group of each record, or its id where it has none.
     """
     groups = set(keys)
-    chosen = sorted(filter(belongs_to_val, groups), key=_hash)
+    chosen = sorted(filter(belongs_to_val, groups), key=by_hash)
     if len(groups) < _FEW_GROUPS and 2 * len(chosen) > len(groups):
         chosen = chosen[: len(groups) // _FEW_SHARE]
     return frozenset(chosen)
 
 
-def _hash(key: str) -> int:
-    return int(hashlib.sha256(key.encode()).hexdigest(), 16)
+def by_hash(text: str) -> bytes:
+    """Return where a text stands in an order that it alone decides: its SHA-256."""
+    return hashlib.sha256(text.encode()).digest()
 
 
 def refuse_twins(records: Sequence[Record], where: Path) -> None:
@@ -123,3 +127,46 @@ def refuse_other_reading(held: int | None, records: Sequence[Record], where: Pat
             f"{where} was made by {told[0]} of reading images, and its records would now be read by {told[1]}: the two are never "
             "mixed. Features that are finished train with the images stored beside them; for more, choose another --cache path"
         )
+
+
+def draw_budget(
+    groups: Sequence[str], labelled: NDArray[np.bool_], *, share: float, labels_seed: int
+) -> NDArray[np.bool_]:
+    """Return which records' masks are in the budget.
+
+    Groups stand in an order that `labels_seed` and their names alone decide. The budget is the part from its start whose
+    size is nearest to `share` of all masks, off by half a group at most; a smaller one lies inside a larger one of its seed.
+    It covers training and validation records alike: give both, and those of the budget that validate, validate.
+
+    Args:
+        groups: (N,) group of each record, or its id where it has none; records of one group stay together.
+        labelled: (N,) whether the record has a mask.
+        share: of the masks, in (0, 1].
+        labels_seed: of the order.
+
+    Returns:
+        (N,) bool; False where there is no mask.
+
+    Raises:
+        SettingsError: the share is not in (0, 1], or holds not even the first group.
+    """
+    if not 0 < share <= 1:
+        raise SettingsError(f"the share of masks is {share}; it must be in (0, 1]")
+    has_mask = np.asarray(labelled, bool)
+    if share == 1 or not has_mask.any():
+        return has_mask.copy()
+    names, group = np.unique(np.asarray(groups, dtype=str)[has_mask], return_inverse=True)
+    masks = np.bincount(group)
+    order = sorted(range(len(names)), key=lambda number: by_hash(f"{labels_seed}\n{names[number]}"))
+    reached = np.concatenate([[0], np.cumsum(masks[order])])
+    taken = int(np.abs(reached - share * has_mask.sum()).argmin())  # of two that are equally near the smaller
+    kept = np.zeros(len(names), bool)
+    kept[order[:taken]] = True
+    if not kept.any():
+        raise SettingsError(
+            f"{share:g} of {has_mask.sum()} masks holds none: the first group of labels seed {labels_seed}, "
+            f"{names[order[0]]}, has {masks[order[0]]}; use a larger share, or another labels seed"
+        )
+    chosen = np.zeros(len(has_mask), bool)
+    chosen[has_mask] = kept[group]
+    return chosen

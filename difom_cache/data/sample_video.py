@@ -3,20 +3,21 @@
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
 
 from difom_cache.base.atomic import write_atomic
-from difom_cache.base.errors import CacheSpaceError, DataError, DifomWarning
+from difom_cache.base.errors import CacheSpaceError, DataError, warn
 from difom_cache.base.files import explain, open_plain, read_plain
 from difom_cache.base.progress import track
 from difom_cache.data.decoded import Decoded, Memory, digest_pixels, user_cache_folder
-from difom_cache.data.fingerprints import NEAR_BITS, Sieve
-from difom_cache.data.video import VideoFrame, VideoReader
-from difom_cache.data.video_frames import FrameClock
+from difom_cache.data.duplicates import NEAR_BITS, Sieve
+from difom_cache.data.video import FrameClock, VideoFrame, VideoReader
 
 _VERSION = 2  # of what is remembered; grows when other frames would be taken, or read as other pixels
 
@@ -28,7 +29,7 @@ class TakenFrame:
     time_ms: int
     width: int
     height: int
-    pixels_sha256: str
+    pixels_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Sampling:
 
     frames: tuple[TakenFrame, ...]
     near: int
-    reading: int = 1
+    reading: int
 
 
 def sample_video(path: Path, every_ms: int, memory: Memory) -> Sampling:
@@ -82,7 +83,7 @@ def _sample(path: Path, every_ms: int) -> Sampling:
         height, width = picture.shape[:2]
         taken.append(TakenFrame(time_ms, width, height, digest_pixels(picture)))
     if reader.problem:
-        warnings.warn(reader.problem, DifomWarning, stacklevel=2)
+        warn(reader.problem)
     reader.close()
     return Sampling(tuple(taken), near, reader.reading)
 
@@ -110,15 +111,7 @@ def _name_note(path: Path, every_ms: int) -> str:
 def _read_note(note: Path) -> Sampling | None:
     """Return what is remembered, or None where nothing readable is."""
     try:
-        held = json.loads(read_plain(note))
-        frames = tuple(TakenFrame(**frame) for frame in held["frames"])
-        sound = all(
-            isinstance(f.time_ms, int)
-            and isinstance(f.width, int)
-            and isinstance(f.height, int)
-            and len(f.pixels_sha256) == 64
-            for f in frames
-        )
-        return Sampling(frames, int(held["near"]), int(held["reading"])) if sound and frames else None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        held = TypeAdapter(Sampling).validate_json(read_plain(note), strict=True)
+        return held if held.frames else None
+    except (OSError, ValueError):
         return None

@@ -1,6 +1,5 @@
-"""Pairs that a person should look at, drawn: what no rule finds, an eye does in a second."""
+"""Pairs that a person should look at, drawn: what no rule finds, an eye does in a second; and the pairs that a check found."""
 
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
@@ -11,8 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion, label
 
-from difom_cache.data.images import read_image, read_mask, write_picture
-from difom_cache.data.record import Record
+from difom_cache.data.check import Report
+from difom_cache.data.images import fit_text, read_image, read_mask, write_picture
+from difom_cache.data.record import Record, by_hash
 from difom_cache.data.understood import Seen
 
 _EACH = 6  # pairs of a kind, a row of the sheet
@@ -31,14 +31,17 @@ def draw_sheet(seen: Sequence[Seen], path: Path) -> Path:
     rows = choose_pairs(seen)
     width = _EACH * (_TILE_PX + _GAP_PX) + _GAP_PX
     sheet = Image.new("RGB", (width, sum(map(_row_px, rows.values())) + _GAP_PX), "white")
-    draw, top = ImageDraw.Draw(sheet), _GAP_PX
+    draw, top, font = ImageDraw.Draw(sheet), _GAP_PX, ImageFont.load_default(13)
     for title, pairs in rows.items():
         draw.text((_GAP_PX, top), title, fill=_INK, font=ImageFont.load_default(19))
         for number, each in enumerate(pairs):
             left = _GAP_PX + number * (_TILE_PX + _GAP_PX)
             sheet.paste(draw_tile(each.record, _TILE_PX), (left, top + _HEAD_PX))
-            for line, text in enumerate(_caption(each)):
-                _write(draw, (left, top + _HEAD_PX + _TILE_PX + 3 + 17 * line), text)
+            share = f"{100 * _share(each):.3g}%" if each.mask else "no mask"
+            about = f"{each.record.split}, {share}, {each.record.width} x {each.record.height}"
+            for line, text in enumerate((each.record.id, about)):
+                place = (left, top + _HEAD_PX + _TILE_PX + 3 + 17 * line)
+                draw.text(place, fit_text(text, font, _TILE_PX), fill=_INK, font=font)
         top += _row_px(pairs)
     write_picture(path, sheet)
     return path
@@ -48,7 +51,7 @@ def choose_pairs(seen: Sequence[Seen]) -> dict[str, list[Seen]]:
     """Return the pairs of each row of the sheet under its title; none stands there twice."""
     masked = [each for each in seen if each.mask]
     drawn = sorted((each for each in masked if each.mask and each.mask.covered), key=_share)
-    at_random = sorted(seen, key=lambda each: hashlib.sha256(each.record.id.encode()).digest())
+    at_random = sorted(seen, key=lambda each: by_hash(each.record.id))
     empty = [each for each in at_random if each.mask and not each.mask.covered]
     step = -(-len(drawn) // _JUDGED) or 1
     judged = drawn[::step]
@@ -79,20 +82,18 @@ def draw_tile(record: Record, side_px: int) -> Image.Image:
     pixels = np.array(image.resize(size, Image.Resampling.BILINEAR))
     tile = Image.new("RGB", (side_px, side_px), (235, 235, 235))
     corner = ((side_px - size[0]) // 2, (side_px - size[1]) // 2)
-    boxes = []
+    inside = np.zeros(pixels.shape[:2], bool)
     if record.mask is not None:
         inside = _shrink(read_mask(record.mask, max_pixels=None), (size[1], size[0]))
-        pixels[inside] = (1 - _TINT_FRAC) * pixels[inside] + _TINT_FRAC * np.array(
-            _OUTLINE
-        )  # which side of the line it is
+        tint = _TINT_FRAC * np.array(_OUTLINE)  # which side of the line it is
+        pixels[inside] = (1 - _TINT_FRAC) * pixels[inside] + tint
         pixels[inside & ~binary_erosion(inside, iterations=_OUTLINE_PX)] = _OUTLINE
-        ys, xs = np.nonzero(inside)
-        if len(ys) and max(np.ptp(ys), np.ptp(xs)) < _TINY_PX:
-            boxes.append((xs.min() - 6, ys.min() - 6, xs.max() + 6, ys.max() + 6))
     tile.paste(Image.fromarray(pixels), corner)
-    for left, top, right, bottom in boxes:
-        place = (left + corner[0], top + corner[1], right + corner[0], bottom + corner[1])
-        ImageDraw.Draw(tile).ellipse(place, outline=_RING, width=2)
+    ys, xs = np.nonzero(inside)
+    if len(ys) and max(np.ptp(ys), np.ptp(xs)) < _TINY_PX:
+        ends = (xs.min() - 6, ys.min() - 6, xs.max() + 6, ys.max() + 6)
+        ring = tuple(int(end) + corner[place % 2] for place, end in enumerate(ends))
+        ImageDraw.Draw(tile).ellipse(ring, outline=_RING, width=2)
     return tile
 
 
@@ -129,20 +130,34 @@ def _share(each: Seen) -> float:
     return each.mask.covered if each.mask else 0.0
 
 
-def _caption(each: Seen) -> tuple[str, str]:
-    record = each.record
-    share = f"{100 * _share(each):.3g}%" if each.mask else "no mask"
-    return record.id, f"{record.split}, {share}, {record.width} x {record.height}"
-
-
-def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str) -> None:
-    """Write a line below a tile, shortened in its middle to the tile's width."""
-    font = ImageFont.load_default(13)
-    lengths = range(len(text) - 1, 2, -1)
-    shorter = (f"{text[: each // 2]}\u2026{text[each // 2 - each :]}" for each in lengths)
-    kept = next(each for each in (text, *shorter) if len(each) < 5 or draw.textlength(each, font=font) <= _TILE_PX)
-    draw.text(place, kept, fill=_INK, font=font)
-
-
 def _row_px(pairs: Sequence[Seen]) -> int:
     return _HEAD_PX + _TILE_PX + _TEXT_PX + _GAP_PX
+
+
+def draw_montage(report: Report, records: Sequence[Record], path: Path, *, most: int = 24, tile_px: int = 200) -> Path:
+    """Write a PNG of the most telling pairs side by side, masks outlined, and return its path.
+
+    Pairs across splits come first, then equal pictures with different masks, then one of each family.
+    """
+    home = {record.id: record for record in records}
+    chosen = {(pair.first, pair.second): pair for pair in (*report.leaks, *report.different_masks)}
+    told: set[str] = set()
+    for pair in report.pairs:
+        if not told & {pair.first, pair.second}:
+            chosen.setdefault((pair.first, pair.second), pair)
+        told |= {pair.first, pair.second}
+    pairs = list(chosen.values())[:most]
+    columns = max(1, min(3, len(pairs)))
+    width, height = 2 * tile_px + 12, tile_px + 32
+    sheet = Image.new("RGB", (columns * width, max(1, -(-len(pairs) // columns)) * height), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, pair in enumerate(pairs):
+        left, top = number % columns * width, number // columns * height
+        draw.text((left + 4, top + 2), f"{pair.first} ({pair.splits[0]})", fill="black")
+        draw.text((left + 4, top + 14), f"{pair.second} ({pair.splits[1]})  {pair.verdict}", fill="black")
+        for side, name in enumerate((pair.first, pair.second)):
+            sheet.paste(draw_tile(home[name], tile_px), (left + 4 + side * (tile_px + 2), top + 28))
+    if not pairs:
+        draw.text((4, 4), "no pair of records shows the same picture", fill="black")
+    write_picture(path, sheet)
+    return path

@@ -1,18 +1,18 @@
 """What was understood of a source, in two lines: its images with their groups and splits, and its masks."""
 
-import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from difom_cache.base.errors import DifomWarning
+from difom_cache.base.errors import warn
 from difom_cache.data.addresses import EmptyAddress, parse_address
 from difom_cache.data.decoded import Decoded
 from difom_cache.data.record import Record
 from difom_cache.store.layout import SPLITS
 
 _MOST_EMPTY = 0.5  # of the masks may show no polyp before that is asked about; not tuned
+_INVERTED_FRAC, _INVERTED_SHARE = 0.65, 0.5  # of a frame, in more than this share of the masks; not tuned
 _KINDS_TOLD = 4
 
 Frame = tuple[str, str, str, int, int]
@@ -50,10 +50,6 @@ class Understood:
         """The records, in order."""
         return [each.record for each in self.seen]
 
-    def join(self, other: "Understood") -> "Understood":
-        """Return what was understood of both."""
-        return Understood((*self.seen, *other.seen), tuple(dict.fromkeys((*self.origins, *other.origins))))
-
     def describe(self) -> list[str]:
         """Return the two lines."""
         images = [each.image for each in self.seen if each.image]
@@ -79,16 +75,33 @@ class Understood:
             parts.append(f"a polyp covers {middle} of the frame in the median ({low} to {high})")
         return "; ".join(filter(None, [*parts, *without]))
 
-    def warn_empty(self) -> None:
-        """Warn where most masks, those of --negatives apart, show no polyp."""
-        drawn = [each.mask for each in self.seen if each.mask and not each.said_empty]
+    def warn(self) -> None:
+        """Warn of masks that seem to be inverted or the wrong ones, and of images that are read nearly black."""
+        masks = [each for each in self.seen if each.mask]
+        wide = sum(each.mask.covered > _INVERTED_FRAC for each in masks if each.mask)
+        if wide > _INVERTED_SHARE * len(masks):
+            warn(
+                f"{wide} of {len(masks)} masks cover more than {_INVERTED_FRAC:.0%} of their frame: are they inverted? "
+                "Polyps are white, the rest is black; `difom-cache manifest FOLDER --out FILE.csv --mask-levels 0` turns them"
+            )
+        tops: dict[str, list[int]] = defaultdict(list)
+        for each in self.seen:
+            if each.image and each.image.top:
+                tops[each.record.dataset].append(each.image.top)
+        for dataset, found in tops.items():
+            bits = next((bits for bits in (8, 10, 12) if max(found) < 2**bits), None)
+            if bits:
+                warn(
+                    f"{dataset}: its {len(found)} images of 16 bits have no level above {max(found)}, and no file says why. "
+                    f"If they are of {bits} bits, they are read nearly black: run `difom-cache manifest DATA --bits {bits} --out "
+                    "FILE.csv` (--bits 16 if they are as dark as that), and give FILE.csv as the data"
+                )
+        drawn = [each.mask for each in masks if each.mask and not each.said_empty]
         empty = sum(not mask.covered for mask in drawn)
         if empty > _MOST_EMPTY * len(drawn):
-            warnings.warn(
+            warn(
                 f"{empty} of {len(drawn)} masks show no polyp: are they the right masks? `difom-cache manifest DATA --sheet "
-                "FILE.png` draws some of them",
-                DifomWarning,
-                stacklevel=2,
+                "FILE.png` draws some of them"
             )
 
 

@@ -27,12 +27,10 @@ from difom_cache.extraction.teachers import (
     load_teacher,
 )
 from difom_cache.store.columns import describe_tap, pictures_column, read_basis, teacher_column, write_basis
-from difom_cache.store.identity import AnyIdentity, offer_identity, read_identity
+from difom_cache.store.identity import AnyIdentity, offer_identity, read_identity, write_seen_masks, write_source
 from difom_cache.store.layout import IDENTITY, PICTURES, Column, TapSpec, choose_block_rows, teacher_folder
 from difom_cache.store.ledger import read_markers
 from difom_cache.store.schema import CacheIdentity, PicturesIdentity, TeacherIdentity
-from difom_cache.store.seen_masks import write_seen_masks
-from difom_cache.store.source import write_source
 from difom_cache.store.writer import create_column
 from difom_cache.teachers.base import RANDOM, Teacher, TeacherRequest, TeacherSpec
 from difom_cache.teachers.catalogue import outline_teacher, read_outputs

@@ -10,11 +10,10 @@ from typing import Any, cast, get_args
 from difom_cache.base.errors import CacheFormatError, CacheIdentityError, RunError, SettingsError, WeightsError
 from difom_cache.extraction.options import ExtractConfig
 from difom_cache.extraction.teachers import AUTO, backend_of, held_readings, load_teacher
-from difom_cache.store.identity import name_differences
+from difom_cache.store.identity import name_differences, read_source
 from difom_cache.store.layout import teacher_folder
 from difom_cache.store.reader import Cache, open_cache
 from difom_cache.store.schema import SpecHeld, TeacherIdentity
-from difom_cache.store.source import read_source
 from difom_cache.teachers.base import RANDOM, Precision, TeacherRequest, parse_teacher
 from difom_cache.teachers.catalogue import OWN_WEIGHTS, split_code
 from difom_cache.teachers.places import HUB

@@ -14,8 +14,7 @@ import torch
 from difom_cache.base.errors import CacheFormatError, EngineError, SettingsError, TeacherError
 from difom_cache.store.identity import name_differences
 from difom_cache.store.layout import IDENTITY
-from difom_cache.store.schema import RESTORE, OutputHeld, TeacherIdentity, check_model, check_value
-from difom_cache.store.source import TeacherSource
+from difom_cache.store.schema import RESTORE, OutputHeld, TeacherIdentity, TeacherSource, check_model, check_value
 from difom_cache.teachers.base import RANDOM, Backend, Teacher, TeacherRequest, TeacherSpec
 from difom_cache.teachers.catalogue import OWN_WEIGHTS, build_requested, split_code
 from difom_cache.teachers.openvino_teacher import OpenVinoTeacher, has_openvino
@@ -101,7 +100,7 @@ def describe_source(request: TeacherRequest, spec: TeacherSpec) -> TeacherSource
         variant = str(Path(place).resolve())
     is_path = request.weights not in (HUB, RANDOM) and Path(request.weights).exists()
     weights = str(Path(request.weights).resolve()) if is_path else request.weights
-    return TeacherSource(f"{name}:{variant}@{spec.input_px}", weights, spec.weights_source)
+    return TeacherSource(teacher=f"{name}:{variant}@{spec.input_px}", weights=weights, found=spec.weights_source)
 
 
 @contextmanager

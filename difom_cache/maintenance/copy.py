@@ -20,22 +20,13 @@ from difom_cache.codecs.packed import fit_packed
 from difom_cache.commands import CopyConfig
 from difom_cache.extraction.cells import sum_cells, to_moments
 from difom_cache.extraction.prepare import FIT_RECORDS
-from difom_cache.maintenance.decoded import blocks_of, decode_rows
-from difom_cache.store.columns import (
-    describe_tap,
-    pictures_column,
-    read_basis,
-    read_beside,
-    tap_specs,
-    teacher_column,
-    write_basis,
-)
+from difom_cache.maintenance.finish import blocks_of, decode_rows
+from difom_cache.store.columns import describe_tap, pictures_column, read_basis, tap_specs, teacher_column, write_basis
 from difom_cache.store.consolidated import consolidate
-from difom_cache.store.identity import digest_identity, read_identity
+from difom_cache.store.identity import digest_identity, read_beside, read_identity, read_source, write_source
 from difom_cache.store.layout import BESIDE_IDENTITY, PICTURES, Column, teacher_folder, totals_path
 from difom_cache.store.reader import Cache, open_cache
 from difom_cache.store.schema import PicturesIdentity
-from difom_cache.store.source import read_source, write_source
 from difom_cache.store.stats import fold_statistics, read_moments, write_totals
 from difom_cache.store.table import read_records
 from difom_cache.store.writer import create_cache, create_column, write_block
@@ -113,10 +104,8 @@ def copy_teacher(
     for block, rows in blocks_of(column, f"copy {label}"):
         write_recoded(source, target, column, block, rows, codecs, kept)
     if len(kept) == len(taps):
-        totals = read_moments(totals_path(source.path, column.folder))
-        write_totals(
-            totals_path(target, column.folder), {t.partition("/")[2]: totals[t.partition("/")[2]] for t in taps}
-        )
+        totals, names = read_moments(totals_path(source.path, column.folder)), [t.partition("/")[2] for t in taps]
+        write_totals(totals_path(target, column.folder), {name: totals[name] for name in names})
     fold_statistics(target, column, open_cache(target).markers(column))
     found = read_source(source.path / column.folder)
     if found is not None:
@@ -147,12 +136,8 @@ def _sample_targets(source: Cache, tap: str) -> list[torch.Tensor]:
     if not len(rows):
         raise SettingsError("codec packed is fitted on training records, and the cache has none; choose --codec int8")
     chosen = rows[np.unique(np.linspace(0, len(rows) - 1, FIT_RECORDS).astype(int))]
-    targets = []
-    for row in chosen.tolist():
-        stored = source.gather([row], [tap], pictures=False)
-        target = source.decode(tap, stored[f"{tap}/code"], stored.get(f"{tap}/scale"))
-        targets.append(torch.from_numpy(np.asarray(target)))
-    return targets
+    stored = (source.gather([row], [tap], pictures=False) for row in chosen.tolist())
+    return [torch.from_numpy(source.target(each, tap)) for each in stored]
 
 
 def write_recoded(
@@ -165,11 +150,12 @@ def write_recoded(
     kept: set[str],
 ) -> None:
     """Write one block of a copy; taps in `kept` go over as they are."""
-    label = column.folder.partition("/")[2]
+    label = column.label
     stored = source.gather(rows, list(codecs), pictures=False)
     arrays: dict[str, NDArray[Any]] = {name.removeprefix(f"{label}/"): values for name, values in stored.items()}
-    moments, fidelity = {}, dict(source.markers(source.column(column.folder))[block].fidelity)
-    fidelity = {name: sums for name, sums in fidelity.items() if f"{label}/{name}" in kept}
+    held = source.markers(source.column(column.folder))[block].fidelity
+    fidelity: dict[str, Any] = {name: sums.model_dump() for name, sums in held.items() if f"{label}/{name}" in kept}
+    moments = {}
     for name, feature, counts in decode_rows(source, label, rows, [tap for tap in codecs if tap not in kept]):
         codec = codecs[f"{label}/{name}"]
         code, scale = codec.encode(feature)

@@ -18,15 +18,8 @@ from difom_cache.codecs.catalogue import BASES
 from difom_cache.maintenance.book import EXPORT_AGAIN, Book
 from difom_cache.maintenance.finish import finish
 from difom_cache.maintenance.verify import verify
-from difom_cache.store.columns import (
-    BASIS,
-    BASIS_ARRAYS,
-    MAKE_ANEW,
-    pictures_column,
-    read_beside,
-    teacher_column,
-    write_basis,
-)
+from difom_cache.store.columns import BASIS, BASIS_ARRAYS, pictures_column, teacher_column, write_basis
+from difom_cache.store.identity import MAKE_ANEW, read_beside
 from difom_cache.store.layout import (
     BESIDE_IDENTITY,
     IDENTITY,
@@ -38,7 +31,7 @@ from difom_cache.store.layout import (
     totals_path,
 )
 from difom_cache.store.reader import Cache, open_cache
-from difom_cache.store.schema import CacheIdentity, FidelityHeld, PicturesIdentity, TeacherIdentity, check_plain_name
+from difom_cache.store.schema import CacheIdentity, FidelitySums, PicturesIdentity, TeacherIdentity, check_plain_name
 from difom_cache.store.table import read_records
 from difom_cache.store.writer import ROWS, RowTable, create_cache, create_column, write_block
 
@@ -126,9 +119,7 @@ def _import_book(book: Book, cache: Path) -> None:
         held = book.identity(folder, TeacherIdentity)
         column = teacher_column(held, label, rows)
         book.expect(
-            folder,
-            ["fidelity.json", *[tap.name for tap in held.taps]],
-            ["statistics.safetensors", *BESIDE_IDENTITY],
+            folder, ["fidelity.json", *[tap.name for tap in held.taps]], ["statistics.safetensors", *BESIDE_IDENTITY]
         )
         for tap in held.taps:
             basis = BASIS_ARRAYS.get(tap.codec.name, ())
@@ -186,12 +177,12 @@ class _Writing(io.FileIO):
 
 
 def _export_column(cache: Cache, column: Column, book: h5py.File) -> None:
-    label = column.folder.partition("/")[2]
+    label = column.label
     group = book.create_group(column.folder)
     folder = cache.path / column.folder
     markers = cache.markers(column)
     group.attrs["identity"] = read_held(folder / IDENTITY, CacheDamagedError, MAKE_ANEW).decode()
-    fidelity = canonical({str(block): markers[block].fidelity for block in sorted(markers)})
+    fidelity = canonical({str(block): markers[block].model_dump()["fidelity"] for block in sorted(markers)})
     group.create_dataset("fidelity.json", data=np.frombuffer(fidelity, np.uint8))
     for name, content in read_beside(folder, (totals_path(cache.path, column.folder).name, *BESIDE_IDENTITY)):
         group.create_dataset(name, data=np.frombuffer(content, np.uint8))
@@ -229,7 +220,7 @@ def _import_column(book: Book, cache: Path, column: Column, identity: PicturesId
             }
             arrays = {name: book.read(f"{folder}/{name}", *shapes[name]) for name in BASIS_ARRAYS[codec]}
             write_basis(cache / folder, codec, BASES[codec].from_arrays(arrays))
-    fidelity = book.json(f"{column.folder}/fidelity.json", dict[str, dict[str, FidelityHeld]])
+    fidelity = book.json(f"{column.folder}/fidelity.json", dict[str, dict[str, FidelitySums]])
     if fidelity.keys() != {str(block) for block in range(column.blocks)}:
         raise CacheFormatError(f"{book.path}: {column.folder}/fidelity.json: expected blocks 0 to {column.blocks - 1}")
     for block in tqdm(range(column.blocks), desc=f"import {column.folder}", unit="block", disable=None):

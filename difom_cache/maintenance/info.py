@@ -1,14 +1,19 @@
-"""What a cache holds, as one dictionary and as a page of text."""
+"""What a cache holds, as one dictionary and as a page of text; and several side by side: can they be trained on together?"""
 
+from collections.abc import Sequence
+from functools import reduce
+from itertools import combinations
+from operator import add
 from pathlib import Path
 from typing import Any
 
-from difom_cache.base.text import format_bytes
+from difom_cache.base.text import format_bytes, format_table, name_some
 from difom_cache.codecs.fidelity import Fidelity
+from difom_cache.data.join import Join, join_records
 from difom_cache.store.identity import format_random_warning
 from difom_cache.store.layout import PICTURES, SPLITS, Column
-from difom_cache.store.ledger import DoneMarker
 from difom_cache.store.reader import Cache, open_cache
+from difom_cache.store.schema import DoneMarker
 
 
 def info(cache: str | Path) -> dict[str, Any]:
@@ -44,13 +49,11 @@ def describe_column(cache: Cache, column: Column) -> dict[str, Any]:
     }
     if column.folder == PICTURES:
         return facts
-    label = column.folder.partition("/")[2]
+    label = column.label
     identity = cache.teachers[label]
     teacher = identity.teacher
-    facts |= {
-        name: getattr(teacher, name)
-        for name in ("name", "variant", "input_px", "weights_digest", "precision", "libraries")
-    }
+    told = ("name", "variant", "input_px", "weights_digest", "precision", "libraries")
+    facts |= {name: getattr(teacher, name) for name in told}
     facts["weights"] = teacher.weights or "trained"
     facts["backend"] = "torch" if identity.backend is None else identity.backend.name
     facts |= {"device": identity.device, "batch": identity.batch, "threads": identity.threads}
@@ -67,12 +70,10 @@ def describe_column(cache: Cache, column: Column) -> dict[str, Any]:
 
 def format_fidelity(markers: dict[int, DoneMarker], tap: str) -> dict[str, float]:
     """Return relative L2 error and mean-removed cosine of a tap's targets against its live features, over all blocks."""
-    parts = [Fidelity.from_dict(marker.fidelity[tap]) for marker in markers.values() if tap in marker.fidelity]
-    if not parts:
+    held = [marker.fidelity[tap].model_dump() for marker in markers.values() if tap in marker.fidelity]
+    if not held:
         return {}
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
+    total = reduce(add, map(Fidelity.from_dict, held))
     return {
         "relative_l2": total.relative_l2,
         "cosine_mean": total.mean_cosine,
@@ -102,11 +103,9 @@ def format_info(facts: dict[str, Any]) -> str:
         if column["damaged_blocks"]:
             lines.append(f"  damaged blocks: {column['damaged_blocks']}; `difom-cache extract` makes them anew")
         if "name" in column:
-            lines.append(
-                f"  {column['name']}:{column['variant']} at {column['input_px']} px, {column['weights']} weights "
-                f"{column['weights_digest'][:12]}, "
-                f"{column['precision']} on {column['device']}"
-            )
+            weights = f"{column['weights']} weights {column['weights_digest'][:12]}"
+            built = f"{column['name']}:{column['variant']} at {column['input_px']} px"
+            lines.append(f"  {built}, {weights}, {column['precision']} on {column['device']}")
         for name, tap in column.get("taps", {}).items():
             line = f"  {name}: {tap['channels']} channels, {tap['grid']} x {tap['grid']}, {tap['codec']}"
             if "cosine_mean" in tap:
@@ -115,3 +114,105 @@ def format_info(facts: dict[str, Any]) -> str:
             lines.append(line)
     lines.append(f"content digest {facts['content_digest']['cache']}")
     return "\n".join(lines)
+
+
+_MIXED = ("name", "variant", "input_px", "weights_digest", "precision")
+"""What must be equal for one teacher's features of two caches to be mixed, beside its taps."""
+_ABSENT = "-"
+
+
+def join_caches(caches: Sequence[Path]) -> Join:
+    """Return what the records of some caches are called in a run that reads all of them."""
+    return join_records([open_cache(cache).table.records for cache in caches])
+
+
+def format_side_by_side(caches: Sequence[dict[str, Any]], join: Join) -> str:
+    """Return the facts of several caches, a column each, and what a run that reads all of them would see.
+
+    Args:
+        caches: as `info` gives them.
+        join: of their records.
+    """
+    names = _name_columns([Path(facts["path"]) for facts in caches])
+    folders = list(dict.fromkeys(name for facts in caches for name in facts["columns"]))
+    rows = [["", *names]]
+    for split in ("train", "val", "test"):
+        rows.append([f"{split} views", *(str(facts["views"][split] or _ABSENT) for facts in caches)])
+    rows.append(["records", *(str(facts["records"]) for facts in caches)])
+    rows.append(["views without mask", *(str(facts["views_without_mask"] or _ABSENT) for facts in caches)])
+    rows.append(["views a train record", *(str(facts["plan"]["views"]) for facts in caches)])
+    rows.append(["plan, seed", *(f"{facts['plan']['policy']}, {facts['plan']['seed']}" for facts in caches)])
+    rows.append(
+        ["pictures, px", *(str(facts["picture_px"]) if PICTURES in facts["columns"] else "none" for facts in caches)]
+    )
+    for folder in folders:
+        held = [facts["columns"].get(folder) for facts in caches]
+        rows.append([Path(folder).name, *map(_describe_state, held)])
+        if any(column and "name" in column for column in held):
+            rows.append(["  weights", *(column["weights_digest"][:12] if column else _ABSENT for column in held)])
+            taps = list(dict.fromkeys(tap for column in held if column for tap in column["taps"]))
+            rows += [[f"  {tap.partition('/')[2]}", *(_describe_tap(column, tap) for column in held)] for tap in taps]
+    rows.append(["bytes", *(_sum_bytes(facts) for facts in caches)])
+    rows.append(["content digest", *(facts["content_digest"]["cache"][:12] for facts in caches)])
+    seen = join.as_json()
+    together = [f"together: {seen['records']} records in {seen['groups']} groups", *join.describe()]
+    told = find_obstacles(caches, join) or ["these caches can be trained on together"]
+    return "\n".join([format_table(rows, left=None), "", *together, *told])
+
+
+def find_obstacles(caches: Sequence[dict[str, Any]], join: Join) -> list[str]:
+    """Return a line for everything that keeps caches from being trained on together, or that they do not share.
+
+    Args:
+        caches: as `info` gives them.
+        join: of their records.
+    """
+    paths = [Path(facts["path"]) for facts in caches]
+    names = _name_columns(paths)
+    lines = [
+        f"cannot be trained on together: {one} and {other} are one cache"
+        for one, other in combinations(paths, 2)
+        if one.samefile(other)
+    ]
+    if join.torn:
+        lines.append(
+            f"cannot be trained on together: {len(join.torn)} images train in one cache and validate in another "
+            f"({name_some(join.torn)})"
+        )
+    if len({facts["picture_px"] for facts in caches}) > 1:
+        lines.append("cannot be trained on together: their pictures have different sizes")
+    for folder in dict.fromkeys(name for facts in caches for name in facts["columns"] if name != PICTURES):
+        held = [facts["columns"].get(folder) for facts in caches]
+        label = Path(folder).name
+        lacking = [name for name, column in zip(names, held, strict=True) if column is None]
+        if lacking:
+            lines.append(f"{label}: not in {', '.join(lacking)}, so no run of all can use it")
+            continue
+        differing = [key for key in _MIXED if len({str(column.get(key)) for column in held if column}) > 1]
+        taps = [{tap: _describe_tap(column, tap) for tap in column["taps"]} for column in held if column]
+        differing += ["taps"] if any(each != taps[0] for each in taps) else []
+        if differing:
+            lines.append(f"{label}: cannot be trained on together, as they differ in {', '.join(differing)}")
+    return lines
+
+
+def _name_columns(paths: Sequence[Path]) -> list[str]:
+    """Return the folders' names, or their whole paths where two have one name."""
+    names = [path.name for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
+def _describe_state(column: dict[str, Any] | None) -> str:
+    if column is None:
+        return _ABSENT
+    done, blocks = column["finished_blocks"], column["blocks"]
+    return "complete" if done == blocks else f"{done} of {blocks} blocks"
+
+
+def _describe_tap(column: dict[str, Any] | None, name: str) -> str:
+    tap = column["taps"].get(name) if column else None
+    return _ABSENT if tap is None else f"{tap['channels']} x {tap['grid']}², {tap['codec']}"
+
+
+def _sum_bytes(facts: dict[str, Any]) -> str:
+    return format_bytes(sum(column["stored_bytes"] for column in facts["columns"].values()))

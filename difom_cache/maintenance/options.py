@@ -12,7 +12,7 @@ class VerifyConfig(CommandConfig, DataOptions):
     """A cache against its own promises, and against its teachers."""
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "Data, for --recompute": ("data", "images", "masks", "group_by", "every", "unlabelled"),
+        "Data, for --recompute": ("data", "images", "masks", "group_by", "every", "unlabelled")
     }
 
     cache: Annotated[Path, Opt(argument=True)] = Path("feats")

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from difom_cache.base.errors import CacheDamagedError, DifomError, StorageError
 from difom_cache.data.record import Record
 from difom_cache.extraction.rows import tabulate
-from difom_cache.store.layout import RECORDS, SPLITS
-from difom_cache.store.metadata import find_difference
+from difom_cache.store.layout import RECORDS, SPLITS, find_difference
 from difom_cache.store.schema import CacheIdentity
 from difom_cache.store.table import COPY_AGAIN, Table, parse_records, read_records
 from difom_cache.store.writer import RowTable, describe_root, describe_rows, write_skeleton
@@ -48,12 +47,17 @@ def _parse_lines(path: Path, content: bytes, identity: CacheIdentity) -> list[di
     return lines
 
 
-def check_rows(cache: Path, identity: CacheIdentity) -> Iterator[str]:
-    """Yield what is wrong with a cache's records, its table of rows and their metadata."""
-    for path, wanted in {**describe_root(cache, identity), **describe_rows(cache, identity)}.items():
+def check_metadata(described: Mapping[Path, bytes]) -> Iterator[str]:
+    """Yield which zarr.json means something else than it should."""
+    for path, wanted in described.items():
         difference = find_difference(path, wanted)
         if difference:
             yield f"{path}: {difference}; {MEND}"
+
+
+def check_rows(cache: Path, identity: CacheIdentity) -> Iterator[str]:
+    """Yield what is wrong with a cache's records, its table of rows and their metadata."""
+    yield from check_metadata({**describe_root(cache, identity), **describe_rows(cache, identity)})
     try:
         lines = read_lines(cache, identity)
         table = Table(cache, identity.rows, len(identity.plan.params))
@@ -119,15 +123,6 @@ def restore_rows(cache: Path, identity: CacheIdentity) -> None:
 
 def _record_of(line: Mapping[str, str]) -> Record:
     """Return what the plan and the table need of a record; it has no files."""
-    return Record(
-        id=line["id"],
-        dataset=line["dataset"],
-        split=line["split"],
-        image=Path(),
-        mask=Path() if line["labelled"] == "1" else None,
-        width=int(line["width"]),
-        height=int(line["height"]),
-        image_sha256=line["image_sha256"],
-        mask_sha256=line["mask_sha256"],
-        group=line["group"],
-    )
+    mask, size = Path() if line["labelled"] == "1" else None, (int(line["width"]), int(line["height"]))
+    digests = line["image_sha256"], line["mask_sha256"]
+    return Record(line["id"], line["dataset"], line["split"], Path(), mask, *size, *digests, line["group"])

@@ -13,7 +13,7 @@ from difom_cache.base.errors import CacheIncompleteError
 from difom_cache.base.options import read_call
 from difom_cache.base.outputs import check_out_file
 from difom_cache.commands import ShowConfig
-from difom_cache.data.images import write_picture
+from difom_cache.data.images import fit_text, write_picture
 from difom_cache.store.layout import NO_MASK, TapSpec
 from difom_cache.store.reader import Cache, open_cache
 
@@ -101,7 +101,8 @@ def map_to_rgb(feature: NDArray[np.float32], valid: NDArray[np.bool_] | None = N
     channels, height, width = feature.shape
     cells = feature.reshape(channels, -1).T.astype(np.float64)  # (C, h, w) -> (h*w, C)
     coloured = np.ones((height, width), bool) if valid is None or not valid.any() else valid
-    inner = _without_edge(coloured)
+    wide = np.pad(coloured, 1, constant_values=True)  # beyond the map counts as one
+    inner = coloured & wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
     counted = (inner if inner.any() else coloured).ravel()
     centred = cells - cells[counted].mean(axis=0)
     _, strengths, directions = np.linalg.svd(centred[counted], full_matrices=False)
@@ -115,12 +116,6 @@ def map_to_rgb(feature: NDArray[np.float32], valid: NDArray[np.bool_] | None = N
         colours[:, number] = np.clip((values - low) / max(high - low, 1e-30), 0, 1)
     colours[~coloured.ravel()] = 0
     return (colours.reshape(height, width, 3) * 255 + 0.5).astype(np.uint8)
-
-
-def _without_edge(cells: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the cells (h, w) whose four neighbours are cells too; beyond the map counts as one."""
-    wide = np.pad(cells, 1, constant_values=True)
-    return cells & wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
 
 
 def _picture_tiles(batch: dict[str, NDArray[np.uint8]], name: str, view: int) -> list[_Tile]:
@@ -139,7 +134,7 @@ def _picture_tiles(batch: dict[str, NDArray[np.uint8]], name: str, view: int) ->
 
 
 def _tap_tile(cache: Cache, tap: TapSpec, batch: dict[str, NDArray[np.uint8]]) -> _Tile:
-    feature = np.asarray(cache.decode(tap.name, batch[f"{tap.name}/code"], batch.get(f"{tap.name}/scale")))[0]
+    feature = cache.target(batch, tap.name)[0]
     weights = ", random weights" if tap.name.partition("/")[0] in cache.random_teachers else ""
     caption = f"{tap.name}\n{tap.channels} x {tap.grid} x {tap.grid}, {tap.codec}{weights}"
     if tap.kind == "logits" and tap.channels == 1:
@@ -171,16 +166,6 @@ def _compose(lines: list[list[_Tile]]) -> Image.Image:
             how = Image.Resampling.NEAREST if tile.crisp else Image.Resampling.BILINEAR
             sheet.paste(Image.fromarray(tile.pixels).resize((TILE_PX, TILE_PX), how), (left, top))
             for number, text in enumerate(tile.caption.splitlines()):
-                fitting = _shorten(text, font, TILE_PX)
+                fitting = fit_text(text, font, TILE_PX)
                 draw.text((left, top + TILE_PX + 2 + 15 * number), fitting, fill=(225, 225, 225), font=font)
     return sheet
-
-
-def _shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> str:
-    """Return the text, its middle left out where it is wider than its tile."""
-    if font.getlength(text) <= width_px:
-        return text
-    keep = len(text)
-    while font.getlength(f"{text[: keep // 2]}…{text[-(keep // 2) :]}") > width_px:
-        keep -= 1
-    return f"{text[: keep // 2]}…{text[-(keep // 2) :]}"

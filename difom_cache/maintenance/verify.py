@@ -9,13 +9,7 @@ import numpy as np
 
 from difom_cache.base import disk
 from difom_cache.base.atomic import FileDigest, digest_file
-from difom_cache.base.errors import (
-    CacheDamagedError,
-    CacheFormatError,
-    CacheSpaceError,
-    DifomError,
-    StorageError,
-)
+from difom_cache.base.errors import CacheDamagedError, CacheSpaceError, DifomError, StorageError
 from difom_cache.base.files import explain
 from difom_cache.base.options import read_call
 from difom_cache.base.progress import track
@@ -23,32 +17,28 @@ from difom_cache.data.manifest import load_records
 from difom_cache.data.record import refuse_other_reading
 from difom_cache.extraction.requests import load_all, requests_of
 from difom_cache.extraction.teachers import own_teachers
-from difom_cache.maintenance.equivariance import VIEWS, compare_warped
 from difom_cache.maintenance.options import VerifyConfig
-from difom_cache.maintenance.recompute import compare_live
-from difom_cache.maintenance.rows import MEND, check_rows, restore_rows
+from difom_cache.maintenance.recompute import VIEWS, compare_live, compare_warped
+from difom_cache.maintenance.rows import MEND, check_metadata, check_rows, restore_rows
 from difom_cache.maintenance.verify_report import VerifyReport
 from difom_cache.probing.heads import read_heads
-from difom_cache.probing.recompute import recompute_probe
-from difom_cache.store.columns import open_codec, pictures_column, teacher_column
+from difom_cache.probing.run import recompute_probe
+from difom_cache.store.columns import list_columns, open_codec
 from difom_cache.store.consolidated import consolidate, find_stale
-from difom_cache.store.identity import read_identity
+from difom_cache.store.identity import read_identity, read_seen_masks
 from difom_cache.store.layout import (
     IDENTITY,
     PICTURES,
     Column,
-    list_labels,
+    keep_metadata,
     marker_path,
     moments_path,
     shard_path,
-    teacher_folder,
     totals_path,
 )
 from difom_cache.store.ledger import list_markers, read_damaged, read_marker, write_damaged
-from difom_cache.store.metadata import find_difference, keep_metadata
 from difom_cache.store.reader import Cache, open_cache
-from difom_cache.store.schema import CacheIdentity, PicturesIdentity, TeacherIdentity
-from difom_cache.store.seen_masks import read_seen_masks
+from difom_cache.store.schema import CacheIdentity, TeacherIdentity
 from difom_cache.store.shard import read_index
 from difom_cache.store.stats import read_moments
 from difom_cache.store.writer import describe_column, describe_root, describe_rows
@@ -84,7 +74,7 @@ def verify(cache: str | Path | VerifyConfig, **options: "Unpack[VerifyKeywords]"
         repair_skeleton(path, identity)
     report.problems += check_rows(path, identity)
     described = {**describe_root(path, identity), **describe_rows(path, identity)}
-    for column in list_columns(path, identity.rows, report):
+    for column in find_columns(path, identity.rows, report):
         check_column(path, column, report)
         described |= describe_column(path, column)
     report.problems += look_twice(lambda: [f"{line}; {MEND}" for line in find_stale(described)])
@@ -108,7 +98,7 @@ def compare_columns(opened: Cache, config: VerifyConfig, report: VerifyReport) -
     requests = requests_of(opened, config.teacher, config.weights, config.device)
     records = {record.id: record for record in load_records(config.find_source())} if requests else {}
     if requests:
-        own = [records[name] for name in (str(line["id"]) for line in opened.table.records) if name in records]
+        own = [records[name] for name in opened.table.ids if name in records]
         refuse_other_reading(opened.identity.reading, own, opened.path)
     with own_teachers():
         load_all(requests)
@@ -124,7 +114,7 @@ def repair_skeleton(cache: Path, identity: CacheIdentity) -> None:
     """
     if any(check_rows(cache, identity)):
         restore_rows(cache, identity)
-    for column in list_columns(cache, identity.rows, VerifyReport()):
+    for column in find_columns(cache, identity.rows, VerifyReport()):
         for path, metadata in describe_column(cache, column).items():
             keep_metadata(path, metadata)
     consolidate(cache)
@@ -155,42 +145,30 @@ def keep_damaged(cache: Path, report: VerifyReport) -> None:
             report.problems.append(f"{cache} cannot be written: extraction and training will not know of the damage")
 
 
-def list_columns(cache: Path, rows: int, report: VerifyReport) -> list[Column]:
+def find_columns(cache: Path, rows: int, report: VerifyReport) -> list[Column]:
     """Return every column of a cache; a folder that lost its identity, or whose identity cannot be, is a problem."""
     columns = []
-    folders = [cache / PICTURES, *(cache / teacher_folder(label) for label in list_labels(cache))]
-    for folder in filter(disk.is_folder, folders):
-        try:
-            if folder.name == PICTURES and folder.parent == cache:
-                columns.append(pictures_column(read_identity(folder, PicturesIdentity), rows))
-            else:
-                columns.append(teacher_column(read_identity(folder, TeacherIdentity), folder.name, rows))
-        except CacheFormatError as error:
-            if disk.is_there(folder / IDENTITY):
-                report.problems.append(str(error))
-            elif holds_files(folder):  # else it is being made
-                report.problems.append(
-                    f"{folder / IDENTITY}: missing; `difom-cache extract` with the same arguments writes it anew, or "
-                    "remove the folder"
-                )
+    for folder, column in list_columns(cache, rows):
+        if isinstance(column, Column):
+            columns.append(column)
+        elif disk.is_there(folder / IDENTITY):
+            report.problems.append(str(column))
+        elif any(path.is_file() and path.name[:5] != ".tmp-" for path in folder.rglob("*")):  # else it is being made
+            report.problems.append(
+                f"{folder / IDENTITY}: missing; `difom-cache extract` with the same arguments writes it anew, or "
+                "remove the folder"
+            )
     return columns
-
-
-def holds_files(folder: Path) -> bool:
-    """Return whether anything but folders and files of writers at work lies below `folder`."""
-    return any(path.is_file() and not path.name.startswith(".tmp-") for path in folder.rglob("*"))
 
 
 def check_column(cache: Path, column: Column, report: VerifyReport) -> None:
     """Check every block of one column; its problems, damaged and missing blocks go into `report`."""
-    report.problems += look_twice(lambda: check_metadata(cache, column))
+    report.problems += look_twice(lambda: check_metadata(describe_column(cache, column)))
     damaged, missing = [], []
     for block in track(range(column.blocks), f"verify {column.folder}", "block"):
         if not disk.is_there(marker_path(cache, column, block)):
             missing.append(block)
-            continue
-        problems = list(check_block(cache, column, block, report))
-        if problems:
+        elif problems := list(check_block(cache, column, block, report)):
             damaged.append(block)
             report.problems += problems
     markers = set(list_markers(cache, column).values())
@@ -203,8 +181,7 @@ def check_column(cache: Path, column: Column, report: VerifyReport) -> None:
     if missing:
         report.missing[column.folder] = missing
     if column.folder != PICTURES:
-        report.problems += check_codecs(cache, column)
-        report.problems += check_beside(cache, column)
+        report.problems += check_decoding(cache, column)
         report.problems += look_twice(lambda: check_statistics(cache, column, complete=not missing))
 
 
@@ -217,30 +194,17 @@ def look_twice(check: Callable[[], Iterable[str]]) -> list[str]:
     return said
 
 
-def check_metadata(cache: Path, column: Column) -> Iterator[str]:
-    """Yield what is wrong with the metadata of a column's groups and arrays."""
-    for path, wanted in describe_column(cache, column).items():
-        difference = find_difference(path, wanted)
-        if difference:
-            yield f"{path}: {difference}; {MEND}"
-
-
-def check_codecs(cache: Path, column: Column) -> Iterator[str]:
-    """Yield what keeps the codes of a teacher from being decoded."""
-    label = column.folder.partition("/")[2]
-    for tap in read_identity(cache / column.folder, TeacherIdentity).taps:
+def check_decoding(cache: Path, column: Column) -> Iterator[str]:
+    """Yield what is wrong with the codecs of a teacher, the list of masks that it has seen, and a probe's heads."""
+    folder = cache / column.folder
+    identity = read_identity(folder, TeacherIdentity)
+    for tap in identity.taps:
         try:
-            open_codec(cache, label, tap)
+            open_codec(cache, column.label, tap)
         except StorageError:
             raise
         except DifomError as error:
             yield str(error)
-
-
-def check_beside(cache: Path, column: Column) -> Iterator[str]:
-    """Yield what is wrong with the files beside a teacher's identity: the masks it has seen, and a probe's heads."""
-    folder = cache / column.folder
-    identity = read_identity(folder, TeacherIdentity)
     try:
         read_seen_masks(folder, identity)
         if identity.probe is not None:

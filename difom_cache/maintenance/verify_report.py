@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from difom_cache.maintenance.equivariance import format_warped
+from difom_cache.base.text import format_table
 
 
 @dataclass
@@ -54,3 +54,13 @@ class VerifyReport:
     def as_json(self) -> dict[str, Any]:
         """Return the report for a program to read."""
         return {**vars(self), "sound": self.sound}
+
+
+def format_warped(figures: dict[str, dict[str, float]]) -> str:
+    """Return the figures as a table, a line a tap."""
+    rows = [["view 0's map, warped, against the encoded one", "cosine", "Dice encoded", "Dice warped"]]
+    for tap, figure in figures.items():
+        dice = [f"{figure[name]:.3f}" if name in figure else "" for name in ("dice_encoded", "dice_warped")]
+        rows.append([tap, f"{figure['cosine']:.3f}", *dice])
+    views = next(iter(figures.values()))["views"]
+    return f"{format_table(rows)}\n{views:.0f} views; Dice at 0.5 against the stored masks"

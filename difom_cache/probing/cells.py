@@ -1,6 +1,7 @@
-"""What heads see of a cache: features of all taps on one grid, the share of polyp in each cell, which cells count."""
+"""What heads see of a cache: features on one grid, the share of polyp in a cell, which cells count; and how good logits are."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -39,12 +40,7 @@ class FeatureReader:
     def read(self, rows: NDArray[np.int64]) -> Tensor:
         """Return (B, grid, grid, channels) float32."""
         batch = self._cache.gather(rows, self.taps, pictures=False)
-        return self.standardise(
-            {
-                tap: torch.from_numpy(self._cache.decode(tap, batch[f"{tap}/code"], batch.get(f"{tap}/scale")))
-                for tap in self.taps
-            }
-        )
+        return self.standardise({tap: torch.from_numpy(self._cache.target(batch, tap)) for tap in self.taps})
 
     def standardise(self, targets: Mapping[str, Tensor]) -> Tensor:
         """Return decoded maps (B, C, h, w) of the taps as one, (B, grid, grid, channels)."""
@@ -93,3 +89,40 @@ def chunks(start: int, stop: int, size: int) -> Iterator[slice]:
     """Yield slices of at most `size` that cover `start` to `stop`."""
     for first in range(start, stop, size):
         yield slice(first, min(stop, first + size))
+
+
+@dataclass(frozen=True)
+class UnseenScore:
+    """Mean Dice at 0.5 over `frames` frames at the size of the stored pictures; NaN where there are none."""
+
+    frames: int
+    dice: float
+
+
+def score_logits(cache: Cache, tap: str, rows: NDArray[np.int64]) -> UnseenScore:
+    """Return the Dice of a logits tap against the stored masks of `rows`, all of which have one.
+
+    Logits are resized bilinearly to the picture; an empty mask that is met by none counts 1. Pixels that do not show the
+    frame are left out.
+    """
+    scores = []
+    for part in chunks(0, len(rows), READ_ROWS):
+        batch = cache.gather(rows[part], [tap])
+        logits = torch.from_numpy(cache.target(batch, tap))
+        scores.append(dice_of(logits, torch.from_numpy(batch["mask"]), torch.from_numpy(np.array(batch["valid"]))))
+    dice = torch.cat(scores) if scores else torch.empty(0)
+    return UnseenScore(len(dice), float(dice.mean()))
+
+
+def dice_of(logits: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
+    """Return Dice at 0.5 of each view, (B,) float64; 1 where nothing is there and nothing was found.
+
+    Args:
+        logits: (B, 1, h, w); resized bilinearly to the mask.
+        mask: (B, H, W) uint8, 1 where there is a polyp.
+        valid: (B, H, W) uint8, 1 where a pixel counts.
+    """
+    found = functional.interpolate(logits, size=mask.shape[-2:], mode="bilinear", align_corners=False)[:, 0] > 0
+    found, truth = found & (valid > 0), (mask == 1) & (valid > 0)
+    either = (found.sum((1, 2)) + truth.sum((1, 2))).double()
+    return torch.where(either > 0, 2 * (found & truth).sum((1, 2)) / either.clamp(min=1), 1.0)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from difom_cache.probing.lesson import Lesson, mask_loss
+from difom_cache.probing.lesson import Lesson, descend, mask_loss
 
 CHANNELS = 16
 STEPS, BATCH_VIEWS = 250, 16
@@ -35,26 +35,20 @@ def fit(lesson: Lesson, fold: int, seed: int) -> dict[str, Tensor]:
         "weight": torch.randn((1, CHANNELS, 3, 3), generator=random) / (9 * CHANNELS) ** 0.5,
         "bias": torch.tensor([lesson.share_of_polyp(parts)]).logit(),
     }
-    weights = [tensor.requires_grad_() for tensor in head.values()]
-    optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS)
-    for _ in range(STEPS):
-        batch = views[torch.randint(0, len(views), (BATCH_VIEWS,), generator=random)]
+
+    def loss_of(batch: Tensor) -> Tensor:
         kept = torch.rand((BATCH_VIEWS, CHANNELS, 1, 1), generator=random) >= DROPPED_FRAC
         logits = speak(head, lesson.features[batch], lesson.grid, kept / (1 - DROPPED_FRAC))
-        loss = mask_loss(logits, lesson.truth[batch], lesson.valid[batch]).mean()
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-    return {name: tensor.detach() for name, tensor in head.items()}
+        return mask_loss(logits, lesson.truth[batch], lesson.valid[batch]).mean()
+
+    how = {"rate": LEARNING_RATE, "decay": WEIGHT_DECAY}
+    return descend(head, loss_of, views, random, steps=STEPS, batch=BATCH_VIEWS, **how)
 
 
 def speak(head: dict[str, Tensor], features: Tensor, grid: int, kept: Tensor | None = None) -> Tensor:
     """Return the logits (B, g, g) of features (B, g, g, C); `kept` (B, 16, 1, 1) is a factor on channels."""
-    channels = (
-        (features @ head["reduce"] + head["reduce_bias"]).relu().permute(0, 3, 1, 2)
-    )  # (B, g, g, 16) -> (B, 16, g, g)
+    channels = (features @ head["reduce"] + head["reduce_bias"]).relu()  # (B, g, g, 16)
+    channels = channels.permute(0, 3, 1, 2)  # (B, g, g, 16) -> (B, 16, g, g)
     if kept is not None:
         channels = channels * kept
     padded = functional.pad(channels, (1, 1, 1, 1), mode="replicate")

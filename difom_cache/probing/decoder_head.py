@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from difom_cache.probing.lesson import Lesson, mask_loss
+from difom_cache.probing.lesson import Lesson, descend, mask_loss
 
 CHANNELS, FINE_CHANNELS = 48, 24
 STEPS, EPOCHS, BATCH_VIEWS = 200, 2, 8  # at least so many steps, and so many looks at each view
@@ -37,21 +37,16 @@ def fit(lesson: Lesson, fold: int, seed: int, *, steps: int = 0) -> dict[str, Te
     parts = lesson.parts_without(fold, 1)
     views = torch.tensor([part.start for part in parts])
     head = draw_weights(lesson.features.shape[-1], lesson.share_of_polyp(parts), random)
-    steps = steps or count_steps(len(views))
-    weights = [tensor.requires_grad_() for tensor in head.values()]
-    optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
-    for _ in range(steps):
-        batch = views[torch.randint(0, len(views), (BATCH_VIEWS,), generator=random)]
+
+    def loss_of(batch: Tensor) -> Tensor:
         kept = torch.rand((BATCH_VIEWS, CHANNELS, 1, 1), generator=random) >= DROPPED_FRAC
         turns = torch.rand((3, BATCH_VIEWS), generator=random) < 0.5
         logits = speak(head, lesson.features[batch], lesson.grid, kept / (1 - DROPPED_FRAC), turns)
-        loss = mask_loss(logits, turn(lesson.truth[batch], turns), turn(lesson.valid[batch], turns)).mean()
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-    return {name: tensor.detach() for name, tensor in head.items()}
+        return mask_loss(logits, turn(lesson.truth[batch], turns), turn(lesson.valid[batch], turns)).mean()
+
+    how = {"rate": LEARNING_RATE, "decay": WEIGHT_DECAY}
+    steps = steps or count_steps(len(views))
+    return descend(head, loss_of, views, random, steps=steps, batch=BATCH_VIEWS, **how)
 
 
 def draw_weights(inputs: int, share_of_polyp: float, random: torch.Generator) -> dict[str, Tensor]:
@@ -94,9 +89,8 @@ def speak(
     """
     x = functional.conv2d(features.permute(0, 3, 1, 2), head["reduce"], head["reduce_bias"]).relu()
     if kept is not None and turns is not None:
-        x = turn(
-            x * kept, turns
-        )  # the first map looks at single cells: turned after it, the wide features need no copy
+        # The first map looks at single cells: turned after it, the wide features need no copy.
+        x = turn(x * kept, turns)
     x = functional.conv2d(x, head["coarse"], head["coarse_bias"], padding=1).relu()
     x = functional.interpolate(x, size=(grid, grid), mode="bilinear", align_corners=False)
     x = functional.conv2d(x, head["fine"], head["fine_bias"], padding=1).relu()

@@ -1,7 +1,9 @@
 """What a head is fitted to, and how far it is from it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -40,6 +42,30 @@ class Lesson:
         shown = sum(float(self.valid[part].sum()) for part in parts)
         polyp = sum(float((self.truth[part] * self.valid[part]).sum()) for part in parts)
         return min(max(polyp / max(1.0, shown), 1e-3), 1 - 1e-3)
+
+
+def descend(
+    head: dict[str, Tensor],
+    loss_of: Callable[[Tensor], Tensor],
+    views: Tensor,
+    random: torch.Generator,
+    *,
+    steps: int,
+    batch: int,
+    rate: float,
+    decay: float,
+) -> dict[str, Tensor]:
+    """Return a head after so many steps of AdamW under a one-cycle rate, each on the `loss_of` a batch of `views`."""
+    weights = [tensor.requires_grad_() for tensor in head.values()]
+    optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
+    for _ in range(steps):
+        loss = loss_of(views[torch.randint(0, len(views), (batch,), generator=random)])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    return {name: tensor.detach() for name, tensor in head.items()}
 
 
 def mask_loss(logits: Tensor, truth: Tensor, valid: Tensor) -> Tensor:

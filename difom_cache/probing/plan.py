@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from difom_cache.base.errors import DataError, SettingsError
 from difom_cache.base.options import validate
-from difom_cache.data.budget import draw_budget
+from difom_cache.data.record import by_hash, draw_budget
 from difom_cache.probing.options import ProbeConfig
 from difom_cache.store.reader import Cache, require_teacher
 from difom_cache.store.schema import check_plain_name
@@ -117,7 +117,7 @@ def assign_folds(groups: Sequence[str], folds: int, seed: int) -> dict[str, int]
             f"the {len(groups)} training masks of the budget lie in {len(names)} groups, which {folds} folds cannot "
             "share; use a larger --labels, or fewer --folds (at least 2)"
         )
-    order = sorted(range(len(names)), key=lambda i: hashlib.sha256(f"fold {seed}\n{names[i]}".encode()).digest())
+    order = sorted(range(len(names)), key=lambda i: by_hash(f"fold {seed}\n{names[i]}"))
     held, fold_of = np.zeros(folds, np.int64), {}
     for number in order:
         fold = int(held.argmin())

@@ -1,38 +1,39 @@
 """TOP FILE of `difom-cache probe`: a cache's own features and some of its masks become a column of logits."""
 
-import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from difom_cache.base import disk
 from difom_cache.base.atomic import remove_stale
-from difom_cache.base.errors import CacheIncompleteError
+from difom_cache.base.errors import CacheFormatError, CacheIdentityError, CacheIncompleteError
 from difom_cache.base.hardware import torch_threads
 from difom_cache.base.options import read_call
 from difom_cache.base.progress import say, track
 from difom_cache.base.text import format_seconds
+from difom_cache.codecs.measure import measure_fidelity
+from difom_cache.data.record import by_hash
 from difom_cache.extraction.missing import find_missing
 from difom_cache.extraction.prepare import ColumnWork
-from difom_cache.probing.cells import FeatureReader, read_truth, valid_cells
-from difom_cache.probing.column import identify_probe, write_logits
+from difom_cache.probing.cells import FeatureReader, UnseenScore, read_truth, score_logits, valid_cells
+from difom_cache.probing.column import compute_logits, identify_probe, write_logits
 from difom_cache.probing.heads import Heads, fit_heads, read_heads, write_heads
 from difom_cache.probing.lesson import Lesson
 from difom_cache.probing.options import ProbeConfig
 from difom_cache.probing.plan import ProbePlan, find_labels, plan_probe
-from difom_cache.probing.score import UnseenScore, score_logits
 from difom_cache.probing.wait import describe_wait
 from difom_cache.store.columns import teacher_column
 from difom_cache.store.consolidated import consolidate
+from difom_cache.store.identity import write_seen_masks
 from difom_cache.store.layout import HEADS, Column, teacher_folder
 from difom_cache.store.ledger import read_markers
-from difom_cache.store.reader import Cache, open_cache
+from difom_cache.store.reader import Cache, open_cache, require_teacher
 from difom_cache.store.schema import TeacherIdentity
-from difom_cache.store.seen_masks import read_seen_masks, write_seen_masks
 from difom_cache.store.stats import fold_statistics
 from difom_cache.store.table import read_records
 from difom_cache.store.writer import create_cache, create_column
@@ -157,17 +158,10 @@ def choose_fit_rows(cache: Cache, plan: ProbePlan, *, most: int) -> NDArray[np.i
     """
     table = cache.table
     rows = np.flatnonzero(plan.fitted[table.record] & (table.labelled > 0))
-    place = {
-        number: rank
-        for rank, number in enumerate(
-            sorted(
-                np.flatnonzero(plan.fitted).tolist(),
-                key=lambda i: hashlib.sha256(f"view {plan.order.labels_seed}\n{table.ids[i]}".encode()).digest(),
-            )
-        )
-    }
-    ranks = np.array([place[number] for number in table.record[rows].tolist()])
-    return np.sort(rows[np.lexsort((ranks, table.view[rows]))][:most])
+    seed, fitted = plan.order.labels_seed, np.flatnonzero(plan.fitted)
+    rank = np.zeros(len(plan.fitted), np.int64)
+    rank[sorted(fitted.tolist(), key=lambda i: by_hash(f"view {seed}\n{table.ids[i]}"))] = np.arange(len(fitted))
+    return np.sort(rows[np.lexsort((rank[table.record[rows]], table.view[rows]))][:most])
 
 
 def open_column(cache: Cache, home: Path, plan: ProbePlan, *, views: int) -> tuple[Column, TeacherIdentity]:
@@ -175,12 +169,10 @@ def open_column(cache: Cache, home: Path, plan: ProbePlan, *, views: int) -> tup
     identity = identify_probe(cache, home, plan, fitted_views=views)
     column = teacher_column(identity, plan.label, len(cache))
     create_column(home, column, identity)
-    seen: list[frozenset[str] | None] = [
-        read_seen_masks(cache.path / teacher_folder(label), cache.teachers[label]) for label in plan.order.teachers
-    ]
-    if None not in seen:
-        known: Any = frozenset(plan.mask_digests).union(*(masks for masks in seen if masks is not None))
-        write_seen_masks(home / column.folder, known)
+    seen = [cache.seen_masks(label) for label in plan.order.teachers]
+    known = [masks for masks in seen if masks is not None]
+    if len(known) == len(seen):
+        write_seen_masks(home / column.folder, frozenset(plan.mask_digests).union(*known))
     return column, identity
 
 
@@ -242,3 +234,58 @@ def format_report(report: ProbeReport) -> str:
         if score.frames:
             lines.append(f"  Dice at 0.5 on {score.frames} {what}: {score.dice:.3f}")
     return "\n".join(lines)
+
+
+def recompute_probe(cache: Cache, label: str, *, views: int, seed: int) -> dict[str, dict[str, float]]:
+    """Fit a probe's heads again and compare their logits of random views with those stored; figures by tap.
+
+    Raises:
+        CacheFormatError: the cache lacks a teacher that the probe read.
+        CacheIdentityError: the masks that its budget draws here are not those it was fitted on.
+    """
+    plan = replan(cache, label)
+    identity = require_teacher(cache, label)
+    reader = FeatureReader(cache, plan.taps, plan.read_grid)
+    rows = np.random.default_rng(seed).permutation(len(cache))[:views]
+    tap = f"{label}/{identity.taps[0].name}"
+    with torch_threads(identity.threads):
+        heads = fit(cache, plan, reader, choose_fit_rows(cache, plan, most=FIT_BYTES // reader.row_bytes))
+        live = compute_logits(cache, reader, heads, plan, rows)
+    stored = cache.gather(rows, [tap], pictures=False)
+    target = torch.from_numpy(cache.target(stored, tap))
+    fidelity = measure_fidelity(live, target, valid_cells(cache, rows, plan.grid))
+    return {
+        tap: {
+            "views": float(len(rows)),
+            "cosine_mean": fidelity.mean_cosine,
+            "cosine_percentile_1": fidelity.cosine_percentile(1),
+            "max_error": float((live - target).abs().max()),
+        }
+    }
+
+
+def replan(cache: Cache, label: str) -> ProbePlan:
+    """Return the plan that a probe's identity speaks of."""
+    identity = require_teacher(cache, label)
+    facts = identity.probe
+    if facts is None:
+        raise CacheFormatError(f"{cache.path}: {label} is no probe")
+    plan = plan_probe(
+        cache,
+        ProbeConfig(
+            cache=cache.path,
+            teachers=tuple(facts.reads),
+            labels=facts.labels,
+            labels_seed=facts.labels_seed,
+            folds=facts.folds,
+            head=facts.head,  # type: ignore[arg-type]  # the config refuses one that it does not know
+            stride=identity.taps[0].stride,
+            name=label,
+        ),
+    )
+    if plan.masks_sha256 != facts.masks_sha256:
+        raise CacheIdentityError(
+            f"{cache.path}: {label} was fitted on masks with digest {facts.masks_sha256[:12]}, its budget draws others "
+            f"here ({plan.masks_sha256[:12]}); drop the column and run `difom-cache probe` anew"
+        )
+    return plan

@@ -10,6 +10,7 @@ from .identity import fix_identity as fix_identity
 from .identity import format_random_warning as format_random_warning
 from .identity import name_differences as name_differences
 from .identity import read_identity as read_identity
+from .identity import read_source as read_source
 from .layout import DAMAGED as DAMAGED
 from .layout import FORMAT_VERSION as FORMAT_VERSION
 from .layout import NO_MASK as NO_MASK
@@ -47,7 +48,6 @@ from .shard import encode_shard as encode_shard
 from .shard import index_bytes_of as index_bytes_of
 from .shard import parse_index as parse_index
 from .shard import read_index as read_index
-from .source import read_source as read_source
 from .stats import Moments as Moments
 from .stats import fold_statistics as fold_statistics
 from .stats import pack_moments as pack_moments

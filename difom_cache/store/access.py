@@ -42,9 +42,8 @@ LOCAL_FILE_SYSTEMS = {
     "overlay",
 }
 """Those on which no server can be away while a page is looked at, which would kill the process without a word (SIGBUS)."""
-_READERS = (
-    16  # reads under way at once: a server's answer takes a fraction of a millisecond, a local copy a tenth of that
-)
+# Reads under way at once: a server's answer takes a fraction of a millisecond, a local copy a tenth of that.
+_READERS = 16
 _READ_BYTES = 512 * 1024  # that one thread reads in a row
 _MAP_FIXED, _MAP_NORESERVE, _PROT_NONE = 0x10, 0x4000, 0
 

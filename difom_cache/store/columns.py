@@ -1,6 +1,6 @@
 """What an identity says about the arrays of its column, for writer and reader alike."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,27 +9,27 @@ from numpy.typing import NDArray
 
 from difom_cache.base import disk
 from difom_cache.base.errors import CacheDamagedError, CacheFormatError, CodecError
-from difom_cache.base.files import read_held, refuse_special
+from difom_cache.base.files import refuse_special
 from difom_cache.codecs.base import Basis, Codec
 from difom_cache.codecs.catalogue import BASES, CODECS, build_codec
-from difom_cache.store.layout import IDENTITY, NO_MASK, PICTURES, ArraySpec, Column, TapSpec, teacher_folder
+from difom_cache.store.identity import read_identity
+from difom_cache.store.layout import (
+    IDENTITY,
+    NO_MASK,
+    PICTURES,
+    ArraySpec,
+    Column,
+    TapSpec,
+    flags,
+    list_labels,
+    teacher_folder,
+)
 from difom_cache.store.schema import PicturesIdentity, TapHeld, TeacherIdentity
 from difom_cache.store.writer import write_constant
 
-MAKE_ANEW = "copy it again from another copy, or remove the column with `difom-cache drop` and make it anew"
 _IMAGE = {"long_name": "the view, RGB", "units": "grey level, 0 to 255"}
-_MASK = {
-    "long_name": "polyp of the view",
-    "units": "1",
-    "flag_values": [0, 1, NO_MASK],
-    "flag_meanings": "none polyp record_without_mask",
-}
-_VALID = {
-    "long_name": "where the view shows the frame",
-    "units": "1",
-    "flag_values": [0, 1],
-    "flag_meanings": "outside inside",
-}
+_MASK = flags("polyp of the view", none=0, polyp=1, record_without_mask=NO_MASK)
+_VALID = flags("where the view shows the frame", outside=0, inside=1)
 _SCALE = {"long_name": "size of one step of the code, of a row and channel", "units": "feature units a step"}
 BASIS_ARRAYS = {
     "compact": ("basis_mean", "basis", "basis_kept_variance"),
@@ -54,6 +54,19 @@ def pictures_column(identity: PicturesIdentity, rows: int) -> Column:
     if identity.pads:
         arrays.append(ArraySpec("valid", (side, side), "uint8", ("row", "y", "x"), _VALID))
     return Column(PICTURES, tuple(arrays), rows, identity.block_rows, identity.compression)
+
+
+def list_columns(cache: Path, rows: int) -> Iterator[tuple[Path, Column | CacheFormatError]]:
+    """Yield the folder of every column of a cache, and its column, or why its identity says none."""
+    folders = [cache / PICTURES, *(cache / teacher_folder(label) for label in list_labels(cache))]
+    for folder in filter(disk.is_folder, folders):
+        try:
+            if folder.name == PICTURES and folder.parent == cache:
+                yield folder, pictures_column(read_identity(folder, PicturesIdentity), rows)
+            else:
+                yield folder, teacher_column(read_identity(folder, TeacherIdentity), folder.name, rows)
+        except CacheFormatError as error:
+            yield folder, error
 
 
 def teacher_column(identity: TeacherIdentity, label: str, rows: int) -> Column:
@@ -196,14 +209,3 @@ def _fitting(codec: Codec, cache: Path, label: str, tap: TapHeld) -> Codec:
             f"{says}, its codec {codec.identity()['name']} makes {makes}; restore it from a copy of the cache"
         )
     return codec
-
-
-def read_beside(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield name and bytes of those files in a column's folder that are there.
-
-    Raises:
-        CacheDamagedError: one is there and cannot be read.
-    """
-    for name in names:
-        if disk.is_there(folder / name):
-            yield name, read_held(folder / name, CacheDamagedError, MAKE_ANEW)

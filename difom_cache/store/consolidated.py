@@ -13,12 +13,11 @@ from difom_cache.base import disk
 from difom_cache.base.atomic import write_atomic
 from difom_cache.base.errors import CacheFormatError
 from difom_cache.base.files import read_plain
-from difom_cache.store.columns import BASIS, pictures_column, teacher_column
+from difom_cache.store.columns import BASIS, list_columns
 from difom_cache.store.identity import read_identity
-from difom_cache.store.layout import PICTURES, Column, canonical, list_labels, teacher_folder
+from difom_cache.store.layout import Column, canonical, describe_difference
 from difom_cache.store.ledger import find_short_blocks, read_markers
-from difom_cache.store.metadata import describe_difference
-from difom_cache.store.schema import CacheIdentity, PicturesIdentity, TeacherIdentity
+from difom_cache.store.schema import CacheIdentity
 from difom_cache.store.writer import describe_column, describe_root, describe_rows
 
 CONSOLIDATED = "consolidated_metadata"
@@ -51,13 +50,8 @@ def consolidate(cache: Path, *, leave_out: str = "") -> None:
 def list_finished(cache: Path, rows: int) -> list[Column]:
     """Return the columns of a cache whose blocks are all there; one whose identity cannot be read is none of them."""
     columns = []
-    for folder in [PICTURES, *map(teacher_folder, list_labels(cache))]:
-        try:
-            if folder == PICTURES:
-                column = pictures_column(read_identity(cache / folder, PicturesIdentity), rows)
-            else:
-                column = teacher_column(read_identity(cache / folder, TeacherIdentity), Path(folder).name, rows)
-        except CacheFormatError:
+    for _, column in list_columns(cache, rows):
+        if isinstance(column, CacheFormatError):
             continue
         markers = read_markers(cache, column, skip_unreadable=True)
         if len(markers) == column.blocks and not find_short_blocks(cache, column, markers):

@@ -1,15 +1,24 @@
-"""Identities: everything that decides what a cache, or one teacher in it, contains. Written first, never changed."""
+"""Identities: all that decides what a cache, or a teacher in it, contains; written first, never changed; and notes."""
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from difom_cache.base.atomic import write_once
-from difom_cache.base.errors import CacheFormatError, CacheIdentityError
-from difom_cache.store.layout import IDENTITY, Column, canonical
-from difom_cache.store.schema import RESTORE, Identity, TeacherIdentity, read_checked
+from difom_cache.base import disk
+from difom_cache.base.atomic import write_atomic, write_once
+from difom_cache.base.errors import CacheDamagedError, CacheFormatError, CacheIdentityError
+from difom_cache.base.files import read_held
+from difom_cache.store.layout import IDENTITY, SEEN_MASKS, SOURCE, Column, canonical, shorten
+from difom_cache.store.schema import (
+    RESTORE,
+    Identity,
+    SeenMasks,
+    TeacherIdentity,
+    TeacherSource,
+    read_checked,
+    read_model,
+)
 
 AnyIdentity = TypeVar("AnyIdentity", bound=Identity)
 
@@ -35,7 +44,8 @@ def fix_identity(folder: Path, identity: AnyIdentity, *, hint: str) -> AnyIdenti
         CacheIdentityError: another identity lies there; every differing value is named with both its values.
     """
     held = offer_identity(folder, identity)
-    differing = sorted(name_differences(held.to_dict(), identity.to_dict()), key=_is_digest)
+    differing = name_differences(held.to_dict(), identity.to_dict())
+    differing.sort(key=lambda phrase: phrase.partition(":")[0].endswith(("digest", "sha256")))  # they say the least
     if differing:
         raise CacheIdentityError(f"{folder} holds something else than this run brings: {'; '.join(differing)}. {hint}")
     return held
@@ -70,7 +80,7 @@ def name_differences(held: Any, brought: Any, key: str = "") -> list[str]:
             for name in names
             for phrase in name_differences(held.get(name), brought.get(name), f"{key}.{name}" if key else name)
         ]
-    return [] if held == brought else [f"{key}: held {_shorten(held)}, this run {_shorten(brought)}"]
+    return [] if held == brought else [f"{key}: held {shorten(held)}, this run {shorten(brought)}"]
 
 
 def list_random(teachers: Mapping[str, TeacherIdentity]) -> list[str]:
@@ -98,13 +108,51 @@ def content_digest(identity: Identity, column: Column, markers: dict[int, Any]) 
     return digest_identity({"identity": identity.to_dict(), "folder": column.folder, "files": files})
 
 
-def _is_digest(phrase: str) -> bool:
-    """Whether a phrase is of a value that says nothing but that something differs; what differs is named before."""
-    return phrase.partition(":")[0].endswith(("digest", "sha256"))
+PUBLISHED = frozenset({"sam", "dinov2", "dinov3", "clip", "oneformer", "mask2former"})
+"""Teachers whose publishers trained them on pictures without polyp masks."""
+MAKE_ANEW = "copy it again from another copy, or remove the column with `difom-cache drop` and make it anew"
 
 
-def _shorten(value: Any) -> str:
-    if isinstance(value, str) and len(value) == 64 and not value.strip("0123456789abcdef"):
-        return f"{value[:12]}..."
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:77] + "..."
+def write_seen_masks(folder: Path, masks: Iterable[str]) -> None:
+    """Keep the digests of the mask files that a column's teacher has learnt from, so that containment can be told."""
+    write_once(folder / SEEN_MASKS, [canonical({"masks": sorted(set(masks))})])
+
+
+def read_seen_masks(folder: Path, identity: TeacherIdentity) -> frozenset[str] | None:
+    """Return the digests of the masks that a column's teacher has learnt from; None where nobody knows.
+
+    Raises:
+        CacheDamagedError: the list cannot be read.
+    """
+    try:
+        return frozenset(read_model(folder / SEEN_MASKS, SeenMasks, CacheDamagedError, RESTORE).masks)
+    except FileNotFoundError:
+        return frozenset() if identity.teacher.name in PUBLISHED else None
+
+
+def write_source(folder: Path, source: TeacherSource) -> None:
+    """Make the column in `folder` say where its teacher was last found, so that `verify --recompute` finds it again.
+
+    The note decides nothing, is in no digest, and a cache without it is whole.
+    """
+    if read_source(folder) != source:
+        write_atomic(folder / SOURCE, canonical(source.model_dump()))
+
+
+def read_source(folder: Path) -> TeacherSource | None:
+    """Return where the teacher of a column was found, or None where no readable note of it lies there."""
+    try:
+        return read_model(folder / SOURCE, TeacherSource, CacheFormatError, "it may be removed")
+    except (OSError, CacheFormatError):
+        return None
+
+
+def read_beside(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield name and bytes of those files in a column's folder that are there.
+
+    Raises:
+        CacheDamagedError: one is there and cannot be read.
+    """
+    for name in names:
+        if disk.is_there(folder / name):
+            yield name, read_held(folder / name, CacheDamagedError, MAKE_ANEW)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from difom_cache.base import disk
+from difom_cache.base.atomic import write_atomic, write_once
+from difom_cache.base.files import explain, read_plain
 
 FORMAT_VERSION = 1
 SHARD_BYTES = 256_000_000  # upper bound of the widest array's shard
@@ -129,6 +131,20 @@ def canonical(value: Any) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
+def shorten(value: Any) -> str:
+    """Return a value as JSON, for a message: no more than its beginning, and of a digest twelve letters."""
+    if isinstance(value, str) and len(value) == 64 and not value.strip("0123456789abcdef"):
+        return f"{value[:12]}..."
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def flags(long_name: str, **numbers: int) -> dict[str, Any]:
+    """Return the attributes of an array whose numbers stand for words."""
+    meanings = {"flag_values": [*numbers.values()], "flag_meanings": " ".join(numbers)}
+    return {"long_name": long_name, "units": "1", **meanings}
+
+
 def group_metadata(attributes: dict[str, Any] | None = None) -> bytes:
     return canonical({"zarr_format": 3, "node_type": "group", "attributes": attributes or {}})
 
@@ -154,23 +170,16 @@ def array_metadata(
 
     Source: Zarr v3 core specification and its sharding_indexed codec, version 1.0.
     """
-    plain: dict[str, Any] = {
-        "name": "bytes",
-        "configuration": {"endian": "little"},
-    }  # zarrita wants it of single bytes too
+    # zarrita wants the byte order of single bytes too
+    plain: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
     codecs: list[dict[str, Any]] = [plain]
     if compression == "zstd":
         codecs.append({"name": "zstd", "configuration": {"level": 3, "checksum": False}})
     chunk = [max(1, side) for side in shape]
     if shard_rows is not None:
         chunk = [shard_rows, *shape[1:]]
-        index_codecs = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
-        sharding = {
-            "chunk_shape": [1, *shape[1:]],
-            "codecs": codecs,
-            "index_codecs": index_codecs,
-            "index_location": "end",
-        }
+        sharding = {"chunk_shape": [1, *shape[1:]], "codecs": codecs, "index_location": "end"}
+        sharding["index_codecs"] = [plain, {"name": "crc32c"}]
         codecs = [{"name": "sharding_indexed", "configuration": sharding}]
     return canonical(
         {
@@ -187,3 +196,57 @@ def array_metadata(
             "storage_transformers": [],
         }
     )
+
+
+_MISSING = "missing"
+_SINGLE_BYTES = ("bool", "int8", "uint8")
+_MEANING = {
+    "array": ("shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value", "codecs", "dimension_names"),
+    "group": (),
+}
+
+
+def keep_metadata(path: Path, wanted: bytes) -> None:
+    """Make the zarr.json at `path` mean what `wanted` says; one that does already stays as it is."""
+    difference = find_difference(path, wanted)
+    if difference == _MISSING:
+        write_once(path, [wanted])
+    elif difference:
+        write_atomic(path, wanted)
+
+
+def find_difference(path: Path, wanted: bytes) -> str:
+    """Return what is wrong with the zarr.json at `path`, "" where it means what `wanted` says."""
+    try:
+        held = json.loads(read_plain(path))
+    except FileNotFoundError:
+        return _MISSING
+    except OSError as error:
+        return f"cannot be read: {explain(error)}"
+    except (ValueError, RecursionError) as error:
+        return f"cannot be read as JSON ({error})"
+    return describe_difference(held, json.loads(wanted))
+
+
+def describe_difference(held: Any, due: Mapping[str, Any]) -> str:
+    """Return what Zarr metadata says else than what is due, "" where both mean the same."""
+    if not isinstance(held, dict):
+        return "is no JSON object"
+    single = due.get("data_type") in _SINGLE_BYTES
+    for key in ("zarr_format", "node_type", *_MEANING[due["node_type"]]):
+        if _plain(held.get(key), single) != _plain(due[key], single):
+            return f"{key} is {shorten(held.get(key))}, the identity says {shorten(due[key])}"
+    return "storage_transformers are not known" if held.get("storage_transformers") else ""
+
+
+def _plain(value: Any, single: bool) -> Any:
+    """Return a value without what says nothing: empty configurations, and the byte order where values are single bytes.
+
+    The index of a shard holds numbers of eight bytes, whatever the shard's own values are.
+    """
+    if isinstance(value, dict):
+        kept = {key: _plain(part, single and key != "index_codecs") for key, part in value.items()}
+        if kept.get("configuration") in (None, {}) or (single and kept["configuration"] == {"endian": "little"}):
+            kept.pop("configuration", None)
+        return kept
+    return [_plain(part, single) for part in value] if isinstance(value, list) else value

@@ -2,36 +2,18 @@
 
 import re
 import stat
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from difom_cache.base import disk
-from difom_cache.base.atomic import FileDigest, remove, write_atomic, write_once
+from difom_cache.base.atomic import remove, write_atomic, write_once
 from difom_cache.base.errors import CacheDamagedError
 from difom_cache.store.layout import DAMAGED, Column, canonical, marker_path, moments_path, shard_path, totals_path
-from difom_cache.store.schema import DamagedHeld, MarkerHeld, read_checked
-
-
-@dataclass(frozen=True)
-class DoneMarker:
-    """One finished block: its rows, the digest of each of its files, and how well its codes keep the features.
-
-    `files` is keyed by the array's path in its column; `moments` is the digest of the block's statistics, None for
-    pictures; `fidelity` holds mergeable sums for each tap (FORMAT.md, section 6).
-    """
-
-    block: int
-    start: int
-    stop: int
-    files: dict[str, FileDigest]
-    moments: FileDigest | None
-    fidelity: dict[str, Any]
+from difom_cache.store.schema import DamagedHeld, DoneMarker, read_checked, read_model
 
 
 def write_marker(cache: Path, column: Column, marker: DoneMarker) -> None:
     """Say that a block is finished. Everything that the marker names must lie on the disk already."""
-    write_once(marker_path(cache, column, marker.block), [canonical(asdict(marker))])
+    write_once(marker_path(cache, column, marker.block), [canonical(marker.model_dump())])
 
 
 def is_done(cache: Path, column: Column, block: int) -> bool:
@@ -45,12 +27,9 @@ def read_marker(path: Path) -> DoneMarker:
         CacheDamagedError: it cannot be read as a marker.
     """
     try:
-        fields = read_checked(path, MarkerHeld, CacheDamagedError, "`difom-cache verify` says what to do")
+        return read_model(path, DoneMarker, CacheDamagedError, "`difom-cache verify` says what to do")
     except (FileNotFoundError, NotADirectoryError):
         raise CacheDamagedError(f"{path} cannot be read: it is gone; run the same command again") from None
-    files = {name: FileDigest(**digest) for name, digest in fields.pop("files").items()}
-    moments = fields.pop("moments")
-    return DoneMarker(files=files, moments=FileDigest(**moments) if moments else None, **fields)
 
 
 def list_markers(cache: Path, column: Column) -> dict[int, Path]:
@@ -75,25 +54,22 @@ def read_markers(cache: Path, column: Column, *, skip_unreadable: bool = False) 
     Raises:
         CacheDamagedError: a marker cannot be read, or speaks of another block or other arrays than its column has.
     """
-    markers = {}
+    markers, arrays = {}, sorted(array.path for array in column.arrays)
     for block, path in list_markers(cache, column).items():
         try:
-            markers[block] = _believe(read_marker(path), path, column, block)
+            marker = read_marker(path)
+            said = (marker.block, marker.start, marker.stop, sorted(marker.files))
+            due = (block, *column.range_of(block), arrays)
+            if said != due:
+                raise CacheDamagedError(
+                    f"the marker {path} says (block, start, stop, arrays) {said}, its column has {due}; "
+                    "`difom-cache extract` with the same arguments makes the block anew"
+                )
+            markers[block] = marker
         except CacheDamagedError:
             if not skip_unreadable:
                 raise
     return markers
-
-
-def _believe(marker: DoneMarker, path: Path, column: Column, block: int) -> DoneMarker:
-    said = (marker.block, marker.start, marker.stop, sorted(marker.files))
-    due = (block, *column.range_of(block), sorted(array.path for array in column.arrays))
-    if said != due:
-        raise CacheDamagedError(
-            f"the marker {path} says (block, start, stop, arrays) {said}, its column has {due}; "
-            "`difom-cache extract` with the same arguments makes the block anew"
-        )
-    return marker
 
 
 def read_damaged(cache: Path) -> dict[str, list[int]]:
@@ -129,20 +105,14 @@ def withdraw_block(cache: Path, column: Column, block: int) -> None:
 
 def find_short_blocks(cache: Path, column: Column, markers: dict[int, DoneMarker]) -> list[int]:
     """Return the marked blocks that lack a shard, have one of another size than marked, or lack their statistics."""
-    return [
-        block
-        for block, marker in markers.items()
-        if any(_is_short(shard_path(cache, column, a, block), marker.files[a.path]) for a in column.arrays)
-        or _lacks_moments(cache, column, marker)
-    ]
-
-
-def _is_short(path: Path, promised: FileDigest) -> bool:
-    found = disk.find(path)
-    return found is None or found.st_size != promised.file_bytes or not stat.S_ISREG(found.st_mode)
-
-
-def _lacks_moments(cache: Path, column: Column, marker: DoneMarker) -> bool:
-    if marker.moments is None or disk.is_there(moments_path(cache, column, marker.block)):
-        return False
-    return not disk.is_there(totals_path(cache, column.folder))  # asked second: totals are written before moments go
+    short = []
+    for block, marker in markers.items():
+        lacks = marker.moments is not None and not disk.is_there(moments_path(cache, column, block))
+        lacks = lacks and not disk.is_there(
+            totals_path(cache, column.folder)
+        )  # asked second: written before moments go
+        for array in column.arrays:
+            found, due = disk.find(shard_path(cache, column, array, block)), marker.files[array.path].file_bytes
+            lacks |= found is None or not stat.S_ISREG(found.st_mode) or found.st_size != due
+        short += [block] * lacks
+    return short

@@ -20,11 +20,10 @@ from difom_cache.base.errors import (
 from difom_cache.codecs.base import ArrayOrTensor, Codec
 from difom_cache.store.access import RowAccess, choose_access, open_access, take_all
 from difom_cache.store.columns import open_codec, pictures_column, tap_specs, teacher_column
-from difom_cache.store.identity import content_digest, digest_identity, list_random, read_identity
+from difom_cache.store.identity import content_digest, digest_identity, list_random, read_identity, read_seen_masks
 from difom_cache.store.layout import IDENTITY, PICTURES, Column, TapSpec, list_labels, teacher_folder
-from difom_cache.store.ledger import DoneMarker, read_damaged, read_markers
-from difom_cache.store.schema import CacheIdentity, PicturesIdentity, TeacherIdentity
-from difom_cache.store.seen_masks import read_seen_masks
+from difom_cache.store.ledger import read_damaged, read_markers
+from difom_cache.store.schema import CacheIdentity, DoneMarker, PicturesIdentity, TeacherIdentity
 from difom_cache.store.stats import TapStats, read_statistics
 from difom_cache.store.table import Table
 
@@ -109,12 +108,7 @@ class Cache:
         return finished
 
     def gather(
-        self,
-        rows: ArrayLike,
-        taps: Sequence[str] | None = None,
-        out: Batch | None = None,
-        *,
-        pictures: bool = True,
+        self, rows: ArrayLike, taps: Sequence[str] | None = None, out: Batch | None = None, *, pictures: bool = True
     ) -> Batch:
         """Return what is stored of `rows`, one contiguous array for each kind.
 
@@ -160,6 +154,10 @@ class Cache:
             CodecError: code and scale do not fit the tap.
         """
         return self.codec(tap).decode(code, scale)
+
+    def target(self, batch: Batch, tap: str) -> NDArray[Any]:
+        """Return the target (B, C, h, w) float32 of a tap in a batch that `gather` gave."""
+        return self.decode(tap, batch[f"{tap}/code"], batch.get(f"{tap}/scale"))
 
     def codec(self, tap: str) -> Codec:
         """Return the codec of a tap."""
@@ -220,8 +218,8 @@ class Cache:
         """Return the content digest of every column by its folder, and of the whole cache under "cache"."""
         digests = {}
         for column in self.columns():
-            label = column.folder.partition("/")[2]
-            identity = self.teachers[label] if label else read_identity(self.path / PICTURES, PicturesIdentity)
+            held = self.teachers.get(column.label)
+            identity = held or read_identity(self.path / PICTURES, PicturesIdentity)
             digests[column.folder] = content_digest(identity, column, self.markers(column))
         digests["cache"] = digest_identity({"identity": self.identity.to_dict(), "columns": dict(digests)})
         return digests
@@ -252,14 +250,7 @@ class Cache:
 
     def _open(self, folder: str) -> "_OpenColumn":
         if folder not in self._columns:
-            column = self.column(folder)
-            home = self.home(folder)
-            how = choose_access(home, column.compression) if self._access == "auto" else self._access
-            identity = self.teachers.get(folder.partition("/")[2])
-            made_by = "probe" if identity is not None and identity.probe is not None else "extract"
-            self._columns[folder] = _OpenColumn(
-                home, column, self.markers(column), how, self.damaged.get(folder, []), f"`difom-cache {made_by}`"
-            )
+            self._columns[folder] = _OpenColumn(self, self.column(folder), self._access)
         return self._columns[folder]
 
     def _all_valid(self, rows: int, out: Batch | None) -> NDArray[np.uint8]:
@@ -289,18 +280,13 @@ _OpenArray = tuple[str, RowAccess, tuple[int, ...], str]  # key, rows, shape and
 class _OpenColumn:
     """A column with its finished blocks; each array is opened when it is first asked for."""
 
-    def __init__(
-        self,
-        cache: Path,
-        column: Column,
-        markers: dict[int, DoneMarker],
-        how: str,
-        damaged: Sequence[int],
-        maker: str,
-    ) -> None:
-        self.cache, self.column, self._how, self._maker = cache, column, how, maker
-        self._damaged = set(damaged)
-        self._blocks = sorted(markers.keys() - self._damaged)
+    def __init__(self, cache: Cache, column: Column, access: str) -> None:
+        self._home, self.column = cache.home(column.folder), column
+        self._how = choose_access(self._home, column.compression) if access == "auto" else access
+        identity = cache.teachers.get(column.label)
+        self._maker = f"`difom-cache {'probe' if identity is not None and identity.probe is not None else 'extract'}`"
+        self._damaged = set(cache.damaged.get(column.folder, []))
+        self._blocks = sorted(cache.markers(column).keys() - self._damaged)
         self.finished = np.zeros(column.blocks, dtype=bool)
         self.finished[self._blocks] = True
         self._is_whole = bool(self.finished.all())
@@ -313,7 +299,7 @@ class _OpenColumn:
         if finished.all():
             return
         block = int(rows[~finished][0]) // self.column.block_rows
-        where = f"{self.cache / self.column.folder}: block {block} (row {rows[~finished][0]})"
+        where = f"{self._home / self.column.folder}: block {block} (row {rows[~finished][0]})"
         if block in self._damaged:
             raise CacheDamagedError(f"{where} is damaged; {self._maker} with the same arguments makes it anew")
         missing = self.column.blocks - len(self._blocks)
@@ -323,13 +309,12 @@ class _OpenColumn:
         )
 
     def arrays(self, taps: Sequence[str]) -> "list[_OpenArray]":
-        label = self.column.folder.partition("/")[2]
-        chosen = []
+        label, chosen = self.column.label, []
         for array in self.column.arrays:
             key = f"{label}/{array.path}" if label else array.path
             if not label or key.rpartition("/")[0] in taps:
                 if array.path not in self._opened:
-                    self._opened[array.path] = open_access(self._how, self.cache, self.column, array, self._blocks)
+                    self._opened[array.path] = open_access(self._how, self._home, self.column, array, self._blocks)
                 chosen.append((key, self._opened[array.path], array.row_shape, array.dtype))
         return chosen
 

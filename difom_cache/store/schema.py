@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter, ValidationError
 
+from difom_cache.base.atomic import FileDigest
 from difom_cache.base.errors import CacheFormatError, DifomError
 from difom_cache.base.files import explain, read_plain
 from difom_cache.store.layout import FORMAT_VERSION, canonical
@@ -205,14 +206,20 @@ class ProbeHeld(_Checked):
     fit: dict[str, float]
 
 
-class SeenMasksHeld(_Checked):
+class SeenMasks(_Checked):
     """masks.json of a teacher."""
 
     masks: list[Sha256]
 
 
-class SourceHeld(_Checked):
-    """source.json of a teacher."""
+class TeacherSource(_Checked):
+    """source.json of a teacher: what built it.
+
+    Attributes:
+        teacher: "NAME[:VARIANT]@PX"; a file or run folder by its whole path.
+        weights: as they were asked for: "hub", "random" or a whole path.
+        found: where they were then found.
+    """
 
     teacher: str
     weights: str
@@ -238,16 +245,7 @@ class TeacherIdentity(ColumnIdentity):
     probe: ProbeHeld | None = None
 
 
-class FileHeld(_Checked):
-    """What a marker promises about one file."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    file_bytes: Count
-    sha256: Sha256
-
-
-class FidelityHeld(_Checked):
+class FidelitySums(_Checked):
     """What a tap's codec lost in a block; sums over positions."""
 
     positions: Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -258,17 +256,21 @@ class FidelityHeld(_Checked):
     histogram: dict[Annotated[str, Field(pattern="^([0-9]|[1-9][0-9]|1[0-5][0-9]|16[0-7])$")], Count]
 
 
-class MarkerHeld(_Checked):
-    """ticks/<block>.json."""
+class DoneMarker(_Checked):
+    """ticks/<block>.json: one finished block, its rows, and what its files must then contain.
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    `files` is keyed by the array's path in its column; `moments` is the digest of the block's statistics, None for
+    pictures; `fidelity` holds mergeable sums for each tap (FORMAT.md, section 6).
+    """
+
+    model_config = ConfigDict(extra="forbid")
 
     block: Count
     start: Count
     stop: Count
-    files: dict[str, FileHeld]
-    moments: FileHeld | None
-    fidelity: dict[str, FidelityHeld]
+    files: dict[str, FileDigest]
+    moments: FileDigest | None
+    fidelity: dict[str, FidelitySums]
 
 
 DamagedHeld = dict[str, list[Count]]
@@ -299,6 +301,11 @@ def read_checked(path: Path, schema: Any, error: type[DifomError], hint: str) ->
     except OSError as problem:
         raise error(f"{path} cannot be read: {explain(problem)}; {hint}") from None
     return check_value(parse_json(text, str(path), error, hint), schema, str(path), error, hint)
+
+
+def read_model(path: Path, model: type[AnyModel], error: type[DifomError], hint: str) -> AnyModel:
+    """Return the model that the file `path` holds; raises as `read_checked`."""
+    return check_model(read_checked(path, Any, error, hint), model, str(path), error, hint)
 
 
 def parse_json(text: bytes | str, where: str, error: type[DifomError], hint: str) -> Any:

@@ -17,7 +17,7 @@ from difom_cache.base.atomic import remove, remove_empty, write_once
 from difom_cache.base.errors import CacheDamagedError, CacheIncompleteError
 from difom_cache.base.files import read_plain
 from difom_cache.store.layout import IDENTITY, Column, moments_path, totals_path
-from difom_cache.store.ledger import DoneMarker
+from difom_cache.store.schema import DoneMarker
 
 
 @dataclass(frozen=True)

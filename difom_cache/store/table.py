@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from difom_cache.base.errors import CacheDamagedError, CacheIncompleteError
 from difom_cache.base.files import explain, read_held, read_plain, refuse_special
-from difom_cache.base.text import unescape_cell
+from difom_cache.base.text import unguard_cell
 from difom_cache.store.access import maps_well
 from difom_cache.store.layout import RECORDS, SPLITS
 from difom_cache.store.schema import CacheIdentity
-from difom_cache.store.writer import RECORD_FIELDS, RowTable
+from difom_cache.store.writer import RECORD_FIELDS, ROWS, RowTable
 
 COPY_AGAIN = "copy it again from another copy, or run `difom-cache extract` with the same arguments"
 
@@ -37,7 +37,7 @@ def read_records(cache: Path, identity: CacheIdentity) -> bytes:
     return content
 
 
-class Table:
+class Table(RowTable):
     """One entry for each row; numbers are mapped from disk, texts are read when first asked for.
 
     `record` counts in `records`, `view` is the view number, `split` is 0 train, 1 val, 2 test, `group` is a number that
@@ -46,12 +46,8 @@ class Table:
 
     def __init__(self, cache: Path, rows: int, param_names: int) -> None:
         self._cache, self._rows = cache, rows
-        self.record = self._map("record", np.int32)
-        self.view = self._map("view", np.int32)
-        self.split = self._map("split", np.uint8)
-        self.group = self._map("group", np.int32)
-        self.labelled = self._map("labelled", np.uint8)
-        self.params = self._map("params", np.int32, param_names)
+        widths = {name: param_names if len(dimensions) > 1 else 0 for name, (_, dimensions) in ROWS.items()}
+        super().__init__(**{name: self._map(name, ROWS[name][0], width) for name, width in widths.items()})
 
     def __len__(self) -> int:
         return self._rows
@@ -62,10 +58,8 @@ class Table:
         path = self._cache / RECORDS
         try:
             return parse_records(read_plain(path))
-        except OSError as error:
-            raise _refuse_half(path, explain(error)) from None
-        except ValueError as error:
-            raise _refuse_half(path, str(error)) from None
+        except (OSError, ValueError) as error:
+            raise _refuse_half(path, explain(error) if isinstance(error, OSError) else str(error)) from None
 
     @cached_property
     def ids(self) -> list[str]:
@@ -74,7 +68,7 @@ class Table:
 
     def as_rows(self) -> RowTable:
         """Return the numbers as they were written."""
-        return RowTable(self.record, self.view, self.split, self.group, self.labelled, self.params)
+        return RowTable(**{name: getattr(self, name) for name in ROWS})
 
     def rows_of(
         self, *, split: str | None = None, view: int | None = None, labelled: bool | None = None
@@ -89,7 +83,7 @@ class Table:
             keep &= self.labelled == int(labelled)
         return np.flatnonzero(keep)
 
-    def _map(self, name: str, dtype: type[np.generic], width: int = 0) -> NDArray[Any]:
+    def _map(self, name: str, dtype: str, width: int) -> NDArray[Any]:
         path = self._cache / "rows" / name / ("c.0.0" if width else "c.0")
         shape = (self._rows, width) if width else (self._rows,)
         wanted_bytes = self._rows * (width or 1) * np.dtype(dtype).itemsize
@@ -114,7 +108,7 @@ def parse_records(content: bytes) -> list[dict[str, str]]:
     try:
         if tuple(lines.fieldnames or ()) != RECORD_FIELDS:
             raise ValueError(f"expected the columns {','.join(RECORD_FIELDS)}")
-        records = [{name: unescape_cell(value) if value else value for name, value in line.items()} for line in lines]
+        records = [{name: unguard_cell(value) if value else value for name, value in line.items()} for line in lines]
     except csv.Error as error:
         raise ValueError(str(error)) from None
     if any(None in line or None in line.values() for line in records):

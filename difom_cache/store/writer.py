@@ -1,7 +1,5 @@
 """Writing: the skeleton of a cache, the skeleton of a column, and one finished block."""
 
-import csv
-import io
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,7 +29,7 @@ from difom_cache.base.errors import (
     CacheSpaceError,
     EngineError,
 )
-from difom_cache.base.text import escape_cell
+from difom_cache.base.text import format_rows
 from difom_cache.store.identity import AnyIdentity, fix_identity, read_identity
 from difom_cache.store.layout import (
     IDENTITY,
@@ -41,21 +39,22 @@ from difom_cache.store.layout import (
     ArraySpec,
     Column,
     array_metadata,
+    flags,
     group_metadata,
+    keep_metadata,
     marker_path,
     moments_path,
     shard_path,
 )
-from difom_cache.store.ledger import DoneMarker, read_marker, withdraw_block, write_marker
-from difom_cache.store.metadata import keep_metadata
-from difom_cache.store.schema import CacheIdentity, TeacherIdentity
+from difom_cache.store.ledger import read_marker, withdraw_block, write_marker
+from difom_cache.store.schema import CacheIdentity, DoneMarker, TeacherIdentity
 from difom_cache.store.shard import encode_shard
 from difom_cache.store.stats import Moments, pack_moments
 
 RECORD_FIELDS = ("id", "dataset", "split", "group", "labelled", "width", "height", "image_sha256", "mask_sha256")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class RowTable:
     """Which view lies in which row; every array has one entry a row, `params` one line of integers."""
 
@@ -69,12 +68,8 @@ class RowTable:
 
 def format_records(lines: Iterable[Mapping[str, Any]]) -> bytes:
     """Return records.csv: one line for each record, in the order that rows/record counts in."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(RECORD_FIELDS)
     cells = itemgetter(*RECORD_FIELDS)
-    writer.writerows([escape_cell(cell) if isinstance(cell, str) else cell for cell in cells(line)] for line in lines)
-    return text.getvalue().encode()
+    return format_rows(RECORD_FIELDS, map(cells, lines)).encode()
 
 
 _MEETINGS = 8  # with another writer of one block, until it is given up
@@ -90,20 +85,10 @@ ROWS = {  # type and dimensions of every array in rows/
 _ROW_MEANINGS: dict[str, dict[str, Any]] = {
     "record": {"long_name": "line of records.csv, counted from 0", "units": "1"},
     "view": {"long_name": "number of the view; 0 is the whole frame", "units": "1"},
-    "split": {
-        "long_name": "split of the record",
-        "units": "1",
-        "split_names": list(SPLITS),
-        "flag_values": list(range(len(SPLITS))),
-        "flag_meanings": " ".join(SPLITS),
-    },
+    "split": flags("split of the record", **{name: number for number, name in enumerate(SPLITS)})
+    | {"split_names": list(SPLITS)},
     "group": {"long_name": "number that rows of one group, such as a video, share", "units": "1"},
-    "labelled": {
-        "long_name": "whether the record has a mask",
-        "units": "1",
-        "flag_values": [0, 1],
-        "flag_meanings": "no yes",
-    },
+    "labelled": flags("whether the record has a mask", no=0, yes=1),
     "params": {"long_name": "the numbers that made the view (FORMAT.md, section 7)", "units": "as its name says"},
 }
 
@@ -312,7 +297,7 @@ def _publish_block(
         if not lies_there:
             return None
         own.append(path)
-    marker = DoneMarker(block, start, stop, files, digest, fidelity or {})
+    marker = DoneMarker(block=block, start=start, stop=stop, files=files, moments=digest, fidelity=fidelity or {})
     before = [_identify(path) for path in own]
     write_marker(cache, column, marker)
     held = _read_or_none(cache, column, block)

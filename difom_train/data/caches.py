@@ -179,10 +179,8 @@ class JointCache:
 
     def _look_up(self, lists: Sequence[Sequence[T]], rows: ArrayLike) -> list[T]:
         """Return what `lists`, one for each cache, holds of the record of each row."""
-        part, local = self._locate(np.asarray(rows, np.int64))
-        return [
-            lists[p][int(self.parts[p].table.record[row])] for p, row in zip(part.tolist(), local.tolist(), strict=True)
-        ]
+        part, local = (each.tolist() for each in self._locate(np.asarray(rows, np.int64)))
+        return [lists[p][int(self.parts[p].table.record[row])] for p, row in zip(part, local, strict=True)]
 
     def _locate(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         part = np.searchsorted(self._starts, rows, side="right") - 1

@@ -6,23 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from difom_cache import draw_budget
+from difom_cache import ViewParams, draw_budget
 from difom_cache.base.errors import CacheIncompleteError, SettingsError
 from difom_cache.store import SPLITS
+from difom_cache.views import FreshView, draw_table, policy_named, warp_some
 from difom_train.config import DataConfig
 from difom_train.data.caches import JointCache
-from difom_train.data.epochs import (
-    Pool,
-    Shape,
-    build_pool,
-    choose_labelled,
-    count_steps,
-    draw_epoch,
-    find_share,
-)
-from difom_train.data.fresh import draw_fresh, fresh_places, show_fresh
+from difom_train.data.counter_rng import mix_counts
+from difom_train.data.epochs import Pool, Shape, build_pool, choose_labelled, count_steps, draw_epoch, find_share
 from difom_train.data.loader import Batch, DataTimer, Loader
 from difom_train.data.stage import PICTURES
 
@@ -130,8 +125,8 @@ class Feed:
         self.steps = count_steps(len(self.labelled) + len(self.unlabelled), self.shape)
 
     def train_table(self, epoch: int, *, distils: bool) -> NDArray[np.int64]:
-        """Return this process's rows of an epoch, (steps, accumulated passes, pictures)."""
-        return self.epoch_table(epoch, distils=distils)[:, self.rank :: self.world]
+        """Return this process's rows of an epoch, (batches, pictures), in order of steps and accumulated passes."""
+        return self._own(self.epoch_table(epoch, distils=distils))
 
     def epoch_table(self, epoch: int, *, distils: bool) -> NDArray[np.int64]:
         """Return the rows of an epoch of all processes, (steps, micro-batches, pictures).
@@ -146,13 +141,7 @@ class Feed:
         elif distils:
             share = find_share(len(self.labelled), len(self.unlabelled), self.options.labelled_min_frac)
         return draw_epoch(
-            self.labelled,
-            self.unlabelled,
-            steps=self.steps,
-            share=share,
-            shape=shape,
-            seed=self.seed,
-            epoch=epoch,
+            self.labelled, self.unlabelled, steps=self.steps, share=share, shape=shape, seed=self.seed, epoch=epoch
         )
 
     def slots(self, step: int, own_pass: int, batch: int) -> NDArray[np.int64]:
@@ -207,7 +196,7 @@ class Feed:
 
     def val_batches(self, taps: Sequence[str]) -> Generator[Batch, None, None]:
         """Yield the validation rows of this process; every process sees all of them where there are fewer than processes."""
-        yield from self.loader.batches(_cut(self.val_rows(), self.options.batch_size), [PICTURES, *taps])
+        yield from self._batches(self.val_rows(), taps)
 
     def val_rows(self) -> NDArray[np.int64]:
         """Return this process's rows of the validation split."""
@@ -225,8 +214,7 @@ class Feed:
         Where the budget holds none, labelled train rows take their place.
         """
         rows = self.selection.val if len(self.selection.val) else self.supervised_rows()
-        chosen = self._choose_some(rows, most)
-        yield from self.loader.batches(_cut(chosen, self.options.batch_size), [PICTURES, *taps])
+        yield from self._batches(self._choose_some(rows, most), taps)
 
     def supervised_rows(self) -> NDArray[np.int64]:
         """Return the train rows of view 0 whose masks are used, or those of other views where no view 0 is."""
@@ -237,9 +225,12 @@ class Feed:
     def count_empty(self, rows: NDArray[np.int64], most: int = 512) -> tuple[int, int]:
         """Return how many masks show no polyp, of how many: of all `rows`, or of `most` of them where there are more."""
         chosen, empty = self._choose_some(rows, most), 0
-        for batch in self.loader.batches(_cut(chosen, self.options.batch_size), [PICTURES]):
+        for batch in self._batches(chosen, ()):
             empty += int((batch.tensors["mask"] == 0).flatten(1).all(1).sum())
         return empty, len(chosen)
+
+    def _batches(self, rows: NDArray[np.int64], taps: Sequence[str]) -> Generator[Batch, None, None]:
+        return self.loader.batches(cut(rows, self.options.batch_size), [PICTURES, *taps])
 
     def _choose_some(self, rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
         return np.sort(rows[np.argsort(self.cache.record_key[rows], kind="stable")[:most]])
@@ -249,5 +240,51 @@ class Feed:
         return build_pool(rows, self.cache.record_key, self.cache.view, all_views=self.options.all_views)
 
 
-def _cut(rows: NDArray[np.int64], batch: int) -> list[NDArray[np.int64]]:
+def cut(rows: NDArray[np.int64], batch: int) -> list[NDArray[np.int64]]:
+    """Return rows in batches, the last of which may be smaller."""
     return [rows[start : start + batch] for start in range(0, len(rows), batch)]
+
+
+def fresh_places(shape: tuple[int, ...], *, mixed: bool) -> NDArray[np.bool_]:
+    """Return which places of an epoch, (steps, micro-batches, pictures), show fresh views: all, or every other one.
+
+    What is fresh in one step is stored in the next: also of batches of one picture, or with one frame that has a mask.
+    """
+    return np.indices(shape).sum(axis=0) % 2 == 0 if mixed else np.ones(shape, bool)
+
+
+def draw_fresh(cache: JointCache, rows: NDArray[np.int64], *, seed: int, epoch: int) -> list[FreshView]:
+    """Return a new view, with the size of its record, for each of the rows (N,) that an epoch shows anew, in order.
+
+    A record that is drawn again in the epoch gets another view; equal arguments give equal numbers on every process.
+    """
+    sizes = [(int(line["width"]), int(line["height"])) for line in cache.records_of(rows)]
+    numbers = draw_table(
+        policy_named("default"),
+        np.array(sizes, np.int64).reshape(-1, 2),
+        mix_counts(seed, epoch) >> 1,
+        cache.record_ids(rows),
+        1 + count_before(cache.record_key[rows]),
+    )
+    return [(ViewParams.from_row(each), size) for each, size in zip(numbers, sizes, strict=True)]
+
+
+def count_before(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Return how often each key (N,) has come before it."""
+    order = np.argsort(keys, kind="stable")
+    _, first, number = np.unique(keys[order], return_index=True, return_inverse=True)
+    before = np.empty(len(keys), np.int64)
+    before[order] = np.arange(len(keys)) - first[number]
+    return before
+
+
+def show_fresh(tensors: dict[str, Tensor], fresh: Sequence[FreshView | None]) -> dict[str, Tensor]:
+    """Return `image` (B, S, S, 3) and `mask` (B, S, S), uint8, with fresh views of those pictures that have one.
+
+    Args:
+        tensors: `image` and `mask` of the same kind; view 0 wherever a fresh view is named.
+        fresh: (B,) views, None where a picture stays as it is.
+    """
+    image = warp_some(tensors["image"].permute(0, 3, 1, 2).float(), fresh)  # (B, S, S, 3) -> (B, 3, S, S)
+    mask = warp_some(tensors["mask"].clamp(max=1)[:, None].float(), fresh)[:, 0]
+    return {"image": image.round_().to(torch.uint8).permute(0, 2, 3, 1), "mask": (mask >= 0.5).to(torch.uint8)}

@@ -127,7 +127,6 @@ class Loader:
     def _slots_for(self, groups: tuple[str, ...]) -> list[_Slot]:
         if groups not in self._slots:
             pin = self._device.type == "cuda"
-            self._slots[groups] = [
-                _Slot(self.stage.empty(self._batch_rows, groups, pin=pin)) for _ in range(_AHEAD + 1)
-            ]
+            buffers = [self.stage.empty(self._batch_rows, groups, pin=pin) for _ in range(_AHEAD + 1)]
+            self._slots[groups] = list(map(_Slot, buffers))
         return self._slots[groups]

@@ -22,7 +22,7 @@ import numpy as np
 from difom_cache.base.atomic import write_atomic
 from difom_cache.base.errors import RunError
 from difom_cache.base.files import read_object, read_plain
-from difom_cache.base.text import guard_cell, unguard_cell
+from difom_cache.base.text import format_rows, unguard_cell
 from difom_train.evaluation.metrics import PROTOCOLS, THRESHOLDS
 from difom_train.evaluation.summary import FrameInfo, SetScores
 
@@ -53,13 +53,10 @@ def write_set(scores: SetScores, folder: Path) -> None:
     """Write the per-frame files of one test set below `folder` (RUN/eval)."""
     name = file_name(scores.dataset)
     for protocol in PROTOCOLS:
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow((*_INFO, *COLUMNS[protocol]))
-        values = [scores.columns[f"{protocol}/{key}"] for key in COLUMNS[protocol]]
-        for index, frame in enumerate(scores.frames):
-            rows.writerow((*_cells_of(frame, folder), *(repr(float(value[index])) for value in values)))
-        write_atomic(folder / protocol / f"{name}.csv", text.getvalue().encode())
+        values = [scores.columns[f"{protocol}/{key}"].tolist() for key in COLUMNS[protocol]]
+        lines = [(*_cells_of(frame, folder), *row) for frame, *row in zip(scores.frames, *values, strict=True)]
+        text = format_rows((*_INFO, *COLUMNS[protocol]), lines)
+        write_atomic(folder / protocol / f"{name}.csv", text.encode())
     curves = io.BytesIO()
     np.save(curves, scores.e_curves.astype(np.float32))
     write_atomic(_curves_path(folder, scores.dataset), curves.getvalue())
@@ -178,4 +175,4 @@ def _cells_of(frame: FrameInfo, folder: Path) -> list[str | int]:
         for name in ("image", "mask")
         if getattr(frame, name)
     }
-    return [guard_cell(value) if isinstance(value, str) else value for value in (asdict(frame) | ways).values()]
+    return list((asdict(frame) | ways).values())

@@ -18,8 +18,7 @@ from difom_train.data.caches import JointCache, require_taps
 from difom_train.data.counter_rng import mix_counts
 from difom_train.data.feed import Feed, Selection, select_rows
 from difom_train.data.loader import Loader
-from difom_train.data.pictures import SourcePictures
-from difom_train.data.stage import choose_stage
+from difom_train.data.stage import SourcePictures, choose_stage
 from difom_train.distill.catalogue import build_distiller, revision_of
 from difom_train.students.base import Student, check_sides
 from difom_train.students.catalogue import build_student, give_weights, resolve_weights, seeded

@@ -13,7 +13,7 @@ from difom_cache.errors import CacheSpaceError
 
 
 def digest_of(content: bytes) -> FileDigest:
-    return FileDigest(len(content), hashlib.sha256(content).hexdigest())
+    return FileDigest(file_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 def test_a_written_file_holds_its_parts_and_its_digest_is_theirs(tmp_path: Path) -> None:

@@ -3,9 +3,9 @@
 from difom_cache.base.text import (
     format_csv,
     format_markdown,
+    format_rows,
     format_table,
     guard_cell,
-    guard_line,
     name_some,
     unguard_cell,
 )
@@ -36,4 +36,4 @@ def test_no_cell_of_a_csv_is_a_formula_and_every_cell_reads_back() -> None:
     for word in ("=HYPERLINK(1)", "+1", "-x", "@a", "\tb", "'=1", "''", "plain", "", "a=b"):
         guarded = guard_cell(word)
         assert not guarded.startswith(("=", "+", "-", "@", "\t", "\r")) and unguard_cell(guarded) == word
-    assert guard_line({"name": "=1", "value": -0.5}) == {"name": "'=1", "value": -0.5}
+    assert format_rows(["name", "value"], [["=1", -0.5]]) == "name,value\n'=1,-0.5\n"

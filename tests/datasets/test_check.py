@@ -127,7 +127,7 @@ def test_manifest_report_and_montage_lie_beside_each_other(sample: Path, tmp_pat
     assert found["families"] == [["TrainDataset/again", "TrainDataset/painted-0001"]]
     with Image.open(tmp_path / "all.check.png") as montage:
         assert montage.size == (412, 232)
-        assert (np.asarray(montage.convert("RGB")) == (0, 255, 0)).all(axis=2).any()
+        assert (np.asarray(montage.convert("RGB")) == (60, 255, 60)).all(axis=2).any()
     assert (tmp_path / "names" / "TrainDataset.csv").exists()
     assert make_manifest(sample)[1] is None
     before = (tmp_path / "all.check.png").read_bytes()

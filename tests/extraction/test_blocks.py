@@ -255,7 +255,7 @@ def test_a_marker_promises_the_files_that_lie_there(records: list[Record], tmp_p
     for array in work.column.arrays:
         assert digest_file(shard_path(tmp_path, work.column, array, 0)) == marker.files[array.path]
     for tap in work.identity.taps:
-        assert marker.fidelity[tap.name]["positions"] == len(jobs[0].views) * tap.grid**2
+        assert marker.fidelity[tap.name].positions == len(jobs[0].views) * tap.grid**2
 
 
 @pytest.mark.parametrize("channels", [1, 100, 128, 300])

@@ -7,7 +7,7 @@ import torch
 from painted_folder import paint_folder
 
 from difom_cache import Cache, extract, open_cache
-from difom_cache.maintenance import equivariance
+from difom_cache.maintenance import recompute
 
 
 def test_logits_that_are_the_mask_itself_lose_nothing_by_warping(tmp_path: Path, monkeypatch) -> None:
@@ -23,15 +23,15 @@ def test_logits_that_are_the_mask_itself_lose_nothing_by_warping(tmp_path: Path,
         quiet=True,
     )
     cache = open_cache(tmp_path / "feats")
-    honest = equivariance.compare_warped(cache, views=40, seed=0)
+    honest = recompute.compare_warped(cache, views=40, seed=0)
     tap = next(iter(cache.taps))
 
     def mask_as_logits(cache: Cache, tap: str, rows: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(cache.gather(rows, [])["mask"]).float()[:, None] - 0.5
 
-    monkeypatch.setattr(equivariance, "read_target", mask_as_logits)
+    monkeypatch.setattr(recompute, "read_target", mask_as_logits)
     monkeypatch.setitem(cache.taps, tap, cache.taps[tap].__class__(tap, "logits", 1, 64, 1.0, "float16"))
-    figures = equivariance.compare_warped(cache, views=40, seed=0)[tap]
+    figures = recompute.compare_warped(cache, views=40, seed=0)[tap]
     assert figures["dice_encoded"] == 1.0
     assert figures["dice_warped"] > 0.95 and figures["cosine"] > 0.9
     assert honest[tap]["cosine"] < figures["cosine"]
