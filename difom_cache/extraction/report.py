@@ -67,7 +67,7 @@ class Stopwatch:
     """Seconds by stage. Work on a CUDA device is timed by events, so that measuring does not make the host wait."""
 
     def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
+        self._device = device
         self._seconds: dict[str, float] = defaultdict(float)
         self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
 
@@ -81,14 +81,15 @@ class Stopwatch:
     @contextmanager
     def on_device(self, stage: str) -> Iterator[None]:
         """Count what the block takes on the device."""
-        if not self._cuda:
+        if self._device.type != "cuda":
             with self.on_host(stage):
                 yield
             return
         start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
+        stream = torch.cuda.current_stream(self._device)
+        start.record(stream)
         yield
-        stop.record()
+        stop.record(stream)
         self._events.append((stage, start, stop))
 
     def add(self, stage: str, seconds: float) -> None:

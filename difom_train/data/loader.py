@@ -118,7 +118,7 @@ class Loader:
         if self._device.type == "cuda":
             tensors = {key: each.to(self._device, non_blocking=True) for key, each in tensors.items()}
             slot.copied = torch.cuda.Event()
-            slot.copied.record()
+            slot.copied.record(torch.cuda.current_stream(self._device))
         tensors |= self.stage.pick(rows, groups)
         if "mask" in tensors and "valid" not in tensors:
             tensors["valid"] = self._all_valid.expand_as(tensors["mask"])

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -113,3 +114,17 @@ def test_only_used_rows_are_held(joint):
 def test_gpu_stage_without_gpu_is_refused(joint):
     with pytest.raises(SettingsError, match="--stage gpu needs a CUDA device"):
         stage_of(joint, "gpu")
+
+
+def test_buffers_wait_for_the_copies_of_the_gpu_that_they_go_to(joint, monkeypatch):
+    """An event on another GPU's stream is over at once, and the buffer would be refilled while it is being copied."""
+    recorded = []
+    loader = Loader(stage_of(joint), 4, CPU)
+    read_all(loader, [np.arange(4)])  # the buffers are there, and need no pinned memory
+    event = SimpleNamespace(record=lambda stream=None: recorded.append(stream), synchronize=lambda: None)
+    monkeypatch.setattr(torch.cuda, "Event", lambda: event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: f"stream of {device}")
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *_, **__: tensor)
+    monkeypatch.setattr(loader, "_device", torch.device("cuda:1"))
+    assert len(list(loader.batches([np.arange(4)] * 2, GROUPS))) == 2
+    assert recorded == ["stream of cuda:1"] * 2

@@ -114,3 +114,17 @@ def test_a_batch_is_encoded_without_waiting(view: str, uploads: int, kernels: in
         TAPS
     )  # frame, splits, rotations, valid cells; code and scale of each tap
     assert len(work.kernels) <= kernels
+
+
+def test_stages_are_timed_on_the_gpu_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded: list[object] = []
+    event = SimpleNamespace(
+        record=lambda stream=None: recorded.append(stream), synchronize=lambda: None, elapsed_time=lambda _: 2000
+    )
+    monkeypatch.setattr(torch.cuda, "Event", lambda **_: event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: f"stream of {device}")
+    watch = Stopwatch(torch.device("cuda:1"))
+    with watch.on_device("teacher"):
+        pass
+    assert watch.read()["teacher"] == 2
+    assert recorded == ["stream of cuda:1"] * 2
