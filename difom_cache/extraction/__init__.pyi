@@ -34,6 +34,7 @@ from .prepare import probe_batch as probe_batch
 from .report import ExtractReport as ExtractReport
 from .report import Stopwatch as Stopwatch
 from .requests import choose_weights as choose_weights
+from .requests import request_teachers as request_teachers
 from .rows import ViewList as ViewList
 from .rows import start_cache as start_cache
 from .teachers import assert_same_teacher as assert_same_teacher

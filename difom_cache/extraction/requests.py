@@ -15,7 +15,7 @@ from difom_cache.store.layout import teacher_folder
 from difom_cache.store.reader import Cache, open_cache
 from difom_cache.store.schema import SpecHeld, TeacherIdentity
 from difom_cache.teachers.base import RANDOM, Precision, TeacherRequest, parse_teacher
-from difom_cache.teachers.catalogue import OWN_WEIGHTS, split_code
+from difom_cache.teachers.catalogue import OWN_WEIGHTS, place_teacher, split_code
 from difom_cache.teachers.places import HUB
 
 PLACES = {"onnx": "FILE", "student": "RUN", "hf": "MODEL"}  # teachers whose variant is where they lie
@@ -73,17 +73,17 @@ def request_teachers(config: ExtractConfig, device: str) -> list[TeacherRequest]
     teachers = config.teacher or ()
     return [
         replace(
-            parse_teacher(teacher),
+            asked,
             weights=weights,
             taps=config.taps,
             strides=config.strides,
-            device=device,
+            device=place_teacher(asked.name, device),
             precision=config.precision,
             picture_px=config.input_size,
             compile=config.compile,
             backend=config.backend or usual_backend(),
         )
-        for teacher, weights in zip(teachers, choose_weights(config.weights, teachers), strict=True)
+        for asked, weights in zip(map(parse_teacher, teachers), choose_weights(config.weights, teachers), strict=True)
     ]
 
 
@@ -135,7 +135,7 @@ def requests_of(
         specs: "NAME[:VARIANT][@PX]" of the teachers that are wanted; none means all.
         weights: "LABEL=WEIGHTS" (for an ONNX file, a run or a hub model: where it lies now), or a bare value for the
             rest; none means as `extract` had them.
-        device: they shall stand on.
+        device: they shall stand on; with "auto" each where it can.
 
     Raises:
         CacheFormatError: the cache holds none of the teachers wanted.
@@ -162,7 +162,7 @@ def requests_of(
             input_px=asked.input_px or teacher.input_px,
             weights=chosen,
             taps=taps_of(teacher, where),
-            device=device,
+            device=place_teacher(teacher.name, device),
             precision=_precision_of(teacher, where),
             picture_px=cache.picture_px,
             compile=bool(teacher.options.get("compile")),

@@ -88,8 +88,8 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
         raise CacheSpaceError(f"--cache {cache} is a file; choose a folder")
     asked: list[tuple[TeacherRequest, OldColumn | None]] = []
     if config.like is not None:
-        asked += request_like(config, device)
-    for request in () if asked else request_teachers(config, device):
+        asked += request_like(config, config.device)
+    for request in () if asked else request_teachers(config, config.device):
         continued, line = continue_column(cache, request, records, len(rows))
         asked.append((continued, None))
         if line:

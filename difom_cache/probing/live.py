@@ -111,7 +111,7 @@ def load_probe(cache: str | Path, label: str, *, device: str = "auto") -> LivePr
     grid = identity.taps[0].grid
     heads = read_heads(folder, facts.head, grid)
     reader = FeatureReader(opened, taps, min(grid, max(opened.taps[tap].grid for tap in taps)))
-    return LiveProbe(opened, label, heads, reader, _load_teachers(opened, list(facts.reads), chosen), chosen)
+    return LiveProbe(opened, label, heads, reader, _load_teachers(opened, list(facts.reads), device), chosen)
 
 
 def _load_teachers(cache: Cache, labels: list[str], device: str) -> dict[str, Teacher]:

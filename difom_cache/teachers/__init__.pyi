@@ -13,6 +13,7 @@ from .catalogue import TEACHERS as TEACHERS
 from .catalogue import find_builder as find_builder
 from .catalogue import format_teachers as format_teachers
 from .catalogue import outline_teacher as outline_teacher
+from .catalogue import place_teacher as place_teacher
 from .catalogue import read_outputs as read_outputs
 from .catalogue import split_code as split_code
 from .checkpoint import read_tensors as read_tensors

@@ -120,6 +120,22 @@ def read_outputs(
     return read(request, frames)
 
 
+def place_teacher(name: str, device: str) -> str:
+    """Return where the teacher `name` stands: `device`, or what "auto" means for what runs it.
+
+    Raises:
+        DeviceError: the device is absent.
+    """
+    from difom_cache.base.hardware import resolve_device
+
+    chosen = resolve_device(device)
+    if name == "onnx" and device == "auto" and chosen.type == "cuda":
+        from difom_cache.teachers.onnx import place_session
+
+        chosen = place_session()
+    return str(chosen)
+
+
 def build_requested(request: TeacherRequest) -> Teacher:
     """Return the teacher of a request, its weights loaded; errors as `build_teacher`."""
     return find_builder(request.name)(request)

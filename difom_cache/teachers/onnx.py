@@ -12,6 +12,7 @@ and `channel`, or `logits`, a list of outputs that are logits.
 import hashlib
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -519,7 +520,7 @@ def _specify(request: TeacherRequest, graph: Graph, places: Mapping[str, Place])
         native=native,
         taps=taps,
         licence="the file's own",
-        libraries=versions("onnx", "onnxruntime"),
+        libraries={**versions("onnx"), "onnxruntime": onnxruntime.__version__},  # of whichever package brought it
         options=options,
     )
 
@@ -544,11 +545,34 @@ def _with_outputs(model: Any, names: list[str]) -> bytes:
     return serialised
 
 
+def place_session() -> torch.device:
+    """Return the device that "auto" means for a graph: CUDA where both PyTorch and onnxruntime can use it, else the CPU."""
+    chosen = resolve_device("auto")
+    if chosen.type == "cuda":
+        x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy")
+        graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "same", [x], [y])
+        opsets = [onnx.helper.make_opsetid("", 13)]
+        same = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+        try:
+            open_session(same.SerializeToString(), chosen)
+        except DeviceError as error:
+            print(f"NOTE: ONNX files run on the CPU ({error})", file=sys.stderr)
+            return torch.device("cpu")
+    return chosen
+
+
 def open_session(model: bytes | str, device: torch.device) -> Any:
-    """Return an onnxruntime session on `device`, with as many threads as PyTorch uses."""
+    """Return an onnxruntime session on `device`, with as many threads as PyTorch uses.
+
+    Raises:
+        DeviceError: onnxruntime has no CUDA, or falls back to the CPU.
+    """
     available = onnxruntime.get_available_providers()
     if device.type != "cpu" and "CUDAExecutionProvider" not in available:
-        raise DeviceError(f"--device {device}: this onnxruntime has {', '.join(available)}; use --device cpu")
+        raise DeviceError(
+            f"--device {device}: this onnxruntime has {', '.join(available)}; install onnxruntime-gpu in place of "
+            "onnxruntime, or use --device cpu"
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
@@ -558,4 +582,10 @@ def open_session(model: bytes | str, device: torch.device) -> Any:
         cuda = {"device_id": device.index or 0, "use_tf32": 0}  # the identity says float32
         providers = [("CUDAExecutionProvider", cuda), *providers]
     # Its fallback would say on stdout what went wrong, and compute elsewhere than was asked for.
-    return onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+    session = onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+    if device.type == "cuda" and "CUDAExecutionProvider" not in session.get_providers():  # its libraries did not load
+        raise DeviceError(
+            f"--device {device}: onnxruntime {onnxruntime.__version__} cannot use this GPU and would run on the CPU; install "
+            "the CUDA and cuDNN that it was built for, or use --device cpu"
+        )
+    return session

@@ -189,7 +189,7 @@ def measure_cost(
     chosen = str(resolve_device(device))
     if str(network).startswith(TEACHER_PREFIX):
         name, kind = str(network).removeprefix(TEACHER_PREFIX), "teacher"
-        run, module, input_px = _load_teacher(name, chosen)
+        run, module, input_px, chosen = _load_teacher(name, device)
     else:
         segmenter = load_segmenter(network, device=chosen, student=student)
         name, input_px, run = segmenter.name, segmenter.input_px, segmenter.logits
@@ -232,14 +232,16 @@ def count_flops(run: Callable[[Tensor], Any], pixels: Tensor) -> int:
     return int(counter.get_total_flops())
 
 
-def _load_teacher(spec: str, device: str) -> tuple[Callable[[Tensor], Any], nn.Module | None, int]:
-    """Return a teacher's forward pass, its PyTorch module if it has one, and its input size."""
+def _load_teacher(spec: str, device: str) -> tuple[Callable[[Tensor], Any], nn.Module | None, int, str]:
+    """Return a teacher's forward pass, its PyTorch module if it has one, its input size, and where it stands."""
     from difom_cache import build_teacher  # late: it brings the teacher's own library
+    from difom_cache.teachers import parse_teacher, place_teacher
 
     weights = "hub" if spec.startswith(("onnx:", "student:")) else "random"
-    teacher = build_teacher(spec, weights=weights, device=device)
+    chosen = place_teacher(parse_teacher(spec).name, device)
+    teacher = build_teacher(spec, weights=weights, device=chosen)
     network = getattr(teacher, "network", None)
-    return teacher.features, network if isinstance(network, nn.Module) else None, teacher.spec.input_px
+    return teacher.features, network if isinstance(network, nn.Module) else None, teacher.spec.input_px, chosen
 
 
 def _finish(device: torch.device) -> None:

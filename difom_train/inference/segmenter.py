@@ -70,8 +70,9 @@ class TeacherSegmenter:
 
     def __init__(self, spec: str, *, device: str, frames: Frames | None = None) -> None:
         from difom_cache import build_teacher  # late: they bring the teacher's own library
-        from difom_cache.teachers import read_outputs
+        from difom_cache.teachers import parse_teacher, place_teacher, read_outputs
 
+        device = place_teacher(parse_teacher(spec).name, device)
         readings = read_outputs(spec, frames, device=device)
         known = build_teacher(spec, device=device, readings=readings).spec
         taps = [tap for tap in known.native.values() if tap.kind == "logits" and tap.channels == 1]
@@ -104,7 +105,7 @@ class ProbeSegmenter:
                 f"{PROBE_PREFIX}{place}: expected {PROBE_PREFIX}CACHE/LABEL, such as probe:feats/dinov2-probe-l10-s0"
             )
         self.probe: LiveProbe = load_probe(cache, label, device=device)
-        self.name, self.input_px, self.device = label, self.probe.input_px, device
+        self.name, self.input_px, self.device = label, self.probe.input_px, self.probe.device
 
     def logits(self, pixels: Tensor) -> Tensor:
         return self.probe.logits(pixels)
@@ -129,9 +130,9 @@ def load_segmenter(
     """
     chosen = str(resolve_device(device))
     if str(spec).startswith(TEACHER_PREFIX):
-        return TeacherSegmenter(str(spec).removeprefix(TEACHER_PREFIX), device=chosen, frames=frames)
+        return TeacherSegmenter(str(spec).removeprefix(TEACHER_PREFIX), device=device, frames=frames)
     if str(spec).startswith(PROBE_PREFIX):
-        return ProbeSegmenter(str(spec).removeprefix(PROBE_PREFIX), device=chosen)
+        return ProbeSegmenter(str(spec).removeprefix(PROBE_PREFIX), device=device)
     folder = Path(spec)
     return StudentSegmenter(load_student(folder, chosen, student=student), name=folder.resolve().name, device=chosen)
 

@@ -1,5 +1,6 @@
 import json
 import os
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import torch
 from small_networks import save_onnx
 
 from difom_cache import build_teacher
-from difom_cache.errors import SettingsError, TeacherError, WeightsError
-from difom_cache.teachers import open_session
+from difom_cache.errors import DeviceError, SettingsError, TeacherError, WeightsError
+from difom_cache.extraction import ExtractConfig, request_teachers
+from difom_cache.teachers import open_session, place_teacher
 
 
 def tap_names(teacher):
@@ -251,7 +253,69 @@ def test_on_cuda_the_runtime_is_told_to_compute_in_float32(monkeypatch):
     asked = {}
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(
-        "onnxruntime.InferenceSession", lambda model, options, providers, **_: asked.update(enumerate(providers))
+        "onnxruntime.InferenceSession",
+        lambda model, options, providers, **_: asked.update(enumerate(providers)) or Session(BOTH),
     )
     open_session(b"", torch.device("cuda", 1))
     assert asked == {0: ("CUDAExecutionProvider", {"device_id": 1, "use_tf32": 0}), 1: "CPUExecutionProvider"}
+
+
+class Session:
+    """A runtime's session that says it runs on `providers`."""
+
+    def __init__(self, providers):
+        self.providers = providers
+
+    def get_providers(self):
+        return self.providers
+
+
+@pytest.fixture
+def gpu_machine(monkeypatch):
+    """A machine on which PyTorch has a GPU; called with what onnxruntime has, and what a session on it then runs on."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+
+    def set_up(available, runs_on):
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
+        monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: Session(runs_on))
+
+    return set_up
+
+
+CPU, BOTH = ["CPUExecutionProvider"], ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+@pytest.mark.parametrize(
+    ("available", "runs_on", "stands"), [(CPU, CPU, "cpu"), (BOTH, CPU, "cpu"), (BOTH, BOTH, "cuda")]
+)
+def test_auto_puts_an_onnx_file_where_its_runtime_computes_and_sam_beside_it_on_the_gpu(
+    gpu_machine, capsys, available, runs_on, stands
+):
+    gpu_machine(available, runs_on)
+    requests = request_teachers(ExtractConfig(teacher=("sam", "onnx:net.onnx"), device="auto"), "auto")
+    assert [request.device for request in requests] == ["cuda", stands]
+    assert capsys.readouterr().err.count("NOTE: ONNX files run on the CPU") == (stands == "cpu")
+
+
+@pytest.mark.parametrize(
+    ("available", "message"),
+    [(CPU, "CPUExecutionProvider; install onnxruntime-gpu"), (BOTH, "would run on the CPU; install the CUDA")],
+)
+def test_a_gpu_that_is_asked_for_by_name_is_never_replaced_by_the_cpu(gpu_machine, available, message):
+    gpu_machine(available, CPU)
+    assert place_teacher("onnx", "cuda") == "cuda"
+    with pytest.raises(DeviceError, match=f"--device cuda: .*{message}"):
+        open_session(b"", torch.device("cuda"))
+
+
+def test_the_runtime_may_come_from_the_package_for_gpus_alone(file, monkeypatch):
+    found = metadata.version
+
+    def find(name):
+        if name == "onnxruntime":
+            raise metadata.PackageNotFoundError(name)
+        return found(name)
+
+    monkeypatch.setattr("difom_cache.teachers.base.version", find)
+    assert build_teacher(f"onnx:{file}@64", picture_px=64).spec.libraries["onnxruntime"] == onnxruntime.__version__
