@@ -32,7 +32,7 @@ from benchmarks.measure import measure_matmul, peak_of, seconds_of
 from benchmarks.options import TeacherConfig
 from difom_cache import Record, load_records, write_manifest
 from difom_cache.base.errors import DifomWarning
-from difom_cache.base.hardware import name_device, resolve_device
+from difom_cache.base.hardware import is_out_of_memory, name_device, resolve_device
 from difom_cache.base.options import build
 from difom_cache.base.progress import track
 from difom_cache.base.text import format_table
@@ -46,7 +46,6 @@ from difom_train.evaluation import count_flops
 
 WAYS = ("notebook", "library", "difom")
 LOADER_WORKERS = 8  # of the library's way on CUDA; on the CPU they would only take cores from the network
-_NO_ROOM = "CUBLAS_STATUS_ALLOC_FAILED"
 
 
 @dataclass(frozen=True)
@@ -313,7 +312,7 @@ def fit_batch(run: Callable[[Tensor], object], pixels: Tensor) -> int:
         try:
             run(pixels[:batch])
         except RuntimeError as error:
-            if batch == 1 or not (isinstance(error, torch.OutOfMemoryError) or _NO_ROOM in str(error)):
+            if batch == 1 or not is_out_of_memory(error):
                 raise
         else:
             break

@@ -7,27 +7,27 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST = {
-    "benchmarks": 1407,
+    "benchmarks": 1406,
     "difom_cache": 227,
-    "difom_cache/base": 1259,
+    "difom_cache/base": 1278,
     "difom_cache/codecs": 563,
     "difom_cache/data": 3431,
-    "difom_cache/extraction": 1594,
+    "difom_cache/extraction": 1600,
     "difom_cache/maintenance": 1293,
     "difom_cache/painting": 515,
     "difom_cache/probing": 893,
     "difom_cache/store": 1613,
-    "difom_cache/teachers": 3253,
+    "difom_cache/teachers": 3256,
     "difom_cache/views": 527,
     "difom_train": 685,
     "difom_train/data": 949,
     "difom_train/distill": 960,
-    "difom_train/evaluation": 947,
-    "difom_train/inference": 928,
+    "difom_train/evaluation": 949,
+    "difom_train/inference": 930,
     "difom_train/reporting": 1028,
     "difom_train/students": 1151,
     "difom_train/studies": 368,
-    "difom_train/training": 1654,
+    "difom_train/training": 1648,
 }
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from difom_cache.base.errors import DeviceError
 
 _CPUINFO = Path("/proc/cpuinfo")
+_NO_ROOM = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 _BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}  # x86's instructions, and ARM's, as Linux calls them
 
 
@@ -60,8 +61,19 @@ def upload(values: Tensor, device: torch.device) -> Tensor:
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
+def emulates_bfloat16(device: str | torch.device) -> bool:
+    """Return whether a GPU has no instructions for bfloat16: those before Ampere, such as T4, V100 and RTX 2080."""
+    device = torch.device(device)
+    return device.type == "cuda" and torch.cuda.is_available() and torch.cuda.get_device_capability(device) < (8, 0)
+
+
 def explain_bfloat16(device: torch.device) -> str:
-    """Return one line where a processor emulates bfloat16, which is then slower than float32; else, or where unknown, nothing."""
+    """Return one line where `device` emulates bfloat16, which is then slower than float32; else, or where unknown, nothing."""
+    if emulates_bfloat16(device):
+        return (
+            f"NOTE: {name_device(device)} has no instructions for bfloat16, which it would emulate; without --precision it "
+            "computes in float32"
+        )
     if device.type != "cpu" or not _CPUINFO.is_file():
         return ""
     lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -72,6 +84,26 @@ def explain_bfloat16(device: torch.device) -> str:
         f"NOTE: {name_processor()} has no instructions for bfloat16 (avx512_bf16 or amx_bf16) and emulates it, which is slower "
         "than --precision float32"
     )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether a GPU's memory was too small, which its libraries tell in other words than PyTorch."""
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _NO_ROOM)
+
+
+@contextmanager
+def explain_memory(hint: str) -> Iterator[None]:
+    """Say in one line, which ends with `hint`, that a GPU's memory was too small.
+
+    Raises:
+        DeviceError: it was.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceError(f"the GPU ran out of memory: {str(error).splitlines()[0]} {hint}") from error
 
 
 @contextmanager

@@ -11,10 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-import torch
-
 from difom_cache.base.errors import DeviceError
-from difom_cache.base.hardware import torch_threads
+from difom_cache.base.hardware import is_out_of_memory, torch_threads
 from difom_cache.extraction.jobs import BlockJob, BlockReport, Frame, ViewJob, read_frame
 from difom_cache.extraction.passes import PictureBlock, PicturePass, TeacherBlock, TeacherPass
 from difom_cache.extraction.report import Stopwatch
@@ -52,7 +50,9 @@ def compute_blocks(jobs: Sequence[BlockJob]) -> Iterator[BlockReport]:
     try:
         with torch_threads(encoder.threads):
             yield from _run(encoder, jobs, pool, writer)
-    except torch.cuda.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         raise DeviceError(
             f"{encoder.device} ran out of memory with batches of {encoder.batch}: {str(error).splitlines()[0]} "
             "Give the device to this run alone, or extract into another cache with a smaller --batch-size"

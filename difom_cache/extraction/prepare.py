@@ -10,6 +10,7 @@ import torch
 
 from difom_cache.base import disk
 from difom_cache.base.errors import CacheIdentityError, DataError, TeacherError
+from difom_cache.base.hardware import is_out_of_memory
 from difom_cache.codecs.base import Basis
 from difom_cache.codecs.catalogue import BASES, build_codec, refuse_compact, resolve_codec
 from difom_cache.codecs.packed import PackedBasis, fit_packed
@@ -40,7 +41,7 @@ from difom_cache.teachers.pooling import area_pool
 
 FIT_RECORDS = 256  # view 0 of so many training records decides a codec's basis
 LARGEST_BATCH = 64
-MEMORY_FRAC = 0.8  # of a CUDA device, that the probe may fill
+MEMORY_FRAC = 0.8  # of the memory of a CUDA device that is free, which the probe may fill
 PROBED = ("batch", "threads", "block_rows")  # what a job finds out by itself, and takes over where another was first
 
 
@@ -270,15 +271,17 @@ def probe_batch(teacher: Teacher, device: str) -> int:
     side = teacher.spec.input_px
     if torch.device(device).type != "cuda":
         return 2 ** int(np.log2(np.clip(4 * 512 * 512 / side**2, 1, 8)))
-    total_bytes, batch = torch.cuda.get_device_properties(torch.device(device)).total_memory, 1
+    free_bytes, batch = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device), 1  # of this process
     while batch < LARGEST_BATCH:
         torch.cuda.reset_peak_memory_stats(device)
         try:
             teacher.features(torch.zeros((2 * batch, 3, side, side), device=device))
             torch.cuda.synchronize(device)
-        except torch.cuda.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             break
-        if torch.cuda.max_memory_allocated(device) > MEMORY_FRAC * total_bytes:
+        if torch.cuda.max_memory_allocated(device) > MEMORY_FRAC * free_bytes:
             break
         batch *= 2
     torch.cuda.empty_cache()

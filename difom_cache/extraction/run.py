@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 import torch
 
 from difom_cache.base.errors import CacheSpaceError, SettingsError
-from difom_cache.base.hardware import explain_bfloat16, resolve_device
+from difom_cache.base.hardware import explain_bfloat16, explain_memory, resolve_device
 from difom_cache.base.options import read_call
 from difom_cache.base.progress import ProgressBar, explain_wait
 from difom_cache.base.progress import say as write_above
@@ -69,6 +69,7 @@ def extract(
         return run_extraction(read_call(ExtractConfig, options, config=config), quiet=quiet)
 
 
+@explain_memory("Give the GPU to this run alone, choose a smaller --batch-size, or --device cpu")
 def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
     """Do what `extract` says."""
     say = (lambda text: None) if quiet else print
@@ -156,7 +157,8 @@ def describe_start(
         yield format_random_warning(random)
     taps = {f"{label}/{tap.name}": tap for label, identity in teachers.items() for tap in identity.taps}
     yield describe_fallback(config.codec, {name: tap.channels for name, tap in taps.items() if tap.kind == "feature"})
-    yield explain_bfloat16(torch.device(device)) if config.precision == "bfloat16" else ""
+    is_usual = config.precision is None and device != "cpu"
+    yield explain_bfloat16(torch.device(device)) if config.precision == "bfloat16" or is_usual else ""
     for label, identity in teachers.items():
         for reading in held_readings(identity, config.cache / teacher_folder(label)) or ():
             yield f"{teacher_folder(label)}: {reading.describe()}"

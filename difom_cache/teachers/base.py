@@ -100,7 +100,7 @@ class TeacherRequest:
         strides: in picture px, for the taps that name none; None for the default ones.
         picture_px: side of the stored pictures, which strides refer to.
         device: where the teacher shall stand.
-        precision: None for bfloat16 on CUDA and float32 elsewhere.
+        precision: None for bfloat16 on CUDA that has it and float32 elsewhere.
         compile: True to run the network through torch.compile.
         backend: what runs the network: "torch", "openvino", or "auto" where that is not decided yet.
         readings: what the outputs of a network from elsewhere are; () as caches without any were made, where a map of one
@@ -132,7 +132,11 @@ class TeacherRequest:
     @property
     def chosen_precision(self) -> Precision:
         """Return the precision asked for, or the device's own."""
-        return self.precision or ("bfloat16" if self.device.startswith("cuda") else "float32")
+        if self.precision is not None or not self.device.startswith("cuda"):
+            return self.precision or "float32"
+        from difom_cache.base.hardware import emulates_bfloat16  # late: it loads PyTorch
+
+        return "float32" if emulates_bfloat16(self.device) else "bfloat16"
 
 
 def parse_teacher(spec: str) -> TeacherRequest:

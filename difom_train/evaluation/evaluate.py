@@ -11,6 +11,7 @@ import numpy as np
 
 from difom_cache import Record, __version__, read_image
 from difom_cache.base.errors import DataError, RunError, SettingsError
+from difom_cache.base.hardware import explain_memory
 from difom_cache.base.options import read_call
 from difom_cache.base.outputs import check_out_folder, check_outputs
 from difom_cache.base.progress import explain_wait, track
@@ -124,6 +125,7 @@ class Evaluation:
         }
 
 
+@explain_memory("Choose a smaller --batch-size, or --device cpu")
 def evaluate(
     run: Path | str | EvaluateConfig,
     data: Path | str | DataSource | None = None,

@@ -22,6 +22,7 @@ from difom_cache import read_image
 from difom_cache.base.atomic import draft_of
 from difom_cache.base.errors import DataError, ImageError
 from difom_cache.base.files import read_plain
+from difom_cache.base.hardware import explain_memory
 from difom_cache.base.options import read_call
 from difom_cache.base.outputs import check_out_folder, check_outputs
 from difom_cache.base.progress import explain_wait, track
@@ -88,6 +89,7 @@ class _Marked:
         return self.prob >= FIXED_THRESHOLD
 
 
+@explain_memory("Choose a smaller --batch-size, or --device cpu")
 def predict(
     run: Path | str | PredictConfig,
     source: Path | str | None = None,

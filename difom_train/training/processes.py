@@ -12,6 +12,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from difom_cache.base.errors import SettingsError
+from difom_cache.base.hardware import emulates_bfloat16
 
 _MOST_PROCESSES = 1_000_000
 _INTERACTIVE = {"bash", "interactive"}  # job names under which Slurm has allocated, but started nothing with srun
@@ -93,7 +94,7 @@ def open_processes(device: torch.device, precision: str) -> Processes:
 
     Args:
         device: kind, and number where it matters.
-        precision: float32, bfloat16 or auto (bfloat16 on CUDA).
+        precision: float32, bfloat16 or auto (bfloat16 on CUDA that has it).
     """
     is_cuda, started = device.type == "cuda", count_processes(dict(os.environ))
     rank, place = _find_place() if started.world > 1 else (0, device.index or 0)
@@ -103,7 +104,8 @@ def open_processes(device: torch.device, precision: str) -> Processes:
         torch.backends.cudnn.benchmark = True
     if started.world > 1 and not distributed.is_initialized():
         distributed.init_process_group("nccl" if is_cuda else "gloo", rank=rank, world_size=started.world)
-    return Processes(device, precision == "bfloat16" or (precision == "auto" and is_cuda), rank, started.world)
+    is_usual = precision == "auto" and is_cuda and not emulates_bfloat16(device)
+    return Processes(device, precision == "bfloat16" or is_usual, rank, started.world)
 
 
 def count_processes(environment: dict[str, str]) -> Started:

@@ -1,7 +1,5 @@
 """The top of stage two: a config goes in, run folders come out."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -9,12 +7,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 
 from difom_cache import Cache, open_cache
-from difom_cache.base.errors import CacheFormatError, DeviceError, DifomError, RunError, SettingsError
-from difom_cache.base.hardware import resolve_device
+from difom_cache.base.errors import CacheFormatError, DifomError, RunError, SettingsError
+from difom_cache.base.hardware import explain_memory, resolve_device
 from difom_cache.base.progress import explain_wait, say
 from difom_train.config import (
     SETTINGS_FILE,
-    DataConfig,
     TrainConfig,
     TrainOptions,
     compose,
@@ -107,7 +104,11 @@ def train_run(config: TrainConfig, folder: Path, student: Student | None = None)
     going_on = _open_folder_once(config, processes, folder)
     if config.run.resume and not going_on and processes.is_main:
         say(f"{folder} holds no checkpoint to go on from: the run begins anew")
-    with _explain_memory(config.data):
+    data = config.data
+    with explain_memory(
+        f"It is too small for batches of {data.batch_size} at {data.input_px} px; try --batch-size "
+        f"{max(1, data.batch_size // 2)} --accumulate {data.accumulate * 2}, or --stage disk"
+    ):
         with explain_wait("reading the cache into memory (--stage disk begins at once)"):
             feed = open_feed(config, cache, processes, selection, taps)
         trainer = Trainer(config, processes, learner, feed, folder)
@@ -197,14 +198,3 @@ def _close(trainer: Trainer, facts: dict[str, Any], before: int) -> None:
                 validation_images=facts["rows"]["val_records"],
             )
         )
-
-
-@contextmanager
-def _explain_memory(data: DataConfig) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise DeviceError(
-            f"the GPU's memory is too small for batches of {data.batch_size} at {data.input_px} px; try --batch-size "
-            f"{max(1, data.batch_size // 2)} --accumulate {data.accumulate * 2}, or --stage disk"
-        ) from error

@@ -202,9 +202,9 @@ def describe_start(
     wanted, held = config.data.views, int(feed.cache.view[feed.selection.train].max()) + 1
     if wanted > held:
         lines.append(f"NOTE: --views {wanted} was asked for, but the cache has {held}: all {held} are used")
-    emulated = (
-        explain_bfloat16(torch.device(facts["hardware"]["device"])) if config.machine.precision == "bfloat16" else ""
-    )
+    device = torch.device(facts["hardware"]["device"])
+    is_usual = config.machine.precision == "auto" and device.type == "cuda"
+    emulated = explain_bfloat16(device) if config.machine.precision == "bfloat16" or is_usual else ""
     return [*lines, emulated] if emulated else lines
 
 

@@ -6,8 +6,16 @@ import pytest
 import torch
 
 from difom_cache.base import hardware
-from difom_cache.base.hardware import explain_bfloat16, name_device, name_processor, resolve_device, torch_threads
+from difom_cache.base.hardware import (
+    explain_bfloat16,
+    explain_memory,
+    name_device,
+    name_processor,
+    resolve_device,
+    torch_threads,
+)
 from difom_cache.errors import DeviceError
+from difom_cache.teachers import TeacherRequest
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -71,3 +79,37 @@ def test_threads_are_as_before_after_the_block_even_if_it_fails() -> None:
         assert torch.get_num_threads() == before + 1
         raise ValueError("no")
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("capability", "emulates"), [((7, 0), True), ((7, 5), True), ((8, 0), False), ((12, 0), False)]
+)
+def test_a_gpu_before_ampere_computes_in_float32_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], emulates: bool
+) -> None:
+    """NVIDIA's table of features by compute capability has bfloat16 from 8.0 on: V100 is 7.0, T4 and RTX 2080 are 7.5."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
+    assert TeacherRequest(device="cuda").chosen_precision == ("float32" if emulates else "bfloat16")
+    assert TeacherRequest(device="cuda", precision="bfloat16").chosen_precision == "bfloat16"
+    assert ("Tesla T4 has no instructions for bfloat16" in explain_bfloat16(torch.device("cuda"))) == emulates
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"),
+    ],
+)
+def test_a_full_gpu_is_one_line_with_the_way_out(error: RuntimeError) -> None:
+    with (
+        pytest.raises(DeviceError, match=r"ran out of memory: CUDA .* --batch-size") as caught,
+        explain_memory("--batch-size"),
+    ):
+        raise error
+    assert "\n" not in str(caught.value)
+    with pytest.raises(RuntimeError, match=r"^shape$"), explain_memory("--batch-size"):
+        raise RuntimeError("shape")

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -190,6 +191,29 @@ def test_the_thread_count_of_the_identity_holds_while_blocks_are_computed(
 def test_on_the_cpu_batches_are_small_powers_of_two() -> None:
     assert probe_batch(load_teacher(REQUEST), "cpu") == 8
     assert probe_batch(load_teacher(replace(REQUEST, input_px=616)), "cpu") == 2  # 4 x 512^2 / 616^2 = 2.8
+
+
+@pytest.mark.parametrize("free_bytes", [10_000, 1_000_000])
+def test_on_a_gpu_the_batch_fits_into_what_is_free_and_what_cublas_can_have(
+    monkeypatch: pytest.MonkeyPatch, free_bytes: int
+) -> None:
+    """A view takes 1,000 bytes: of 10,000 free ones 80 % hold 8. With more, cuBLAS has no room for 32 of them."""
+    seen: list[int] = []
+
+    def features(pixels: torch.Tensor) -> None:
+        seen.append(len(pixels))
+        if len(pixels) == 32:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+    for name in ("reset_peak_memory_stats", "synchronize", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=80_000_000))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free_bytes, 80_000_000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 0)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 1_000 * seen[-1])
+    monkeypatch.setattr(torch, "zeros", lambda shape, device: torch.empty(shape, device="meta"))
+    teacher: Any = SimpleNamespace(spec=SimpleNamespace(input_px=32), features=features)
+    assert probe_batch(teacher, "cuda") == {10_000: 8, 1_000_000: 16}[free_bytes]
 
 
 def test_cells_of_a_view_without_corners_count_where_half_of_them_shows_the_frame(records: list[Record]) -> None:
