@@ -160,6 +160,11 @@ class JointCache:
         product: Any = sum(share * each for share, each in zip(shares, second, strict=True))
         return SimpleNamespace(count=count, mean=mean, covariance=product - np.outer(mean, mean))
 
+    @property
+    def teachers(self) -> Mapping[str, Any]:
+        """Label to identity of every teacher; what several caches hold of one is the same."""
+        return {label: identity for part in self.parts for label, identity in part.teachers.items()}
+
     def random_teachers(self, taps: Sequence[str]) -> list[str]:
         """Return the labels of those teachers of `taps` whose weights are random."""
         labels = dict.fromkeys(tap.partition("/")[0] for tap in taps)

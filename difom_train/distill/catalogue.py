@@ -21,9 +21,10 @@ DISTILLERS: dict[str, Callable[[DistillConfig, TeachingCache, Student, Sequence[
     "multiscale": MultiscaleDistiller,
     "mean_teacher": MeanTeacherDistiller,
 }
-REVISIONS = {"difom": 2, "paper": 2, "published": 2, "multiscale": 2, "mean_teacher": 2}
+REVISIONS = {"difom": 2, "paper": 2, "published": 2, "multiscale": 4, "mean_teacher": 2}
 """Kind to the number of its revision; it rises where the same settings teach otherwise than before. 2: taps meet levels in order
-of depth; masks of teachers teach where there are none; the averaged teacher's thresholds."""
+of depth; masks of teachers teach where there are none; the averaged teacher's thresholds. 4: logits of probes and students are
+taken as they are."""
 _LATER_VIEWS = 2  # a view for every draw, and an average that forgets its first weights
 _LATER_FEATURES = 3  # stored views, which features teach, lie at other places in each step
 

@@ -42,9 +42,10 @@ class MultiscaleDistiller(Distiller):
     """Each pair of tap and level has its own head; pairs count equally within a teacher, and teachers among each other.
 
     Targets are rotated so that every channel has variance 1 (PHI-S), and compared by 0.9 cosine + 0.1 smooth L1, cell by cell,
-    and, where it is asked for, by how cells resemble each other. The logits of teachers that give them are calibrated on
-    held-out masks, and their mean prob is the soft mask of each image that has no mask of its own, pixel by pixel as far as it
-    is sure: where teachers contradict each other it is not.
+    and, where it is asked for, by how cells resemble each other. Logits of networks of unknown training are calibrated on
+    held-out masks; those of probes and students, which were trained to be cut at 0, are taken as they are. The mean of their
+    probs is the soft mask of each image that has no mask of its own, pixel by pixel as far as it is sure: where teachers
+    contradict each other it is not.
     """
 
     calibration: Tensor
@@ -75,6 +76,9 @@ class MultiscaleDistiller(Distiller):
         channels = {tap: projection.channels for tap, projection in zip(self.feature_taps, projections, strict=True)}
         self.heads = build_heads(student, [(match.level, channels[match.tap]) for match in matches])
         self.register_buffer("calibration", torch.full((len(logits), 2), torch.nan))
+        for index, tap in enumerate(logits):
+            if is_mask_network(cache, tap):
+                self.calibration[index] = torch.tensor([1.0, 0.0])
 
     @property
     def needs_calibration(self) -> bool:
@@ -87,18 +91,19 @@ class MultiscaleDistiller(Distiller):
             batches: of labelled records, view 0, whose masks the teachers have not seen: "<tap>/code", "<tap>/scale",
                 "mask" (B, H, W) of 0 and 1, and perhaps "valid" (B, H, W).
         """
-        cells: dict[str, list[tuple[Tensor, Tensor]]] = {tap: [] for tap in self.mask_taps}
+        asked = [tap for tap, row in zip(self.mask_taps, self.calibration, strict=True) if row.isnan().any()]
+        cells: dict[str, list[tuple[Tensor, Tensor]]] = {tap: [] for tap in asked}
         for batch in batches:
-            for tap in self.mask_taps:
+            for tap in asked:
                 logits = self.features(batch, tap)
                 mask = to_grid(batch["mask"].clamp(max=1).float().unsqueeze(1), logits.shape[-1])
                 inside = sample_cells(cells_inside(batch.get("valid"), logits)) > 0
                 cells[tap].append((sample_cells(logits)[inside].cpu(), sample_cells(mask)[inside].cpu()))
-        for index, tap in enumerate(self.mask_taps):
+        for tap in asked:
             values = torch.cat([pair[0] for pair in cells[tap]] or [torch.empty(0)])
             truth = torch.cat([pair[1] for pair in cells[tap]] or [torch.empty(0)])
             fitted = fit_calibration(tap, values, truth)
-            self.calibration[index] = torch.tensor([fitted.slope, fitted.offset])
+            self.calibration[self.mask_taps.index(tap)] = torch.tensor([fitted.slope, fitted.offset])
 
     @torch.no_grad()
     def targets(self, batch: Batch) -> Targets:
@@ -197,6 +202,12 @@ class MultiscaleDistiller(Distiller):
                 f"{projection.channels} directions keep {projection.kept_frac:.1%} of variance"
             )
         return [*lines, *(f"  {tap} -> the student's mask" for tap in self.mask_taps), *self.cautions]
+
+
+def is_mask_network(cache: TeachingCache, tap: str) -> bool:
+    """Whether logits come from a probe or a student, whose loss holds Dice: the least cross-entropy would shrink their masks."""
+    identity = cache.teachers[teacher_of(tap)]
+    return identity.probe is not None or identity.teacher.name == "student"
 
 
 def mean_over_teachers(losses: Sequence[tuple[str, Tensor]]) -> Tensor:

@@ -40,6 +40,6 @@ def test_relative_names_are_looked_for_in_the_working_folder(folder, monkeypatch
 def test_a_folder_of_many_is_listed_once_and_no_file_of_it_asked_for(folder, monkeypatch):
     monkeypatch.setattr(files, "_WORTH_LISTING", 2)
     asked: list[Path] = []
-    monkeypatch.setattr(files, "_is_there", lambda path: asked.append(path) or False)
+    monkeypatch.setattr(files.disk, "is_there", lambda path: asked.append(path) or False)
     assert files.find_absent([folder / "a.png", folder / "b.png", folder / "z.png"]) == [folder / "z.png"]
     assert asked == [folder / "z.png"]

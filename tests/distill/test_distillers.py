@@ -2,6 +2,7 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -242,6 +243,21 @@ def test_calibration_makes_the_teachers_mask_the_best_answer(cache, batch):
     entropy = torch.nn.functional.binary_cross_entropy(prob, mask)
     assert entropy < 0.9 * -(guess * guess.log() + (1 - guess) * (1 - guess).log())
     assert prob.mean().item() == pytest.approx(guess.item(), abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["probe", "student"])
+def test_probes_and_students_teach_the_masks_that_they_give(batch, name):
+    """Platt's two numbers, fitted to fourteen masks, made the masks of a probe and a student a third smaller than true ones."""
+    cache = MemoryCache(records=20, views=2, picture_px=PICTURE_PX, taps=TAPS)
+    held = cache.teachers["b"]
+    own = SimpleNamespace(probe="probe" if name == "probe" else None, teacher=SimpleNamespace(name=name))
+    cache.teachers = cache.teachers | {"b": own}
+    _, distiller = build(cache, "multiscale", feature_weight=0.0)
+    assert not distiller.needs_calibration
+    logits = torch.from_numpy(cache.gather(range(8))["b/logits@2/code"]).float()
+    torch.testing.assert_close(distiller.targets(batch)["b/logits@2"], logits.sigmoid())
+    cache.teachers = cache.teachers | {"b": held}
+    assert build(cache, "multiscale", feature_weight=0.0)[1].needs_calibration, "of any other network nobody knows"
 
 
 def test_of_a_fresh_view_warped_logits_teach_and_features_do_not(cache, batch, pictures):

@@ -70,7 +70,7 @@ def test_a_run_that_was_taught_otherwise_is_not_resumed(frozen: Path) -> None:
     """Of that version, taps met levels by their strides alone: all four taught the bottleneck."""
     assert "revision" not in read_run(frozen / "multiscale")
     with pytest.raises(
-        RunError, match=r"'multiscale' teaches otherwise \(revision 1 there, 2 here\).*choose another --out"
+        RunError, match=r"'multiscale' teaches otherwise \(revision 1 there, 4 here\).*choose another --out"
     ):
         train(out=frozen / "multiscale", resume=True, cache=frozen / "whole")
 
@@ -98,5 +98,5 @@ def test_the_same_cache_teaches_levels_in_order_of_depth_now(frozen: Path, tmp_p
     }
     said = (folder / "train.log").read_text()
     assert all(f"{tap} -> {level}" in said for tap, level in pairs)
-    assert facts["revision"] == 3
+    assert facts["revision"] == 4
     train(out=folder, resume=True)

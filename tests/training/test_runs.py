@@ -502,8 +502,8 @@ def test_terms_keep_their_weight_beside_a_mask_loss_that_sums_four_outputs_and_t
         ("baseline", ["data.fresh_views=false"], 1),  # as it was before views were drawn anew
         ("baseline", [], 2),
         ("baseline", ["data.fresh_views=false", "optimizer.ema_decay=0.9"], 2),
-        ("difom-multiscale", ["data.fresh_views=false"], 2),
-        ("difom-multiscale", [], 3),
+        ("difom-multiscale", ["data.fresh_views=false"], 4),
+        ("difom", [], 3),
         ("mean-teacher", [], 2),
     ],
 )
