@@ -18,7 +18,6 @@ from difom_cache.data.listing import has_pictures, list_videos, natural_key
 from difom_cache.data.options import DataSource
 from difom_cache.data.pairing import Pair, PictureFolder, pair_files
 from difom_cache.data.record import Record, choose_validating, refuse_twins
-from difom_cache.data.sample_video import sample_video
 from difom_cache.store.layout import SPLITS
 
 
@@ -269,6 +268,8 @@ def _name_frames(videos: Sequence[Path], source: DataSource, memory: Memory) -> 
     negatives = source.negatives.resolve() if source.negatives else None
     if negatives and not any(video.is_relative_to(negatives) for video in videos):
         raise SettingsError(f"--negatives {source.negatives} holds none of the videos in {source.place}")
+    from difom_cache.data.sample_video import sample_video  # here, as its scipy is no part of a run's start
+
     records = []
     for video in videos:
         found = sample_video(video, source.every_ms, memory)

@@ -69,11 +69,13 @@ def test_the_table_compares_features_alone_with_the_published_notebook() -> None
 
 def test_a_disk_that_is_too_small_is_refused_with_both_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     estimate = estimate_run([TEACHER], [7], views=8, epochs=75, runs=1)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1500))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1500, total=10**12))
     with pytest.raises(CacheSpaceError, match=r"needs 2\d\.\d kB more, but its disk has 1\.5 kB free.*--force"):
         refuse_full_disk(tmp_path / "not" / "there" / "yet", estimate)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9, total=10**12))
     refuse_full_disk(tmp_path, estimate)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0, total=0))
+    refuse_full_disk(tmp_path, estimate)  # a file system that does not say is not full
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_an_extraction_that_cannot_read_a_finished_block_takes_nothing_of_it_awa
     for _ in range(2):  # the first one asks more: it opens libraries
         with failing() as faults:
             assert extract(data=data, cache=cache, **SMALL).complete
-    for place in range(0, faults.calls, max(1, faults.calls // 12)):
+    for place in range(0, faults.calls - faults.calls // 6, max(1, faults.calls // 12)):  # another run asks a few less
         with failing(place):
             report = extract(data=data, cache=cache, **SMALL)
         assert report.complete and not report.views, "nothing is computed anew"
