@@ -113,7 +113,7 @@ def append_synced(path: Path, text: str) -> None:
     with _explained(path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
-            os.write(descriptor, text.encode())
+            _write_whole(descriptor, memoryview(text.encode()))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -282,12 +282,16 @@ def _write_synced(temp: Path, parts: Iterable[bytes | memoryview]) -> FileDigest
             view = memoryview(part).cast("B")
             sha256.update(view)
             file_bytes += len(view)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            _write_whole(descriptor, view)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
     return FileDigest(file_bytes=file_bytes, sha256=sha256.hexdigest())
+
+
+def _write_whole(descriptor: int, view: memoryview) -> None:
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def _publish(temp: Path, path: Path) -> bool:

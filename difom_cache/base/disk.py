@@ -55,7 +55,7 @@ def ask(path: Path | str, question: Callable[[], T]) -> T:
                 pass_on(error, path)
                 raise
             if number == 0:
-                say(f"{path}: {_explain(error)}; asking again for {sum(WAITS_S):.0f} s")
+                say(f"{path}: {explain(error)}; asking again for {sum(WAITS_S):.0f} s")
             time.sleep(wait_s)
     raise AssertionError("the last try returns or raises")
 
@@ -72,7 +72,7 @@ def pass_on(error: OSError, path: Path | str) -> None:
         StorageError: nothing is known about the file.
     """
     if error.errno in FORBIDDEN:
-        raise StorageError(f"{path} cannot be read: {_explain(error)}; nothing was changed") from error
+        raise StorageError(f"{path} cannot be read: {explain(error)}; nothing was changed") from error
     if error.errno in UNANSWERED:
         refuse(error, path)
 
@@ -80,7 +80,7 @@ def pass_on(error: OSError, path: Path | str) -> None:
 def refuse(error: OSError, path: Path | str) -> NoReturn:
     """Raise StorageError: the file system could not say."""
     raise StorageError(
-        f"{path} cannot be read now: {_explain(error)}; nothing was changed. Run the same command again once its file system "
+        f"{path} cannot be read now: {explain(error)}; nothing was changed. Run the same command again once its file system "
         "answers"
     ) from error
 
@@ -130,6 +130,7 @@ def list_names(folder: Path) -> list[str]:
         raise
 
 
-def _explain(error: OSError) -> str:
+def explain(error: OSError) -> str:
+    """Return what went wrong, without the file's name, such as "no such file or directory"."""
     text = error.strerror or str(error) or type(error).__name__
     return text[:1].lower() + text[1:]

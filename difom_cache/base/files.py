@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from difom_cache.base import disk
+from difom_cache.base.disk import explain
 from difom_cache.base.errors import DifomError
 
 _LARGEST_TEXT_BYTES = 1 << 30
@@ -156,9 +157,3 @@ def _list_names(folder: str) -> frozenset[str]:
             return frozenset(entry.name for entry in entries if not entry.is_symlink())
     except OSError:
         return frozenset()
-
-
-def explain(error: OSError) -> str:
-    """Return what went wrong, without the file's name, such as "no such file or directory"."""
-    text = error.strerror or str(error) or type(error).__name__
-    return text[:1].lower() + text[1:]

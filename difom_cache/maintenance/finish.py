@@ -31,12 +31,11 @@ def finish(cache: str | Path) -> dict[str, list[int]]:
     for leftover in opened.path.glob("teachers/.dropped-*"):
         remove_tree(leftover)
     remove_stale(opened.path)
-    missing = {}
-    for column in opened.columns():
-        markers = opened.markers(column)
-        if len(markers) < column.blocks:  # a file system over a network may list for a while what it listed before
-            time.sleep(LOOK_AGAIN_S)
-            markers = opened.markers(column)
+    missing, found = {}, [(column, opened.markers(column)) for column in opened.columns()]
+    if any(len(markers) < column.blocks for column, markers in found):
+        time.sleep(LOOK_AGAIN_S)  # a file system over a network may list for a while what it listed before
+        found = [(column, opened.markers(column)) for column, _ in found]
+    for column, markers in found:
         missing[column.folder] = sorted(set(range(column.blocks)) - markers.keys())
         folded = column.folder == PICTURES or fold_statistics(opened.path, column, markers)
         if not folded and not missing[column.folder]:

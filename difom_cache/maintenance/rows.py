@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.base.errors import CacheDamagedError, DifomError, StorageError
+from difom_cache.base.errors import CacheDamagedError, CacheError
 from difom_cache.data.record import Record
 from difom_cache.extraction.rows import tabulate
 from difom_cache.store.layout import RECORDS, SPLITS, find_difference
@@ -61,9 +61,7 @@ def check_rows(cache: Path, identity: CacheIdentity) -> Iterator[str]:
     try:
         lines = read_lines(cache, identity)
         table = Table(cache, identity.rows, len(identity.plan.params))
-    except StorageError:
-        raise
-    except DifomError as error:
+    except CacheError as error:  # nothing of a file system that cannot say
         yield str(error)
         return
     for name, due in derive_columns(identity, lines).items():

@@ -9,7 +9,7 @@ import numpy as np
 
 from difom_cache.base import disk
 from difom_cache.base.atomic import FileDigest, digest_file
-from difom_cache.base.errors import CacheDamagedError, CacheSpaceError, DifomError, StorageError
+from difom_cache.base.errors import CacheDamagedError, CacheError, CacheSpaceError, CodecError
 from difom_cache.base.files import explain
 from difom_cache.base.options import read_call
 from difom_cache.base.progress import track
@@ -201,9 +201,7 @@ def check_decoding(cache: Path, column: Column) -> Iterator[str]:
     for tap in identity.taps:
         try:
             open_codec(cache, column.label, tap)
-        except StorageError:
-            raise
-        except DifomError as error:
+        except (CacheError, CodecError) as error:  # nothing of a file system that cannot say
             yield str(error)
     try:
         read_seen_masks(folder, identity)

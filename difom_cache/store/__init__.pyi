@@ -49,6 +49,7 @@ from .shard import index_bytes_of as index_bytes_of
 from .shard import parse_index as parse_index
 from .shard import read_index as read_index
 from .stats import Moments as Moments
+from .stats import TapStats as TapStats
 from .stats import fold_statistics as fold_statistics
 from .stats import pack_moments as pack_moments
 from .stats import read_moments as read_moments

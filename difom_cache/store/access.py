@@ -14,7 +14,7 @@ import resource
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -152,12 +152,11 @@ class ReadRows:
 
     def __init__(self, cache: Path, column: Column, array: ArraySpec, blocks: Sequence[int]) -> None:
         self._block_rows, self.row_bytes = column.block_rows, array.row_bytes
-        self._place = partial(shard_path, cache, column, array)
+        self._paths = {block: shard_path(cache, column, array, block) for block in blocks}
         _allow_open_files(len(blocks))
         self._files: dict[int, int] = {}
         weakref.finalize(self, _close_all, self._files)
-        for block in blocks:
-            path = shard_path(cache, column, array, block)
+        for block, path in self._paths.items():
             self._files[block] = descriptor = _open_shard(path)
             _check_index(descriptor, path, column, array, block)
 
@@ -170,12 +169,12 @@ class ReadRows:
                 read = self._read(block, whole[start:stop], (local + 1) * self.row_bytes - stop + start)
                 if read == 0:
                     raise CacheDamagedError(
-                        f"{self._place(block)} became shorter while it was read; was its block made anew?"
+                        f"{self._paths[block]} became shorter while it was read; was its block made anew?"
                     )
                 start += read
 
     def _read(self, block: int, out: memoryview, offset: int) -> int:
-        return disk.ask(self._place(block), lambda: os.preadv(self._files[block], [out], offset))
+        return disk.ask(self._paths[block], lambda: os.preadv(self._files[block], [out], offset))
 
 
 class ZarrRows:

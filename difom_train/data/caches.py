@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,7 +13,7 @@ from difom_cache import Cache
 from difom_cache.base.errors import CacheIdentityError, CacheIncompleteError
 from difom_cache.base.text import name_some
 from difom_cache.data import join_records
-from difom_cache.store import SPLITS, TeacherIdentity
+from difom_cache.store import SPLITS, TapStats, TeacherIdentity
 from difom_train.data.counter_rng import Keys, keys_of
 
 HostBatch = dict[str, NDArray[Any]]
@@ -150,15 +149,15 @@ class JointCache:
         decoded: Tensor = self.parts[0].decode(tap, code, scale)
         return decoded
 
-    def stats(self, tap: str) -> Any:
-        """Return `count`, `mean` (C,) and `covariance` (C, C) of a tap over the training rows of all caches."""
+    def stats(self, tap: str) -> TapStats:
+        """Return the statistics of a tap over the training rows of all caches."""
         parts = [part.stats(tap) for part in self.parts]
         count = sum(int(part.count) for part in parts)
         shares = [part.count / count for part in parts]
-        mean: Any = sum(share * part.mean for share, part in zip(shares, parts, strict=True))
+        mean = np.sum([share * part.mean for share, part in zip(shares, parts, strict=True)], axis=0)
         second = [part.covariance + np.outer(part.mean, part.mean) for part in parts]
-        product: Any = sum(share * each for share, each in zip(shares, second, strict=True))
-        return SimpleNamespace(count=count, mean=mean, covariance=product - np.outer(mean, mean))
+        product = np.sum([share * each for share, each in zip(shares, second, strict=True)], axis=0)
+        return TapStats(count, mean, product - np.outer(mean, mean))
 
     @property
     def teachers(self) -> Mapping[str, Any]:

@@ -56,6 +56,17 @@ class Cost:
     device: str
     threads: int
 
+    def words(self) -> list[str]:
+        """Return input size, parameters, GFLOPs, times and rate as they stand in a table."""
+        return [
+            str(self.input_px),
+            "unknown" if self.parameters is None else f"{self.parameters / 1e6:.2f}",
+            "unknown" if self.gflops is None else f"{self.gflops:.2f}",
+            f"{self.latency_p50_ms:.1f}",
+            f"{self.latency_p95_ms:.1f}",
+            f"{self.frames_per_s:.1f}",
+        ]
+
 
 @dataclass(frozen=True)
 class CostTable:
@@ -82,18 +93,7 @@ class CostTable:
     def render(self) -> str:
         """Return a line a network, and a line a student on the ratio to all teachers together."""
         rows = [["network", "input px", "M parameters", "GFLOPs", "p50 ms", "p95 ms", "frames/s"]]
-        rows += [
-            [
-                f"{cost.name} ({cost.kind})",
-                str(cost.input_px),
-                "unknown" if cost.parameters is None else f"{cost.parameters / 1e6:.2f}",
-                "unknown" if cost.gflops is None else f"{cost.gflops:.2f}",
-                f"{cost.latency_p50_ms:.1f}",
-                f"{cost.latency_p95_ms:.1f}",
-                f"{cost.frames_per_s:.1f}",
-            ]
-            for cost in self.costs
-        ]
+        rows += [[f"{cost.name} ({cost.kind})", *cost.words()] for cost in self.costs]
         lines = [format_table(rows), ""]
         if self.costs:
             lines.append(

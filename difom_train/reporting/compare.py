@@ -28,7 +28,7 @@ from difom_train.reporting.overlap import Twins, find_twins
 from difom_train.reporting.published import read_published
 from difom_train.reporting.tables import build_table, to_csv
 from difom_train.students.outside import StudentSources
-from difom_train.training.run_folder import RUN_FILE, read_run
+from difom_train.training.run_folder import find_run
 
 if TYPE_CHECKING:
     from difom_train.keywords import CompareKeywords
@@ -118,7 +118,7 @@ def describe_runs(entries: Sequence[Entry]) -> list[str]:
     epochs: dict[str, set[int]] = {}
     for entry in entries:
         for run in entry.runs:
-            facts = read_run(run) if (run / RUN_FILE).exists() else {}
+            facts = find_run(run)
             if facts and facts.get("status") != "finished":
                 notes.append(f"{run.name} is not finished; its scores are those of its best epoch so far.")
             if isinstance(facts.get("epochs_done"), int):
@@ -134,8 +134,7 @@ def describe_runs(entries: Sequence[Entry]) -> list[str]:
 
 def marks_of(runs: Sequence[Path]) -> list[str]:
     """Return what run.json says of masks that a run's teachers have learnt from; nothing where all were its own."""
-    trained = [read_run(run) for run in runs if (run / RUN_FILE).is_file()]
-    return list(dict.fromkeys(mark for facts in trained if (mark := facts.get("masks", {}).get("mark"))))
+    return list(dict.fromkeys(mark for facts in map(find_run, runs) if (mark := facts.get("masks", {}).get("mark"))))
 
 
 def _find_differences(

@@ -185,17 +185,7 @@ def _chart(title: str, lines: Sequence[Line], *, logarithmic: bool = False) -> l
 
 def _costs(comparison: Comparison) -> dict[str, Any]:
     """Return the rows of the cost table."""
-    rows = {
-        name: [
-            str(cost.input_px),
-            "unknown" if cost.parameters is None else f"{cost.parameters / 1e6:.2f}",
-            "unknown" if cost.gflops is None else f"{cost.gflops:.2f}",
-            f"{cost.latency_p50_ms:.1f}",
-            f"{cost.latency_p95_ms:.1f}",
-            f"{cost.frames_per_s:.1f}",
-        ]
-        for name, cost in comparison.costs.items()
-    }
+    rows = {name: cost.words() for name, cost in comparison.costs.items()}
     where = [f"Batch 1 on {cost.device}, {cost.threads} threads." for cost in comparison.costs.values()][:1]
     return {
         "costs": rows,

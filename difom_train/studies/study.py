@@ -19,7 +19,7 @@ from difom_train.evaluation.files import file_name
 from difom_train.evaluation.summary import SetScores
 from difom_train.studies.table import RowKey, RunKey, StudyTable, build_table, write_table
 from difom_train.training.run import train
-from difom_train.training.run_folder import RUN_FILE, read_run, refuse_other_settings
+from difom_train.training.run_folder import find_run, refuse_other_settings
 
 if TYPE_CHECKING:
     from difom_train.keywords import StudyKeywords
@@ -192,7 +192,7 @@ def _read_cell(path: Path) -> Cell:
 
 
 def _is_finished(folder: Path) -> bool:
-    return (folder / RUN_FILE).exists() and read_run(folder).get("status") == "finished"
+    return find_run(folder).get("status") == "finished"
 
 
 def _place_of(cell: Cell, asked: Sequence[Cell]) -> tuple[float, int, RowKey, int]:

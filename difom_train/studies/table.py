@@ -21,7 +21,7 @@ from difom_train.reporting.compare import marks_of
 from difom_train.reporting.entries import eval_folder
 from difom_train.studies.chart import draw_study
 from difom_train.training.masks import UNKNOWN
-from difom_train.training.run_folder import RUN_FILE, read_run
+from difom_train.training.run_folder import find_run, read_run
 
 SCORE = "fixed/dice"
 RESAMPLES = 10_000
@@ -210,7 +210,7 @@ def _make_row(
 
 def _cost_of(folders: Sequence[Path]) -> Cost:
     """Return what runs, or what was scored beside them, cost in the mean."""
-    runs = [read_run(each) if (each / RUN_FILE).is_file() else {} for each in folders]
+    runs = [find_run(each) for each in folders]
     summaries = [read_summary(eval_folder(each)) for each in folders]
     frame_s = _mean_of(summaries, "cpu_s_per_frame")
     frame_ms = None if frame_s is None else 1000 * frame_s

@@ -57,7 +57,7 @@ def refuse_other_settings(folder: Path, config: TrainConfig) -> None:
     if differences:
         raise RunError(f"{folder} was started with other settings: {'; '.join(differences)}; choose another --out")
     kind = config.distill.kind
-    before, now = read_run(folder).get("revision", 1) if (folder / RUN_FILE).is_file() else 1, revision_of(config)
+    before, now = find_run(folder).get("revision", 1), revision_of(config)
     if before != now:
         raise RunError(
             f"{folder} was begun by another version, whose distillation {kind!r} teaches otherwise (revision {before} there, "
@@ -110,12 +110,19 @@ def read_run(folder: Path) -> dict[str, Any]:
     return read_object(folder / RUN_FILE, RunError, "start the run anew")
 
 
+def find_run(folder: Path) -> dict[str, Any]:
+    """Return run.json; nothing where there is none, as in a folder of scores alone.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    return read_run(folder) if (folder / RUN_FILE).is_file() else {}
+
+
 def describe_unfinished(folder: Path) -> str:
     """Return a sentence where the run in `folder` was not trained to its end, "" where it was or nobody knows."""
-    if not (folder / RUN_FILE).is_file():
-        return ""
-    facts = read_run(folder)
-    if facts.get("status") == "finished":
+    facts = find_run(folder)
+    if not facts or facts.get("status") == "finished":
         return ""
     done = len(read_log(folder))
     settings = facts.get("settings")
