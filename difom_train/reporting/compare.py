@@ -120,7 +120,7 @@ def describe_runs(entries: Sequence[Entry]) -> list[str]:
         for run in entry.runs:
             facts = find_run(run)
             if facts and facts.get("status") != "finished":
-                notes.append(f"{run.name} is not finished; its scores are those of its best epoch so far.")
+                notes.append(f"{run.name} is not finished; its scores are those of the epoch kept so far.")
             if isinstance(facts.get("epochs_done"), int):
                 epochs.setdefault(entry.name, set()).add(facts["epochs_done"])
     if len(set(map(frozenset, epochs.values()))) > 1:

@@ -70,7 +70,7 @@ class Row:
         sets: test set to Dice at 0.5, mean over frames and runs.
         mean: of the sets that are counted.
         spread: standard deviation of the mean over runs; 0 for one run.
-        val_dice: best validation Dice, mean over runs; None for what was not trained here.
+        val_dice: validation Dice of the epoch that is kept, mean over runs; None for what was not trained here.
         difference: to the first row of its share of the masks; None for that row itself.
         masks: what a reader must know of masks that its teachers saw; empty where nothing leaks.
         cost: CPU seconds of a training run, CPU ms of a frame, and parameters; None for what was not measured.

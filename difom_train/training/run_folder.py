@@ -129,7 +129,7 @@ def describe_unfinished(folder: Path) -> str:
     optimizer = settings.get("optimizer") if isinstance(settings, dict) else None
     epochs = optimizer.get("epochs") if isinstance(optimizer, dict) else None
     of = f" of {epochs}" if epochs else ""
-    return f"{folder} is not finished ({done}{of} epochs): its student is the best of these"
+    return f"{folder} is not finished ({done}{of} epochs): its student is of the one kept so far"
 
 
 def append_log(folder: Path, line: dict[str, Any]) -> None:

@@ -152,14 +152,13 @@ def describe_end(
 
 
 def _describe_best(progress: Progress, *, last: bool) -> str:
-    epoch = progress.best_epoch + 1
-    if last and progress.best_dice >= 0:
-        return f"the last epoch is kept, of validation Dice {progress.best_dice:.4f}"
+    epoch, why = progress.best_epoch + 1, "no validation mask shows a polyp, so Dice means nothing there"
     if progress.best_dice >= 0:
-        return f"best validation Dice {progress.best_dice:.4f} in epoch {epoch}"
+        dice = f"validation Dice {progress.best_dice:.4f}"
+        return f"the last epoch is kept, of {dice}" if last else f"best {dice} in epoch {epoch}"
     if progress.best_loss < math.inf:
-        why = "no validation mask shows a polyp, so Dice means nothing there"
-        return f"lowest validation loss {progress.best_loss:.4f} in epoch {epoch}; {why}"
+        loss = f"validation loss {progress.best_loss:.4f}"
+        return f"the last epoch is kept, of {loss}; {why}" if last else f"lowest {loss} in epoch {epoch}; {why}"
     return "the last epoch is kept"
 
 
@@ -221,7 +220,7 @@ def _describe_empty(facts: Mapping[str, Sequence[int]]) -> list[str]:
         lines.append(f"WARNING: {empty} of {looked} training masks show no polyp: are they the right masks?")
     if val_looked and val_empty == val_looked:
         lines.append(
-            "WARNING: no validation mask shows a polyp, so Dice means nothing there (an empty answer has 1): the best epoch is "
-            "chosen by the validation loss"
+            "WARNING: no validation mask shows a polyp, so Dice means nothing there (an empty answer has 1): epochs are "
+            "compared by the validation loss"
         )
     return lines

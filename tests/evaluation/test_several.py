@@ -48,7 +48,7 @@ def test_an_unfinished_run_is_said_to_be_none(
     (run / "log.jsonl").write_text("".join(json.dumps({"epoch": n, "loss": 1.0}) + "\n" for n in range(4)))
     score([run], benchmark, workers=0)
     said = capsys.readouterr().err
-    assert f"NOTE: {run} is not finished (4 of 30 epochs): its student is the best of these" in said
+    assert f"NOTE: {run} is not finished (4 of 30 epochs): its student is of the one kept so far" in said
     (run / "run.json").write_text(json.dumps(facts | {"status": "finished"}))
     score([run], benchmark, workers=0)
     assert "NOTE" not in capsys.readouterr().err

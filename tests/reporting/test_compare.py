@@ -340,7 +340,7 @@ def test_what_makes_runs_unequal_is_said_on_the_terminal_and_on_the_page(runs: l
     found = compare(pair, out=tmp_path / "out", cost=False, resamples=10, gallery_per_set=1, anonymous=True)
     page = (tmp_path / "out" / "report.html").read_text()
     for words in (
-        "b-seed0 is not finished; its scores are those of its best epoch so far.",
+        "b-seed0 is not finished; its scores are those of the epoch kept so far.",
         "The runs have unequal numbers of epochs: a 9, b 4.",
         "One seed alone of a, b: the chance of training is in no interval and in no p.",
     ):

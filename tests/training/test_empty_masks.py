@@ -29,7 +29,7 @@ def cache_with(empty: dict[str, int], records: int = 20) -> MemoryCache:
 
 
 def train(
-    monkeypatch: pytest.MonkeyPatch, cache: MemoryCache, folder: Path, **options: object
+    monkeypatch: pytest.MonkeyPatch, cache: MemoryCache, folder: Path, *, keep: str = "best", **options: object
 ) -> tuple[str, list[dict], dict]:
     """The log in words and in numbers, and run.json."""
     monkeypatch.setattr(train_module, "open_cache", lambda path: cache)
@@ -43,7 +43,7 @@ def train(
         "epochs": 3,
     }
     train_module.train(
-        **(common | options), cache="memory", out=folder, changes=["machine.logger=none", "optimizer.keep=best"]
+        **(common | options), cache="memory", out=folder, changes=["machine.logger=none", f"optimizer.keep={keep}"]
     )
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return (folder / TRAIN_LOG).read_text(), log, json.loads((folder / "run.json").read_text())
@@ -61,6 +61,14 @@ def test_a_validation_split_without_a_polyp_chooses_by_its_loss(
     assert "Dice 1.0000" not in said and facts["best_val_dice"] is None and facts["best_epoch"] == best["epoch"]
     val = facts["empty_masks"]["validation"]
     assert val[0] == val[1] == facts["rows"]["val_records"]
+
+
+def test_of_few_images_without_a_polyp_the_last_epoch_is_kept_and_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said, log, facts = train(monkeypatch, cache_with({"val": 99}), tmp_path / "run", keep="auto")
+    assert facts["best_epoch"] == 2 and f"the last epoch is kept, of validation loss {log[2]['val_loss']:.4f}" in said
+    assert "lowest validation loss" not in said and "best epoch" not in said
 
 
 def test_one_polyp_in_the_validation_split_is_enough_for_dice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
