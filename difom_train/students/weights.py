@@ -16,6 +16,7 @@ from difom_train.students.base import Student
 
 REACH_S = 5.0  # a hub that answers nothing for so long counts as unreachable; its own retries take most of a minute
 WAY_OUT = "pass --student-weights random, or --student-weights PATH with a file fetched elsewhere"
+OFFLINE = "pass --student-weights random, or --student-weights imagenet:FILE with timm's file fetched elsewhere"
 
 
 def fetch(what: str, create: Callable[[], Any]) -> Any:
@@ -31,7 +32,7 @@ def fetch(what: str, create: Callable[[], Any]) -> Any:
         raise
     except Exception as error:  # hubs fail with errors of many families (HTTP, socket, hub); the cause is kept
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"ImageNet weights of {what} could not be fetched ({reason}); {WAY_OUT}") from error
+        raise WeightsError(f"ImageNet weights of {what} could not be fetched ({reason}); {OFFLINE}") from error
 
 
 @contextmanager
