@@ -262,6 +262,8 @@ class Phase(Config):
     "Factor on the mask loss."
     distillation: Size = 0.0
     "Factor on the distillation terms, which have weights of their own in [distill]."
+    learn: Literal["both", "features", "masks"] = "both"
+    "What this phase learns from teachers, of what [distill] learns at all (multiscale)."
     freeze_encoder: bool = False
     "Freeze the encoder, its batch-norm statistics included."
 

@@ -44,6 +44,10 @@ class Distiller(nn.Module):
         self.taps = tuple(dict.fromkeys(taps))
         self.weights = weights
 
+    def taps_of(self, learn: str) -> tuple[str, ...]:
+        """Return the taps that a phase reads which learns "features", "masks" or "both"."""
+        return self.taps
+
     @property
     def needs_calibration(self) -> bool:
         """Whether `calibrate` has to be called before the first `targets`."""
@@ -69,6 +73,10 @@ class Distiller(nn.Module):
                 code = pool_codes(code, grid)
         features = self._decode(tap, code, scale).float()
         return features if grid is None else to_grid(features, grid)
+
+    def holds(self, batch: Batch, tap: str) -> bool:
+        """Whether a batch holds a tap, decoded or as stored: a phase reads only what it learns from."""
+        return tap in batch or f"{tap}/code" in batch
 
     def logits(self, batch: Batch, tap: str) -> Tensor:
         """Return the decoded logits of one tap, (B, C, g, g) float32, as each picture's view shows them."""

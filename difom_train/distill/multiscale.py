@@ -80,6 +80,9 @@ class MultiscaleDistiller(Distiller):
             if is_mask_network(cache, tap):
                 self.calibration[index] = torch.tensor([1.0, 0.0])
 
+    def taps_of(self, learn: str) -> tuple[str, ...]:
+        return {"features": self.feature_taps, "masks": self.mask_taps}.get(learn, self.taps)
+
     @property
     def needs_calibration(self) -> bool:
         return bool(self.calibration.isnan().any())
@@ -111,13 +114,16 @@ class MultiscaleDistiller(Distiller):
         if batch.get("labelled") is not None:
             targets[LABELLED] = batch["labelled"].float()
         for tap, projection in zip(self.feature_taps, self.projections, strict=True):
+            if not self.holds(batch, tap):
+                continue
             grid = max(match.grid for match in self.matches if match.tap == tap)
             features = self.features(batch, tap, grid)
             with in_float32(features.device):
                 targets[tap] = projection(features)
         for index, tap in enumerate(self.mask_taps):
-            slope, offset = self.calibration[index]
-            targets[tap] = (slope * self.logits(batch, tap) + offset).sigmoid()
+            if self.holds(batch, tap):
+                slope, offset = self.calibration[index]
+                targets[tap] = (slope * self.logits(batch, tap) + offset).sigmoid()
         return targets
 
     def compare_features(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> list[Comparison]:
@@ -127,6 +133,8 @@ class MultiscaleDistiller(Distiller):
         """
         pairs = []
         for match, head in zip(self.matches, self.heads, strict=True):
+            if match.tap not in targets:
+                continue
             level, target = output.levels[match.level], targets[match.tap]
             if level.shape[-1] > target.shape[-1] or not torch.is_autocast_enabled(level.device.type):
                 level = level.float()  # a mean of cells needs it, and so do heads where nothing makes types equal
@@ -139,7 +147,7 @@ class MultiscaleDistiller(Distiller):
     def compare_masks(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> list[Comparison]:
         """Return the student's main logits beside each teacher's soft mask."""
         pairs = []
-        for tap in self.mask_taps:
+        for tap in filter(targets.__contains__, self.mask_taps):
             logits, prob = resize_to_coarser(output.logits[0].float(), targets[tap])
             pairs.append(Comparison(tap, MASK_LEVEL, logits, prob, cells_inside(valid, prob)))
         return pairs
@@ -181,7 +189,7 @@ class MultiscaleDistiller(Distiller):
                 for name, losses in terms.items()
                 if losses
             }
-            if "logits" in terms:
+            if any(tap in targets for tap in self.mask_taps):
                 without = 1 - targets[LABELLED] if LABELLED in targets else None
                 found["logits"] = mean_of(self.mask_error(output, targets, valid), without)
             return found

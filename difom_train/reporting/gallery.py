@@ -1,4 +1,4 @@
-"""Frames worth looking at: the worst, the median, the best, and those on which the networks differ most."""
+"""Frames to look at: the worst, the median, the best, and some from all over the range of what the second network gains."""
 
 import base64
 import io
@@ -23,7 +23,7 @@ JPEG_QUALITY = 80
 LINE_PX = 2  # still seen when the page shows the picture at half its size
 TINT_ALPHA = 56  # of 255
 CHOSEN_BY = "fixed/dice"
-KINDS = ("worst", "median", "best", "most changed")
+KINDS = ("worst", "median", "best", "quantiles of the gain")
 Colour = tuple[int, int, int]
 
 
@@ -57,18 +57,20 @@ def choose_cases(dice: NDArray[np.float64], count: int) -> dict[int, list[str]]:
 
     Args:
         dice: (entries, N).
-        count: about how many frames; 0 shows none.
+        count: about how many frames; 0 shows none. The gain is the second entry's over the first's: equal parts of the frames,
+            ordered by it, each show their middle one, so that losses are shown as often as they happen.
     """
     if count == 0:
         return {}
     each = max(1, count // len(KINDS))
     mean = dice.mean(axis=0)
-    change = np.abs(dice - dice[0]).max(axis=0)
+    gain = dice[min(1, len(dice) - 1)] - dice[0]
+    middles = ((np.arange(each) + 0.5) * len(gain) / each).astype(int)
     orders = {
         "worst": np.argsort(mean, kind="stable"),
         "median": np.argsort(np.abs(mean - np.median(mean)), kind="stable"),
         "best": np.argsort(-mean, kind="stable"),
-        "most changed": np.argsort(-change, kind="stable")[: np.count_nonzero(change)],
+        "quantiles of the gain": np.argsort(gain, kind="stable")[middles if gain.any() else []],
     }
     chosen: dict[int, list[str]] = {}
     for kind, order in orders.items():

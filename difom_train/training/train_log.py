@@ -121,6 +121,7 @@ def describe_phase(config: TrainConfig, number: int) -> str:
     """Return what is new in a phase of a run that has several."""
     phase = config.phases[number]
     factors = f"mask loss x {phase.segmentation:g}, distillation x {phase.distillation:g}"
+    factors += "" if phase.learn == "both" else f" of {phase.learn}"
     frozen = ", the encoder stands still" if phase.freeze_encoder else ""
     return f"phase {number + 1} of {len(config.phases)}: {factors}{frozen}"
 

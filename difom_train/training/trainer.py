@@ -130,7 +130,7 @@ class Trainer:
         started, begun_cpu = time.perf_counter(), time.process_time()
         timer, means = DataTimer(), EpochMeans()
         steps, epochs, rate = self.feed.steps, self.config.optimizer.epochs, 0.0
-        taps = self.distiller.taps if self.distils else ()
+        taps = self.distiller.taps_of(self.phase.learn) if self.distils else ()
         batches = self.feed.train_batches(epoch, taps, distils=self.distils, timer=timer)
         for step in range(steps):
             rate = set_rate(self.optimizer, rate_factor(self.config.optimizer, epoch * steps + step, epochs * steps))

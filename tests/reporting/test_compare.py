@@ -225,9 +225,12 @@ def test_runs_of_the_same_seeds_are_paired_whatever_their_order(tmp_path: Path, 
     assert load_entries([made[0.1, 0]])[0].seeds_drawn == ((0, 0),)
 
 
-def test_gallery_shows_worst_median_best_and_most_changed() -> None:
+def test_gallery_shows_worst_median_best_and_quantiles_of_the_gain() -> None:
     dice = np.array([[0.1, 0.5, 0.9, 0.6, 0.7], [0.1, 0.5, 0.9, 0.62, 0.1]])
-    assert choose_cases(dice, 4) == {0: ["worst"], 1: ["median"], 2: ["best"], 4: ["most changed"]}
+    by_gain = "quantiles of the gain"  # frames in its order: 4, 0, 1, 2, 3
+    assert choose_cases(dice, 4) == {0: ["worst"], 1: ["median", by_gain], 2: ["best"]}
+    assert {number for number, kinds in choose_cases(dice, 8).items() if by_gain in kinds} == {0, 2}
+    assert {number for number, kinds in choose_cases(dice, 20).items() if by_gain in kinds} == {0, 1, 2, 3, 4}
     assert choose_cases(dice[:1], 4) == {0: ["worst"], 3: ["median"], 2: ["best"]}
     assert choose_cases(dice, 0) == {}
 

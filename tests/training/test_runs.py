@@ -19,6 +19,7 @@ from difom_cache.errors import CacheIncompleteError, DifomError, RunError, Setti
 from difom_cache.store import TapSpec
 from difom_train import load_student
 from difom_train.config import OptimizerConfig, read_recipe
+from difom_train.data import Feed
 from difom_train.training import keeps_last, read_checkpoint, read_log, read_run, refuse_differences
 from difom_train.training import trainer as loop
 
@@ -442,6 +443,25 @@ def test_several_seeds_make_several_runs(train, tmp_path):
 def test_same_seed_gives_the_same_student(train):
     one, other = train("one", recipe="difom", epochs=2), train("other", recipe="difom", epochs=2)
     assert_equal(load_student(one).state_dict(), load_student(other).state_dict())
+
+
+def test_a_phase_learns_features_and_the_next_one_masks(train, make_cache, monkeypatch, tmp_path):
+    taps = TAPS | {"probe/logits@4": TapSpec("probe/logits@4", "logits", 1, 8, 4, "float16")}
+    train.cache, read = make_cache(records=20, views=2, picture_px=32, taps=taps), []
+    batches = Feed.train_batches
+    monkeypatch.setattr(
+        Feed, "train_batches", lambda feed, epoch, taps, **more: read.append(taps) or batches(feed, epoch, taps, **more)
+    )
+    recipe = tmp_path / "features-first.toml"
+    recipe.write_text(
+        '[distill]\nkind = "multiscale"\nrelation_weight = 1.0\n'
+        '[[phases]]\nuntil_frac = 0.5\nsegmentation = 0.0\ndistillation = 1.0\nlearn = "features"\n'
+        '[[phases]]\ndistillation = 1.0\nlearn = "masks"\n'
+    )
+    first, second = read_log(train(recipe=str(recipe), epochs=2, labels=0.5))
+    assert read == [tuple(TAPS), ("probe/logits@4",)]
+    assert {"feature", "relation"} <= first.keys() and "logits" not in first
+    assert second["logits"] > 0 and "feature" not in second and "relation" not in second
 
 
 def test_early_stopping_ends_the_run(train):
