@@ -11,8 +11,6 @@ import pytest
 
 from difom_cache.extraction import ExtractConfig
 from difom_cache.views import POLICIES
-from difom_train import build_student
-from difom_train.students import describe_students
 
 PROGRAMS = ("difom_cache.cli", "difom_train.cli")
 ALL = (*PROGRAMS, "benchmarks.cli")
@@ -83,12 +81,5 @@ def test_plans_are_those_that_extract_takes(run) -> None:
 
 
 def test_students_are_listed_with_their_levels_and_strides() -> None:
-    found = {entry["student"]: entry for entry in describe_students()}
-    assert {"unet", "unet++", "pranet", "smp:ARCH/ENCODER"} <= found.keys()
-    student = build_student("unet", weights="random")
-    assert found["unet"]["parameters"] == sum(each.numel() for each in student.parameters())
-    assert {name: at["stride_px"] for name, at in found["unet"]["levels"].items()} == {
-        name: level.stride for name, level in student.levels.items()
-    }
     done = ask("difom_train.cli", "students")
     assert done.returncode == 0 and "bottleneck@32" in done.stdout

@@ -59,6 +59,11 @@ def test_the_table_of_teachers_loads_no_network_library():
     assert "huggingface_hub" in loaded and not {"torch", "transformers", "segment_anything", "onnx"} & loaded
 
 
+def test_the_table_of_students_loads_no_network_library():
+    loaded = loaded_by("from difom_train.students import describe_students; assert len(describe_students()) > 3")
+    assert "difom_train" in loaded and not {"torch", "timm", "segmentation_models_pytorch"} & loaded
+
+
 def test_a_run_starts_without_what_it_does_not_use():
     loaded = loaded_by("import difom_train; difom_train.train")
     assert "torch" in loaded

@@ -7,6 +7,7 @@ from .base import StudentSettings as StudentSettings
 from .base import count_parameters as count_parameters
 from .catalogue import STUDENTS as STUDENTS
 from .catalogue import default_weights as default_weights
+from .describe import TABLE as TABLE
 from .describe import describe_students as describe_students
 from .describe import format_students as format_students
 from .necks import DifomNeck as DifomNeck

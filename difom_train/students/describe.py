@@ -1,14 +1,15 @@
-"""The students that there are, as a table."""
+"""The students that there are, as a table, with no network loaded or built."""
 
+import json
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from difom_cache.base.text import format_table
-from difom_train.students.base import count_parameters
-from difom_train.students.catalogue import STUDENTS, build_student, default_weights
-from difom_train.students.smp import PREFIX
 
 GROUP = "difom.students"
+TABLE = Path(__file__).with_name("students.json")
+"""The students of this package at their own width; `tests/students/student_table.py` writes it anew."""
 
 
 def describe_students() -> list[dict[str, Any]]:
@@ -16,24 +17,8 @@ def describe_students() -> list[dict[str, Any]]:
 
     What others have installed is named, not built.
     """
-    entries: list[dict[str, Any]] = []
-    for name in STUDENTS:
-        student = build_student(name, weights="random", seed=0)
-        entries.append(
-            {
-                "student": name,
-                "parameters": count_parameters(student),
-                "levels": {
-                    level: {"channels": at.channels, "stride_px": at.stride} for level, at in student.levels.items()
-                },
-                "starts_from": default_weights(name),
-                "loss": student.loss_name,
-                "from": "difom",
-            }
-        )
-    smp = {"student": f"{PREFIX}ARCH/ENCODER", "starts_from": "imagenet", "from": "segmentation-models-pytorch"}
-    found = [{"student": each.name, "from": each.value} for each in sorted(entry_points(group=GROUP))]
-    return [*entries, smp, *found]
+    entries: list[dict[str, Any]] = json.loads(TABLE.read_text("utf-8"))
+    return [*entries, *({"student": each.name, "from": each.value} for each in sorted(entry_points(group=GROUP)))]
 
 
 def format_students(entries: list[dict[str, Any]]) -> str:

@@ -1,15 +1,22 @@
+import json
 import sys
 
 import pytest
+from student_table import describe_all
 
 from difom_cache.errors import SettingsError
 from difom_train import build_student
-from difom_train.students import count_parameters, default_weights
+from difom_train.students import TABLE, default_weights, describe_students
 
 
-@pytest.mark.parametrize(("name", "millions"), [("unet", 7.85), ("unet++", 9.16), ("pranet", 30.5)])
-def test_parameters_are_as_published_without_distillation_layers(name, millions):
-    assert count_parameters(build_student(name, weights="random", seed=0)) == pytest.approx(millions * 1e6, rel=0.01)
+def test_the_table_says_what_the_networks_are():
+    assert json.loads(TABLE.read_text("utf-8")) == list(describe_all()), "run tests/students/student_table.py"
+
+
+def test_parameters_are_as_published_without_distillation_layers():
+    described = {entry["student"]: entry.get("parameters") for entry in describe_students()}
+    for name, millions in {"unet": 7.85, "unet++": 9.16, "pranet": 30.5}.items():
+        assert described[name] == pytest.approx(millions * 1e6, rel=0.01)
 
 
 def test_width_is_that_of_the_finest_scale():
