@@ -19,8 +19,7 @@ from difom_cache.probing.heads import Heads, read_heads
 from difom_cache.store.layout import HEADS, teacher_folder
 from difom_cache.store.reader import Cache, open_cache, require_teacher
 from difom_cache.store.schema import SpecHeld
-from difom_cache.teachers.base import Teacher, TeacherRequest
-from difom_cache.teachers.openvino_teacher import has_openvino
+from difom_cache.teachers.base import Teacher, TeacherRequest, has_openvino
 from difom_cache.teachers.pooling import area_pool
 
 DECIDES = ("weights_digest", "input_px", "mean", "std", "interpolation")  # of a teacher's identity; versions may differ

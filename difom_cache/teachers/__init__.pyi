@@ -4,8 +4,10 @@ from .base import TapRequest as TapRequest
 from .base import TeacherRequest as TeacherRequest
 from .base import TeacherSpec as TeacherSpec
 from .base import Weights as Weights
+from .base import check_input_px as check_input_px
 from .base import choose_taps as choose_taps
 from .base import choose_variant as choose_variant
+from .base import has_openvino as has_openvino
 from .base import parse_teacher as parse_teacher
 from .base import versions as versions
 from .catalogue import TABLE as TABLE
@@ -35,7 +37,6 @@ from .onnx import open_session as open_session
 from .onnx_values import tell_by_graph as tell_by_graph
 from .openvino_teacher import OpenVinoTeacher as OpenVinoTeacher
 from .openvino_teacher import cpu_capabilities as cpu_capabilities
-from .openvino_teacher import has_openvino as has_openvino
 from .outputs import Frames as Frames
 from .outputs import Reading as Reading
 from .outputs import as_maps as as_maps
@@ -52,7 +53,6 @@ from .precision import SWITCHES as SWITCHES
 from .precision import compute_in as compute_in
 from .preprocess import IMAGENET_MEAN as IMAGENET_MEAN
 from .preprocess import IMAGENET_STD as IMAGENET_STD
-from .preprocess import check_input_px as check_input_px
 from .preprocess import check_pixels as check_pixels
 from .preprocess import normalise as normalise
 from .sam import VARIANTS as VARIANTS

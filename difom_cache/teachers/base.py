@@ -6,8 +6,9 @@ native tap is a tap: its name with the stride, counted in pixels of the stored p
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from difom_cache.base.errors import SettingsError, TeacherError, name_nearest
@@ -163,7 +164,7 @@ class Weights:
 class TeacherSpec:
     """Everything that decides a teacher's features.
 
-    A teacher's file fills in what it knows of its network; `assemble` completes it by what the request says.
+    A teacher's file fills in what it knows of its network; `complete_spec` adds what the request says.
 
     Attributes:
         label: the teacher's folder in a cache, such as "dinov2", "sam-vit_h", "sam-random" or "onnx-efficientpolyseg".
@@ -175,7 +176,7 @@ class TeacherSpec:
         mean: per channel, subtracted from pixels in [0, 1].
         std: per channel, divided by.
         native: every place this teacher can be read at.
-        taps: what is stored; before `assemble`, what is stored unless the user says otherwise.
+        taps: what is stored; before `complete_spec`, what is stored unless the user says otherwise.
         licence: of the weights.
         libraries: name to version of what computes the features.
         interpolation: how a view is brought to `input_px`; "bilinear" means antialiased bilinear.
@@ -282,12 +283,45 @@ def label_variant(teacher: str, variant: str, default: str) -> str:
     return teacher if variant == default else f"{teacher}-{variant}"
 
 
+def check_input_px(input_px: int, multiple_px: int, teacher: str) -> None:
+    """Refuse an input that `teacher` cannot take, naming the nearest that it can.
+
+    Args:
+        input_px: side of the square input.
+        multiple_px: what it must be a multiple of.
+        teacher: named in the message.
+    """
+    if input_px < multiple_px or input_px % multiple_px:
+        nearest_px = max(multiple_px, round(input_px / multiple_px) * multiple_px)
+        raise TeacherError(
+            f"{teacher} takes inputs that are multiples of {multiple_px} px, not {input_px} px; "
+            f"the nearest is {teacher}@{nearest_px}"
+        )
+
+
+def has_openvino() -> bool:
+    """Say whether OpenVINO is installed."""
+    return find_spec("openvino") is not None
+
+
 TeacherBuilder = Callable[[TeacherRequest], Teacher]
 
 
 def versions(*packages: str) -> dict[str, str]:
     """Return the installed version of each distribution that computes features."""
     return {name: version(name) for name in packages}
+
+
+def complete_spec(request: TeacherRequest, spec: TeacherSpec) -> TeacherSpec:
+    """Return what a teacher's file knows, completed by what was asked: label ("-random" for such weights), taps, precision."""
+    return replace(
+        spec,
+        label=f"{spec.label}-{RANDOM}" if spec.is_random else spec.label,
+        taps=choose_taps(request, spec.native, spec.taps, spec.input_px),
+        libraries={**versions("torch"), **spec.libraries},
+        precision=request.chosen_precision,
+        options={**spec.options, **({"compile": True} if request.compile else {})},
+    )
 
 
 def choose_taps(

@@ -13,13 +13,18 @@ from typing import TYPE_CHECKING, Any
 from difom_cache.base.errors import SettingsError, name_nearest
 from difom_cache.base.text import format_table
 from difom_cache.teachers.base import (
+    RANDOM,
+    NativeTap,
     Precision,
     TapRequest,
     Teacher,
     TeacherBuilder,
     TeacherRequest,
     TeacherSpec,
+    Weights,
+    check_input_px,
     choose_variant,
+    complete_spec,
     parse_teacher,
 )
 
@@ -142,10 +147,10 @@ def build_requested(request: TeacherRequest) -> Teacher:
 
 
 def outline_teacher(request: TeacherRequest) -> TeacherSpec:
-    """Return a teacher's specification without its weights: the same label, taps and native places, and no digest.
+    """Return a teacher's specification without its weights: the same label, taps and native places; no digest, no options.
 
-    The network is made by the same builder, on a device that holds no numbers. A teacher that another package
-    registered, and one that lies in a file of its own, are built as they are.
+    A teacher of this package is read from the table. One of `hf:` is made by its builder, on a device that holds no
+    numbers; one that lies in a file of its own, or that another package registered, is built as it is.
 
     Args:
         request: its weights only tell whether they are random; its device is not touched.
@@ -153,11 +158,49 @@ def outline_teacher(request: TeacherRequest) -> TeacherSpec:
     Raises:
         DifomError: as `build_teacher`.
     """
-    import torch
+    request = replace(request, device="cpu", compile=False)
+    variant, sizes = _choose_size(request)
+    if not sizes:
+        import torch
 
-    outlined = request.name in TEACHERS.keys() - set(OWN_WEIGHTS)
-    with torch.device("meta") if outlined else nullcontext():
-        return build_requested(replace(request, device="cpu", compile=False)).spec
+        with torch.device("meta") if request.name == "hf" else nullcontext():
+            return build_requested(request).spec
+    teacher = f"{request.name}:{variant}"
+    held = sizes[teacher]
+    input_px = request.input_px or held["input_px"]
+    check_input_px(input_px, held["multiple_px"], teacher)
+    spec = TeacherSpec(
+        label=request.name if held["default"] else f"{request.name}-{variant}",
+        name=request.name,
+        variant=variant,
+        input_px=input_px,
+        weights=Weights(RANDOM if request.weights == RANDOM else "", ""),
+        mean=tuple(held["mean"]),
+        std=tuple(held["std"]),
+        native={name: NativeTap(name, channels, stride) for name, channels, stride in held["taps"]},
+        taps=tuple(map(_read_default, held["default_taps"])),
+        licence=held["licence"],
+    )
+    return complete_spec(request, spec)
+
+
+def _choose_size(request: TeacherRequest) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Return the size that is asked for, and the table's entries of all sizes of that teacher, none where it has no sizes.
+
+    Raises:
+        SettingsError: there is no such size, naming the nearest.
+    """
+    sizes = {each["teacher"]: each for each in _read_table() if each["teacher"].startswith(f"{request.name}:")}
+    default = next((teacher for teacher, entry in sizes.items() if entry["default"]), None)
+    if default is None:
+        return request.variant, {}
+    names = [teacher.partition(":")[2] for teacher in sizes]
+    return choose_variant(request.name, request.variant or default.partition(":")[2], names), sizes
+
+
+def _read_default(tap: str) -> TapRequest:
+    native, _, stride = tap.partition("@")
+    return TapRequest(native, float(stride))
 
 
 def split_code(variant: str) -> tuple[str, str | None]:
@@ -191,19 +234,20 @@ def describe_teachers(picture_px: int = 352) -> list[dict[str, Any]]:
 
     Returns:
         Entries with `teacher` ("sam:vit_b"), `default` (its name alone means this variant), `parameters`, `input_px`,
-        `taps` (`name`, `channels`, `stride_native`, `grid`), `default_taps`, `view_bytes` (default taps under int8: a byte
-        a value, and a float32 scale a channel), `weights` (hub model), `licence` and `here` (the weights are on this
-        machine). None where only a file can tell.
+        `multiple_px` (of every input's side), `mean` and `std` (of the channels), `taps` (`name`, `channels`,
+        `stride_native`, `grid`), `default_taps`, `view_bytes` (default taps under int8: a byte a value, and a float32
+        scale a channel), `weights` (hub model), `licence` and `here` (the weights are on this machine). None where only
+        a file can tell.
     """
     from difom_cache.teachers.hub import is_here
 
     entries = _read_table()
     for point in entry_points(group=ENTRY_POINTS):
-        unknown = dict.fromkeys(("parameters", "input_px", "weights")) | {"taps": [], "default_taps": [], "licence": ""}
-        entries.append({"teacher": f"{point.name}:...", "default": False} | unknown)
+        unknown = dict.fromkeys(entries[0]) | {"default": False, "taps": [], "default_taps": [], "licence": ""}
+        entries.append(unknown | {"teacher": f"{point.name}:..."})
     for entry in entries:
         channels = {tap: count for tap, count, _ in entry["taps"]}
-        taps = [TapRequest(tap, float(stride)) for tap, stride in (each.split("@") for each in entry["default_taps"])]
+        taps = map(_read_default, entry["default_taps"])
         entry["view_bytes"] = sum(channels[tap.native] * (tap.grid(picture_px) ** 2 + 4) for tap in taps) or None
         entry["here"] = is_here(entry["teacher"], entry["weights"]) if entry["weights"] else None
         entry["taps"] = [
@@ -256,15 +300,13 @@ def fetch_weights(teacher: str, to: Path, revision: str = "main") -> Path:
     from difom_cache.teachers.places import folder_name
 
     asked = parse_teacher(teacher)
-    own = {entry["teacher"]: entry for entry in _read_table() if entry["teacher"].partition(":")[0] == asked.name}
-    default = next((full for full, entry in own.items() if entry["default"]), None)
+    variant, sizes = _choose_size(asked)
     full, repository = teacher, ""
     if asked.name == "hf":
         full, repository = f"hf:{asked.variant}", asked.variant
-    elif default is not None:
-        sizes = [full.partition(":")[2] for full in own]
-        full = f"{asked.name}:{choose_variant(asked.name, asked.variant or default.partition(':')[2], sizes)}"
-        repository = own[full]["weights"]
+    elif sizes:
+        full = f"{asked.name}:{variant}"
+        repository = sizes[full]["weights"]
     else:
         find_builder(asked.name)
     if not repository:

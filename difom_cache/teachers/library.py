@@ -20,6 +20,7 @@ from difom_cache.teachers.base import (
     TeacherRequest,
     TeacherSpec,
     Weights,
+    check_input_px,
     choose_variant,
     label_variant,
     versions,
@@ -30,7 +31,7 @@ from difom_cache.teachers.hub import locate
 from difom_cache.teachers.layouts import NETWORKS, Layout, below, find_wrapper, to_own_layout
 from difom_cache.teachers.network import NetworkTeacher, TapNetwork, assemble
 from difom_cache.teachers.places import read_json
-from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, Triple, check_input_px
+from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, Triple
 from difom_cache.teachers.tokens import default_token_taps, token_taps
 from difom_cache.teachers.weights import digest_tensors, fill_random, is_outline, outline_weights, refuse_mismatch
 

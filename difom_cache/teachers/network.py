@@ -1,13 +1,12 @@
 """A teacher that is a PyTorch network: preprocessing before it, float32 maps after it."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from difom_cache.base.hardware import resolve_device
-from difom_cache.teachers.base import RANDOM, TapRequest, TeacherRequest, TeacherSpec, choose_taps, versions
+from difom_cache.teachers.base import TapRequest, TeacherRequest, TeacherSpec, complete_spec, versions
 from difom_cache.teachers.precision import compute_in
 from difom_cache.teachers.preprocess import check_pixels, normalise
 from difom_cache.teachers.weights import is_outline
@@ -58,21 +57,12 @@ def assemble(request: TeacherRequest, spec: TeacherSpec, network: TapNetwork) ->
 
     Args:
         request: says taps, precision, device and whether the network is compiled.
-        spec: what the teacher's file knows: label ("-random" is added for random weights), native and default taps,
-            weights, licence and the libraries beside torch.
+        spec: what the teacher's file knows: label, native and default taps, weights, licence, the libraries beside torch.
         network: with the weights in it.
     """
     device = resolve_device(request.device)
-    taps = choose_taps(request, spec.native, spec.taps, spec.input_px)
-    network.keep(tuple(dict.fromkeys(tap.native for tap in taps)))
-    spec = replace(
-        spec,
-        label=f"{spec.label}-{RANDOM}" if spec.is_random else spec.label,
-        taps=taps,
-        libraries={**versions("torch"), **spec.libraries},
-        precision=request.chosen_precision,
-        options={**spec.options, **({"compile": True} if request.compile else {})},
-    )
+    spec = complete_spec(request, spec)
+    network.keep(tuple(dict.fromkeys(tap.native for tap in spec.taps)))
     if is_outline():
         return NetworkTeacher(spec, network)
     if request.compile:

@@ -3,7 +3,6 @@
 import functools
 import warnings
 from importlib.metadata import version
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch.nn.functional import interpolate
 
 from difom_cache.base.errors import DeviceError, SettingsError, TeacherError
 from difom_cache.base.hardware import resolve_device
-from difom_cache.teachers.base import Teacher, TeacherSpec
+from difom_cache.teachers.base import Teacher, TeacherSpec, has_openvino
 from difom_cache.teachers.network import NetworkTeacher
 from difom_cache.teachers.preprocess import check_pixels, normalise
 
@@ -20,11 +19,6 @@ _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 # Of the error's length over that of the feature about its mean; measured: float32 1e-5, bfloat16 0.04.
 _ALLOWED = {"float32": 1e-3, "bfloat16": 0.15}
 _REASON_CHARS = 300
-
-
-def has_openvino() -> bool:
-    """Say whether OpenVINO is installed."""
-    return find_spec("openvino") is not None
 
 
 @functools.cache

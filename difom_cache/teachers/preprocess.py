@@ -40,19 +40,3 @@ def check_pixels(pixels: Tensor, input_px: int) -> None:
             f"expected floating-point pixels of shape (B, 3, {input_px}, {input_px}), "
             f"found {pixels.dtype} {tuple(pixels.shape)}"
         )
-
-
-def check_input_px(input_px: int, multiple_px: int, teacher: str) -> None:
-    """Refuse an input that `teacher` cannot take, naming the nearest that it can.
-
-    Args:
-        input_px: side of the square input.
-        multiple_px: what it must be a multiple of.
-        teacher: named in the message.
-    """
-    if input_px < multiple_px or input_px % multiple_px:
-        nearest_px = max(multiple_px, round(input_px / multiple_px) * multiple_px)
-        raise TeacherError(
-            f"{teacher} takes inputs that are multiples of {multiple_px} px, not {input_px} px; "
-            f"the nearest is {teacher}@{nearest_px}"
-        )

@@ -23,6 +23,7 @@ from difom_cache.teachers.base import (
     TeacherRequest,
     TeacherSpec,
     Weights,
+    check_input_px,
     choose_variant,
     label_variant,
     versions,
@@ -31,7 +32,7 @@ from difom_cache.teachers.checkpoint import only_file, read_tensors
 from difom_cache.teachers.hub import locate
 from difom_cache.teachers.layouts import to_own_layout
 from difom_cache.teachers.network import NetworkTeacher, TapNetwork, assemble
-from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, Triple, check_input_px
+from difom_cache.teachers.preprocess import IMAGENET_MEAN, IMAGENET_STD, Triple
 from difom_cache.teachers.sam_attention import fuse_attention
 from difom_cache.teachers.tokens import KEYS, block_number, block_taps, is_keys
 from difom_cache.teachers.weights import (

@@ -18,7 +18,10 @@ def describe_all() -> Iterator[dict[str, Any]]:
     for name in TEACHERS:
         if name in ELSEWHERE:
             place, licence = ELSEWHERE[name]
-            unknown = dict.fromkeys(("parameters", "input_px", "weights")) | {"taps": [], "default_taps": []}
+            unknown = dict.fromkeys(("parameters", "input_px", "multiple_px", "mean", "std", "weights")) | {
+                "taps": [],
+                "default_taps": [],
+            }
             yield {"teacher": f"{name}:{place}", "default": False, "licence": licence} | unknown
             continue
         build = find_builder(name)
@@ -35,6 +38,9 @@ def describe_all() -> Iterator[dict[str, Any]]:
                 "default": size == default,
                 "parameters": sum(p.numel() for key, p in network.named_parameters() if "key_projections" not in key),
                 "input_px": spec.input_px,
+                "multiple_px": sam.PATCH_PX if family is None else family.multiple_px(about.config()),
+                "mean": list(spec.mean),
+                "std": list(spec.std),
                 "taps": [[tap.name, tap.channels, tap.stride_native] for tap in spec.native.values()],
                 "default_taps": [tap.name for tap in spec.taps],
                 "weights": about.repository or None,
