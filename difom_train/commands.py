@@ -107,6 +107,8 @@ class StudyConfig(CommandConfig, GroupOptions):
     "Student; may repeat."
     also: Annotated[tuple[str, ...], Opt(whole=True)] = ()
     "Also score this: a run, teacher:SPEC, or probe:CACHE/LABEL; may repeat."
+    results: Annotated[tuple[Path, ...], Opt(whole=True)] = ()
+    "results.json of the same study from another machine, whose runs are not trained again; may repeat."
     width: Width | None = 16
     "Channels of the first level; 0 = the student's own."
     input_size: SidePx = 128

@@ -207,6 +207,8 @@ class StudyKeywords(TypedDict, total=False):
     "Student; may repeat. [default: unet]"
     also: str | Sequence[str] | None
     "Also score this: a run, teacher:SPEC, or probe:CACHE/LABEL; may repeat."
+    results: str | Path | Sequence[str | Path] | None
+    "results.json of the same study from another machine, whose runs are not trained again; may repeat."
     width: int | None
     "Channels of the first level; 0 = the student's own. (in [0, 4096]) [default: 16]"
     input_size: int | None

@@ -8,6 +8,7 @@ from typing import Any
 from difom_cache.base.atomic import write_atomic
 
 COLOURS = ("#90a4ae", "#00798c", "#d1495b", "#5a7d2a", "#7b4fa3", "#c77700", "#3b6fb6", "#8d6e63")
+_LABEL = 60  # letters of a row's name in the legend, at most
 _OTHER = (
     "student", "recipe", "teachers", "labels", "runs", "mean", "std", "val_dice", "gain", "gain_low", "gain_high", "p", "masks",
     "train_cpu_s", "frame_cpu_ms", "parameters",
@@ -37,6 +38,7 @@ def draw_study(lines: Sequence[dict[str, Any]], path: Path) -> None:
             seeds = f", {line['runs']} seeds" if line["runs"] > 1 else ""
             taught = f" ({line['teachers']})" if line["teachers"] else ""
             label = f"{line['recipe']}{taught}{seeds}"
+            label = label if len(label) <= _LABEL else f"...{label[3 - _LABEL :]}"  # a path would push the bars out
             axes.bar(places, values, bar * 0.92, color=COLOURS[number % len(COLOURS)], label=label)
             axes.errorbar(places[-1], values[-1], line["std"], color="#263238", capsize=3, linewidth=1.2)
             for place, value in zip(places, values, strict=True):

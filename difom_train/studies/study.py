@@ -13,10 +13,20 @@ from difom_cache.base.files import read_object
 from difom_cache.base.options import read_call
 from difom_cache.base.outputs import check_out_folder
 from difom_train.commands import StudyConfig
-from difom_train.config import compose_keywords, names_code, read_recipe
+from difom_train.config import TrainConfig, compose_keywords, names_code, read_recipe
 from difom_train.evaluation.evaluate import evaluate
 from difom_train.evaluation.files import file_name
 from difom_train.evaluation.summary import SetScores
+from difom_train.studies.results import (
+    RESULTS_FILE,
+    RunResult,
+    differ,
+    read_results,
+    refuse_other_frames,
+    refuse_other_run,
+    result_of,
+    write_results,
+)
 from difom_train.studies.table import RowKey, RunKey, StudyTable, build_table, write_table
 from difom_train.training.run import train
 from difom_train.training.run_folder import find_run, refuse_other_settings
@@ -28,6 +38,7 @@ BUDGET_FILE = "study.json"
 CELL_FILE = "cell.json"
 BUDGET = ("width", "input_size", "batch_size", "epochs", "changes")
 """Options that every run of a study has in common."""
+_START_AGAIN = "remove the run's folder, and run the study again"
 
 
 @dataclass(frozen=True)
@@ -94,7 +105,8 @@ def study(
     Args:
         cache: one cache, or several; or the config of the call.
         data: test sets.
-        out: folder of the runs; also gets study.csv, study.md, study.html and study.svg.
+        out: folder of the runs; also gets study.csv, study.md, study.html and study.svg, and results.json, which carries the
+            runs to the same study on another machine.
         **options: listed in `StudyKeywords`; every recipe that learns from teachers is run with each of the `teachers`.
 
     Raises:
@@ -109,17 +121,29 @@ def study(
     places = {name: folder / file_name(name) for name in config.also}
     _refuse_shared([cell.folder for cell in cells] + [place.name for place in places.values()])
     budget = {name: getattr(config, name) for name in BUDGET}
+    joined: dict[str, RunResult] = {}
+    beside: dict[str, RunResult] = {}
+    for path in config.results:
+        runs, others = read_results(path, json.loads(json.dumps(budget)))
+        joined, beside = joined | runs, beside | others
+        for cell in cells:
+            if cell.folder in runs and not _is_finished(folder / cell.folder):
+                refuse_other_run(path, cell.folder, runs[cell.folder], compose_cell(cell, budget, config))
     _fix_budget(folder, budget)
     _refuse_other_runs(cells, budget, config)  # before anything is trained
     for cell in cells:
-        run_cell(cell, budget, config)
-    whole = sorted(finished_cells(folder), key=lambda each: _place_of(each, cells))
-    scored = {folder / each.folder: score(config, folder / each.folder, None) for each in whole}
-    rows: dict[RowKey, dict[RunKey, Path]] = {}
-    for each in whole:
-        rows.setdefault(each.row, {})[each.labels_seed, each.seed] = folder / each.folder
-    scored |= {place: score(config, name, place) for name, place in places.items()}
-    table = build_table(rows, scored, places)
+        if cell.folder not in joined or _is_finished(folder / cell.folder):
+            run_cell(cell, budget, config)
+    for each in finished_cells(folder):
+        joined[each.folder] = result_of(folder / each.folder, score(config, folder / each.folder, None), asdict(each))
+    beside |= {name: result_of(place, score(config, name, place)) for name, place in places.items()}
+    refuse_other_frames(joined | beside)
+    write_results(folder / RESULTS_FILE, budget, joined, beside)
+    whole = {name: _cell_of(result.cell or {}, Path(name)) for name, result in joined.items()}
+    rows: dict[RowKey, dict[RunKey, RunResult]] = {}
+    for name, each in sorted(whole.items(), key=lambda item: _place_of(item[1], cells)):
+        rows.setdefault(each.row, {})[each.labels_seed, each.seed] = joined[name]
+    table = build_table(rows, beside)
     write_table(table, folder)
     return table
 
@@ -162,8 +186,12 @@ def _refuse_other_runs(cells: Iterable[Cell], budget: Mapping[str, Any], config:
     for cell in cells:
         folder = config.out / cell.folder
         if _is_finished(folder):
-            asked = compose_keywords(student=cell.student, **_options_of(cell, budget, config))
-            refuse_other_settings(folder, asked)
+            refuse_other_settings(folder, compose_cell(cell, budget, config))
+
+
+def compose_cell(cell: Cell, budget: Mapping[str, Any], config: StudyConfig) -> TrainConfig:
+    """Return the settings of a run of the study."""
+    return compose_keywords(student=cell.student, **_options_of(cell, budget, config))
 
 
 def finished_cells(folder: Path) -> list[Cell]:
@@ -184,11 +212,14 @@ def score(config: StudyConfig, source: str | Path, out: Path | None) -> dict[str
 
 
 def _read_cell(path: Path) -> Cell:
-    held = read_object(path, RunError, "remove the run's folder, and run the study again")
+    return _cell_of(read_object(path, RunError, _START_AGAIN), path)
+
+
+def _cell_of(held: Mapping[str, Any], path: Path) -> Cell:
     try:
-        return Cell(**(held | {"teachers": tuple(held["teachers"])}))
+        return Cell(**{**held, "teachers": tuple(held["teachers"])})
     except (KeyError, TypeError) as error:
-        raise RunError(f"{path} is damaged ({error}); remove the run's folder, and run the study again") from error
+        raise RunError(f"{path} is damaged ({error}); {_START_AGAIN}") from error
 
 
 def _is_finished(folder: Path) -> bool:
@@ -207,7 +238,7 @@ def _fix_budget(folder: Path, budget: Mapping[str, Any]) -> None:
     if path.exists():
         held = read_object(path, RunError, "remove it if its runs are those of this command")
         try:
-            differences = [f"{key} {held[key]!r} there, {ours[key]!r} here" for key in ours if held[key] != ours[key]]
+            differences = differ(held, ours)
         except KeyError as error:
             raise RunError(
                 f"{path} is damaged (no {error}); remove it if its runs are those of this command"

@@ -10,22 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
-from numpy.typing import NDArray
 
 from difom_cache.base.atomic import write_atomic
 from difom_cache.base.text import format_csv, format_markdown, format_table
-from difom_train.evaluation.files import read_summary
-from difom_train.evaluation.summary import SetScores, counted_sets, mean_label
+from difom_train.evaluation.summary import counted_sets, mean_label
 from difom_train.reporting.bootstrap import Difference, compare_paired
-from difom_train.reporting.compare import marks_of
-from difom_train.reporting.entries import eval_folder
 from difom_train.studies.chart import draw_study
-from difom_train.training.masks import UNKNOWN
-from difom_train.training.run_folder import find_run, read_run
+from difom_train.studies.results import Cost, RunResult
 
-SCORE = "fixed/dice"
 RESAMPLES = 10_000
-Scored = Mapping[str, SetScores]
 RunKey = tuple[int, int]
 "The labels seed and the seed of a run."
 
@@ -44,20 +37,6 @@ class RowKey(NamedTuple):
     recipe: str
     teachers: str
     labels: float | None
-
-
-class Cost(NamedTuple):
-    """What a row costs, mean over its runs; None where it was not measured.
-
-    Attributes:
-        train_cpu_s: CPU seconds of a run's training steps, over all threads.
-        frame_cpu_ms: CPU milliseconds of a frame while it was scored, over all threads.
-        parameters: of the network, with what training alone needs.
-    """
-
-    train_cpu_s: float | None
-    frame_cpu_ms: float | None
-    parameters: float | None
 
 
 @dataclass(frozen=True)
@@ -159,34 +138,25 @@ class StudyTable:
         return [row.as_json() for row in self.rows]
 
 
-def build_table(
-    rows: Mapping[RowKey, Mapping[RunKey, Path]], scored: Mapping[Path, Scored], beside: Mapping[str, Path]
-) -> StudyTable:
-    """Return the table of some runs.
+def build_table(rows: Mapping[RowKey, Mapping[RunKey, RunResult]], beside: Mapping[str, RunResult]) -> StudyTable:
+    """Return the table of some runs, all scored on the same frames.
 
     Args:
-        rows: each row's finished run folders by labels seed and seed; the first row of a share of the masks is compared with,
-            on the seeds that both have, or else on all of both.
-        scored: folder to test set to scores; all were scored on the same frames.
-        beside: name to folder of what else was scored.
+        rows: each row's runs by labels seed and seed; the first row of a share of the masks is compared with, on the seeds
+            that both have, or else on all of both.
+        beside: what else was scored, by name.
     """
     found: list[Row] = []
-    first: dict[float | None, Mapping[RunKey, Path]] = {}
+    first: dict[float | None, Mapping[RunKey, RunResult]] = {}
     for key, runs in rows.items():
-        folders, reference = list(runs.values()), first.setdefault(key.labels, runs)
+        reference = first.setdefault(key.labels, runs)
         difference = None
         if reference is not runs:
             both = [each for each in runs if each in reference]
-            sides = [[side[each] for each in both or side] for side in (runs, reference)]
-            ours, theirs = ([scored[each] for each in side] for side in sides)
+            ours, theirs = ([side[each] for each in both or side] for side in (runs, reference))
             difference = _compare(ours, theirs, paired_seeds=bool(both))
-        best = [read_run(folder)["best_val_dice"] for folder in folders]
-        val_dice = None if None in best else mean(best)
-        runs_of = [scored[each] for each in folders]
-        found.append(_make_row(key, runs_of, val_dice, difference, "; ".join(marks_of(folders)), _cost_of(folders)))
-    for name, place in beside.items():
-        mark = read_summary(place).get("mark", UNKNOWN)
-        found.append(_make_row(RowKey("-", name, "", None), [scored[place]], None, None, mark, _cost_of([place])))
+        found.append(_make_row(key, list(runs.values()), difference))
+    found += [_make_row(RowKey("-", name, "", None), [result], None) for name, result in beside.items()]
     return StudyTable(tuple(found))
 
 
@@ -198,28 +168,16 @@ def write_table(table: StudyTable, folder: Path) -> None:
     draw_study(lines, folder / "study.svg")
 
 
-def _make_row(
-    key: RowKey, runs: Sequence[Scored], val_dice: float | None, difference: Difference | None, masks: str, cost: Cost
-) -> Row:
-    dice = [{name: float(scores.columns[SCORE].mean()) for name, scores in run.items()} for run in runs]
+def _make_row(key: RowKey, runs: Sequence[RunResult], difference: Difference | None) -> Row:
+    dice = [{name: float(values.mean()) for name, values in run.dice.items()} for run in runs]
     means = [mean(run[name] for name in counted_sets(list(run))) for run in dice]
     sets = {name: mean(run[name] for run in dice) for name in dice[0]}
     spread = stdev(means) if len(means) > 1 else 0.0
+    kept = [run.val_dice for run in runs if run.val_dice is not None]
+    val_dice = mean(kept) if len(kept) == len(runs) else None
+    masks = "; ".join(dict.fromkeys(run.mark for run in runs if run.mark))
+    cost = Cost.mean_of([run.cost for run in runs])
     return Row(key, len(runs), sets, mean(means), spread, val_dice, difference, masks, cost)
-
-
-def _cost_of(folders: Sequence[Path]) -> Cost:
-    """Return what runs, or what was scored beside them, cost in the mean."""
-    runs = [find_run(each) for each in folders]
-    summaries = [read_summary(eval_folder(each)) for each in folders]
-    frame_s = _mean_of(summaries, "cpu_s_per_frame")
-    frame_ms = None if frame_s is None else 1000 * frame_s
-    return Cost(_mean_of(runs, "train_cpu_s"), frame_ms, _mean_of(summaries, "parameters"))
-
-
-def _mean_of(facts: Sequence[Mapping[str, Any]], key: str) -> float | None:
-    found = [each.get(key) for each in facts]
-    return None if None in found else mean(found)  # type: ignore[type-var]
 
 
 def _cells_of_cost(cost: Cost) -> list[str]:
@@ -231,17 +189,14 @@ def _cells_of_cost(cost: Cost) -> list[str]:
     ]
 
 
-def _compare(ours: Sequence[Scored], theirs: Sequence[Scored], *, paired_seeds: bool) -> Difference:
+def _compare(ours: Sequence[RunResult], theirs: Sequence[RunResult], *, paired_seeds: bool) -> Difference:
     """Return the difference of two rows; frames of one video are drawn together, a frame without a video by itself."""
-    counted = counted_sets(list(theirs[0]))
-    groups = {name: [frame.group or frame.id for frame in theirs[0][name].frames] for name in counted}
-    stacked = _stack(ours, counted), _stack(theirs, counted)
-    return compare_paired(*stacked, groups, resamples=RESAMPLES, seed=0, paired_seeds=paired_seeds)
-
-
-def _stack(runs: Sequence[Scored], names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    """Return test set to Dice of each run and frame, (runs, N)."""
-    return {name: np.stack([run[name].columns[SCORE] for run in runs]) for name in names}
+    counted = counted_sets(list(theirs[0].dice))
+    our_dice, their_dice = (
+        {name: np.stack([run.dice[name] for run in runs]) for name in counted} for runs in (ours, theirs)
+    )
+    groups = {name: theirs[0].groups[name] for name in counted}
+    return compare_paired(our_dice, their_dice, groups, resamples=RESAMPLES, seed=0, paired_seeds=paired_seeds)
 
 
 _NOTE = (

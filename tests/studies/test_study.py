@@ -31,8 +31,8 @@ def run(make_cache, monkeypatch, tmp_path):
     monkeypatch.setitem(train.__globals__, "open_cache", lambda path: cache)
     data = paint_benchmark(tmp_path / "data")
 
-    def run(**options):
-        return study("memory", data, tmp_path / "study", **(TINY | options))
+    def run(out="study", **options):
+        return study("memory", data, tmp_path / out, **(TINY | options))
 
     return run
 
@@ -216,3 +216,55 @@ def test_a_study_of_another_budget_and_runs_that_share_a_folder_are_refused(run,
     (tmp_path / "study" / "study.json").write_text("[]")
     with pytest.raises(RunError, match=r"study\.json is damaged"):
         run(recipes=["baseline"], labels=[1.0], seeds=[0])
+
+
+def test_results_of_another_machine_join_and_are_not_trained_again(run, tmp_path, monkeypatch):
+    cells = {"recipes": ["baseline", "difom-multiscale"], "labels": [1.0]}
+    both = run(**cells, seeds=[0, 1])
+    run(out="there", recipes=["baseline"], labels=[1.0], seeds=[0, 1])
+    monkeypatch.chdir(tmp_path)
+    run(out="there", recipes=["difom-multiscale"], labels=[1.0], seeds=[0], also=[f"there/{name('baseline')}"])
+    results = tmp_path / "there" / "results.json"
+    table = run(out="here", **cells, seeds=[0, 1], results=[results])
+    trained = {path.parent.name for path in (tmp_path / "here").glob("*/run.json")}
+    assert trained == {name("difom-multiscale", seed=1)}
+    for ours, whole in zip(table.rows, both.rows, strict=False):
+        assert ours.key == whole.key and ours.runs == 2
+        assert (ours.mean, ours.spread, ours.val_dice) == pytest.approx(
+            (whole.mean, whole.spread, whole.val_dice), abs=1e-4
+        )
+        assert ours.cost.parameters == whole.cost.parameters
+    assert table.rows[1].difference.mean == pytest.approx(both.rows[1].difference.mean, abs=1e-2)
+    assert [row.key.recipe for row in table.rows] == ["baseline", "difom-multiscale", f"there/{name('baseline')}"]
+    assert str(tmp_path) not in results.read_text(), "no path of the machine that made it"
+
+
+def test_results_that_do_not_fit_are_refused_before_anything_is_trained(run, tmp_path):
+    cell = {"recipes": ["difom-multiscale"], "labels": [1.0], "seeds": [0]}
+    run(out="there", **cell)
+    results = tmp_path / "there" / "results.json"
+    with pytest.raises(RunError, match="another budget: epochs 1 there, 2 here"):
+        run(out="here", **cell, epochs=2, results=[results])
+    held = json.loads(results.read_text())
+    (only,) = held["runs"].values()
+    only["settings"]["optimizer"]["lr"] = 0.5
+    results.write_text(json.dumps(held))
+    with pytest.raises(RunError, match=r"had other settings: optimizer\.lr: 0\.5 there"):
+        run(out="here", **cell, results=[results])
+    only["settings"]["optimizer"]["lr"] = 5e-4
+    only["made"]["revision"] = 1
+    results.write_text(json.dumps(held))
+    with pytest.raises(RunError, match="revision 1 there"):
+        run(out="here", **cell, results=[results])
+    only["dice"]["Kvasir"].pop()
+    results.write_text(json.dumps(held))
+    with pytest.raises(RunError, match="is damaged"):
+        run(out="here", **cell, results=[results])
+    assert not list((tmp_path / "here").glob("*/run.json"))
+    with pytest.raises(RunError, match="scored on other frames"):
+        run(out="third", **cell | {"seeds": [1]}, limit=1, results=[_fresh(run, tmp_path, cell)])
+
+
+def _fresh(run, tmp_path, cell):
+    run(out="elsewhere", **cell)
+    return tmp_path / "elsewhere" / "results.json"
