@@ -1,21 +1,50 @@
 """What this machine computes with: a device by name, its processor's name, PyTorch's threads."""
 
+import ctypes
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from difom_cache.base.errors import DeviceError
+
+if TYPE_CHECKING:  # at run time it is loaded where something is asked of it: a dry run asks nothing
+    import torch
+    from torch import Tensor
 
 _CPUINFO = Path("/proc/cpuinfo")
 _NO_ROOM = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 _BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}  # x86's instructions, and ARM's, as Linux calls them
 
 
-def resolve_device(device: str | torch.device) -> torch.device:
+def settle_device(device: str) -> str:
+    """Return the name of the device that a name means; PyTorch is loaded only where it might find a GPU.
+
+    Raises:
+        DeviceError: there is no such device here.
+    """
+    return "cpu" if device == "cpu" or (device == "auto" and not has_driver()) else str(resolve_device(device))
+
+
+def has_driver() -> bool:
+    """Return whether this machine has a driver of NVIDIA's, or of AMD's, without which PyTorch finds no CUDA device."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return Path("/dev/kfd").exists()
+    return True
+
+
+def count_gpus() -> int:
+    """Return how many CUDA devices PyTorch finds."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def resolve_device(device: "str | torch.device") -> "torch.device":
     """Return the device that a name means; "auto" is CUDA where there is one.
 
     Args:
@@ -24,6 +53,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
     Raises:
         DeviceError: there is no such device here.
     """
+    import torch
+
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -48,12 +79,16 @@ def name_processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def name_device(device: torch.device) -> str:
+def name_device(device: "str | torch.device") -> str:
     """Return the name of what computes: the GPU's or the processor's."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else name_processor()
+    if not str(device).startswith("cuda"):
+        return name_processor()
+    import torch
+
+    return torch.cuda.get_device_name(device)
 
 
-def upload(values: Tensor, device: torch.device) -> Tensor:
+def upload(values: "Tensor", device: "torch.device") -> "Tensor":
     """Return `values`, which lie in host memory, on `device`; the host waits for no earlier work of a GPU.
 
     Only from pinned memory a copy is left to the GPU; from other memory the driver may wait until it has staged it.
@@ -61,20 +96,23 @@ def upload(values: Tensor, device: torch.device) -> Tensor:
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
-def emulates_bfloat16(device: str | torch.device) -> bool:
+def emulates_bfloat16(device: "str | torch.device") -> bool:
     """Return whether a GPU has no instructions for bfloat16: those before Ampere, such as T4, V100 and RTX 2080."""
-    device = torch.device(device)
-    return device.type == "cuda" and torch.cuda.is_available() and torch.cuda.get_device_capability(device) < (8, 0)
+    if not str(device).startswith("cuda"):
+        return False
+    import torch
+
+    return torch.cuda.is_available() and torch.cuda.get_device_capability(device) < (8, 0)
 
 
-def explain_bfloat16(device: torch.device) -> str:
+def explain_bfloat16(device: "str | torch.device") -> str:
     """Return one line where `device` emulates bfloat16, which is then slower than float32; else, or where unknown, nothing."""
     if emulates_bfloat16(device):
         return (
             f"NOTE: {name_device(device)} has no instructions for bfloat16, which it would emulate; without --precision it "
             "computes in float32"
         )
-    if device.type != "cpu" or not _CPUINFO.is_file():
+    if str(device) != "cpu" or not _CPUINFO.is_file():
         return ""
     lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
     flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
@@ -88,6 +126,8 @@ def explain_bfloat16(device: torch.device) -> str:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether a GPU's memory was too small, which its libraries tell in other words than PyTorch."""
+    import torch
+
     return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _NO_ROOM)
 
 
@@ -112,6 +152,8 @@ def torch_threads(count: int) -> Iterator[None]:
 
     Sums on the CPU are cut by thread, so their last bits depend on the number.
     """
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

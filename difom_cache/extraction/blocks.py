@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from difom_cache.base.errors import DeviceError
 from difom_cache.base.hardware import is_out_of_memory, torch_threads
-from difom_cache.extraction.jobs import BlockJob, BlockReport, Frame, ViewJob, read_frame
-from difom_cache.extraction.passes import PictureBlock, PicturePass, TeacherBlock, TeacherPass
-from difom_cache.extraction.report import Stopwatch
+from difom_cache.extraction.frames import Frame, read_frame
+from difom_cache.extraction.jobs import BlockJob, BlockReport, ViewJob
+from difom_cache.extraction.passes import PictureBlock, PicturePass, Stopwatch, TeacherBlock, TeacherPass
 from difom_cache.extraction.teachers import load_teacher, name_worker
 from difom_cache.store.identity import read_identity
 from difom_cache.store.ledger import is_done

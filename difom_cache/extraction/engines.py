@@ -43,22 +43,23 @@ class EngineOptions:
     choice of a device to the blocks.
     """
 
+    engine: str = "local"
     scheduler: str | None = None
     jobs: Path | None = None
     workers: int | None = None
     devices: int = 0
 
 
-def open_executor(engine: str, options: EngineOptions) -> AbstractContextManager[Executor]:
+def open_executor(options: EngineOptions) -> AbstractContextManager[Executor]:
     """Return an executor whose workers run blocks, to be entered.
 
     Raises:
         SettingsError: there is no such engine, or an option is missing or unknown.
         EngineError: the engine cannot be reached, its workers run another difom, or they die on a block.
     """
-    if engine not in ENGINES:
-        raise SettingsError(name_nearest("engine", engine, list(ENGINES)))
-    return ENGINES[engine](options)
+    if options.engine not in ENGINES:
+        raise SettingsError(name_nearest("engine", options.engine, list(ENGINES)))
+    return ENGINES[options.engine](options)
 
 
 def count_local(options: EngineOptions) -> int:

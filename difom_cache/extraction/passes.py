@@ -1,7 +1,10 @@
 """How blocks grow, batch by batch: of stored views, rendered; and of one teacher's codes: rendered, seen, encoded, copied."""
 
-from collections.abc import Sequence
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +18,9 @@ from difom_cache.codecs.base import UncodableFeatureError
 from difom_cache.codecs.fidelity import Fidelity
 from difom_cache.codecs.measure import measure_fidelity
 from difom_cache.extraction.cells import sum_cells, to_moments, valid_cells
-from difom_cache.extraction.jobs import BlockJob, Frame, ViewJob
-from difom_cache.extraction.report import Stopwatch
+from difom_cache.extraction.frames import Frame
+from difom_cache.extraction.jobs import BlockJob, ViewJob
+from difom_cache.extraction.report import STAGES
 from difom_cache.extraction.teachers import assert_same_teacher
 from difom_cache.store.columns import open_codec, pictures_column, teacher_column
 from difom_cache.store.layout import NO_MASK
@@ -26,6 +30,49 @@ from difom_cache.teachers.base import Teacher
 from difom_cache.teachers.pooling import area_pool
 from difom_cache.views.replay import replay_image, replay_mask, replay_valid
 from difom_cache.views.replay_many import replay_images
+
+
+class Stopwatch:
+    """Seconds by stage. Work on a CUDA device is timed by events, so that measuring does not make the host wait."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def on_host(self, stage: str) -> Iterator[None]:
+        """Count what the block takes on the host's clock."""
+        started_s = time.perf_counter()
+        yield
+        self._seconds[stage] += time.perf_counter() - started_s
+
+    @contextmanager
+    def on_device(self, stage: str) -> Iterator[None]:
+        """Count what the block takes on the device."""
+        if self._device.type != "cuda":
+            with self.on_host(stage):
+                yield
+            return
+        start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        stream = torch.cuda.current_stream(self._device)
+        start.record(stream)
+        yield
+        stop.record(stream)
+        self._events.append((stage, start, stop))
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Count seconds that another thread measured."""
+        self._seconds[stage] += seconds
+
+    def read(self) -> dict[str, float]:
+        """Return the seconds since the last reading, by stage, and start from zero."""
+        for stage, start, stop in self._events:
+            stop.synchronize()
+            self._seconds[stage] += start.elapsed_time(stop) / 1000
+        seconds = {stage: self._seconds.get(stage, 0.0) for stage in STAGES}
+        self._seconds, self._events = defaultdict(float), []
+        return seconds
 
 
 class PicturePass:

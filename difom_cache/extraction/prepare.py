@@ -1,48 +1,28 @@
-"""Fixing, before the first block, everything that decides a column: what it continues, its batch, codecs and identity."""
+"""What a run's columns are before any network is loaded: what they continue, what they hold, how large they become."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from difom_cache.base import disk
-from difom_cache.base.errors import CacheIdentityError, DataError, TeacherError
-from difom_cache.base.hardware import is_out_of_memory
+from difom_cache.base.errors import CacheIdentityError
 from difom_cache.codecs.base import Basis
 from difom_cache.codecs.catalogue import BASES, build_codec, refuse_compact, resolve_codec
-from difom_cache.codecs.packed import PackedBasis, fit_packed
+from difom_cache.codecs.packed import PackedBasis
 from difom_cache.data.record import Record
-from difom_cache.extraction.jobs import ViewJob, read_frame, show_records
-from difom_cache.extraction.passes import render
-from difom_cache.extraction.requests import OldColumn, refuse_unlike, taps_of
-from difom_cache.extraction.teachers import (
-    NETWORKS,
-    OPENVINO,
-    choose_backend,
-    describe_source,
-    held_readings,
-    identify_teacher,
-    load_teacher,
-)
+from difom_cache.extraction.begun import NETWORKS, Begun, find_begun, held_identity, identify_teacher
+from difom_cache.extraction.jobs import ViewJob
+from difom_cache.extraction.requests import OldColumn, taps_of
 from difom_cache.store.columns import describe_tap, pictures_column, read_basis, teacher_column, write_basis
-from difom_cache.store.identity import AnyIdentity, offer_identity, read_identity, write_seen_masks, write_source
-from difom_cache.store.layout import IDENTITY, PICTURES, Column, TapSpec, choose_block_rows, teacher_folder
+from difom_cache.store.layout import PICTURES, Column, TapSpec, choose_block_rows
 from difom_cache.store.ledger import read_markers
 from difom_cache.store.schema import CacheIdentity, PicturesIdentity, TeacherIdentity
 from difom_cache.store.writer import create_column
-from difom_cache.teachers.base import RANDOM, Teacher, TeacherRequest, TeacherSpec
-from difom_cache.teachers.catalogue import outline_teacher, read_outputs
-from difom_cache.teachers.openvino_teacher import describe_openvino
-from difom_cache.teachers.outputs import Reading
-from difom_cache.teachers.pooling import area_pool
-
-FIT_RECORDS = 256  # view 0 of so many training records decides a codec's basis
-LARGEST_BATCH = 64
-MEMORY_FRAC = 0.8  # of the memory of a CUDA device that is free, which the probe may fill
-PROBED = ("batch", "threads", "block_rows")  # what a job finds out by itself, and takes over where another was first
+from difom_cache.teachers.base import TeacherRequest, TeacherSpec
+from difom_cache.teachers.catalogue import outline_teacher
 
 
 @dataclass(frozen=True)
@@ -64,31 +44,6 @@ class ColumnChoices:
     "A column of another cache that this one shall be mixed with."
 
 
-@dataclass(frozen=True)
-class Begun:
-    """The column that a cache has for a teacher, or would have: its label, its folder, and its identity once it is begun."""
-
-    label: str
-    folder: Path
-    identity: TeacherIdentity | None
-
-
-def find_begun(cache: Path, spec: TeacherSpec) -> Begun:
-    """Return a teacher's column: under its label, or under the name alone where an old cache has just these features there.
-
-    Caches once kept every variant, and random weights too, under the teacher's name.
-    """
-    for label in dict.fromkeys((spec.label, spec.name, spec.label.removesuffix(f"-{RANDOM}"))):
-        folder = cache / teacher_folder(label)
-        held = _held_identity(folder, TeacherIdentity)
-        if held is None:
-            continue
-        is_same = (held.teacher.name, held.teacher.variant) == (spec.name, spec.variant)
-        if label == spec.label or (is_same and spec.weights_digest in ("", held.teacher.weights_digest)):
-            return Begun(label, folder, held)  # a dry run has read no weights
-    return Begun(spec.label, cache / teacher_folder(spec.label), None)
-
-
 def continue_column(
     cache: Path, request: TeacherRequest, records: Sequence[Record], rows: int
 ) -> tuple[TeacherRequest, str]:
@@ -108,8 +63,11 @@ def continue_column(
             were told, and took for logits what are none.
     """
     if request.name in NETWORKS and request.readings is None:
-        request = replace(request, readings=_settle_readings(cache, request, records, rows))
-    root = _held_identity(cache, CacheIdentity)
+        from difom_cache.extraction.frames import settle_readings  # late: it may run the network
+
+        begun = find_begun(cache, outline_teacher(request))
+        request = replace(request, readings=settle_readings(cache, begun, request, records, rows))
+    root = held_identity(cache, CacheIdentity)
     if root is None or root.picture_px != request.picture_px:
         return request, ""  # no cache, or another one, which is refused by its identity
     spec = outline_teacher(request)
@@ -129,36 +87,6 @@ def continue_column(
     return replace(request, taps=taps_of(held, str(begun.folder))), line
 
 
-def _settle_readings(
-    cache: Path, request: TeacherRequest, records: Sequence[Record], rows: int
-) -> tuple[Reading, ...] | None:
-    begun = find_begun(cache, outline_teacher(request))
-    if begun.identity is None:
-        return read_outputs(request, show_records(records))
-    readings = held_readings(begun.identity, begun.folder)
-    column = teacher_column(begun.identity, begun.label, rows)
-    if not readings and len(read_markers(cache, column, skip_unreadable=True)) < column.blocks:
-        _refuse_misread(begun, begun.identity, request, records)
-    return readings
-
-
-def _refuse_misread(
-    begun: Begun, identity: TeacherIdentity, request: TeacherRequest, records: Sequence[Record]
-) -> None:
-    """Raise where features of an old column were taken for logits that, by today's reading, are none."""
-    taken = {tap.name.rpartition("@")[0] for tap in identity.taps if tap.kind == "logits"}
-    try:
-        told = read_outputs(replace(request, taps=tuple(sorted(taken)) or None), show_records(records)) if taken else ()
-    except TeacherError:  # it was never clear, and stays as it was begun
-        return
-    for reading in told or ():
-        if reading.output in taken and reading.values != "logits":
-            raise CacheIdentityError(
-                f"{begun.folder} was begun with output {reading.output!r} taken for logits, as maps of one channel once were; "
-                f"now {reading.describe()}. Drop the column with `difom-cache drop` and extract it anew"
-            )
-
-
 def prepare_pictures(
     cache: Path, *, picture_px: int, pads: bool, rows: int, dry: bool, public: bool = False
 ) -> ColumnWork:
@@ -167,7 +95,7 @@ def prepare_pictures(
     A column that is complete already is taken as it is, whatever library versions made it.
     """
     widest = picture_px * picture_px * 3
-    held = _held_identity(cache / PICTURES, PicturesIdentity)
+    held = held_identity(cache / PICTURES, PicturesIdentity)
     identity = PicturesIdentity.build(
         picture_px=picture_px,
         pads=pads,
@@ -183,71 +111,87 @@ def prepare_pictures(
     return ColumnWork(column, identity if dry else create_column(cache, column, identity, public=public), None)
 
 
-def prepare_teacher(
-    cache: Path, request: TeacherRequest, choices: ColumnChoices, views: Sequence[ViewJob], *, dry: bool
-) -> ColumnWork:
-    """Return the column of one teacher, with its identity written unless `dry`.
+@dataclass(frozen=True)
+class Draft:
+    """A teacher's column before anything is written: what is asked, what the teacher says, what is begun of it, its taps."""
 
-    Args:
-        cache: the cache's folder.
-        request: how the teacher is built.
-        choices: the user's.
-        views: every row of the cache.
-        dry: write nothing and fit nothing; the bases of codecs are then placeholders of the right size.
+    request: TeacherRequest
+    choices: ColumnChoices
+    spec: TeacherSpec
+    begun: Begun
+    taps: tuple[TapSpec, ...]
+
+    @property
+    def old(self) -> TeacherIdentity | None:
+        """The identity that this one continues, or shall be mixed with."""
+        return self.begun.identity or (self.choices.old.identity if self.choices.old else None)
+
+    @property
+    def batch(self) -> int | None:
+        """The batch that is settled already, None where a trial finds it."""
+        return self.choices.batch or (self.old.batch if self.old else None)
+
+    def lacks(self, bases: Mapping[str, Basis]) -> list[TapSpec]:
+        """Return the taps whose codec learns from features, and has not.
+
+        Raises:
+            SettingsError: one would be begun in a codec that is only finished.
+        """
+        new = [tap for tap in self.taps if tap.codec in BASES and tap.name not in bases]
+        for tap in new:
+            refuse_compact(tap.codec)
+        return new
+
+    def identify(
+        self, bases: Mapping[str, Basis], rows: int, batch: int, threads: int, backend: Mapping[str, str] | None = None
+    ) -> TeacherIdentity:
+        """Return the identity of the column.
+
+        Args:
+            bases: of the taps whose codecs learn.
+            rows: of the cache.
+            batch: the teacher runs with.
+            threads: PyTorch computes with on the CPU, where the column is new.
+            backend: what runs the network, where it is not PyTorch.
+        """
+        codecs = [build_codec(tap.codec, tap.channels, basis=bases.get(tap.name)) for tap in self.taps]
+        widest = max(
+            codec.code_channels(tap.channels) * tap.grid**2 * np.dtype(codec.code_dtype).itemsize
+            for tap, codec in zip(self.taps, codecs, strict=True)
+        )
+        held, old = self.begun.identity, self.choices.old
+        return TeacherIdentity.build(
+            teacher=identify_teacher(self.spec, held),
+            taps=[describe_tap(tap, codec) for tap, codec in zip(self.taps, codecs, strict=True)],
+            block_rows=held.block_rows if held else choose_block_rows(rows, widest, batch),
+            compression=old.identity.compression if old else "none",
+            device=self.request.device.partition(":")[0],
+            **({} if backend is None else {"backend": backend}),
+            batch=batch,
+            threads=held.threads if held else threads,
+            libraries=_render_libraries(),
+        )
+
+
+def draft_column(cache: Path, request: TeacherRequest, choices: ColumnChoices, spec: TeacherSpec) -> Draft:
+    """Return the column of one teacher as far as its specification tells."""
+    begun = find_begun(cache, spec)
+    return Draft(request, choices, spec, begun, tuple(describe_taps(spec, begun.label, request.picture_px, choices)))
+
+
+def outline_column(
+    cache: Path, request: TeacherRequest, choices: ColumnChoices, views: Sequence[ViewJob]
+) -> ColumnWork:
+    """Return the column of one teacher for a dry run: nothing is loaded, fitted or written; what is unknown has its size.
 
     Raises:
-        CacheIdentityError: the cache holds this teacher with another identity.
+        SettingsError: a column would be begun in a codec that is only finished.
     """
-    spec = outline_teacher(request) if dry else load_teacher(request).spec
-    begun, old = find_begun(cache, spec), choices.old
-    held = begun.identity
-    before = held or (old.identity if old else None)
-    batch = choices.batch or (before.batch if before else None)
-    if batch is None:
-        batch = 1 if dry else probe_batch(load_teacher(request), request.device)
-    if not dry:
-        request = choose_backend(request, held, batch)
-    specs = describe_taps(spec, begun.label, request.picture_px, choices)
-    bases = _find_bases(begun, old, specs, dry=dry)
-    new = [each for each in specs if each.codec in BASES and each.name not in bases]
-    for each in new:
-        refuse_compact(each.codec)
-    if dry:
-        bases |= {each.name: PackedBasis.placeholder(each.channels) for each in new}
-    elif new:
-        bases |= _fit_bases(begun.folder, request, new, views, batch)
-    codecs = {s.name: build_codec(s.codec, s.channels, basis=bases.get(s.name)) for s in specs}
-    widest = max(
-        codecs[s.name].code_channels(s.channels) * s.grid**2 * np.dtype(codecs[s.name].code_dtype).itemsize
-        for s in specs
-    )
-    identity = TeacherIdentity.build(
-        teacher=identify_teacher(spec, held),
-        taps=[describe_tap(s, codecs[s.name]) for s in specs],
-        block_rows=held.block_rows if held else choose_block_rows(len(views), widest, batch),
-        compression=old.identity.compression if old else "none",
-        device=torch.device(request.device).type,
-        **({"backend": describe_openvino()} if request.backend == OPENVINO else {}),
-        batch=batch,
-        threads=held.threads if held else torch.get_num_threads(),
-        libraries=_render_libraries(),
-    )
-    if dry:
-        return ColumnWork(teacher_column(identity, begun.label, len(views)), identity, request)
-    if old is not None:
-        refuse_unlike(identity, old)
-    there = offer_identity(begun.folder, identity)  # ours, or that of a job which began at the same time
-    if (readings := held_readings(there, begun.folder)) != request.readings:
-        request = replace(request, readings=readings)
-        identity = identity.changed(teacher=identify_teacher(load_teacher(request).spec, there))
-    probed = PROBED if choices.batch is None else ("threads",)
-    identity = identity.changed(**{name: getattr(there, name) for name in probed})
-    column = teacher_column(identity, begun.label, len(views))
-    identity = create_column(cache, column, identity)
-    write_source(begun.folder, describe_source(request, spec))
-    if spec.seen_masks is not None:
-        write_seen_masks(begun.folder, spec.seen_masks)
-    return ColumnWork(column, identity, request)
+    draft = draft_column(cache, request, choices, outline_teacher(request))
+    bases = find_bases(draft.begun, choices.old, draft.taps, dry=True)
+    bases |= {tap.name: PackedBasis.placeholder(tap.channels) for tap in draft.lacks(bases)}
+    identity = draft.identify(bases, len(views), draft.batch or 1, threads=1)
+    return ColumnWork(teacher_column(identity, draft.begun.label, len(views)), identity, request)
 
 
 def describe_taps(spec: TeacherSpec, label: str, picture_px: int, choices: ColumnChoices) -> list[TapSpec]:
@@ -266,37 +210,7 @@ def describe_taps(spec: TeacherSpec, label: str, picture_px: int, choices: Colum
     return specs
 
 
-def probe_batch(teacher: Teacher, device: str) -> int:
-    """Return the batch that a teacher runs with: on CUDA the largest power of two that fits, elsewhere a small one."""
-    side = teacher.spec.input_px
-    if torch.device(device).type != "cuda":
-        return 2 ** int(np.log2(np.clip(4 * 512 * 512 / side**2, 1, 8)))
-    free_bytes, batch = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device), 1  # of this process
-    while batch < LARGEST_BATCH:
-        torch.cuda.reset_peak_memory_stats(device)
-        try:
-            teacher.features(torch.zeros((2 * batch, 3, side, side), device=device))
-            torch.cuda.synchronize(device)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            break
-        if torch.cuda.max_memory_allocated(device) > MEMORY_FRAC * free_bytes:
-            break
-        batch *= 2
-    torch.cuda.empty_cache()
-    return batch
-
-
-def _held_identity(folder: Path, kind: type[AnyIdentity]) -> AnyIdentity | None:
-    return read_identity(folder, kind) if disk.is_there(folder / IDENTITY) else None
-
-
-def _render_libraries() -> dict[str, str]:
-    return {name: version(name) for name in ("torch", "kornia", "pillow")}
-
-
-def _find_bases(begun: Begun, old: OldColumn | None, specs: Sequence[TapSpec], *, dry: bool) -> dict[str, Basis]:
+def find_bases(begun: Begun, old: OldColumn | None, specs: Sequence[TapSpec], *, dry: bool) -> dict[str, Basis]:
     """Return the basis of each tap whose codec has one and which lies there, or in the cache of `--like`."""
     found = {}
     for spec in specs:
@@ -311,31 +225,5 @@ def _find_bases(begun: Begun, old: OldColumn | None, specs: Sequence[TapSpec], *
     return found
 
 
-def _fit_bases(
-    folder: Path, request: TeacherRequest, specs: Sequence[TapSpec], views: Sequence[ViewJob], batch: int
-) -> dict[str, Basis]:
-    """Return a new basis of each tap, and keep it beside the tap."""
-    teacher = load_teacher(request)
-    kept = {tap.name: tap.native for tap in teacher.spec.taps}
-    features: dict[str, list[torch.Tensor]] = {spec.name: [] for spec in specs}
-    chosen = choose_fit_views(views)
-    for start in range(0, len(chosen), batch):
-        part = chosen[start : start + batch]
-        frames = [read_frame(view.record, masks=False) for view in part]
-        native = teacher.features(render(part, frames, teacher.spec.input_px, batch, torch.device(request.device)))
-        for spec in specs:
-            feature = native[kept[spec.name.partition("/")[2]]]
-            features[spec.name].append(area_pool(feature, spec.grid)[: len(part)].cpu())
-    places = {spec.name: folder / spec.name.partition("/")[2] for spec in specs}
-    return {spec.name: write_basis(places[spec.name], spec.codec, fit_packed(features[spec.name])) for spec in specs}
-
-
-def choose_fit_views(views: Sequence[ViewJob]) -> list[ViewJob]:
-    """Return view 0 of up to 256 training records, in order of the records' digests."""
-    first: dict[str, ViewJob] = {}
-    for view in views:
-        if view.train:
-            first.setdefault(view.record.id, view)
-    if not first:
-        raise DataError("codec packed is fitted on training records, and there is none; choose --codec int8")
-    return sorted(first.values(), key=lambda view: (view.record.image_sha256, view.record.id))[:FIT_RECORDS]
+def _render_libraries() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "kornia", "pillow")}

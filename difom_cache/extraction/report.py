@@ -1,14 +1,9 @@
-"""What a run did, and where its time went: seconds by stage, on the CPU's clock or by events on a CUDA stream."""
+"""What a run did, and where its time went: seconds by stage."""
 
-import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from difom_cache.base.text import format_seconds
 from difom_cache.extraction.estimate import Estimate
@@ -61,46 +56,3 @@ def name_limit(seconds: dict[str, Any]) -> str:
     return {"render": "rendering views", "teacher": "the teacher", "encode": "pooling and encoding"}.get(
         stage, "copying codes"
     )
-
-
-class Stopwatch:
-    """Seconds by stage. Work on a CUDA device is timed by events, so that measuring does not make the host wait."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._seconds: dict[str, float] = defaultdict(float)
-        self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
-
-    @contextmanager
-    def on_host(self, stage: str) -> Iterator[None]:
-        """Count what the block takes on the host's clock."""
-        started_s = time.perf_counter()
-        yield
-        self._seconds[stage] += time.perf_counter() - started_s
-
-    @contextmanager
-    def on_device(self, stage: str) -> Iterator[None]:
-        """Count what the block takes on the device."""
-        if self._device.type != "cuda":
-            with self.on_host(stage):
-                yield
-            return
-        start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        stream = torch.cuda.current_stream(self._device)
-        start.record(stream)
-        yield
-        stop.record(stream)
-        self._events.append((stage, start, stop))
-
-    def add(self, stage: str, seconds: float) -> None:
-        """Count seconds that another thread measured."""
-        self._seconds[stage] += seconds
-
-    def read(self) -> dict[str, float]:
-        """Return the seconds since the last reading, by stage, and start from zero."""
-        for stage, start, stop in self._events:
-            stop.synchronize()
-            self._seconds[stage] += start.elapsed_time(stop) / 1000
-        seconds = {stage: self._seconds.get(stage, 0.0) for stage in STAGES}
-        self._seconds, self._events = defaultdict(float), []
-        return seconds

@@ -2,14 +2,14 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from difom_cache.base.errors import CacheFormatError, CacheIdentityError, RunError, SettingsError, WeightsError
+from difom_cache.base.errors import CacheFormatError, CacheIdentityError, SettingsError, WeightsError
+from difom_cache.extraction.begun import AUTO, backend_of, held_readings
 from difom_cache.extraction.options import ExtractConfig
-from difom_cache.extraction.teachers import AUTO, backend_of, held_readings, load_teacher
 from difom_cache.store.identity import name_differences, read_source
 from difom_cache.store.layout import teacher_folder
 from difom_cache.store.reader import Cache, open_cache
@@ -97,15 +97,13 @@ def request_like(config: ExtractConfig, device: str) -> list[tuple[TeacherReques
 
     Raises:
         CacheFormatError: it has none of the teachers that are named.
-        WeightsError: nobody knows where a teacher's weights lie, or they are gone.
+        WeightsError: nobody knows where a teacher's weights lie.
     """
     old = open_cache(config.like or Path())
     if config.teacher == ():
         return []
     weights = config.weights if "weights" in config.model_fields_set else ()
     requests = requests_of(old, config.teacher or (), weights, device)
-    if not config.dry_run:
-        load_all(requests)
     folders = {label: old.path / teacher_folder(label) for label in requests}
     return [(request, OldColumn(old.teachers[label], folders[label])) for label, request in requests.items()]
 
@@ -153,7 +151,7 @@ def requests_of(
         given = next((named[name] for name in names[label] if name in named), None)
         place, chosen = _find_again(cache, label, teacher, given, rest)
         if not (asked.variant or place):
-            lost.append(_where(label, teacher.name))
+            lost.append(tell_place(label, teacher.name))
             continue
         where = f"{cache.path}: teacher {label}"
         requests[label] = TeacherRequest(
@@ -217,24 +215,9 @@ def taps_of(teacher: SpecHeld, where: str) -> tuple[str, ...]:
     return tuple(f"{n}={tensors[n]}@{stride}" if n in tensors else f"{n}@{stride}" for n, _, stride in names)
 
 
-def _where(label: str, name: str) -> str:
+def tell_place(label: str, name: str) -> str:
+    """Return a teacher's label with the option that says where its weights lie."""
     return f"{label} (give --weights {label}={PLACES.get(name, 'PATH')})"
-
-
-def load_all(requests: Mapping[str, TeacherRequest]) -> None:
-    """Build every teacher once, so that what is missing is known before hours are spent.
-
-    Raises:
-        WeightsError: names all that cannot be found, each with the option that says where it is.
-    """
-    lost = []
-    for label, request in requests.items():
-        try:
-            load_teacher(request)
-        except (WeightsError, RunError) as error:
-            lost.append(f"{_where(label, request.name)}: {error}")
-    if lost:
-        raise WeightsError(f"these teachers cannot be built again: {'; '.join(lost)}")
 
 
 def choose_weights(given: str | Sequence[str], teachers: Sequence[str]) -> list[str]:

@@ -1,47 +1,35 @@
 """The top of stage one: a config becomes a cache. Views are drawn, identities fixed, missing blocks computed."""
 
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, as_completed
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Unpack
 
-import torch
-
 from difom_cache.base.errors import CacheSpaceError, SettingsError
-from difom_cache.base.hardware import explain_bfloat16, explain_memory, resolve_device
+from difom_cache.base.hardware import count_gpus, explain_bfloat16, explain_memory, settle_device
 from difom_cache.base.options import read_call
-from difom_cache.base.progress import ProgressBar, explain_wait
-from difom_cache.base.progress import say as write_above
-from difom_cache.base.text import format_seconds
-from difom_cache.codecs.catalogue import describe_fallback, refuse_compact
+from difom_cache.base.progress import explain_wait
+from difom_cache.codecs.catalogue import describe_fallback
 from difom_cache.data.groups import describe_unknown
 from difom_cache.data.manifest import read_source, warn_of_fresh_splits
 from difom_cache.data.understood import Understood
-from difom_cache.extraction.blocks import compute_block, compute_blocks
-from difom_cache.extraction.engines import EngineOptions, count_local, open_executor
+from difom_cache.extraction.begun import held_readings
+from difom_cache.extraction.engines import EngineOptions
 from difom_cache.extraction.estimate import Estimate, estimate_run, format_passes, refuse_full_disk
-from difom_cache.extraction.jobs import BlockJob, BlockReport, ViewJob
 from difom_cache.extraction.missing import find_missing, finish_columns, parse_part
 from difom_cache.extraction.options import ExtractConfig
 from difom_cache.extraction.prepare import (
     ColumnChoices,
     ColumnWork,
     continue_column,
-    find_begun,
+    outline_column,
     prepare_pictures,
-    prepare_teacher,
 )
-from difom_cache.extraction.report import STAGES, ExtractReport, format_rates
+from difom_cache.extraction.report import ExtractReport, format_rates
 from difom_cache.extraction.requests import OldColumn, adopt_settings, request_like, request_teachers
 from difom_cache.extraction.rows import ViewList, held_splits, start_cache
-from difom_cache.extraction.teachers import held_readings, load_teacher, own_teachers, release_teachers
 from difom_cache.store.identity import format_random_warning, list_random
 from difom_cache.store.layout import teacher_folder
 from difom_cache.store.schema import TeacherIdentity
-from difom_cache.teachers.base import TeacherRequest
-from difom_cache.teachers.catalogue import outline_teacher
-from difom_cache.teachers.openvino_teacher import has_openvino
+from difom_cache.teachers.base import TeacherRequest, has_openvino
 from difom_cache.views.plan import draw_plan
 
 if TYPE_CHECKING:
@@ -65,8 +53,13 @@ def extract(
     """
     if config is None and not options.get("like"):
         options = {"teacher": "sam", **options}
+    config = read_call(ExtractConfig, options, config=config)
+    if config.dry_run:
+        return run_extraction(config, quiet=quiet)
+    from difom_cache.extraction.teachers import own_teachers  # late: a dry run loads no network library
+
     with own_teachers():
-        return run_extraction(read_call(ExtractConfig, options, config=config), quiet=quiet)
+        return run_extraction(config, quiet=quiet)
 
 
 @explain_memory("Give the GPU to this run alone, choose a smaller --batch-size, or --device cpu")
@@ -76,7 +69,7 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
     config = adopt_settings(config)
     if config.teacher is None and config.like is None:
         raise SettingsError("--teacher is missing: name one, or --like a cache that has some")
-    part, device, cache, dry = parse_part(config.part), str(resolve_device(config.device)), config.cache, config.dry_run
+    part, device, cache, dry = parse_part(config.part), settle_device(config.device), config.cache, config.dry_run
     source, held = config.find_source(), held_splits(cache)
     understood = read_source(source, splits=config.split, limit=config.limit, held=held, quiet=quiet)
     records = understood.records
@@ -97,12 +90,12 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
             say(line)
     if not asked and not config.pictures:
         raise SettingsError("there is nothing to cache: no teacher is named, and --no-pictures leaves the views out")
-    for request, _ in asked:  # a name or file that does not exist must leave no cache behind
-        with explain_wait(f"loading {request.spec}", quiet=quiet):
-            spec = outline_teacher(request) if dry else load_teacher(request).spec
-        if config.codec == "compact" and find_begun(cache, spec).identity is None:
-            refuse_compact(config.codec)
+    prepare = outline_column
     if not dry:
+        from difom_cache.extraction.teacher_column import load_teachers, prepare_teacher  # late, as above
+
+        prepare = prepare_teacher
+        load_teachers(cache, asked, config.codec, quiet=quiet)  # what does not exist must leave no cache behind
         start_cache(cache, records, plan, views=config.views, picture_px=config.input_size)
     with explain_wait("making the columns ready, and looking at what is there", quiet=quiet):
         works = []
@@ -112,8 +105,7 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
                 prepare_pictures(cache, picture_px=config.input_size, pads=pads, rows=len(rows), dry=dry, public=public)
             )
         for request, old in asked:
-            choices = ColumnChoices(config.codec, config.batch_size, old)
-            works.append(prepare_teacher(cache, request, choices, rows, dry=dry))
+            works.append(prepare(cache, request, ColumnChoices(config.codec, config.batch_size, old), rows))
     missing = {work.column.folder: find_missing(cache, work, part, repair=not dry) for work in works}
     columns, counts = [work.column for work in works], [len(blocks) for blocks in missing.values()]
     report = ExtractReport(
@@ -127,11 +119,11 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
         report.missing_blocks = {name: len(blocks) for name, blocks in missing.items()}
         return report
 
-    with open_workers(config, device) if any(counts) else nullcontext() as executor:
-        if executor is not None:
-            release_teachers()
-        for work in works:
-            compute_column(work, missing[work.column.folder], rows, executor, report, quiet=quiet)
+    from difom_cache.extraction.compute import compute_columns  # late, as above
+
+    devices = count_gpus() if device == "cuda" else 0
+    options = EngineOptions(config.engine, config.scheduler, config.jobs, config.workers, devices)
+    compute_columns(works, missing, rows, options, report, quiet=quiet)
     with explain_wait("summing up the statistics", quiet=quiet):
         finish_columns(cache, works, report)
     report.left_blocks = {work.column.folder: find_missing(cache, work, part, repair=False) for work in works}
@@ -158,7 +150,7 @@ def describe_start(
     taps = {f"{label}/{tap.name}": tap for label, identity in teachers.items() for tap in identity.taps}
     yield describe_fallback(config.codec, {name: tap.channels for name, tap in taps.items() if tap.kind == "feature"})
     is_usual = config.precision is None and device != "cpu"
-    yield explain_bfloat16(torch.device(device)) if config.precision == "bfloat16" or is_usual else ""
+    yield explain_bfloat16(device) if config.precision == "bfloat16" or is_usual else ""
     for label, identity in teachers.items():
         for reading in held_readings(identity, config.cache / teacher_folder(label)) or ():
             yield f"{teacher_folder(label)}: {reading.describe()}"
@@ -166,56 +158,3 @@ def describe_start(
             yield f"{teacher_folder(label)}: OpenVINO {identity.backend.version} runs the network"
         elif device == "cpu" and identity.teacher.name != "onnx" and not has_openvino():
             yield f"{teacher_folder(label)}: PyTorch runs the network; with pip install 'difom[openvino]' a CPU is faster"
-
-
-def open_workers(config: ExtractConfig, device: str) -> AbstractContextManager[Executor | None]:
-    """Return the executor of an engine, or None where blocks are computed here, one after the other."""
-    devices = torch.cuda.device_count() if device == "cuda" else 0
-    options = EngineOptions(config.scheduler, config.jobs, config.workers, devices)
-    if config.engine == "local" and count_local(options) == 1:
-        return nullcontext()
-    return open_executor(config.engine, options)
-
-
-def compute_column(
-    work: ColumnWork,
-    missing: Sequence[int],
-    rows: Sequence[ViewJob],
-    executor: Executor | None,
-    report: ExtractReport,
-    *,
-    quiet: bool,
-) -> None:
-    """Compute the missing blocks of one column and count them in `report`."""
-    column, cache = work.column, report.cache.resolve()
-    views = {block: tuple(rows[slice(*column.range_of(block))]) for block in missing}
-    jobs = [BlockJob(cache, column.folder, block, column.rows, views[block], work.request) for block in missing]
-    started_s = time.perf_counter()
-    sums = dict.fromkeys(STAGES, 0.0)
-    with ProgressBar(sum(len(job.views) for job in jobs), column.folder, "view", quiet=quiet) as bar:
-        for done in run_jobs(jobs, executor):
-            bar.update(done.views)
-            if not done.skipped:
-                report.computed_blocks[column.folder] += 1
-                report.views[column.folder] += done.views
-                sums = {stage: sums[stage] + done.seconds[stage] for stage in STAGES}
-                if report.computed_blocks[column.folder] == 1 and len(jobs) > 1 and bar.is_shown:
-                    left_s = (time.perf_counter() - started_s) * (len(jobs) - 1)
-                    write_above(f"{column.folder}: about {format_seconds(left_s)} left after the first block")
-    report.seconds[column.folder] = sums
-    report.wall_s[column.folder] = time.perf_counter() - started_s
-
-
-def run_jobs(jobs: Sequence[BlockJob], executor: Executor | None) -> Iterator[BlockReport]:
-    """Yield the report of every job, in the order in which they end; without an executor, from this process."""
-    if executor is None:
-        yield from compute_blocks(jobs)
-        return
-    futures = [executor.submit(compute_block, job) for job in jobs]
-    try:
-        for future in as_completed(futures):
-            yield future.result()
-    except BaseException:
-        for future in futures:
-            future.cancel()
-        raise

@@ -3,26 +3,23 @@
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
 
 import torch
 
-from difom_cache.base.errors import CacheFormatError, EngineError, SettingsError, TeacherError
+from difom_cache.base.errors import EngineError, RunError, SettingsError, TeacherError, WeightsError
+from difom_cache.extraction.begun import AUTO, BACKENDS, OPENVINO, TORCH, backend_of, identify_teacher
+from difom_cache.extraction.requests import tell_place
 from difom_cache.store.identity import name_differences
-from difom_cache.store.layout import IDENTITY
-from difom_cache.store.schema import RESTORE, OutputHeld, TeacherIdentity, TeacherSource, check_model, check_value
-from difom_cache.teachers.base import RANDOM, Backend, Teacher, TeacherRequest, TeacherSpec
+from difom_cache.store.schema import TeacherIdentity, TeacherSource
+from difom_cache.teachers.base import RANDOM, Teacher, TeacherRequest, TeacherSpec, has_openvino
 from difom_cache.teachers.catalogue import OWN_WEIGHTS, build_requested, split_code
-from difom_cache.teachers.openvino_teacher import OpenVinoTeacher, has_openvino
-from difom_cache.teachers.outputs import Reading
+from difom_cache.teachers.openvino_teacher import OpenVinoTeacher
 from difom_cache.teachers.places import HUB
 
-AUTO, TORCH, OPENVINO = BACKENDS = get_args(Backend)
-NETWORKS = ("onnx",)  # teachers that do not know what their outputs are
 MOST_HELD = 4  # teachers of a run are few; more would only take memory
 
 
@@ -49,6 +46,22 @@ def load_teacher(request: TeacherRequest) -> Teacher:
             _drop(next(iter(_held)))
         _held[request] = _build(request)
     return _held[request]
+
+
+def load_all(requests: Mapping[str, TeacherRequest]) -> None:
+    """Build every teacher once, so that what is missing is known before hours are spent.
+
+    Raises:
+        WeightsError: names all that cannot be found, each with the option that says where it is.
+    """
+    lost = []
+    for label, request in requests.items():
+        try:
+            load_teacher(request)
+        except (WeightsError, RunError) as error:
+            lost.append(f"{tell_place(label, request.name)}: {error}")
+    if lost:
+        raise WeightsError(f"these teachers cannot be built again: {'; '.join(lost)}")
 
 
 def _build(request: TeacherRequest) -> Teacher:
@@ -86,11 +99,6 @@ def choose_backend(request: TeacherRequest, held: TeacherIdentity | None, batch:
     return chosen
 
 
-def backend_of(identity: TeacherIdentity) -> str:
-    """Return what runs the network of a column."""
-    return TORCH if identity.backend is None else identity.backend.name
-
-
 def describe_source(request: TeacherRequest, spec: TeacherSpec) -> TeacherSource:
     """Return how to build the teacher of `request` again from another folder: what is a path is whole."""
     name, asked = request.name, request.variant
@@ -119,36 +127,6 @@ def release_teachers() -> None:
     """
     for request in list(_held):
         _drop(request)
-
-
-def held_readings(identity: TeacherIdentity, folder: Path) -> tuple[Reading, ...] | None:
-    """Return what the outputs of a column's network were read as; () where it was begun before this was told.
-
-    None for a teacher that knows its own.
-
-    Raises:
-        CacheFormatError: what the identity says cannot be.
-    """
-    if identity.teacher.name not in NETWORKS:
-        return None
-    outputs, where = identity.teacher.options.get("outputs", {}), f"{folder / IDENTITY}: teacher.options.outputs"
-    readings = []
-    for name, value in check_value(outputs, dict[str, Any], where, CacheFormatError, RESTORE).items():
-        held = check_model(value, OutputHeld, where, CacheFormatError, RESTORE)
-        span = None if held.span is None else (held.span[0], held.span[1])
-        readings.append(Reading(name, held.values, held.channel, held.by, span, held.frames))
-    return tuple(readings)
-
-
-def identify_teacher(spec: TeacherSpec, held: TeacherIdentity | None) -> dict[str, Any]:
-    """Return what decides a teacher's features, in the words of the identity that a cache holds of it, if any.
-
-    Identities did not always say that weights are random; the digest tells the same.
-    """
-    identity = spec.identity()
-    if held is not None and held.teacher.weights is None:
-        identity.pop("weights", None)
-    return identity
 
 
 def assert_same_teacher(identity: TeacherIdentity, spec: TeacherSpec, column: Path) -> None:

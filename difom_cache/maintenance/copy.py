@@ -19,7 +19,7 @@ from difom_cache.codecs.measure import measure_fidelity
 from difom_cache.codecs.packed import fit_packed
 from difom_cache.commands import CopyConfig
 from difom_cache.extraction.cells import sum_cells, to_moments
-from difom_cache.extraction.prepare import FIT_RECORDS
+from difom_cache.extraction.teacher_column import FIT_RECORDS
 from difom_cache.maintenance.finish import blocks_of, decode_rows
 from difom_cache.store.columns import describe_tap, pictures_column, read_basis, tap_specs, teacher_column, write_basis
 from difom_cache.store.consolidated import consolidate

@@ -12,7 +12,8 @@ from difom_cache.base.errors import CacheIdentityError, CacheIncompleteError
 from difom_cache.base.hardware import torch_threads
 from difom_cache.base.progress import track
 from difom_cache.data.record import Record
-from difom_cache.extraction.jobs import ViewJob, read_frame
+from difom_cache.extraction.frames import read_frame
+from difom_cache.extraction.jobs import ViewJob
 from difom_cache.extraction.passes import render
 from difom_cache.extraction.requests import PLACES
 from difom_cache.extraction.teachers import assert_same_teacher, load_teacher

@@ -15,8 +15,8 @@ from difom_cache.base.options import read_call
 from difom_cache.base.progress import track
 from difom_cache.data.manifest import load_records
 from difom_cache.data.record import refuse_other_reading
-from difom_cache.extraction.requests import load_all, requests_of
-from difom_cache.extraction.teachers import own_teachers
+from difom_cache.extraction.requests import requests_of
+from difom_cache.extraction.teachers import load_all, own_teachers
 from difom_cache.maintenance.options import VerifyConfig
 from difom_cache.maintenance.recompute import VIEWS, compare_live, compare_warped
 from difom_cache.maintenance.rows import MEND, check_metadata, check_rows, restore_rows

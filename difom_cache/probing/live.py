@@ -12,8 +12,9 @@ from torch.nn import functional
 from difom_cache.base import disk
 from difom_cache.base.errors import CacheFormatError, CacheIdentityError, CacheIncompleteError
 from difom_cache.base.hardware import resolve_device
+from difom_cache.extraction.begun import OPENVINO, TORCH
 from difom_cache.extraction.requests import PLACES, requests_of
-from difom_cache.extraction.teachers import OPENVINO, TORCH, load_teacher
+from difom_cache.extraction.teachers import load_teacher
 from difom_cache.probing.cells import FeatureReader
 from difom_cache.probing.heads import Heads, read_heads
 from difom_cache.store.layout import HEADS, teacher_folder

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from difom_cache.base.errors import SettingsError, TeacherError, name_nearest
+from difom_cache.base.hardware import emulates_bfloat16
 
 if TYPE_CHECKING:
     import torch
@@ -135,8 +136,6 @@ class TeacherRequest:
         """Return the precision asked for, or the device's own."""
         if self.precision is not None or not self.device.startswith("cuda"):
             return self.precision or "float32"
-        from difom_cache.base.hardware import emulates_bfloat16  # late: it loads PyTorch
-
         return "float32" if emulates_bfloat16(self.device) else "bfloat16"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from difom_cache.base.errors import SettingsError, name_nearest
+from difom_cache.base.hardware import settle_device
 from difom_cache.base.text import format_table
 from difom_cache.teachers.base import (
     RANDOM,
@@ -131,14 +132,12 @@ def place_teacher(name: str, device: str) -> str:
     Raises:
         DeviceError: the device is absent.
     """
-    from difom_cache.base.hardware import resolve_device
-
-    chosen = resolve_device(device)
-    if name == "onnx" and device == "auto" and chosen.type == "cuda":
+    chosen = settle_device(device)
+    if name == "onnx" and device == "auto" and chosen == "cuda":
         from difom_cache.teachers.onnx import place_session
 
-        chosen = place_session()
-    return str(chosen)
+        chosen = str(place_session())
+    return chosen
 
 
 def build_requested(request: TeacherRequest) -> Teacher:

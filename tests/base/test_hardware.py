@@ -12,6 +12,7 @@ from difom_cache.base.hardware import (
     name_device,
     name_processor,
     resolve_device,
+    settle_device,
     torch_threads,
 )
 from difom_cache.errors import DeviceError
@@ -42,6 +43,16 @@ def test_auto_is_the_gpu_where_there_is_one_and_a_number_beyond_the_last_is_refu
     assert resolve_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(DeviceError, match="has 2 CUDA devices, from cuda:0"):
         resolve_device("cuda:2")
+
+
+def test_without_a_driver_auto_is_the_cpu_and_pytorch_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(hardware, "resolve_device", lambda device: asked.append(device) or torch.device("cuda:1"))
+    monkeypatch.setattr(hardware, "has_driver", lambda: False)
+    assert settle_device("auto") == settle_device("cpu") == "cpu" and asked == []
+    assert settle_device("cuda") == "cuda:1"  # what is named is looked for, driver or not
+    monkeypatch.setattr(hardware, "has_driver", lambda: True)
+    assert settle_device("auto") == "cuda:1" and asked == ["cuda", "auto"]
 
 
 @pytest.mark.skipif(not CPUINFO.exists(), reason="only Linux says its processor in /proc/cpuinfo")

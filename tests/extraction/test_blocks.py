@@ -62,7 +62,7 @@ def prepare(
     if asked is None:
         work = prepare_pictures(cache, picture_px=64, pads=policy == "pad", rows=len(views), dry=False)
     else:
-        work = prepare_teacher(cache, asked, ColumnChoices(batch=batch), views, dry=False)
+        work = prepare_teacher(cache, asked, ColumnChoices(batch=batch), views)
     column = work.column
     parts = [tuple(views[slice(*column.range_of(block))]) for block in range(column.blocks)]
     jobs = [BlockJob(cache, column.folder, n, column.rows, part, asked) for n, part in enumerate(parts)]
@@ -175,7 +175,7 @@ def test_the_thread_count_of_the_identity_holds_while_blocks_are_computed(
 
     monkeypatch.setattr(passes, "render", watch)
     before = torch.get_num_threads()
-    monkeypatch.setattr("difom_cache.extraction.prepare.torch.get_num_threads", lambda: 1)
+    monkeypatch.setattr("difom_cache.extraction.teacher_column.torch.get_num_threads", lambda: 1)
     _, jobs = prepare(tmp_path, records, REQUEST)
     monkeypatch.undo()
     monkeypatch.setattr(passes, "render", watch)

@@ -12,7 +12,7 @@ from ended_networks import PLAIN, SIDE, paint, save
 from difom_cache import extract, open_cache, verify
 from difom_cache.errors import CacheFormatError, CacheIdentityError, SettingsError, TeacherError
 
-outputs = import_module("difom_cache.extraction.prepare")
+outputs = import_module("difom_cache.extraction.frames")
 SIGMOID = ("Sigmoid", "logits", "prob")
 WRITTEN_OUT = [("Neg", "logits", "n"), ("Exp", "n", "e"), ("Add", "e one", "d"), ("Div", "one d", "out")]
 CLIPPED = [SIGMOID, ("Clip", "prob zero one", "out")]

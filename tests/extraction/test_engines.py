@@ -41,7 +41,7 @@ def test_every_engine_can_be_chosen() -> None:
 def test_unknown_engine_names_the_nearest() -> None:
     with (
         pytest.raises(SettingsError, match="no engine 'slrum'; did you mean 'slurm'"),
-        open_executor("slrum", EngineOptions()),
+        open_executor(EngineOptions("slrum")),
     ):
         pass
 
@@ -58,7 +58,7 @@ def test_local_processes_are_as_many_as_asked_for_or_as_there_are_gpus() -> None
 
 def test_each_local_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with open_executor("local", EngineOptions(workers=2, devices=2)) as executor:
+    with open_executor(EngineOptions("local", workers=2, devices=2)) as executor:
         seen = {executor.submit(os.getenv, "CUDA_VISIBLE_DEVICES").result() for _ in range(8)}
     assert seen <= {"0", "1"} and seen
 
@@ -74,18 +74,18 @@ def test_gpus_that_the_batch_system_granted_are_the_ones_shared_out(monkeypatch:
 def test_killed_local_process_is_one_clear_line() -> None:
     with (
         pytest.raises(EngineError, match=r"one of 1 worker processes was killed.*run the same command again"),
-        open_executor("local", EngineOptions(workers=1)) as executor,
+        open_executor(EngineOptions("local", workers=1)) as executor,
     ):
         executor.submit(die).result()
 
 
 def test_local_engine_yields_a_standard_executor() -> None:
-    with open_executor("local", EngineOptions()) as executor:
+    with open_executor(EngineOptions("local")) as executor:
         assert isinstance(executor, Executor)
 
 
 def test_dask_without_an_address_says_what_is_missing() -> None:
-    with pytest.raises(SettingsError, match="--scheduler ADDRESS"), open_executor("dask", EngineOptions()):
+    with pytest.raises(SettingsError, match="--scheduler ADDRESS"), open_executor(EngineOptions("dask")):
         pass
 
 
@@ -97,7 +97,7 @@ def test_unreachable_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
         with (
             pytest.raises(EngineError, match=f"no Dask scheduler answers at {address} within 1 s"),
-            open_executor("dask", EngineOptions(scheduler=address)),
+            open_executor(EngineOptions("dask", scheduler=address)),
         ):
             pass
 
@@ -106,7 +106,7 @@ def test_missing_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
     with (
         pytest.raises(EngineError, match=r"needs distributed: pip install 'difom\[cluster\]'"),
-        open_executor("dask", EngineOptions(scheduler="tcp://localhost:1")),
+        open_executor(EngineOptions("dask", scheduler="tcp://localhost:1")),
     ):
         pass
 
@@ -115,7 +115,7 @@ def test_batch_system_that_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("PATH", str(tmp_path))
     with (
         pytest.raises(EngineError, match="submits jobs with condor_submit, which this machine does not have"),
-        open_executor("htcondor", EngineOptions()),
+        open_executor(EngineOptions("htcondor")),
     ):
         pass
 
@@ -188,7 +188,7 @@ def test_a_scheduler_that_would_listen_on_every_network_is_not_started(
         pytest.raises(
             SettingsError, match=r"runs code for whoever reaches it.*jobs\.toml, such as interface = .*\blo\b"
         ),
-        open_executor("slurm", EngineOptions(jobs=path)),
+        open_executor(EngineOptions("slurm", jobs=path)),
     ):
         pass
 

@@ -361,7 +361,7 @@ def test_a_number_below_one_is_refused_before_anything_is_written(data: Path, tm
 def test_a_run_that_leaves_blocks_of_its_own_part_missing_says_so(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("difom_cache.extraction.run.run_jobs", lambda jobs, executor: iter(()))
+    monkeypatch.setattr("difom_cache.extraction.compute.run_jobs", lambda jobs, executor: iter(()))
     report = extract(data=data, cache=tmp_path / "feats", **SMALL, part="1/2")
     assert sorted(report.left_blocks["teachers/dinov2-tiny-random"]) == [0, 2]  # every second of three blocks
 

@@ -58,7 +58,7 @@ def test_teachers_on_the_cpu_stay_where_they_are(stand: dict[str, str], monkeypa
 
 def test_a_process_that_hands_out_work_holds_no_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[int] = []
-    monkeypatch.setattr("difom_cache.extraction.run.run_jobs", lambda jobs, executor: look(held))
+    monkeypatch.setattr("difom_cache.extraction.compute.run_jobs", lambda jobs, executor: look(held))
     data = paint_folder(tmp_path / "data", frames=4)
     small = {"teacher": "dinov2:tiny@56", "weights": "random", "input_size": 64, "views": 1, "quiet": True}
     extract(data=data, cache=tmp_path / "here", **small)

@@ -275,11 +275,6 @@ def test_bench_step_times_every_lane(cache):
     assert answer["ratios"]["hand-written"] == 1 and all(each > 0 for each in answer["cpu_s"].values())
 
 
-def test_help_comes_in_a_second_and_loads_no_torch():
-    code = "import sys, difom_train.cli; assert 'torch' not in sys.modules and 'lightning_fabric' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 def test_train_is_a_function_of_the_package():
     assert import_module(train.__module__).train is train
     assert Path(train.__code__.co_filename).name == "run.py"

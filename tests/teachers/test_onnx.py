@@ -275,6 +275,7 @@ def gpu_machine(monkeypatch):
     """A machine on which PyTorch has a GPU; called with what onnxruntime has, and what a session on it then runs on."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr("difom_cache.base.hardware.has_driver", lambda: True)
 
     def set_up(available, runs_on):
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)

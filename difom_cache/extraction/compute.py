@@ -1,0 +1,78 @@
+"""The missing blocks of a run's columns, computed here or by the workers of an engine, and counted in its report."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, as_completed
+from contextlib import nullcontext
+
+from difom_cache.base.progress import ProgressBar
+from difom_cache.base.progress import say as write_above
+from difom_cache.base.text import format_seconds
+from difom_cache.extraction.blocks import compute_block, compute_blocks
+from difom_cache.extraction.engines import EngineOptions, count_local, open_executor
+from difom_cache.extraction.jobs import BlockJob, BlockReport, ViewJob
+from difom_cache.extraction.prepare import ColumnWork
+from difom_cache.extraction.report import STAGES, ExtractReport
+from difom_cache.extraction.teachers import release_teachers
+
+
+def compute_columns(
+    works: Sequence[ColumnWork],
+    missing: Mapping[str, Sequence[int]],
+    rows: Sequence[ViewJob],
+    options: EngineOptions,
+    report: ExtractReport,
+    *,
+    quiet: bool,
+) -> None:
+    """Compute the missing blocks of each column, by its folder, and count them in `report`."""
+    here = options.engine == "local" and count_local(options) == 1
+    with nullcontext() if here or not any(missing.values()) else open_executor(options) as executor:
+        if executor is not None:
+            release_teachers()
+        for work in works:
+            _compute_column(work, missing[work.column.folder], rows, executor, report, quiet=quiet)
+
+
+def _compute_column(
+    work: ColumnWork,
+    missing: Sequence[int],
+    rows: Sequence[ViewJob],
+    executor: Executor | None,
+    report: ExtractReport,
+    *,
+    quiet: bool,
+) -> None:
+    """Compute the missing blocks of one column and count them in `report`."""
+    column, cache = work.column, report.cache.resolve()
+    views = {block: tuple(rows[slice(*column.range_of(block))]) for block in missing}
+    jobs = [BlockJob(cache, column.folder, block, column.rows, views[block], work.request) for block in missing]
+    started_s = time.perf_counter()
+    sums = dict.fromkeys(STAGES, 0.0)
+    with ProgressBar(sum(len(job.views) for job in jobs), column.folder, "view", quiet=quiet) as bar:
+        for done in run_jobs(jobs, executor):
+            bar.update(done.views)
+            if not done.skipped:
+                report.computed_blocks[column.folder] += 1
+                report.views[column.folder] += done.views
+                sums = {stage: sums[stage] + done.seconds[stage] for stage in STAGES}
+                if report.computed_blocks[column.folder] == 1 and len(jobs) > 1 and bar.is_shown:
+                    left_s = (time.perf_counter() - started_s) * (len(jobs) - 1)
+                    write_above(f"{column.folder}: about {format_seconds(left_s)} left after the first block")
+    report.seconds[column.folder] = sums
+    report.wall_s[column.folder] = time.perf_counter() - started_s
+
+
+def run_jobs(jobs: Sequence[BlockJob], executor: Executor | None) -> Iterator[BlockReport]:
+    """Yield the report of every job, in the order in which they end; without an executor, from this process."""
+    if executor is None:
+        yield from compute_blocks(jobs)
+        return
+    futures = [executor.submit(compute_block, job) for job in jobs]
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        raise
