@@ -90,23 +90,37 @@ def test_files_that_contributing_names_exist() -> None:
     assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
-def test_citation_file_is_valid() -> None:
-    check_schema("citation-file-format", "CITATION.cff")
+@pytest.mark.parametrize(
+    ("schema", "name"),
+    [
+        ("citation-file-format", "CITATION.cff"),
+        ("compose-spec", "docker/compose.yaml"),
+        ("github-workflows", ".github/workflows/test.yml"),
+    ],
+)
+def test_files_that_others_read_follow_their_schemas(schema: str, name: str) -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", name]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
-def test_compose_file_follows_the_specification() -> None:
-    check_schema("compose-spec", "docker/compose.yaml")
+def test_the_workflow_calls_targets_that_there_are() -> None:
+    targets = set(re.findall(r"^([\w.-]+):", (ROOT / "Makefile").read_text(), re.M))
+    called = re.findall(r"run: make (\S+)", (ROOT / ".github/workflows/test.yml").read_text())
+    assert {"lint", "unit", "quick"} <= set(called) <= targets
+    assert {"lowest.txt", "newest.txt"} <= targets
+
+
+def test_fragments_of_the_changelog_say_their_kind_and_are_lists() -> None:
+    for path in sorted((ROOT / "changelog.d").iterdir()):
+        if path.name != "README.md":
+            assert re.fullmatch(r"[a-z0-9-]+\.(added|changed|fixed|removed)\.md", path.name), path.name
+            assert all(line.startswith(("- ", "  ")) for line in path.read_text("utf-8").splitlines()), path.name
 
 
 @pytest.mark.parametrize("name", ["cache.Dockerfile", "train.Dockerfile"])
 def test_container_files_are_clean(name: str) -> None:
     done = subprocess.run([BINARIES / "hadolint", ROOT / "docker" / name], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-
-
-def check_schema(schema: str, name: str) -> None:
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", name]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
@@ -140,7 +154,7 @@ def test_commands_on_the_pages_are_accepted_as_written(page: str) -> None:
             command.read(rest)  # refuses an unknown option, a missing one, or a value that cannot be
 
 
-def test_benchmarks_lie_in_the_source_distribution_and_not_in_the_wheel(tmp_path: Path) -> None:
+def test_the_source_distribution_holds_every_file_and_the_wheel_no_benchmarks(tmp_path: Path) -> None:
     """Else they would be a top-level package named `benchmarks` of whoever installs the project."""
     for name in tracked_texts().keys() | {"tests/test_project.py"}:
         copy = tmp_path / "source" / name
@@ -161,7 +175,7 @@ def test_benchmarks_lie_in_the_source_distribution_and_not_in_the_wheel(tmp_path
         "difom_train",
         "data_manifests",
     }
-    assert {"benchmarks/suite.py", "benchmarks/__main__.py", "tests/conftest.py", "tests/small_cache.py"} <= held
+    assert {"tests/test_project.py"} | tracked_texts().keys() <= held  # what its tests need, and all else
 
 
 def test_every_package_that_the_code_imports_is_declared() -> None:

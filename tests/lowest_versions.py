@@ -1,0 +1,23 @@
+"""As a program it prints the lowest version that pyproject.toml allows of every library, as constraints for pip."""
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+DEVELOPERS = ("all", "docs", "dev")  # extras that users do not install
+
+
+def list_lowest(project: dict) -> Iterator[str]:
+    """Yield "name==version" of each dependency, those of extras too."""
+    extras = (lines for name, lines in project["optional-dependencies"].items() if name not in DEVELOPERS)
+    for line in [*project["dependencies"], *(line for lines in extras for line in lines)]:
+        requirement = Requirement(line)
+        (lowest,) = [each.version for each in requirement.specifier if each.operator == ">="]
+        yield f"{requirement.name}=={lowest}"
+
+
+if __name__ == "__main__":
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8")
+    print("\n".join(list_lowest(tomllib.loads(text)["project"])))
