@@ -24,7 +24,7 @@ import torch
 from difom_cache import drop, extract, info, open_cache, verify
 from difom_cache import finish as finish_cache
 from difom_cache.errors import DifomError
-from difom_cache.extraction import blocks, load_teacher, missing, prepare
+from difom_cache.extraction import blocks, load_teacher, missing, teacher_column
 from difom_cache.teachers import parse_teacher
 from difom_train import train
 
@@ -108,7 +108,7 @@ def find_and_extract(cache: Path, settings: Settings, found: dict[str, int], bef
         before()
         return found["batch"]
 
-    prepare.probe_batch = probe
+    teacher_column.probe_batch = probe
     torch.set_num_threads(found["threads"])
     extract(cache=cache, weights="random", quiet=True, **settings)
 
