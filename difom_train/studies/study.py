@@ -125,10 +125,11 @@ def study(
     beside: dict[str, RunResult] = {}
     for path in config.results:
         runs, others = read_results(path, json.loads(json.dumps(budget)))
-        joined, beside = joined | runs, beside | others
+        by_cell = {_cell_of(result.cell or {}, path): result for result in runs.values()}
+        joined, beside = joined | {cell.folder: result for cell, result in by_cell.items()}, beside | others
         for cell in cells:
-            if cell.folder in runs and not _is_finished(folder / cell.folder):
-                refuse_other_run(path, cell.folder, runs[cell.folder], compose_cell(cell, budget, config))
+            if cell in by_cell and not _is_finished(folder / cell.folder):
+                refuse_other_run(path, cell.folder, by_cell[cell], compose_cell(cell, budget, config))
     _fix_budget(folder, budget)
     _refuse_other_runs(cells, budget, config)  # before anything is trained
     for cell in cells:
