@@ -1,7 +1,7 @@
 """A process that forks extractions after its imports, so that a kill meets work and not the loading of libraries.
 
 It runs no network itself and keeps torch to one thread, so that its children may be forked safely. As a script it reads
-one question a line, {"task": "kill", "together", "at_once" or "beside", ...}, and answers each with one line of JSON.
+one question a line, {"task": "kill", "together", "at_once", "beside" or "command", ...}, and answers each with one line of JSON.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from difom_cache import drop, extract, info, open_cache, verify
+from difom_cache import cli, drop, extract, info, open_cache, verify
 from difom_cache import finish as finish_cache
 from difom_cache.errors import DifomError
 from difom_cache.extraction import blocks, load_teacher, missing, teacher_column
@@ -259,6 +259,37 @@ def beside(root: Path, cache: str, works: list[dict[str, Any]]) -> dict[str, Any
     return {"works": said, "left": leftovers(Path(cache))}
 
 
+def command(root: Path, words: list[str], kill_at: str | None) -> dict[str, Any]:
+    """Run `difom-cache` as its entry point does, in a child; kill it once a file of the pattern `kill_at` is below `root`.
+
+    Returns:
+        Its exit code, negative where a signal ended it, and what it wrote to the standard error.
+    """
+    errors = root / "errors.txt"
+
+    def work() -> None:
+        with errors.open("w") as file, Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        sys.argv = ["difom-cache", *words]
+        try:
+            cli.main()
+        except SystemExit as ended:
+            sys.stderr.flush()
+            os._exit(int(ended.code or 0))
+
+    child = fork(work)
+    ended = status = 0
+    while kill_at and not ended and not list(root.glob(kill_at)):
+        time.sleep(0.005)
+        ended, status = os.waitpid(child, os.WNOHANG)
+    if not ended:
+        if kill_at:
+            os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+    return {"code": os.waitstatus_to_exitcode(status), "errors": errors.read_text()}
+
+
 def work_extract(cache: Path, summed: bool = True, **settings: Any) -> bool:
     """Extract and return whether all is there; without `summed`, as a run that ends before it sums up statistics."""
     if not summed:
@@ -298,7 +329,9 @@ def main() -> None:
         root = Path(ask.pop("root"))
         for settings in ask.pop("load") if "load" in ask else ask.get("several", [ask.get("settings")]):
             load(settings)
-        task = {"kill": kill, "together": together, "at_once": at_once, "beside": beside}[ask.pop("task")]
+        task = {"kill": kill, "together": together, "at_once": at_once, "beside": beside, "command": command}[
+            ask.pop("task")
+        ]
         print(json.dumps(task(root, **ask)), flush=True)
 
 

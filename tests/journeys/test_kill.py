@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -337,32 +336,39 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def command(data: Path, cache: Path, *more: str) -> list[str]:
+@pytest.fixture
+def command(nursery: Nursery, data: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Return what runs the command into a cache, in a process whose libraries are loaded."""
+    teacher = {"teacher": "dinov2:tiny@56", "input_size": 64}
     options = ["--teacher", "dinov2:tiny@56", "--weights", "random", "--input-size", "64", "--views", "4"]
-    program = [sys.executable, "-c", "from difom_cache.cli import main; main()"]
-    return [*program, "extract", "--data", str(data), "--cache", str(cache), *options, *more]
+
+    def run(cache: Path, *more: str, kill_at: str | None = None) -> dict[str, Any]:
+        words = ["extract", "--data", str(data), "--cache", str(cache), *options, *more]
+        return nursery(task="command", root=str(tmp_path), words=words, kill_at=kill_at, load=[teacher])
+
+    return run
 
 
-def test_the_command_on_a_full_disk_says_one_line_exits_2_and_goes_on_after(data: Path, small_disk: Path) -> None:
-    full = subprocess.run(command(data, small_disk / "feats", "--force"), capture_output=True, text=True)
-    assert full.returncode == 2
-    assert full.stderr.strip().splitlines()[-1].startswith("error: ") and "Traceback" not in full.stderr
-    assert "No space left on device. What is finished is safe; make room" in full.stderr
+def test_the_command_on_a_full_disk_says_one_line_exits_2_and_goes_on_after(
+    command: Callable[..., dict[str, Any]], small_disk: Path
+) -> None:
+    full = command(small_disk / "feats", "--force")
+    assert full["code"] == 2
+    assert full["errors"].strip().splitlines()[-1].startswith("error: ") and "Traceback" not in full["errors"]
+    assert "No space left on device. What is finished is safe; make room" in full["errors"]
     subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
-    rest = subprocess.run(command(data, small_disk / "feats"), capture_output=True, text=True)
-    assert rest.returncode == 0, rest.stderr
+    rest = command(small_disk / "feats")
+    assert rest["code"] == 0, rest["errors"]
     assert open_cache(small_disk / "feats").finished_rows().all()
 
 
-def test_the_command_killed_and_given_again_finishes_the_cache(data: Path, tmp_path: Path) -> None:
+def test_the_command_killed_and_given_again_finishes_the_cache(
+    command: Callable[..., dict[str, Any]], data: Path, tmp_path: Path
+) -> None:
     cache = tmp_path / "feats"
-    running = subprocess.Popen(command(data, cache), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while running.poll() is None and not list(cache.glob("pictures/ticks/*.json")):
-        time.sleep(0.01)
-    running.kill()
-    assert running.wait() == -signal.SIGKILL
-    again = subprocess.run(command(data, cache), capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
+    assert command(cache, kill_at="feats/pictures/ticks/*.json")["code"] == -signal.SIGKILL
+    again = command(cache)
+    assert again["code"] == 0, again["errors"]
     assert extract(data=data, cache=tmp_path / "calm", **SMALL).complete
     assert open_cache(cache).content_digests() == open_cache(tmp_path / "calm").content_digests()
 
