@@ -1,12 +1,12 @@
 # make demo       paint sample pictures, cache a teacher's features, train two students, print one table
-# make test       everything that must hold: style, types, walls, units, journeys (under twelve minutes on two cores)
-# make unit       the same without style, types and walls
+# make test       everything that must hold: style, types, import rules, units, journeys (under twelve minutes on two cores)
+# make unit       the same without style, types and import rules
 # make quick PART=store   the tests of one folder (or of several), without journeys: under a minute
 # make coverage   which lines the suite runs, as pages in build/coverage
 # make test-slow  kill sweeps, full-size teachers, real data
 # make attack     thousands of hostile files and command lines; prints class, tried, mishandled
 # make truth      what people bring, beside the truth; prints case, read, right
-# make lint       style, types and walls alone
+# make lint       style, types and import rules alone
 # make keywords   the signatures of functions with options by keyword, from the configs
 # make docs       the documentation as pages, in build/site
 # make changelog  what changelog.d holds, by kind

@@ -54,7 +54,7 @@ PROGRAM = Program(
         Command(loader, "benchmarks.options:LoaderConfig"),
         Command(growth, "benchmarks.options:GrowthConfig"),
         Command(
-            bench_all, "benchmarks.options:AllConfig", "all", "interrupted; the same command goes on where it stopped"
+            bench_all, "benchmarks.options:AllConfig", "all", "interrupted; the same command resumes where it stopped"
         ),
     ),
     "interrupted; run the same command again",

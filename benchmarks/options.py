@@ -100,7 +100,7 @@ class AllConfig(CommandConfig):
     """Every benchmark."""
 
     out: Path = Path("bench")
-    "Folder of bench.json, bench.md and all that is made for them; the same command goes on where it stopped."
+    "Folder of bench.json, bench.md and all that is made for them; the same command resumes where it stopped."
     size: Literal["auto", "full", "small"] = "auto"
     "How much is run; auto = full on CUDA, and elsewhere small, which shows that everything runs."
     data: Path | None = None
@@ -110,7 +110,7 @@ class AllConfig(CommandConfig):
     part_s: Annotated[Above0, Field(le=3600)] = 600
     "Seconds after which a part is ended."
     minutes: Annotated[Above0, Field(le=10_000)] | None = None
-    "Minutes for all parts, those that are worth most first; the same command goes on with the others."
+    "Minutes for all parts, those that are worth most first; the same command resumes with the others."
     only: tuple[str, ...] = ()
     "Parts to run, such as reading,step,teacher/sam; by default all."
     tests: Path = ROOT / "tests"

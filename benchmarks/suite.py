@@ -1,7 +1,7 @@
 """TOP FILE of `python -m benchmarks all`: every benchmark, part by part, into one JSON file and one page.
 
 A part that has ended well under the same command, versions and hardware is kept while what it made is there, so that the same
-command goes on where it was stopped, or where its minutes ended.
+command resumes where it was stopped, or where its minutes ended.
 """
 
 import json
@@ -111,7 +111,7 @@ def _run_part(part: Part, suite: Suite, limit_s: float) -> dict[str, Any]:
     """Run one part to its end or its limit, and return what became of it, ready for JSON."""
     found = _NOT_RUN | {"command": list(part.command)}
     missing = [name for name in part.needs if suite.parts.get(name, {}).get("outcome") != DONE]
-    late = "" if limit_s > 0 else "the minutes are over; the same command goes on here"
+    late = "" if limit_s > 0 else "the minutes are over; the same command resumes here"
     if why := part.skip or late or (f"needs {', '.join(missing)}" if missing else ""):
         return found | {"why": [why]}
     started_s = time.perf_counter()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # at run time each command loads its own options when it is c
 
 
 def extract(config: "ExtractConfig") -> None:
-    """Run teachers once over augmented views and keep their features; the same command again goes on where it stopped."""
+    """Run teachers once over augmented views and keep their features; the same command again resumes."""
     from difom_cache.extraction.run import extract as run
 
     report = run(config)
@@ -157,7 +157,7 @@ def teachers(config: "ListConfig") -> None:
 
 
 def plans(config: "ListConfig") -> None:
-    """List view plans: how far each goes from the plain picture."""
+    """List view plans: how far each goes from the plain image."""
     from difom_cache.extraction.options import PLANS
     from difom_cache.views.describe import describe_plans, format_plans
 
@@ -187,7 +187,7 @@ def bench(words: "Sequence[str]") -> None:
 
 PROGRAM = Program(
     "difom-cache",
-    "Teacher features of augmented pictures, computed once and kept in Zarr.",
+    "Teacher features of augmented images, computed once and kept in Zarr.",
     (
         Command(extract, "difom_cache.extraction.options:ExtractConfig"),
         Command(probe, "difom_cache.probing.options:ProbeConfig"),
@@ -207,7 +207,7 @@ PROGRAM = Program(
         Command(scale, "difom_cache.commands:ScaleConfig"),
         Command(fetch, "difom_cache.commands:FetchConfig", "weights fetch"),
     ),
-    "interrupted; what is finished is safe: run the same command again to go on",
+    "interrupted; what is finished is safe: run the same command again to resume",
 )
 
 

@@ -61,14 +61,14 @@ def evaluate(config: "EvaluateConfig") -> None:
 
 
 def predict(config: "PredictConfig") -> None:
-    """Mark polyps in pictures or a video."""
+    """Mark polyps in images or a video."""
     from difom_train.inference.predict import predict as mark
 
     answer(config, mark(config))
 
 
 def study(config: "StudyConfig") -> None:
-    """Train and score recipes x teachers x shares of the masks x seeds; the same command goes on where it stopped."""
+    """Train and score recipes x teachers x shares of the masks x seeds; the same command resumes."""
     from difom_train.studies.study import study as run
 
     keep_freed_memory()
@@ -99,7 +99,7 @@ def cost(config: "CostConfig") -> None:
 
 
 def demo(config: "DemoConfig") -> None:
-    """Show everything once on painted pictures: a teacher, its cache, two students, one table."""
+    """Show everything once on painted images: a teacher, its cache, two students, one table."""
     from difom_train.demo import demo as run
 
     keep_freed_memory()
@@ -107,7 +107,7 @@ def demo(config: "DemoConfig") -> None:
 
 
 def curves(config: "CurvesConfig") -> None:
-    """Draw loss, validation Dice and how alive the distillation is, of several runs in one picture."""
+    """Draw loss, validation Dice and how alive the distillation is, of several runs in one chart."""
     from difom_train.training.curves import curves as draw
 
     print(draw(config))
@@ -118,18 +118,18 @@ def bench(words: "Sequence[str]") -> None:
     run_benchmarks(words)
 
 
-_RESUMES = "interrupted; the same command with --resume goes on after the last finished epoch"
-_GOES_ON = "interrupted; the same command goes on where it stopped"
+_RESUMES = "interrupted; the same command with --resume resumes after the last finished epoch"
+_SAME_RESUMES = "interrupted; the same command resumes where it stopped"
 PROGRAM = Program(
     "difom-train",
     "Train a student from a cache.",
     (
         Command(recipes, "difom_train.commands:RecipesConfig"),
         Command(students, "difom_train.commands:StudentsConfig"),
-        Command(demo, "difom_train.commands:DemoConfig", interrupted=_GOES_ON),
+        Command(demo, "difom_train.commands:DemoConfig", interrupted=_SAME_RESUMES),
         Command(evaluate, "difom_train.commands:EvaluateConfig"),
         Command(predict, "difom_train.commands:PredictConfig"),
-        Command(study, "difom_train.commands:StudyConfig", interrupted=_GOES_ON),
+        Command(study, "difom_train.commands:StudyConfig", interrupted=_SAME_RESUMES),
         Command(compare, "difom_train.commands:CompareConfig"),
         Command(curves, "difom_train.commands:CurvesConfig"),
         Command(export, "difom_train.commands:ExportConfig"),

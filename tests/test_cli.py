@@ -119,9 +119,9 @@ def test_ctrl_c_says_how_to_go_on(run, monkeypatch: pytest.MonkeyPatch, tmp_path
         (
             "difom_train.training.run.train",
             ("--cache", "feats"),
-            "the same command with --resume goes on after the last finished epoch",
+            "the same command with --resume resumes after the last finished epoch",
         ),
-        ("benchmarks.suite.bench_all", ("bench", "all"), "the same command goes on where it stopped"),
+        ("benchmarks.suite.bench_all", ("bench", "all"), "the same command resumes where it stopped"),
         ("benchmarks.growth.bench_growth", ("bench", "growth"), "run the same command again"),
     ],
 )

@@ -59,7 +59,7 @@ def set_groups(records: Sequence[Record], source: DataSource) -> list[Record]:
     names = [namer(record.id, below(record.image, root)) for record in records]
     if lost := [record.id for record, name in zip(records, names, strict=True) if not name]:
         raise DataError(
-            f"--group-by {rule}: no group for {len(lost)} records: {name_some(lost)}; mend the rule, or leave it out"
+            f"--group-by {rule}: no group for {len(lost)} records: {name_some(lost)}; fix the rule, or leave it out"
         )
     return [replace(record, group=f"{record.dataset}/{name}") for record, name in zip(records, names, strict=True)]
 

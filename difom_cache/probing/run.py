@@ -80,7 +80,7 @@ def probe(
     """Fit light heads from a cache's features to its masks, and write their logits for every row as a column of its own.
 
     A labelled record's logits, in all its views, come from a head that saw neither its mask nor one of its group's; those
-    of other records are the mean of all heads'. No teacher is run. The same call again goes on where it stopped.
+    of other records are the mean of all heads'. No teacher is run. The same call again resumes.
 
     Args:
         cache: its folder, or the config of the call.

@@ -71,7 +71,7 @@ def build_outside(given: nn.Module | StudentFactory, settings: StudentSettings) 
     if not isinstance(made, Student):
         if settings.wrap is None:
             raise SettingsError(
-                f"{settings.name} is a plain {type(made).__name__}, of which nobody knows the levels; wrap it: "
+                f"{settings.name} is a plain {type(made).__name__}, whose levels are unknown; wrap it: "
                 'wrap_student(module, levels={"layer2": 8, ...})'
             )
         remove_readers(made)

@@ -103,7 +103,7 @@ def train_run(config: TrainConfig, folder: Path, student: Student | None = None)
     selection = choose_rows(config, cache, taps)
     going_on = _open_folder_once(config, processes, folder)
     if config.run.resume and not going_on and processes.is_main:
-        say(f"{folder} holds no checkpoint to go on from: the run begins anew")
+        say(f"{folder} holds no checkpoint to resume from: the run starts over")
     data = config.data
     with explain_memory(
         f"It is too small for batches of {data.batch_size} at {data.input_px} px; try --batch-size "

@@ -189,13 +189,13 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     try:
         lines = [json.loads(line) for line in read_plain(path).decode().split("\n")[:-1]]
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{path} is damaged ({error}); remove it: the run goes on without its curves") from error
+        raise RunError(f"{path} is damaged ({error}); remove it: the run continues without its curves") from error
     for number, line in enumerate(lines, start=1):
         figures = [line.get(key, 0.0) for key in ("loss", "val_dice")] if isinstance(line, dict) else []
         known = all(figure is None or isinstance(figure, int | float) for figure in figures)
         if not figures or not known or not isinstance(line.get("epoch"), int):
             raise RunError(
-                f"{path}, line {number}: expected an epoch's figures; remove it: the run goes on without curves"
+                f"{path}, line {number}: expected an epoch's figures; remove it: the run continues without curves"
             )
     return lines
 

@@ -120,7 +120,7 @@ def test_runs_of_built_in_students_do_without(tmp_path):
         ("nowhere.code:build", "nowhere.code cannot be imported .* start from the folder that holds it"),
         ("strange_students:bild", "strange_students has no 'bild'"),
         ("strange_students:NO_FACTORY", "NO_FACTORY is a int; expected what makes a student"),
-        ("strange_students:build_network", "a plain Small, of which nobody knows the levels; wrap it"),
+        ("strange_students:build_network", "a plain Small, whose levels are unknown; wrap it"),
         ("builtins:repr", "made a str; expected a student"),
         (
             "torchvision.models.segmentation:lraspp_mobilenet_v3_large",
