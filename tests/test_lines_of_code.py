@@ -19,15 +19,15 @@ MOST = {
     "difom_cache/store": 1612,
     "difom_cache/teachers": 3290,
     "difom_cache/views": 527,
-    "difom_train": 687,
+    "difom_train": 688,
     "difom_train/data": 951,
-    "difom_train/distill": 980,
+    "difom_train/distill": 990,
     "difom_train/evaluation": 947,
     "difom_train/inference": 930,
     "difom_train/reporting": 1018,
     "difom_train/students": 1136,
     "difom_train/studies": 478,
-    "difom_train/training": 1648,
+    "difom_train/training": 1650,
 }
 
 
