@@ -55,6 +55,13 @@ def test_no_file_names_a_package_registry() -> None:
     assert not offences(REGISTRY_HOSTS)
 
 
+def test_one_place_says_how_extras_are_installed() -> None:
+    """There is no package of this name to promise, so texts install from a checkout, and messages all take it from one place."""
+    assert [each for each in offences(re.compile(r"difom\[\w+\]")) if not each.startswith("pyproject.toml:")] == []
+    code = [each for each in offences(re.compile(r"pip install")) if re.match(r"difom_(cache|train)/", each)]
+    assert [each.partition(":")[0] for each in code] == ["difom_cache/base/errors.py"]
+
+
 def test_one_file_alone_looks_beside_the_checkout() -> None:
     found = [name for name, text in tracked_texts().items() if "../" + "shared" in text]
     assert found == [".ci/run"]

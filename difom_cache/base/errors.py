@@ -119,6 +119,11 @@ def name_nearest(kind: str, name: str, known: list[str]) -> str:
     return f"there is no {kind} {name!r}; {hint}known: {', '.join(sorted(known))}"
 
 
+def install_extra(extra: str) -> str:
+    """Return how an extra is installed: the one place that says it, from a checkout until there is a package to name."""
+    return f"run pip install '.[{extra}]' in the project's checkout"
+
+
 def warn(text: str) -> None:
     """Warn the user in one line."""
     warnings.warn(text, DifomWarning, stacklevel=3)

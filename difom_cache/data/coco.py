@@ -1,6 +1,6 @@
 """COCO annotations: which pictures a JSON file speaks of, and what it draws on one, as a mask.
 
-Polygons are filled by pycocotools (an extra, `pip install 'difom[coco]'`), so that a mask has the very pixels that COCO's own
+Polygons are filled by pycocotools (extra `coco`), so that a mask has the very pixels that COCO's own
 tools give it. Everything is checked before it reaches them: they are C, and trust what they are given.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difom_cache.base.errors import AnnotationError, DataError, SettingsError
+from difom_cache.base.errors import AnnotationError, DataError, SettingsError, install_extra
 from difom_cache.base.files import explain, read_plain
 from difom_cache.data.addresses import PolygonsAddress
 from difom_cache.data.mask_levels import MaskLevels
@@ -169,7 +169,7 @@ def _fill(segmentation: Any, height: int, width: int, where: str) -> NDArray[np.
     try:
         from pycocotools import mask as tools
     except ImportError as error:
-        raise SettingsError("reading COCO's polygons needs pycocotools: pip install 'difom[coco]'") from error
+        raise SettingsError(f"reading COCO's polygons needs pycocotools: {install_extra('coco')}") from error
     runs = tools.frPyObjects(segmentation, height, width)
     return _draw_runs(_read_counts(tools.merge(runs)["counts"].decode()), height, width)
 

@@ -1,4 +1,4 @@
-"""Videos frame by frame, in order or by time, one in memory at a time: PyAV, an extra (`pip install 'difom[video]'`)."""
+"""Videos frame by frame, in order or by time, one in memory at a time: PyAV, extra `video`."""
 
 import os
 from collections import OrderedDict
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from difom_cache.base.errors import DataError, SettingsError, warn
+from difom_cache.base.errors import DataError, SettingsError, install_extra, warn
 from difom_cache.base.files import guard_decoder
 from difom_cache.data.addresses import FrameAddress
 
@@ -34,11 +34,11 @@ def load_av() -> ModuleType:
     try:
         import av
     except ImportError as error:
-        raise SettingsError("reading videos needs PyAV, which is not installed: pip install 'difom[video]'") from error
+        raise SettingsError(f"reading videos needs PyAV: {install_extra('video')}") from error
     if int(av.__version__.partition(".")[0]) < _OLDEST_AV:
         raise SettingsError(
             f"PyAV {av.__version__} reads the colours of videos wrong; {_OLDEST_AV} or newer is needed: "
-            "pip install --upgrade 'difom[video]'"
+            f"{install_extra('video')} --upgrade"
         )
     return av
 

@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from difom_cache.base.errors import EngineError, SettingsError, name_nearest
+from difom_cache.base.errors import EngineError, SettingsError, install_extra, name_nearest
 from difom_cache.base.files import read_plain
 
 CONNECT_S = 30
@@ -252,7 +252,7 @@ def _import_extra(name: str) -> Any:
     try:
         return import_module(name)
     except ModuleNotFoundError:
-        raise EngineError(f"this engine needs {name}: pip install 'difom[cluster]'") from None
+        raise EngineError(f"this engine needs {name}: {install_extra('cluster')}") from None
 
 
 ENGINES: dict[str, Callable[[EngineOptions], AbstractContextManager[Executor]]] = {

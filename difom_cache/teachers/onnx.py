@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difom_cache.base.errors import DeviceError, SettingsError, TeacherError, WeightsError, name_nearest
+from difom_cache.base.errors import DeviceError, SettingsError, TeacherError, WeightsError, install_extra, name_nearest
 from difom_cache.base.hardware import resolve_device
 from difom_cache.teachers.base import (
     NativeTap,
@@ -56,7 +56,7 @@ try:
 
     from difom_cache.teachers.onnx_values import tell_by_graph
 except ImportError as err:
-    raise SettingsError("onnx: teachers need onnx and onnxruntime; install difom[onnx]") from err
+    raise SettingsError(f"onnx: teachers need onnx and onnxruntime; {install_extra('onnx')}") from err
 
 LOGITS_STRIDE = 2
 INNER_STRIDES = (8, 16, 32)

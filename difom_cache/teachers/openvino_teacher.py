@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from difom_cache.base.errors import DeviceError, SettingsError, TeacherError
+from difom_cache.base.errors import DeviceError, SettingsError, TeacherError, install_extra
 from difom_cache.base.hardware import resolve_device
 from difom_cache.teachers.base import Teacher, TeacherSpec, has_openvino
 from difom_cache.teachers.network import NetworkTeacher
@@ -64,7 +64,7 @@ class OpenVinoTeacher:
 
     def __init__(self, teacher: Teacher) -> None:
         if not has_openvino():
-            raise SettingsError("--backend openvino: OpenVINO is not installed; pip install 'difom[openvino]'")
+            raise SettingsError(f"--backend openvino: OpenVINO is not installed; {install_extra('openvino')}")
         if not isinstance(teacher, NetworkTeacher) or teacher.spec.options.get("compile"):
             raise SettingsError(
                 f"--backend openvino: {teacher.spec.label} has a runtime of its own, or is compiled by PyTorch; use "

@@ -16,7 +16,7 @@ from torch import nn
 
 from difom_cache import __version__, load_records
 from difom_cache.base.atomic import draft_of
-from difom_cache.base.errors import RunError, SettingsError, name_nearest
+from difom_cache.base.errors import RunError, SettingsError, install_extra, name_nearest
 from difom_cache.base.options import read_call
 from difom_cache.base.outputs import check_out_file, check_outputs
 from difom_cache.base.progress import explain_wait
@@ -296,5 +296,5 @@ def _import_onnxruntime() -> Any:
         import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise SettingsError(f"--format onnx needs {error.name}: pip install 'difom[onnx]'") from error
+        raise SettingsError(f"--format onnx needs {error.name}: {install_extra('onnx')}") from error
     return onnxruntime

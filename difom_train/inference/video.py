@@ -1,4 +1,4 @@
-"""A video that is written frame by frame: PyAV, an extra (`pip install 'difom[video]'`)."""
+"""A video that is written frame by frame: PyAV, extra `video`."""
 
 from fractions import Fraction
 from pathlib import Path

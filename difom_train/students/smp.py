@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from difom_cache.base.errors import SettingsError, name_nearest
+from difom_cache.base.errors import SettingsError, install_extra, name_nearest
 from difom_train.students.base import BOTTLENECK, EncoderDecoder, Level, StudentSettings
 from difom_train.students.necks import KEEPS_CHANNELS, NECK_CHANNELS, build_neck
 
@@ -69,7 +69,7 @@ def _library() -> Any:
         import segmentation_models_pytorch
     except ImportError as error:
         raise SettingsError(
-            "students called smp:ARCH/ENCODER need segmentation_models_pytorch; pip install 'difom[smp]'"
+            f"students called smp:ARCH/ENCODER need segmentation_models_pytorch: {install_extra('smp')}"
         ) from error
     return segmentation_models_pytorch
 

@@ -12,7 +12,7 @@ from difom_cache import load_records, make_manifest, read_mask
 from difom_cache.data import DataSource, check_unchanged, read_manifest
 from difom_cache.errors import DataError, DifomWarning, ManifestError, SettingsError
 
-tools = pytest.importorskip("pycocotools.mask", reason="pycocotools is not installed (pip install 'difom[coco]')")
+tools = pytest.importorskip("pycocotools.mask", reason="pycocotools is not installed (pip install '.[coco]')")
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' decode
 HEIGHT, WIDTH = 30, 40

@@ -143,9 +143,7 @@ def paint_levels(folder: Path, kind: str, bits: int, *, said: bool = False, low:
     if kind == "grey.tif":
         Image.fromarray(levels[..., 0]).save(folder / "1.tif", tiffinfo={281: 2**bits - 1} if said else {})
         return levels[..., :1].repeat(3, 2)
-    av = pytest.importorskip(
-        "av", reason="PyAV is not installed (pip install 'difom[video]'), which writes wide colours"
-    )
+    av = pytest.importorskip("av", reason="PyAV is not installed (pip install '.[video]'), which writes wide colours")
     codec, pixels = ("png", "rgb48be") if kind == "colour.png" else ("tiff", "rgb48le")
     encoder: Any = av.CodecContext.create(codec, "w")
     encoder.height, encoder.width, encoder.pix_fmt, encoder.time_base = 20, 24, pixels, Fraction(1)

@@ -12,7 +12,7 @@ from difom_cache import load_records, read_image
 from difom_cache.data import VIDEO_SUFFIXES, VideoReader, video
 from difom_cache.errors import DataError, DifomWarning, SettingsError
 
-av = pytest.importorskip("av", reason="PyAV is not installed (pip install 'difom[video]'), so no video is read")
+av = pytest.importorskip("av", reason="PyAV is not installed (pip install '.[video]'), so no video is read")
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from difom_cache.data import (
 )
 from difom_cache.errors import DataError, ManifestError, SettingsError
 
-av = pytest.importorskip("av", reason="PyAV is not installed (pip install 'difom[video]'), so no video is read")
+av = pytest.importorskip("av", reason="PyAV is not installed (pip install '.[video]'), so no video is read")
 
 
 def paint_scene(seed: int, width: int = 96, height: int = 64) -> NDArray[np.uint8]:

@@ -105,7 +105,7 @@ def test_unreachable_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 def test_missing_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
     with (
-        pytest.raises(EngineError, match=r"needs distributed: pip install 'difom\[cluster\]'"),
+        pytest.raises(EngineError, match=r"needs distributed: run pip install '\.\[cluster\]'"),
         open_executor(EngineOptions("dask", scheduler="tcp://localhost:1")),
     ):
         pass

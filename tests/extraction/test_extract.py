@@ -438,7 +438,9 @@ def test_a_precision_that_the_processor_emulates_is_one_line(
 
 
 def test_a_cpu_without_openvino_is_told_of_it(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = "PyTorch runs the network; with pip install 'difom[openvino]' a CPU is faster"
+    told = (
+        "PyTorch runs the network; OpenVINO is faster on a CPU: run pip install '.[openvino]' in the project's checkout"
+    )
     small = {"teacher": "sam:tiny", "weights": "random", "input_size": 64, "views": 1, "strides": (32,)}
     small |= {
         "data": paint_folder(tmp_path / "frames", frames=3),

@@ -84,7 +84,7 @@ def test_a_finished_cache_of_an_older_rule_is_read_from_but_not_rendered_beside(
 def test_a_manifest_of_video_frames_of_an_older_rule_names_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("av", reason="PyAV is not installed (pip install 'difom[video]'), so no video is read")
+    pytest.importorskip("av", reason="PyAV is not installed (pip install '.[video]'), so no video is read")
     from painted_videos import paint_corners, turn_video, write_video
 
     path = write_video(tmp_path / "a.mp4", [paint_corners()] * 3)

@@ -31,7 +31,7 @@ from difom_train.inference import (
 )
 from difom_train.students import save_student
 
-onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install 'difom[onnx]'), so nothing is exported")
+onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install '.[onnx]'), so nothing is exported")
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "run_exported.py"
 # Warnings of the exporter's own code, which no caller can mend.

@@ -21,7 +21,7 @@ from difom_cache.errors import DataError, SettingsError
 from difom_train import predict
 from difom_train.inference import draw_outline, list_polyps
 
-av = pytest.importorskip("av", reason="PyAV is not installed (pip install 'difom[video]'), so no video is marked")
+av = pytest.importorskip("av", reason="PyAV is not installed (pip install '.[video]'), so no video is marked")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from PIL import Image
 from difom_cache import extract, open_cache
 from difom_train import train
 
-av = pytest.importorskip("av", reason="PyAV is not installed (pip install 'difom[video]'), so no video is read")
+av = pytest.importorskip("av", reason="PyAV is not installed (pip install '.[video]'), so no video is read")
 SETTINGS = {"teacher": "dinov2:tiny@56", "weights": "random", "input_size": 64, "views": 2, "quiet": True}
 FRAMES, SIZE = 300, (384, 288)
 

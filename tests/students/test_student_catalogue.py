@@ -64,5 +64,5 @@ def test_what_does_not_exist_is_refused_by_name(name, options, message):
 
 def test_without_the_optional_library_smp_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
-    with pytest.raises(SettingsError, match=r"pip install 'difom\[smp\]'"):
+    with pytest.raises(SettingsError, match=r"pip install '\.\[smp\]'"):
         build_student("smp:fpn/resnet18", weights="random")

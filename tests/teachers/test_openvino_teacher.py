@@ -137,7 +137,7 @@ def test_what_it_cannot_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DeviceError, match="runs on the CPU, not on cuda"):
         OpenVinoTeacher(built)
     monkeypatch.setattr(openvino_teacher, "has_openvino", lambda: False)
-    with pytest.raises(SettingsError, match="pip install 'difom\\[openvino\\]'"):
+    with pytest.raises(SettingsError, match="pip install '\\.\\[openvino\\]'"):
         OpenVinoTeacher(built)
 
 
