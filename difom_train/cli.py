@@ -120,24 +120,26 @@ def bench(words: "Sequence[str]") -> None:
 
 _RESUMES = "interrupted; the same command with --resume resumes after the last finished epoch"
 _SAME_RESUMES = "interrupted; the same command resumes where it stopped"
+_TRAIN = Command(train, "difom_train.config:TrainOptions", interrupted=_RESUMES, part="Train")
 PROGRAM = Program(
     "difom-train",
-    "Train a student from a cache.",
+    "Train students from a cache, score them, and use them. Without a command, `difom-train OPTIONS` trains.",
     (
-        Command(recipes, "difom_train.commands:RecipesConfig"),
-        Command(students, "difom_train.commands:StudentsConfig"),
-        Command(demo, "difom_train.commands:DemoConfig", interrupted=_SAME_RESUMES),
-        Command(evaluate, "difom_train.commands:EvaluateConfig"),
-        Command(predict, "difom_train.commands:PredictConfig"),
-        Command(study, "difom_train.commands:StudyConfig", interrupted=_SAME_RESUMES),
-        Command(compare, "difom_train.commands:CompareConfig"),
-        Command(curves, "difom_train.commands:CurvesConfig"),
-        Command(export, "difom_train.commands:ExportConfig"),
-        Command(cost, "difom_train.commands:CostConfig"),
-        Command(bench),
+        Command(demo, "difom_train.commands:DemoConfig", interrupted=_SAME_RESUMES, part="Prepare"),
+        Command(recipes, "difom_train.commands:RecipesConfig", part="Prepare"),
+        Command(students, "difom_train.commands:StudentsConfig", part="Prepare"),
+        _TRAIN,
+        Command(study, "difom_train.commands:StudyConfig", interrupted=_SAME_RESUMES, part="Train"),
+        Command(evaluate, "difom_train.commands:EvaluateConfig", part="Judge"),
+        Command(compare, "difom_train.commands:CompareConfig", part="Judge"),
+        Command(curves, "difom_train.commands:CurvesConfig", part="Judge"),
+        Command(predict, "difom_train.commands:PredictConfig", part="Use"),
+        Command(export, "difom_train.commands:ExportConfig", part="Use"),
+        Command(cost, "difom_train.commands:CostConfig", part="Measure"),
+        Command(bench, part="Measure"),
     ),
     "interrupted; run the same command again",
-    plain=Command(train, "difom_train.config:TrainOptions", interrupted=_RESUMES),
+    plain=_TRAIN,
 )
 
 

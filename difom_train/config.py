@@ -67,6 +67,8 @@ _UNNAMED = (
 )  # beginnings of keys that stand there otherwise, or decide nothing
 _LONGEST_NAME = 120
 _RENAMED = {"optimiser": "optimizer"}
+_SAME = {("data", "input_size"): "input_px", ("optimizer", "patience"): "patience_epochs"}
+"""Options that are called otherwise than their keys: taken as keys, too."""
 _NECKS = {"difom": "residual", "paper": "paper"}
 
 
@@ -113,7 +115,7 @@ class StudentConfig(Config):
 class DataConfig(Config):
     """Which rows of the cache make a batch, and what is done to their pictures."""
 
-    input_px: Annotated[SidePx, Opt("input_size")] = 352
+    input_px: Annotated[SidePx, Opt("input_size", both=True)] = 352
     "Side of the student's input in px; stored images are resized to it on the device."
     batch_size: Batch = 16
     "Images in one forward pass of one process."
@@ -178,7 +180,7 @@ class OptimizerConfig(Config):
     "Largest gradient norm; 0 = no clipping."
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     "Decay per step of the exponential moving average (EMA) that is validated and kept; 0 = no EMA."
-    patience_epochs: Annotated[Count, Opt("patience")] = 0
+    patience_epochs: Annotated[Count, Opt("patience", both=True)] = 0
     "Stop after so many epochs without a better validation Dice; 0 = never."
     keep: Literal["auto", "best", "last"] = "auto"
     """Which epoch's weights become the student: the best by validation, the last, or auto: the best, and the last where fewer
@@ -332,6 +334,11 @@ class TrainConfig(Config):
 
 class TrainOptions(TrainConfig):
     """What `train` is asked: a recipe, what replaces its values, and where to run."""
+
+    COMMON: ClassVar[tuple[str, ...]] = (
+        *("student", "recipe", "cache", "data", "labels", "labels_seed", "input_size", "batch_size", "epochs"),
+        *("seed", "device", "out", "resume", "changes"),
+    )
 
     recipe: str = DEFAULT_RECIPE
     "Name of a recipe, or a TOML file; `difom-train recipes` lists them."
@@ -540,7 +547,11 @@ def to_table(config: Config) -> dict[str, Any]:
 
 def rename_old_keys(table: dict[str, Any], *, where: str = "") -> dict[str, Any]:
     """Return a table whose sections have the names of today; one line says so, unless `where` is empty."""
-    return {_rename(key, where): value for key, value in table.items()}
+    table = {_rename(key, where): value for key, value in table.items()}
+    for (section, name), key in _SAME.items():
+        if isinstance(held := table.get(section), dict) and name in held and key not in held:
+            table[section] = {key if each == name else each: value for each, value in held.items()}
+    return table
 
 
 def _rename(key: str, where: str) -> str:
@@ -562,6 +573,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 def _put(table: dict[str, Any], key: str, value: Any) -> None:
     """Change one value in place; a number in the key counts phases from 0."""
     *path, last = key.split(".")
+    last = _SAME.get((".".join(path), last), last)
     place: Any = table
     for step in path:
         place = _descend(place, step, key)

@@ -31,8 +31,8 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 def describe(program: Program) -> str:
     """Return a section of Markdown for each command of a program."""
     parts = []
-    for command in filter(None, (program.plain, *program.commands)):
-        name = " ".join([program.name, *(command.words if command is not program.plain else ())])
+    for command in program.commands:
+        name = " ".join([program.name, *command.words])
         options = format_options(find_config(command.config)).replace("### ", "### Section ") if command.config else ""
         parts += [f"## {name}", "", "\n\n".join(command.help), "", SPEC.sub(r"`\g<0>`", options), ""]
     return "\n".join(parts)

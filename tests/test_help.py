@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 import pytest
 
+from difom_cache.base.errors import SettingsError
 from difom_cache.extraction import ExtractConfig
 from difom_cache.views import POLICIES
 
@@ -68,6 +69,52 @@ def test_extract_shows_its_options_in_groups() -> None:
     assert [f"\n{heading}:\n" in page for heading in ExtractConfig.GROUPS] == [True] * len(ExtractConfig.GROUPS)
     named = [name for names in ExtractConfig.GROUPS.values() for name in names]
     assert len(set(named)) == len(named) and set(named) <= set(ExtractConfig.model_fields)
+
+
+def test_commands_stand_first_and_rare_options_are_left_to_help_all() -> None:
+    program = import_module("difom_train.cli").PROGRAM
+    page, rare = program.help(), program.help(("train",), everything=True)
+    assert page.index("\nCommands:") < page.index("\nOptions:")
+    parts = re.findall(r"^  (\w+)$", page, re.M)
+    assert parts == ["Prepare", "Train", "Judge", "Use", "Measure"]
+    assert all(re.search(rf"^    {name} ", page, re.M) for name in ("demo", "train", "evaluate", "predict", "cost"))
+    flags = re.compile(r"^  (--[a-z-]+)", re.M)
+    some, every = flags.findall(program.help(("train",))), flags.findall(rare)
+    assert 10 <= len(some) <= 16 and some[0] == "--student" and some[-2:] == ["--help-all", "--help"]
+    assert set(some) - {"--help-all"} < set(every) and {"--patience", "--relation-weight"} <= set(every)
+    assert len(page.splitlines()) < 70
+    assert all(len(line) < 80 for line in [*page.splitlines(), *rare.splitlines()])
+
+
+def test_every_command_is_listed_also_where_its_name_has_two_words() -> None:
+    assert re.search(r"^    weights fetch  Fetch", import_module("difom_cache.cli").PROGRAM.help(), re.M)
+
+
+def test_train_is_a_command_and_what_is_done_without_one() -> None:
+    program = import_module("difom_train.cli").PROGRAM
+    words = ["--student", "unet", "--epochs", "3"]
+    asked = [program.find(each) for each in (["train", *words], words)]
+    assert asked[0][1] is asked[1][1] and asked[0][2] == asked[1][2] == words
+    done = ask("difom_train.cli", "trian", "--epochs", "3")
+    assert done.returncode == 2 and "did you mean 'train'?" in done.stderr
+
+
+def test_options_are_taken_by_the_names_of_their_keys_and_keys_by_those_of_their_options(tmp_path) -> None:
+    from difom_train.config import change_config, compose, read_recipe
+
+    read = import_module("difom_train.cli").PROGRAM.plain.read
+    by_option = compose(read(["--input-size", "96", "--patience", "7"]))
+    assert (by_option.data.input_px, by_option.optimizer.patience_epochs) == (96, 7)
+    by_key = compose(read(["--input-px", "96", "--patience-epochs", "7"]))
+    by_change = compose(read(["--set", "data.input_size=96", "--set", "optimizer.patience=7"]))
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text("[data]\ninput_size = 96\n[optimizer]\npatience = 7\n")
+    assert by_option.data == by_key.data == by_change.data and by_option.optimizer == by_key.optimizer
+    assert change_config(read_recipe(recipe), []).data.input_px == 96
+    assert read_recipe(recipe).optimizer.patience_epochs == 7
+    recipe.write_text("[data]\ninput_size = 96\ninput_px = 64\n")
+    with pytest.raises(SettingsError, match=r"data\.input_size"):
+        read_recipe(recipe)
 
 
 def test_plans_are_those_that_extract_takes(run) -> None:

@@ -140,12 +140,14 @@ class Command:
         config: where the class of its options lies, "module:Class"; it is loaded when the command is called.
         name: in place of the function's; "weights fetch" stands below "weights".
         interrupted: its own sentence after Ctrl-C, in place of the program's.
+        part: of the work, under which the program's help lists it.
     """
 
     run: Callable[[Any], object]
     config: str = ""
     name: str = ""
     interrupted: str = ""
+    part: str = ""
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -156,6 +158,15 @@ class Command:
     def help(self) -> list[str]:
         """The paragraphs of its docstring, the first of which stands in lists of commands."""
         return [" ".join(part.split()) for part in inspect.cleandoc(self.run.__doc__ or "").split("\n\n")]
+
+    @property
+    def common(self) -> tuple[str, ...]:
+        """The options that its help shows unless all are asked for; none: all of them."""
+        if not self.config:
+            return ()
+        from difom_cache.base.options import find_config
+
+        return tuple(find_config(self.config).COMMON)
 
     def read(self, words: Sequence[str], called: str = "") -> Any:
         """Return the checked config of what was typed; the words themselves where there is none.
@@ -191,7 +202,7 @@ class Program:
         about: one sentence.
         commands: those that are named.
         interrupted: the sentence printed after Ctrl-C; it says how to go on, where the command has no words of its own.
-        plain: what is done where no command is named; None shows the help.
+        plain: the one of them that is done where none is named; None shows the help.
     """
 
     name: str
@@ -214,8 +225,8 @@ class Program:
         """
         called, command, rest = self.find(words)
         own = rest[: rest.index("--")] if "--" in rest else rest
-        if "--help" in own and (command is None or command.config):
-            print(self.help(called))
+        if {"--help", "--help-all"} & {*own} and (command is None or command.config):
+            print(self.help(called, everything="--help-all" in own))
         elif command is not None:
             command.run(command.read(rest, " ".join([self.name, *called])))
         elif rest:
@@ -233,22 +244,33 @@ class Program:
         called = max((name for name in known if tuple(words[: len(name)]) == name), key=len)
         return called, known[called], list(words[len(called) :])
 
-    def help(self, called: Sequence[str] = ()) -> str:
-        """Return the help page of the command or group that these words name."""
+    def help(self, called: Sequence[str] = (), *, everything: bool = False) -> str:
+        """Return the help page of the command or group that these words name; `everything` shows rare options, too."""
         called, command, _ = self.find(called)
-        below = [each for each in self.commands if each.words[:-1] == called] if command in (None, self.plain) else []
+        below = [each for each in self.commands if each.words[: len(called)] == called and each.words != called]
         rows: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
-        for heading, row in _list_rows(command):
-            rows.setdefault(heading, []).append(row)
+        common = () if command is None or everything else command.common
+        found = [each for each in _list_rows(command) if not common or each[0] in common]
+        for _, heading, row in sorted(found, key=lambda each: common.index(each[0]) if common else 0):
+            rows.setdefault("Options" if common else heading, []).append(row)
         usage = " ".join([self.name, *called, "[OPTIONS]", *(name for name, _ in rows["Arguments"])])
         rows["Options"].sort(key=lambda row: row[0] == "--json")
+        if common:
+            rows["Options"].append(("--help-all", "Show every option and exit."))
         rows["Options"].append(("--help", "Show this message and exit."))
         if not called:
             rows["Options"].append(("--version", "Show the versions and exit."))
-        rows["Commands"] = [(each.words[-1], each.help[0]) for each in below]
-        lines = [f"Usage: {usage}{' COMMAND [ARGS]...' if below else ''}"]
-        for part in command.help if command else [] if called else [self.about]:
+        lines = [f"Usage: {usage if not below else ' '.join([self.name, *called, 'COMMAND [OPTIONS] [ARGS]...'])}"]
+        for part in command.help if command and not below else [] if called else [self.about]:
             lines += ["", *textwrap.wrap(part, _WIDTH, initial_indent="  ", subsequent_indent="  ")]
+        if below:
+            width = max(len(" ".join(each.words[len(called) :])) for each in below)
+            names = [(each.part, (" ".join(each.words[len(called) :]).ljust(width), each.help[0])) for each in below]
+            parts = dict.fromkeys(part for part, _ in names)
+            lines += ["", "Commands:"]
+            for part in parts:
+                lines += [f"  {part}"] if len(parts) > 1 else []
+                lines += _in_columns([row for of, row in names if of == part], 4 if len(parts) > 1 else 2)
         for heading, some in rows.items():
             lines += ["", f"{heading}:", *_in_columns(some)] if some else []
         return "\n".join(lines)
@@ -257,8 +279,8 @@ class Program:
 _WIDTH, _NAMES_WIDTH = 79, 32
 
 
-def _list_rows(command: Command | None) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Yield the heading and the line of each option of a command."""
+def _list_rows(command: Command | None) -> Iterator[tuple[str, str, tuple[str, str]]]:
+    """Yield the name, the heading and the line of each option of a command."""
     if command is None or not command.config:
         return
     from difom_cache.base.options import find_config, list_options
@@ -266,23 +288,23 @@ def _list_rows(command: Command | None) -> Iterator[tuple[str, tuple[str, str]]]
     for option in list_options(find_config(command.config)):
         text = option.help + (" [required]" if option.about.is_required() else "")
         if option.look.argument:
-            yield "Arguments", (f"{option.flag}..." if option.is_list else option.flag, text)
+            yield option.name, "Arguments", (f"{option.flag}..." if option.is_list else option.flag, text)
             continue
         names = ", ".join(filter(None, [option.look.short, option.flag]))
         names += f" / --no-{option.flag[2:]}" if option.kind is bool and option.about.default else ""
         value = "" if option.kind is bool else f" {option.metavar}"
-        yield option.group or "Options", (names + value, text)
+        yield option.name, option.group or "Options", (names + value, text)
 
 
-def _in_columns(rows: Sequence[tuple[str, str]]) -> Iterator[str]:
+def _in_columns(rows: Sequence[tuple[str, str]], indent: int = 2) -> Iterator[str]:
     """Yield lines of names, and beside them what they mean; a long name has a line of its own."""
-    width = min(_NAMES_WIDTH, max(len(name) for name, _ in rows)) + 4
+    width = min(_NAMES_WIDTH, max(len(name) for name, _ in rows)) + indent + 2
     for name, text in rows:
         first, *others = textwrap.wrap(text, _WIDTH - width, break_on_hyphens=False) or [""]
-        if len(name) > width - 4:
-            yield f"  {name}"
+        if len(name) > width - indent - 2:
+            yield " " * indent + name
             name = ""
-        yield f"  {name}".ljust(width) + first
+        yield f"{' ' * indent}{name}".ljust(width) + first
         yield from (" " * width + line for line in others)
 
 
@@ -294,7 +316,7 @@ def _as_parameter(option: "Option") -> inspect.Parameter:
         about: Any = typer.Argument(metavar=option.flag)
     else:
         on_off = f"{option.flag}/--no-{option.flag[2:]}" if kind is bool and option.about.default else option.flag
-        about = typer.Option(*filter(None, [on_off, option.look.short]))
+        about = typer.Option(*filter(None, [on_off, option.look.short, option.other_flag]))
     default = inspect.Parameter.empty if required else None
     annotation = Annotated[kind, about] if required else Annotated[kind | None, about]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -73,6 +73,8 @@ class Opt:
     "Of a list: whether a comma belongs to the value, so that only repeating the option adds to it."
     hidden: bool = False
     "Whether there is no option: a key of TOML alone."
+    both: bool = False
+    "Whether an option of the field's own name is taken as well; keys of TOML are the model's business."
     keyword: bool = True
     "Whether functions have it by keyword as it stands here; False where they take more than text can say, or nothing."
 
@@ -80,10 +82,12 @@ class Opt:
 class Config(BaseModel):
     """Checked options that do not change.
 
-    `GROUPS` gives --help headings, each to some of the model's own fields; sections are groups by themselves.
+    `GROUPS` gives --help headings, each to some of the model's own fields; sections are groups by themselves. `COMMON` names
+    the options that --help shows where others are left to --help-all.
     """
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    COMMON: ClassVar[tuple[str, ...]] = ()
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, defer_build=True
@@ -140,6 +144,11 @@ class Option:
         if self.look.argument:
             return self.name.upper()
         return self.look.flag or f"--{self.name.replace('_', '-')}"
+
+    @property
+    def other_flag(self) -> str:
+        """The option that means the same; empty where there is none."""
+        return f"--{self.path[-1].replace('_', '-')}" if self.look.both else ""
 
     @property
     def kind(self) -> Any:
