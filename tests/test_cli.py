@@ -35,7 +35,7 @@ def test_a_dry_run_estimates_and_writes_nothing(run, tmp_path: Path):
         "extract", "--teacher", "dinov2:tiny@56", "--data", data, "--cache", cache, *SMALL, "--dry-run", "--epochs", 3
     )
     assert code == 0
-    assert "teacher passes saved: 3 epochs x 1 runs / 2 views = 1.5" in out
+    assert "teacher passes saved: 3 epochs x 1 run / 2 views = 1.5" in out
     assert "pictures/image" in out
     assert not cache.exists()
 

@@ -16,6 +16,11 @@ def name_some(names: Sequence[str], shown: int = NAMES_SHOWN) -> str:
     return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
 
 
+def count_of(number: int, noun: str) -> str:
+    """Return a number and what it counts, such as "1 view" and "2 views"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def format_table(rows: Sequence[Sequence[str]], *, left: int | None = 1) -> str:
     """Return rows of words in columns.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from difom_cache.base.errors import CacheSpaceError
-from difom_cache.base.text import format_bytes, format_seconds
+from difom_cache.base.text import count_of, format_bytes, format_seconds
 from difom_cache.commands import ScaleConfig
 from difom_cache.store.layout import Column
 from difom_cache.store.shard import index_bytes_of
@@ -88,13 +88,11 @@ def refuse_full_disk(cache: Path, estimate: Estimate) -> None:
 
 def format_passes(passes_saved: float, *, views: int, epochs: int, runs: int) -> str:
     """Return one sentence on whether the cache pays off."""
+    worked = f"{count_of(epochs, 'epoch')} x {count_of(runs, 'run')} / {count_of(views, 'view')} = {passes_saved:.1f}"
     if passes_saved > 1:
-        return (
-            f"teacher passes saved: {epochs} epochs x {runs} runs / {views} views = {passes_saved:.1f}; "
-            f"the cache pays off from epoch {views + 1} of the first run"
-        )
+        return f"teacher passes saved: {worked}; the cache pays off from epoch {views + 1} of the first run"
     return (
-        f"teacher passes saved: none ({epochs} epochs x {runs} runs / {views} views = {passes_saved:.1f}): "
+        f"teacher passes saved: none ({worked}): "
         "the teacher would be run as often without a cache; choose fewer --views, or train more"
     )
 

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Unpack
 
-from difom_cache.base.errors import CacheSpaceError, SettingsError
+from difom_cache.base.errors import CacheSpaceError, SettingsError, install_extra
 from difom_cache.base.hardware import count_gpus, explain_bfloat16, explain_memory, settle_device
 from difom_cache.base.options import read_call
 from difom_cache.base.progress import explain_wait
+from difom_cache.base.text import count_of
 from difom_cache.codecs.catalogue import describe_fallback
 from difom_cache.data.groups import describe_unknown
 from difom_cache.data.manifest import read_source, warn_of_fresh_splits
@@ -138,13 +139,14 @@ def describe_start(
     records = understood.records
     yield (
         f"{config.cache}: {len(records)} records, plan {config.plan!r}, seed {config.seed}, "
-        f"{config.views} views of each training record"
+        f"{count_of(config.views, 'view')} of each training record"
     )
     yield from understood.describe()
     yield from describe_unknown([record.dataset for record in records], [record.group for record in records])
     yield estimate.format()
-    yield format_passes(estimate.passes_saved, views=config.views, epochs=config.epochs, runs=config.runs)
     teachers = {work.column.label: work.identity for work in works if isinstance(work.identity, TeacherIdentity)}
+    if teachers:
+        yield format_passes(estimate.passes_saved, views=config.views, epochs=config.epochs, runs=config.runs)
     if random := list_random(teachers):
         yield format_random_warning(random)
     taps = {f"{label}/{tap.name}": tap for label, identity in teachers.items() for tap in identity.taps}
@@ -157,4 +159,4 @@ def describe_start(
         if identity.backend is not None:
             yield f"{teacher_folder(label)}: OpenVINO {identity.backend.version} runs the network"
         elif device == "cpu" and identity.teacher.name != "onnx" and not has_openvino():
-            yield f"{teacher_folder(label)}: PyTorch runs the network; with pip install 'difom[openvino]' a CPU is faster"
+            yield f"{teacher_folder(label)}: PyTorch runs the network; OpenVINO is faster on a CPU: {install_extra('openvino')}"

@@ -7,7 +7,7 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
-from difom_cache.base.text import format_bytes, format_table, name_some
+from difom_cache.base.text import count_of, format_bytes, format_table, name_some
 from difom_cache.codecs.fidelity import Fidelity
 from difom_cache.data.join import Join, join_records
 from difom_cache.store.identity import format_random_warning
@@ -88,7 +88,7 @@ def format_info(facts: dict[str, Any]) -> str:
     plan = facts["plan"]
     lines = [
         f"{facts['path']}: {facts['records']} records, views: {views}; pictures of {facts['picture_px']} px",
-        f"plan {plan['policy']!r}, seed {plan['seed']}, {plan['views']} views of each training record",
+        f"plan {plan['policy']!r}, seed {plan['seed']}, {count_of(plan['views'], 'view')} of each training record",
     ]
     random = [Path(name).name for name, column in facts["columns"].items() if column.get("weights") == "random"]
     if random:

@@ -12,7 +12,7 @@ from difom_train.config import DataConfig, DistillConfig, TrainConfig
 from difom_train.data.caches import JointCache
 from difom_train.data.feed import Selection, choose_masks
 from difom_train.distill.base import Distiller
-from difom_train.distill.matching import choose_teachers, logits_taps, teacher_of
+from difom_train.distill.matching import teacher_of
 from difom_train.students.catalogue import IMAGENET_FILE, NO_FILE, resolve_weights
 from difom_train.students.seen_masks import Seen, read_run_masks
 
@@ -41,8 +41,9 @@ def choose_terms(options: DistillConfig, cache: JointCache, data: DataConfig, *,
             "every training image has its own mask, so the teachers' masks have none to teach; learn from features "
             "(distill.learn = both), add images without masks, or train with --recipe baseline"
         )
-    if logits_taps(cache, choose_teachers(cache, options.teachers)):
-        say("every training image has its own mask: the teachers' masks teach none, their features do")
+    say(
+        "every training image has its own mask, so teachers teach by their features alone (--labels 0.1 leaves their masks some)"
+    )
     return options.model_copy(update={"learn": "features"})
 
 

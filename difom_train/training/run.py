@@ -92,7 +92,7 @@ def train_run(config: TrainConfig, folder: Path, student: Student | None = None)
     with explain_wait(f"opening {', '.join(map(str, config.run.cache))}"):
         caches = [_open(path, config, folder) for path in config.run.cache]
     processes = open_processes(device, config.machine.precision)
-    begun = config.run.resume and (folder / CHECKPOINT).is_file()
+    known, begun = (folder / SETTINGS_FILE).is_file(), config.run.resume and (folder / CHECKPOINT).is_file()
     if (folder / PROBE_FOLDER).exists() if begun else needs_probe(config, caches):
         _open_folder_once(config, processes, folder)
         caches = [open_probed(config, caches[0], folder, processes, going_on=begun)]
@@ -102,7 +102,7 @@ def train_run(config: TrainConfig, folder: Path, student: Student | None = None)
     taps = learner.distiller.taps
     selection = choose_rows(config, cache, taps)
     going_on = _open_folder_once(config, processes, folder)
-    if config.run.resume and not going_on and processes.is_main:
+    if known and config.run.resume and not going_on and processes.is_main:
         say(f"{folder} holds no checkpoint to resume from: the run starts over")
     data = config.data
     with explain_memory(

@@ -57,7 +57,7 @@ def test_passes_saved_are_epochs_times_runs_over_views() -> None:
 
 def test_a_cache_that_saves_nothing_says_so() -> None:
     said = format_passes(1.0, views=20, epochs=20, runs=1)
-    assert "none (20 epochs x 1 runs / 20 views = 1.0)" in said and "fewer --views" in said
+    assert "none (20 epochs x 1 run / 20 views = 1.0)" in said and "fewer --views" in said
 
 
 def test_the_table_compares_features_alone_with_the_published_notebook() -> None:

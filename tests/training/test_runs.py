@@ -289,6 +289,15 @@ def test_papers_of_a_run_hold_no_path_that_could_be_relative(train, tmp_path):
     assert "/" not in facts["command"][0]
 
 
+def test_a_run_that_has_not_begun_is_started_by_resume_without_a_word_of_another(train, capsys):
+    folder = train(recipe="baseline", epochs=1, resume=True)
+    assert "starts over" not in capsys.readouterr().err
+    for name in ("last.ckpt", "student.safetensors", "run.json", "log.jsonl"):
+        (folder / name).unlink()
+    train(recipe="baseline", epochs=1, resume=True)
+    assert f"{folder} holds no checkpoint to resume from: the run starts over" in capsys.readouterr().err
+
+
 def test_finished_run_resumes_to_itself(train):
     folder = train(recipe="baseline", epochs=1)
     before = load_student(folder).state_dict()
