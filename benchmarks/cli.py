@@ -6,7 +6,7 @@ from difom_cache.base.console import Command, Program, answer
 from difom_cache.base.heap import keep_freed_memory
 
 if TYPE_CHECKING:  # at run time each command loads its own options when it is called
-    from benchmarks.options import AllConfig, GrowthConfig, LoaderConfig, StepConfig, TeacherConfig
+    from benchmarks.options import AllConfig, GrowthConfig, LoaderConfig, ResultsConfig, StepConfig, TeacherConfig
 
 
 def teacher(config: "TeacherConfig") -> None:
@@ -45,6 +45,13 @@ def bench_all(config: "AllConfig") -> None:
     answer(config, run(config))
 
 
+def results(config: "ResultsConfig") -> None:
+    """Write the tables of README and docs/measurements.md from the studies' files in benchmarks/results."""
+    from benchmarks.results import write_tables
+
+    print("\n".join(write_tables(config)))
+
+
 PROGRAM = Program(
     "python -m benchmarks",
     "Measure teachers, the reader and the training step on this machine.",
@@ -53,6 +60,7 @@ PROGRAM = Program(
         Command(step, "benchmarks.options:StepConfig"),
         Command(loader, "benchmarks.options:LoaderConfig"),
         Command(growth, "benchmarks.options:GrowthConfig"),
+        Command(results, "benchmarks.options:ResultsConfig"),
         Command(
             bench_all, "benchmarks.options:AllConfig", "all", "interrupted; the same command resumes where it stopped"
         ),

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from difom_cache.base.options import Batch, CommandConfig, Opt, Positive, SidePx, Width
+from difom_cache.base.options import Batch, CommandConfig, Config, Opt, Positive, SidePx, Width
 
 ROOT = Path(__file__).parents[1]
 "Of the checkout."
@@ -115,3 +115,12 @@ class AllConfig(CommandConfig):
     "Parts to run, such as reading,step,teacher/sam; by default all."
     tests: Path = ROOT / "tests"
     "The project's tests, for those that need a GPU."
+
+
+class ResultsConfig(Config):
+    """Tables of the pages."""
+
+    folder: Path = ROOT / "benchmarks" / "results"
+    "Folder of the results.json files of studies, by the names that pages ask for."
+    pages: tuple[Path, ...] = (ROOT / "README.md", ROOT / "docs" / "measurements.md")
+    "Pages to write their tables into."

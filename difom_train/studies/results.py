@@ -119,15 +119,21 @@ def write_results(
     write_atomic(path, (json.dumps(held) + "\n").encode())
 
 
-def read_results(path: Path, budget: Mapping[str, Any]) -> tuple[dict[str, RunResult], dict[str, RunResult]]:
+def read_results(
+    path: Path, budget: Mapping[str, Any] | None = None
+) -> tuple[dict[str, RunResult], dict[str, RunResult]]:
     """Return the runs, and what was scored beside them, of a file that `write_results` wrote.
+
+    Args:
+        path: of the file.
+        budget: what its runs must have in common; None takes any.
 
     Raises:
         RunError: it is damaged, or of a study of another budget.
     """
     held = read_object(path, RunError, _HINT)
     try:
-        differences = differ(held["budget"], budget)
+        differences = differ(held["budget"], held["budget"] if budget is None else budget)
         groups = {name: tuple(each) for name, each in held["groups"].items()}
         parts = [{name: _read(each, groups) for name, each in held[part].items()} for part in ("runs", "beside")]
     except (KeyError, TypeError, ValueError, AttributeError) as error:

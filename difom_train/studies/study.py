@@ -139,14 +139,21 @@ def study(
         joined[each.folder] = result_of(folder / each.folder, score(config, folder / each.folder, None), asdict(each))
     beside |= {name: result_of(place, score(config, name, place)) for name, place in places.items()}
     refuse_other_frames(joined | beside)
-    write_results(folder / RESULTS_FILE, budget, joined, beside)
     whole = {name: _cell_of(result.cell or {}, Path(name)) for name, result in joined.items()}
-    rows: dict[RowKey, dict[RunKey, RunResult]] = {}
-    for name, each in sorted(whole.items(), key=lambda item: _place_of(item[1], cells)):
-        rows.setdefault(each.row, {})[each.labels_seed, each.seed] = joined[name]
-    table = build_table(rows, beside)
+    joined = {name: joined[name] for name in sorted(whole, key=lambda name: _place_of(whole[name], cells))}
+    write_results(folder / RESULTS_FILE, budget, joined, beside)
+    table = tabulate(joined, beside)
     write_table(table, folder)
     return table
+
+
+def tabulate(runs: Mapping[str, RunResult], beside: Mapping[str, RunResult]) -> StudyTable:
+    """Return the table of a study's runs, by name, whose rows stand as they come, and of what was scored beside them."""
+    rows: dict[RowKey, dict[RunKey, RunResult]] = {}
+    for name, result in runs.items():
+        cell = _cell_of(result.cell or {}, Path(name))
+        rows.setdefault(cell.row, {})[cell.labels_seed, cell.seed] = result
+    return build_table(rows, beside)
 
 
 def list_cells(config: StudyConfig) -> list[Cell]:
