@@ -1,6 +1,5 @@
 """From painted pictures through a real cache to a trained student, by the commands that a user types."""
 
-import json
 import os
 import shutil
 import signal
@@ -15,11 +14,14 @@ import pytest
 import torch
 from painted_folder import paint_folder
 
+import benchmarks.cli
+from benchmarks.step import bench_step
 from difom_cache import ViewParams, build_teacher, extract, load_records, open_cache, probe, read_image, replay_image
 from difom_cache.errors import SettingsError
 from difom_cache.teachers import area_pool
 from difom_cache.views import warp_view
 from difom_train import evaluate, load_student, train
+from difom_train.cli import PROGRAM
 from difom_train.config import change_config, read_recipe
 from difom_train.data import Batch, DataTimer, JointCache
 from difom_train.training import (
@@ -78,15 +80,18 @@ def test_command_trains_a_student_that_scores(cache, data, tmp_path):
     assert evaluate(tmp_path / "run", data, limit=2, workers=0).means()
 
 
-def test_wrong_name_is_one_line_and_exit_code_two(cache):
-    done = run_command("--student", "unett", "--cache", cache)
-    assert done.returncode == 2
-    assert "unett" in done.stderr and "unet" in done.stderr and "Traceback" not in done.stderr
+def test_wrong_name_is_one_line_and_exit_code_two(cache, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["difom-train", "--student", "unett", "--cache", str(cache)])
+    with pytest.raises(SystemExit) as ended:
+        PROGRAM.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "unett" in said and "unet" in said and "Traceback" not in said
 
 
 def test_killed_run_resumes_to_the_same_weights(cache, tmp_path):
     options = [*OPTIONS, "--cache", cache, "--recipe", "difom-multiscale", "--epochs", 6]
-    run_command(*options, "--out", tmp_path / "whole")
+    train("unet", cache=cache, recipe="difom-multiscale", out=tmp_path / "whole", **TINY | {"epochs": 6})
     killed = tmp_path / "killed"
     process = subprocess.Popen(
         [*COMMAND, *map(str, options), "--out", killed],
@@ -256,12 +261,10 @@ def test_fifty_steps_with_the_teacher_in_the_loop_equal_fifty_from_the_cache(dat
 
 
 def test_bench_step_times_every_lane(cache):
-    done = run_command(
-        *("bench", "step", "--cache", cache, "--student", "unet", "--width", 4, "--input-size", 32, "--batch-size", 4),
-        *("--steps", 2, "--teacher", TEACHER, "--teacher-steps", 1, "--device", "cpu", "--json"),
-    )
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
+    words = ["step", "--cache", cache, "--student", "unet", "--width", 4, "--input-size", 32, "--batch-size", 4]
+    words += ["--steps", 2, "--teacher", TEACHER, "--teacher-steps", 1, "--device", "cpu", "--json"]
+    _, command, rest = benchmarks.cli.PROGRAM.find(list(map(str, words)))
+    answer = bench_step(command.read(rest)).as_json()
     assert answer["median_s"].keys() == {
         "hand-written",
         "plain",

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import run_on_memory
 import torch
 
 from difom_train.training import read_checkpoint, read_log, read_run
@@ -15,8 +16,8 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 MEANS = ("loss", "segmentation", "low", "high")
 
 
-def train(processes, folder, batch_size, accumulate):
-    command = [*TORCHRUN, str(processes), str(SCRIPT), str(folder), str(batch_size), str(accumulate)]
+def train_in_two(folder, batch_size, accumulate):
+    command = [*TORCHRUN, "2", str(SCRIPT), str(folder), str(batch_size), str(accumulate)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -24,9 +25,10 @@ def train(processes, folder, batch_size, accumulate):
 
 
 @pytest.mark.journey
-def test_two_processes_equal_one_that_accumulates(tmp_path):
-    two = train(2, tmp_path / "two", batch_size=16, accumulate=1)
-    one = train(1, tmp_path / "one", batch_size=16, accumulate=2)
+def test_two_processes_equal_one_that_accumulates(tmp_path, monkeypatch):
+    two = train_in_two(tmp_path / "two", batch_size=16, accumulate=1)
+    monkeypatch.setattr("difom_train.training.run.open_cache", run_on_memory.open_memory)
+    one = run_on_memory.run(tmp_path / "one", batch_size=16, accumulate=2)
     assert read_run(two)["hardware"]["processes"] == 2
     assert read_run(two)["steps_per_epoch"] == 1, "so that a line of the log is a step"
     for line, other in zip(read_log(two), read_log(one), strict=True):
