@@ -42,7 +42,8 @@ TEACHER, SIDE = "dinov2:tiny@56", 64
 PLAIN = ["machine.logger=none"]
 TINY = {"width": 4, "input_size": 32, "batch_size": 4, "epochs": 2, "device": "cpu", "changes": PLAIN}
 COMMAND = [sys.executable, "-c", "from difom_train.cli import main; main()"]
-OPTIONS = ["--student", "unet", "--width", 4, "--input-size", 32, "--batch-size", 4, "--device", "cpu", "--set", *PLAIN]
+SHAPE = ["--student", "unet", "--width", 4, "--input-size", 32, "--device", "cpu", "--set", *PLAIN]
+OPTIONS = [*SHAPE, "--batch-size", 4]
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +181,8 @@ def test_two_caches_train_one_student(data, cache, tmp_path):
     assert len(read_run(run)["cache_digests"]) == 2
 
 
-def test_torchrun_trains_by_the_same_command(cache, tmp_path):
+def test_torchrun_trains_by_the_same_command_the_very_steps_of_one_process_that_accumulates(cache, tmp_path):
+    """Two processes with batches of 14, and one that accumulates two batches of 14; a line of the log is a step."""
     command = str(Path(sys.executable).with_name("difom-train"))
     launcher = [
         sys.executable,
@@ -191,11 +193,21 @@ def test_torchrun_trains_by_the_same_command(cache, tmp_path):
         "--no-python",
         command,
     ]
-    options = [*OPTIONS, "--cache", cache, "--recipe", "difom", "--epochs", 3, "--out", tmp_path / "run"]
-    done = run_command(*options, launcher=launcher)
+    options = [*SHAPE, "--batch-size", 14, "--set", "distill.gradient_share=0", "--recipe", "difom", "--epochs", 4]
+    done = run_command(*options, "--cache", cache, "--out", tmp_path / "two", launcher=launcher)
     assert done.returncode == 0, done.stderr[-3000:]
-    facts = read_run(tmp_path / "run")
-    assert facts["hardware"]["processes"] == 2 and facts["pictures_per_step"] == 8
+    changes = [*PLAIN, "distill.gradient_share=0", "data.accumulate=2"]
+    own = TINY | {"epochs": 4, "batch_size": 14, "changes": changes}
+    (one,) = train("unet", cache=cache, recipe="difom", out=tmp_path / "one", **own)
+    facts = read_run(tmp_path / "two")
+    assert (facts["hardware"]["processes"], facts["pictures_per_step"], facts["steps_per_epoch"]) == (2, 28, 1)
+    for line, other in zip(read_log(tmp_path / "two"), read_log(one), strict=True):
+        for name in ("loss", "segmentation", "whole"):
+            assert line[name] == pytest.approx(other[name], rel=1e-5)
+    learners = [read_checkpoint(run)[1]["learner"] for run in (tmp_path / "two", one)]
+    statistics = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm: each process keeps its own
+    for name in [name for name in learners[0] if not name.endswith(statistics)]:
+        torch.testing.assert_close(learners[0][name], learners[1][name], rtol=1e-3, atol=1e-4)
 
 
 class LiveCache(JointCache):
