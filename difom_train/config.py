@@ -238,9 +238,6 @@ class DistillConfig(Config):
     "Weight of multiscale's term on the teachers' masks, which teach images whose own mask the run may not see; 0 = off."
     hard_masks: bool = False
     "Use hard teachers' masks, cut at probability 0.5, instead of soft ones (multiscale)."
-    own_weight: Size = 0.0
-    """What the run's own averaged weights count beside each teacher in the mean mask of an image without one (multiscale, with
-    optimizer.ema_decay); it rises over the first three tenths of the run."""
     consistency_weight: Size = 1.0
     "Weight of mean_teacher's consistency term."
     ramp_frac: Share = 0.0
@@ -322,10 +319,10 @@ class TrainConfig(Config):
                 f"data.labels is {self.data.labels} and data.labels_frac {self.data.labels_frac}: give data.labels alone, which "
                 "covers train and validation masks"
             )
-        averages = self.distill.kind == "mean_teacher" or self.distill.own_weight > 0
-        if averages and self.optimizer.ema_decay == 0:
-            what = "distill.own_weight" if self.distill.own_weight > 0 else "distill.kind mean_teacher"
-            raise SettingsError(f"{what} learns from averaged weights: set optimizer.ema_decay, such as 0.99")
+        if self.distill.kind == "mean_teacher" and self.optimizer.ema_decay == 0:
+            raise SettingsError(
+                "distill.kind mean_teacher learns from averaged weights: set optimizer.ema_decay, such as 0.99"
+            )
         ends = [phase.until_frac for phase in self.phases]
         if not ends or ends != sorted(ends) or ends[-1] != 1:
             raise SettingsError(f"phases end at {ends}; expected rising shares of the run, the last one 1.0")

@@ -125,8 +125,6 @@ class TrainKeywords(TypedDict, total=False):
     "Weight of multiscale's term on the teachers' masks, which teach images whose own mask the run may not see; 0 = off. (at least 0) [default: 1.0]"
     hard_masks: bool | None
     "Use hard teachers' masks, cut at probability 0.5, instead of soft ones (multiscale)."
-    own_weight: float | None
-    "What the run's own averaged weights count beside each teacher in the mean mask of an image without one (multiscale, with\noptimizer.ema_decay); it rises over the first three tenths of the run. (at least 0) [default: 0.0]"
     consistency_weight: float | None
     "Weight of mean_teacher's consistency term. (at least 0) [default: 1.0]"
     ramp_frac: float | None

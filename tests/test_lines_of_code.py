@@ -19,15 +19,15 @@ MOST = {
     "difom_cache/store": 1612,
     "difom_cache/teachers": 3290,
     "difom_cache/views": 527,
-    "difom_train": 700,
+    "difom_train": 699,
     "difom_train/data": 951,
-    "difom_train/distill": 990,
+    "difom_train/distill": 980,
     "difom_train/evaluation": 947,
     "difom_train/inference": 930,
     "difom_train/reporting": 1018,
     "difom_train/students": 1136,
     "difom_train/studies": 484,
-    "difom_train/training": 1651,
+    "difom_train/training": 1649,
 }
 
 

@@ -17,8 +17,6 @@ Batch = dict[str, Any]
 Targets = dict[str, Tensor]
 CACHED = "cached"
 """Among targets of fresh views: (B,), 1 where the teachers have seen the picture's view, so that features can be compared."""
-AVERAGE = "average"
-"""Among targets: (B, 1, H, W), the prob that the averaged weights give each pixel."""
 LABELLED = "labelled"
 """Among targets: (B,), 1 where the picture has a mask that the student learns from, so that nobody else's may teach it."""
 
@@ -37,7 +35,7 @@ class Distiller(nn.Module):
     literal = False
     "Whether the terms weigh as they were published, also beside a mask loss that sums several outputs of the student."
     asks_average = False
-    "Whether targets are made of the averaged student's logits too."
+    "Whether targets are made of the averaged student's logits, in place of taps."
 
     def __init__(self, cache: TeachingCache, taps: Sequence[str], weights: dict[str, float]) -> None:
         super().__init__()
@@ -94,13 +92,8 @@ class Distiller(nn.Module):
         """
         return {}
 
-    def targets_of(self, average: Tensor, done: float) -> Targets:
-        """Return targets made of the averaged student's logits (B, 1, H, W), where `asks_average`.
-
-        Args:
-            average: of the pictures as they are shown, in their own colours.
-            done: share of the run's steps that are taken.
-        """
+    def targets_of(self, average: Tensor) -> Targets:
+        """Return targets made of the averaged student's logits (B, 1, H, W), where `asks_average`."""
         return {}
 
     def compare(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> list[Comparison]:

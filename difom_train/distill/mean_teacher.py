@@ -13,9 +13,11 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from difom_train.config import DistillConfig
-from difom_train.distill.base import AVERAGE, Distiller, Targets, in_float32
+from difom_train.distill.base import Distiller, Targets, in_float32
 from difom_train.distill.matching import TeachingCache
 from difom_train.students.base import Student, StudentOutput
+
+AVERAGE = "average"
 
 
 class MeanTeacherDistiller(Distiller):
@@ -29,7 +31,8 @@ class MeanTeacherDistiller(Distiller):
         super().__init__(cache, (), {"consistency": options.consistency_weight})
         self.confidence = options.confidence
 
-    def targets_of(self, average: Tensor, done: float) -> Targets:
+    def targets_of(self, average: Tensor) -> Targets:
+        """Return the prob that the averaged weights give each pixel, (B, 1, H, W) float32, of their logits."""
         return {AVERAGE: average.float().sigmoid()}
 
     def terms(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> dict[str, Tensor]:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from difom_train.config import DistillConfig
 from difom_train.distill.bands import fill_outside, split_bands
 from difom_train.distill.base import (
-    AVERAGE,
     CACHED,
     LABELLED,
     Batch,
@@ -35,8 +34,6 @@ from difom_train.distill.targets import FrozenTarget, fit_projection
 from difom_train.students.base import Student, StudentOutput
 
 MASK_LEVEL = "logits"  # the student's own main output
-OWN_SHARE = "own_share"  # among targets: what the averaged weights count beside each teacher now
-_OWN_RISE_FRAC = 0.3  # of the run, until when they count in full: at first they know nothing
 _SUREST = 1e-4  # a prob of 0 or 1 has no finite logit
 _WHOLLY = 1 - 1e-4  # of a pixel's neighbouring cells lie in the frame
 
@@ -67,8 +64,7 @@ class MultiscaleDistiller(Distiller):
         weights |= {"low": options.low_weight, "high": options.high_weight} if matches and options.bands else {}
         weights |= {"logits": options.logits_weight} if logits else {}
         super().__init__(cache, [match.tap for match in matches] + logits, weights)
-        self.matches, self.hard_masks, self.own_weight = matches, options.hard_masks, options.own_weight
-        self.asks_average = bool(logits) and self.own_weight > 0
+        self.matches, self.hard_masks = matches, options.hard_masks
         self.cautions = warn_of_matches(cache, matches, student, input_px)
         self.mask_taps = tuple(logits)
         self.feature_taps = tuple(dict.fromkeys(match.tap for match in matches))
@@ -130,10 +126,6 @@ class MultiscaleDistiller(Distiller):
                 targets[tap] = (slope * self.logits(batch, tap) + offset).sigmoid()
         return targets
 
-    def targets_of(self, average: Tensor, done: float) -> Targets:
-        share = self.own_weight * min(1.0, done / _OWN_RISE_FRAC)
-        return {AVERAGE: average.float().sigmoid(), OWN_SHARE: average.new_full((), share, dtype=torch.float32)}
-
     def compare_features(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> list[Comparison]:
         """Return each level, through its head, beside the target of each of its taps.
 
@@ -164,7 +156,6 @@ class MultiscaleDistiller(Distiller):
         """Return how far the student's mask is from the teachers', (B,), at the student's own resolution.
 
         A pixel weighs (2 p - 1)^2 where p is the teachers' mean prob, which is 1 where they are sure and 0 where they are not.
-        The run's own averaged weights are one of them, where they are asked: they err otherwise than what came from outside.
         Hard masks weigh 1 everywhere.
         """
         logits = output.logits[0].float()
@@ -175,9 +166,6 @@ class MultiscaleDistiller(Distiller):
             if valid is not None:  # what is interpolated with a cell outside of the frame says nothing
                 inside = inside * (resize_map(cells_inside(valid, targets[tap]), logits) > _WHOLLY)
         mean = torch.stack(probs).mean(dim=0)
-        if AVERAGE in targets:
-            own = targets[AVERAGE] if valid is None else to_grid(targets[AVERAGE], valid.shape[-1])
-            mean = (len(probs) * mean + targets[OWN_SHARE] * own) / (len(probs) + targets[OWN_SHARE])
         sure = (2 * mean - 1).square()
         if self.hard_masks:
             mean, sure = (mean > 0.5).float(), torch.ones_like(mean)

@@ -160,8 +160,7 @@ class Trainer:
             batch = next(batches)
             rows.append(batch.rows.copy())
             pixels, mask, labelled, valid = self.prepare(batch, epoch, step, own_pass)
-            done = (epoch * steps + step) / (self.config.optimizer.epochs * steps)
-            targets = self.make_targets(batch, labelled, side_px=pixels.shape[-1], done=done) if self.distils else {}
+            targets = self.make_targets(batch, labelled, side_px=pixels.shape[-1]) if self.distils else {}
             # several processes need one another's gradients at the last pass alone
             with self.processes.hold_gradients(self.model, own_pass < passes - 1):
                 with self.processes.autocast():
@@ -203,16 +202,15 @@ class Trainer:
         valid = to_side(batch.tensors["valid"], side_px) if self.feed.cache.pads else None
         return pixels, to_side(batch.tensors["mask"], side_px), labelled, valid
 
-    def make_targets(self, batch: Batch, labelled: Tensor, *, side_px: int, done: float) -> dict[str, Tensor]:
-        """Return what the student is held to: made of the cache, and of what the averaged weights see in the stored colours."""
-        about = {"fresh": batch.fresh, "labelled": labelled}
-        targets = dict(self.distiller.targets(batch.tensors | about))
-        if self.distiller.asks_average:
-            average = self.eval_model.eval()
-            with torch.no_grad(), self.processes.autocast():
-                logits = average.forward_train(to_pixels(batch.tensors["image"], side_px)).logits[0]
-            targets |= self.distiller.targets_of(logits, done)
-        return targets
+    def make_targets(self, batch: Batch, labelled: Tensor, *, side_px: int) -> dict[str, Tensor]:
+        """Return what the student is held to: made of the cache, or of what the averaged weights see in the stored colours."""
+        if not self.distiller.asks_average:
+            about = {"fresh": batch.fresh, "labelled": labelled}
+            return dict(self.distiller.targets(batch.tensors | about))
+        average = self.eval_model.eval()
+        with torch.no_grad(), self.processes.autocast():
+            logits = average.forward_train(to_pixels(batch.tensors["image"], side_px)).logits[0]
+        return dict(self.distiller.targets_of(logits))
 
     def validate(self) -> Validation:
         """Return the figures of the validation split."""

@@ -312,23 +312,6 @@ def test_two_teachers_masks_are_one_at_the_students_resolution_and_weigh_as_far_
     assert float(found) == pytest.approx(float(divergence.sum() / sure.sum() + 1 - dice), rel=1e-5)
 
 
-def test_the_runs_own_averaged_weights_count_as_one_more_teacher_as_they_rise():
-    """By hand: .9 of a teacher and an own .1 of share 1 make .5, which weighs nothing; of share .5 they make .95 / 1.5."""
-    taps = {"a/logits@32": TapSpec("a/logits@32", "logits", 1, 2, 32, "float16")}
-    small = MemoryCache(records=10, views=1, picture_px=PICTURE_PX, taps=taps)
-    _, distiller = build(small, "multiscale", own_weight=1.0)
-    assert distiller.asks_average
-    teachers = {"a/logits@32": torch.full((1, 1, 2, 2), 0.9)}
-    output = StudentOutput(logits=[torch.zeros(1, 1, 64, 64)], levels={}, neck={})
-    average = torch.full((1, 1, 64, 64), 0.1).logit()
-    alone = distiller.mask_error(output, teachers, None)
-    assert torch.equal(distiller.mask_error(output, teachers | distiller.targets_of(average, 0.0), None), alone)
-    assert float(distiller.mask_error(output, teachers | distiller.targets_of(average, 0.3), None)) == pytest.approx(0)
-    half = distiller.mask_error(output, teachers | distiller.targets_of(average, 0.15), None)
-    same = {"a/logits@32": torch.full((1, 1, 2, 2), (0.9 + 0.5 * 0.1) / 1.5)}
-    assert float(half) == pytest.approx(float(distiller.mask_error(output, same, None)), rel=1e-5)
-
-
 class BranchStudent(torch.nn.Module):
     """A bottleneck that holds both bands of the target, linearly mixed, and the neck above it: nothing else to learn."""
 

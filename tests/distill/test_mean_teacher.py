@@ -22,7 +22,7 @@ def build(make_cache, taps, **options):
 def test_only_sure_pixels_inside_the_frame_teach(make_cache):
     distiller, _ = build(make_cache, {}, kind="mean_teacher", confidence=0.9)
     average = torch.tensor([[[[3.0, 1.0], [-3.0, 3.0]]]])  # prob .953 .731 / .047 .953
-    targets = distiller.targets_of(average, 0.0)
+    targets = distiller.targets_of(average)
     student = StudentOutput(logits=[torch.zeros(1, 1, 2, 2)], levels={}, neck={})
     whole = distiller.terms(student, targets, None)["consistency"]
     assert float(whole) == pytest.approx(3 / 4 * log(2))  # logits of 0 cost ln 2 at each of three sure pixels
@@ -33,7 +33,7 @@ def test_only_sure_pixels_inside_the_frame_teach(make_cache):
 def test_the_student_is_drawn_to_the_side_that_the_average_takes(make_cache):
     distiller, _ = build(make_cache, {}, kind="mean_teacher", confidence=0.6)
     logits = torch.zeros(1, 1, 1, 2, requires_grad=True)
-    targets = distiller.targets_of(torch.tensor([[[[2.0, -2.0]]]]), 0.0)
+    targets = distiller.targets_of(torch.tensor([[[[2.0, -2.0]]]]))
     distiller.terms(StudentOutput(logits=[logits], levels={}, neck={}), targets, None)["consistency"].sum().backward()
     assert logits.grad[0, 0, 0, 0] < 0 < logits.grad[0, 0, 0, 1]
 

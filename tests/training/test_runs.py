@@ -362,23 +362,6 @@ def test_averaged_weights_teach_without_any_teacher_and_a_resumed_run_ends_the_s
         train("plain", recipe="mean-teacher", changes=["optimizer.ema_decay=0"])
 
 
-def test_a_run_taught_by_its_own_averaged_weights_as_well_resumes_to_the_same_student(
-    train, make_cache, interrupt_after
-):
-    taps = TAPS | {"probe/logits@4": TapSpec("probe/logits@4", "logits", 1, 8, 4, "float16")}
-    train.cache = make_cache(records=20, views=2, picture_px=32, taps=taps)
-    own = ["distill.own_weight=1", "optimizer.ema_decay=0.9"]
-    asked = {"recipe": "pseudo-masks", "labels": 0.5, "changes": own}
-    whole, without = train("whole", **asked), train("without", **asked | {"changes": own[1:]})
-    assert read_log(whole)[0]["logits"] != read_log(without)[0]["logits"]
-    interrupt_after(1)
-    with pytest.raises(KeyboardInterrupt):
-        train("halted", **asked)
-    assert_equal(load_student(train("halted", **asked, resume=True)).state_dict(), load_student(whole).state_dict())
-    with pytest.raises(SettingsError, match=r"own_weight .* set optimizer\.ema_decay"):
-        train("plain", **asked | {"changes": own[:1]})
-
-
 @pytest.mark.parametrize(("recipe", "terms"), [("pseudo-masks", {"logits"}), ("logits-only", {"logits"})])
 def test_recipes_of_logits_alone_learn_from_nothing_else(train, make_cache, recipe, terms):
     taps = TAPS | {"probe/logits@4": TapSpec("probe/logits@4", "logits", 1, 8, 4, "float16")}
