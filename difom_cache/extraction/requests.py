@@ -81,15 +81,10 @@ def request_teachers(config: ExtractConfig, device: str) -> list[TeacherRequest]
             precision=config.precision,
             picture_px=config.input_size,
             compile=config.compile,
-            backend=config.backend or usual_backend(),
+            backend=config.backend or os.environ.get("DIFOM_BACKEND", AUTO),
         )
         for asked, weights in zip(map(parse_teacher, teachers), choose_weights(config.weights, teachers), strict=True)
     ]
-
-
-def usual_backend() -> str:
-    """Return the backend of a request that names none: what DIFOM_BACKEND says, or "auto"."""
-    return os.environ.get("DIFOM_BACKEND", AUTO)
 
 
 def request_like(config: ExtractConfig, device: str) -> list[tuple[TeacherRequest, OldColumn]]:

@@ -152,7 +152,8 @@ def format_side_by_side(caches: Sequence[dict[str, Any]], join: Join) -> str:
             rows.append(["  weights", *(column["weights_digest"][:12] if column else _ABSENT for column in held)])
             taps = list(dict.fromkeys(tap for column in held if column for tap in column["taps"]))
             rows += [[f"  {tap.partition('/')[2]}", *(_describe_tap(column, tap) for column in held)] for tap in taps]
-    rows.append(["bytes", *(_sum_bytes(facts) for facts in caches)])
+    stored = [sum(column["stored_bytes"] for column in facts["columns"].values()) for facts in caches]
+    rows.append(["bytes", *map(format_bytes, stored)])
     rows.append(["content digest", *(facts["content_digest"]["cache"][:12] for facts in caches)])
     seen = join.as_json()
     together = [f"together: {seen['records']} records in {seen['groups']} groups", *join.describe()]
@@ -212,7 +213,3 @@ def _describe_state(column: dict[str, Any] | None) -> str:
 def _describe_tap(column: dict[str, Any] | None, name: str) -> str:
     tap = column["taps"].get(name) if column else None
     return _ABSENT if tap is None else f"{tap['channels']} x {tap['grid']}², {tap['codec']}"
-
-
-def _sum_bytes(facts: dict[str, Any]) -> str:
-    return format_bytes(sum(column["stored_bytes"] for column in facts["columns"].values()))

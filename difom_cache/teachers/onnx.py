@@ -108,10 +108,6 @@ class Graph:
     shapes: dict[str, tuple[int, int]]
     outputs: dict[str, tuple[int, int]]
 
-    def tensor_of(self, tap: str) -> str:
-        """Return the name of the output that is called `tap` here."""
-        return next(name for name in self.outputs if _tap_name(name) == tap)
-
 
 class OnnxTeacher:
     """An ONNX graph with its specification; it stands on the CPU, or on CUDA where onnxruntime can."""
@@ -457,7 +453,7 @@ def _refuse_contradiction(graph: Graph, readings: Sequence[Reading]) -> None:
 
 def _place_of(graph: Graph, name: str, reading: Reading | None) -> Place:
     """Return where an output's map is read: before its sigmoid, where that is the last that is done to logits."""
-    output = graph.tensor_of(name)
+    output = next(each for each in graph.outputs if _tap_name(each) == name)
     channels, grid = graph.outputs[output]
     is_bare = reading is not None and reading.values == "logits" and channels == 1
     return Place(_before_sigmoid(graph.model, output) if is_bare else output, 1, grid, True, reading=reading)

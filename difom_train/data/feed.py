@@ -196,11 +196,8 @@ class Feed:
 
     def val_batches(self, taps: Sequence[str]) -> Generator[Batch, None, None]:
         """Yield the validation rows of this process; every process sees all of them where there are fewer than processes."""
-        yield from self._batches(self.val_rows(), taps)
-
-    def val_rows(self) -> NDArray[np.int64]:
-        """Return this process's rows of the validation split."""
-        return self.selection.val[self.rank :: self.world] if self.shares_validation else self.selection.val
+        rows = self.selection.val[self.rank :: self.world] if self.shares_validation else self.selection.val
+        yield from self._batches(rows, taps)
 
     @property
     def shares_validation(self) -> bool:

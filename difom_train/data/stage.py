@@ -232,7 +232,8 @@ def choose_stage(
     stage = Stage(cache, source)
     holdable = [group for group in groups if not (group == PICTURES and stage.renders_anew)]
     bytes_of = {group: len(used) * stage.row_bytes(group) for group in holdable}
-    free_bytes = {"gpu": _free_gpu_bytes(device), "ram": _free_ram_bytes() // max(1, processes)}
+    free_gpu_bytes = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+    free_bytes = {"gpu": free_gpu_bytes, "ram": _free_ram_bytes() // max(1, processes)}
     all_bytes = sum(bytes_of.values())
     if wanted == "auto":
         wanted = "gpu" if device.type == "cuda" and all_bytes <= GPU_SHARE * free_bytes["gpu"] else "disk"
@@ -256,10 +257,6 @@ def _choose_groups(bytes_of: dict[str, int], limit_bytes: float) -> list[str]:
         if bytes_of[group] + sum(bytes_of[each] for each in chosen) <= limit_bytes:
             chosen.append(group)
     return chosen
-
-
-def _free_gpu_bytes(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
 def _free_ram_bytes() -> int:

@@ -41,7 +41,7 @@ def evaluate_runs(config: EvaluateConfig) -> Evaluations:
         raise SettingsError(f"two runs are called {', '.join(twice)} and would share a folder of --out or --maps")
     config.describe_source(config.data)  # a question without data is answered before any network is loaded
     for run in config.runs:
-        if line := _describe_unfinished(run):
+        if line := "" if is_named(run) else describe_unfinished(Path(run)):
             say(f"NOTE: {line}")
     return Evaluations(
         tuple(evaluate(_narrow(config, run, name)) for run, name in zip(config.runs, names, strict=True))
@@ -60,7 +60,3 @@ def name_of(run: Path | str) -> str:
     """Return what a network is called as a folder."""
     text = str(run)
     return file_name(text) if is_named(run) else Path(run).resolve().name
-
-
-def _describe_unfinished(run: Path | str) -> str:
-    return "" if is_named(run) else describe_unfinished(Path(run))

@@ -208,7 +208,8 @@ def finished_cells(folder: Path) -> list[Cell]:
     Raises:
         RunError: a run's cell.json is damaged.
     """
-    return [_read_cell(path) for path in sorted(folder.glob(f"*/{CELL_FILE}")) if _is_finished(path.parent)]
+    paths = [path for path in sorted(folder.glob(f"*/{CELL_FILE}")) if _is_finished(path.parent)]
+    return [_cell_of(read_object(path, RunError, _START_AGAIN), path) for path in paths]
 
 
 def score(config: StudyConfig, source: str | Path, out: Path | None) -> dict[str, SetScores]:
@@ -217,10 +218,6 @@ def score(config: StudyConfig, source: str | Path, out: Path | None) -> dict[str
     data = config.describe_source(config.data)
     found = evaluate(source, data, limit=config.limit, device=config.device, out=out, reuse=True, student=own)
     return found.sets
-
-
-def _read_cell(path: Path) -> Cell:
-    return _cell_of(read_object(path, RunError, _START_AGAIN), path)
 
 
 def _cell_of(held: Mapping[str, Any], path: Path) -> Cell:
