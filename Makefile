@@ -1,4 +1,4 @@
-# make demo       paint sample pictures, cache a teacher's features, train two students, print one table
+# make demo       paint sample images, cache a teacher's features, train two students, print one table; the base package is enough
 # make test       everything that must hold: style, types, import rules, units, journeys (under twelve minutes on two cores)
 # make unit       the same without style, types and import rules
 # make quick PART=store   the tests of one folder (or of several), without journeys: under a minute
@@ -89,8 +89,17 @@ truth: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow
 
-demo: $(STAMP)
-	$(BIN)/difom-train demo --out demo
+# Where the tests' environment is not made yet, the demo gets one of its own with the base package alone.
+DEMO := $(if $(wildcard $(STAMP)),$(VENV),.venv-demo)
+demo: $(DEMO)/.installed
+	$(DEMO)/bin/difom-train demo --out demo
+
+.venv-demo/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "difom needs Python >= 3.11 with venv: install one, or make PYTHON=/path/to/python3"; exit 2; }
+	@echo "installing the base package into .venv-demo:$$(sed -n 's/^| base | [0-9]* |\(.*\) |$$/\1/p' docs/install.md) on disk (measured: docs/install.md)"
+	test -x .venv-demo/bin/python || $(PYTHON) -m venv .venv-demo
+	.venv-demo/bin/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt -e .
+	@touch $@
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -101,4 +110,4 @@ gains: $(STAMP)
 	$(BIN)/python docs/draw_gains.py $(STUDY) docs/drawings/gains.svg
 
 clean:
-	rm -rf $(VENV) lowest.txt newest.txt .coverage* demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-demo lowest.txt newest.txt .coverage* demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

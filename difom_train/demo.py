@@ -29,7 +29,7 @@ TABLE_METRIC = "fixed/dice"
 LR = "optimizer.lr=2e-3"  # small networks and few steps
 BATCH = 8
 TILE_PX, CAPTION_PX, GAP_PX = 160, 20, 4
-AGREE, MISSED, FALSE_ALARM = (60, 200, 90), (240, 190, 40), (220, 60, 60)
+AGREE, MISSED, FALSE_ALARM = (40, 150, 255), (255, 240, 60), (150, 0, 60)  # told apart by colour-blind readers, too
 LEGEND = (("polyp found", AGREE), ("polyp missed", MISSED), ("false alarm", FALSE_ALARM))
 
 
@@ -84,7 +84,11 @@ def demo(out: str | Path = "demo", *, size: DemoSize | None = None) -> Path:
     print(f"\n3/6 caching the teacher's features of {size.views} views of each of the students' frames", flush=True)
     fill_cache(cache, sample, size, views=size.views, teacher=(f"student:{teacher}",))
 
-    print(f"\n4/6 training a narrow U-Net twice: {size.labels_frac:.0%} of the masks, equal steps and seed", flush=True)
+    print(
+        f"\n4/6 training a narrow U-Net twice, {size.labels_frac:.0%} of the masks, equal steps and seed: alone, then taught by "
+        f"the teacher's features and masks, which lean on the {size.teacher_frames} masks that the teacher has seen",
+        flush=True,
+    )
     common |= {"width": size.student_width, "epochs": size.student_epochs, "labels": size.labels_frac}
     [baseline] = train("unet", cache=cache, recipe="baseline", out=out / "runs/baseline", **common)
     [distilled] = train("unet", cache=cache, recipe="difom-multiscale", out=out / "runs/distilled", **common)
@@ -113,7 +117,7 @@ def next_steps(out: Path, size: DemoSize) -> str:
         f"baseline,difom-multiscale --labels {size.labels_frac} --seeds 0,1,2,3,4 --width {size.student_width} "
         f"--input-size {size.picture_px} --batch-size {BATCH} --epochs {size.student_epochs} --set {LR}\n"
         "With foundation weights and your own pictures in ./data:\n"
-        "  difom-cache extract --teacher sam --teacher dinov2 && difom-train --student pranet --cache ./feats"
+        "  difom-cache extract --teacher dinov2:small && difom-train train --student pranet --labels 0.1"
     )
 
 
@@ -191,7 +195,7 @@ def draw_row(record: Record, scored: Mapping[str, Evaluation]) -> Image.Image:
 
 
 def paint_agreement(picture: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the picture, (H, W, 3), with hits green, misses yellow and false alarms red."""
+    """Return the picture, (H, W, 3), with hits blue, misses yellow and false alarms dark red."""
     painted = picture * 0.55
     for where, colour in ((truth & mask, AGREE), (truth & ~mask & 1, MISSED), (mask & ~truth & 1, FALSE_ALARM)):
         painted[where == 1] += 0.45 * np.array(colour)

@@ -19,7 +19,7 @@ MOST = {
     "difom_cache/store": 1612,
     "difom_cache/teachers": 3288,
     "difom_cache/views": 527,
-    "difom_train": 699,
+    "difom_train": 703,
     "difom_train/data": 949,
     "difom_train/distill": 980,
     "difom_train/evaluation": 945,

@@ -209,3 +209,30 @@ def imported_by(path: Path) -> set[str]:
         if isinstance(node, ast.ImportFrom) and node.level == 0:
             names.add((node.module or "").partition(".")[0])
     return names
+
+
+PRETENDED = """#!/bin/sh
+if [ "$1 $2" = "-m venv" ]; then
+  mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && cp "$0" "$3/bin/difom-train"
+else
+  echo "$(basename "$0") $*"
+fi
+"""
+
+
+def test_the_demo_installs_the_base_package_alone_and_says_first_how_large_it_is(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "docs/install.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    python = tmp_path / "python3"
+    python.write_text(PRETENDED)
+    python.chmod(0o755)
+    command = ["make", "demo", f"PYTHON={python}"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    lines = [line for line in said.splitlines() if not line.startswith((".venv-demo/bin/", "test ", "make"))]
+    assert re.fullmatch(r"installing the base package into .venv-demo: \d+\.\d GB, .* on disk .*install.md.*", lines[0])
+    (pip,) = [line for line in lines if line.startswith("python -m pip")]
+    assert pip.endswith("-c constraints.txt -e .") and "--quiet" not in pip
+    assert lines[-1] == "difom-train demo --out demo"
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert "pip" not in again and again.endswith("difom-train demo --out demo\n")

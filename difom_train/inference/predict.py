@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from difom_train.keywords import PredictKeywords
 
 MASK_VIDEO, OUTLINE_VIDEO = "masks.mkv", "outlines.mp4"
-OUTLINE_COLOUR = (90, 240, 150)
+OUTLINE_COLOUR = (0, 220, 255)  # of what colour-blind readers, too, tell from tissue
 
 
 @dataclass(frozen=True)

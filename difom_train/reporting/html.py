@@ -23,13 +23,14 @@ from difom_train.training.curves import DICE, LOSSES, STYLES, VARIANCES, list_pa
 from difom_train.training.run_folder import read_log
 
 TRUTH_COLOUR: Colour = (250, 250, 245)
-# For each entry, in turn: on the page, and on pictures, where yellows and reds would drown in the colon's own.
+# For each entry, in turn: on the page, and on images, where yellows and reds would drown in the colon's own. The first three and
+# the truth are told apart by colour-blind readers; more networks than that have their names beside their outlines.
 COLOURS: tuple[tuple[Colour, Colour], ...] = (
+    ((40, 100, 200), (60, 140, 255)),
+    ((208, 50, 130), (255, 60, 150)),
+    ((74, 140, 40), (150, 255, 60)),
     ((0, 137, 150), (0, 235, 245)),
     ((142, 68, 190), (216, 130, 255)),
-    ((74, 140, 40), (150, 255, 60)),
-    ((208, 50, 130), (255, 90, 190)),
-    ((40, 100, 200), (90, 170, 255)),
     ((200, 110, 20), (255, 200, 70)),
     ((90, 100, 110), (214, 222, 230)),
 )

@@ -33,11 +33,12 @@ def test_demo_ends_with_a_table_and_pictures_and_a_second_call_keeps_them(
     table = (results / "table.txt").read_text()
     assert table.splitlines()[0].split() == ["Dice", "at", "0.5", "teacher", "baseline", "distilled"]
     assert [line.split()[0] for line in table.splitlines()[1:]][-1] == "mean" and len(table.splitlines()) == 7
-    assert table.strip() in printed and "difom-cache extract --teacher sam" in printed
+    assert table.strip() in printed and "difom-cache extract --teacher dinov2:small" in printed
     for name, columns in (("predictions.png", 5), ("cache.png", 2)):
         with Image.open(results / name) as picture:
             assert picture.width > columns * 100
     page = (results / "index.html").read_text()
+    assert "features and masks" in page and "20\nmasks that the students have not" in page and "taught by masks" in page
     assert printed.rstrip().endswith(f"open {results}/index.html") and "painted" in page and "report.html" in page
     assert all((results / name).is_file() for name in re.findall(r'(?:src|href)="([^"]+)"', page))
     weights = (tmp_path / "demo/runs/distilled/student.safetensors").read_bytes()
