@@ -100,7 +100,7 @@ class StudentConfig(Config):
     """Which network is trained."""
 
     name: Annotated[str, Opt("student")] = "pranet"
-    "unet, unet++, pranet, smp:ARCH/ENCODER, one that is installed, or package.module:Factory of your own."
+    "unet, unet++, pranet, smp:ARCH/ENCODER, one that is installed, or package.module:Factory that returns a network of yours."
     width: Width = 0
     "Channels of the first level; 0 = the student's own."
     weights: Annotated[str, Opt("student_weights")] = "auto"

@@ -30,7 +30,7 @@ class TrainKeywords(TypedDict, total=False):
     every: str | None
     "Time between the frames taken from a video, such as 0.5s (the default) or 500ms."
     student: str | None
-    "unet, unet++, pranet, smp:ARCH/ENCODER, one that is installed, or package.module:Factory of your own. [default: pranet]"
+    "unet, unet++, pranet, smp:ARCH/ENCODER, one that is installed, or package.module:Factory that returns a network of yours. [default: pranet]"
     width: int | None
     "Channels of the first level; 0 = the student's own. (in [0, 4096]) [default: 0]"
     student_weights: str | None

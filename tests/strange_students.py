@@ -49,6 +49,18 @@ def build_network(settings: StudentSettings) -> nn.Module:
     return Small()
 
 
+def make_small() -> nn.Module:
+    """What a stranger has: a function without arguments that returns a network."""
+    return Small("dict", classes=2)
+
+
+class ThreeClasses(Small):
+    """A network of another task."""
+
+    def __init__(self) -> None:
+        super().__init__(classes=3)
+
+
 def build_unet(settings: StudentSettings) -> nn.Module:
     """A student that knows its neck, under another name."""
     return build_student("unet", width=settings.width or 2, neck=settings.neck)

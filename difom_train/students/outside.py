@@ -16,14 +16,15 @@ from torch import nn
 
 from difom_cache.base.errors import SettingsError, name_nearest
 from difom_train.config import names_code
-from difom_train.students.base import Student, StudentSettings
-from difom_train.students.wrapped import WrappedStudent, remove_readers
+from difom_train.students.base import Student, StudentSettings, Wrap
+from difom_train.students.wrapped import WrappedStudent, find_levels, remove_readers
 
 ENTRY_POINTS = "difom.students"
 
-StudentFactory = Callable[[StudentSettings], nn.Module]
+_MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+StudentFactory = Callable[[StudentSettings], nn.Module] | Callable[[], nn.Module]
 StudentSource = str | nn.Module | StudentFactory
-"""`package.module:Factory`, the name of an installed student, a module, or what makes one of its settings."""
+"""`package.module:Factory`, the name of an installed student, a module, or what makes one, of its settings or of nothing."""
 StudentSources = StudentSource | Sequence[StudentSource] | None
 """What was given for runs of students from outside; of several, a run takes the one of its name."""
 
@@ -57,7 +58,8 @@ def build_outside(given: nn.Module | StudentFactory, settings: StudentSettings) 
     """Return a student of a module that was handed in, which stays as it is, or of what makes one.
 
     Args:
-        given: a student, a module that `settings` say how to wrap, or what returns either of `settings`.
+        given: a student, or a module; or what returns either, of `settings` or of nothing. Levels of a module are those of
+            `settings`, or else found.
         settings: its name, and the neck that it needs.
 
     Raises:
@@ -69,13 +71,9 @@ def build_outside(given: nn.Module | StudentFactory, settings: StudentSettings) 
             f"{settings.name} made a {type(made).__name__}; expected a student, as wrap_student returns"
         )
     if not isinstance(made, Student):
-        if settings.wrap is None:
-            raise SettingsError(
-                f"{settings.name} is a plain {type(made).__name__}, whose levels are unknown; wrap it: "
-                'wrap_student(module, levels={"layer2": 8, ...})'
-            )
         remove_readers(made)
-        made = WrappedStudent(made, replace(settings, neck=None))
+        wrap = settings.wrap or Wrap(find_levels(made, settings.name))
+        made = WrappedStudent(made, replace(settings, neck=None, wrap=wrap))
     if isinstance(made, WrappedStudent) and made.neck is None and settings.neck is not None:
         made.add_neck(settings.neck)
     if made.settings.neck != settings.neck:
@@ -88,13 +86,17 @@ def build_outside(given: nn.Module | StudentFactory, settings: StudentSettings) 
 
 
 def _call_factory(factory: StudentFactory, settings: StudentSettings) -> object:
-    """Return what a factory makes; what goes wrong inside it is its author's to see whole."""
+    """Return what a factory makes, of nothing where it can; what goes wrong inside it is its author's to see whole."""
     try:
-        inspect.signature(factory).bind(settings)
+        signature = inspect.signature(factory)
+        names = list(signature.parameters)
+        if not any(each.default is each.empty and each.kind not in _MANY for each in signature.parameters.values()):
+            return factory(settings) if names[:1] == ["settings"] else factory()  # type: ignore[call-arg]
+        signature.bind(settings)
     except (TypeError, ValueError) as error:
         raise SettingsError(
-            f"{settings.name} does not take a student's settings alone ({error}); write def build(settings), which returns "
-            "wrap_student(network, levels={...}, neck=settings.neck)"
+            f"{settings.name} needs more than a student's settings ({error}); write def build() that returns the network, or "
+            "def build(settings) that returns wrap_student(network, levels={...}, neck=settings.neck)"
         ) from error
     return factory(settings)
 

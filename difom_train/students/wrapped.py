@@ -3,6 +3,7 @@
 What a module is like (channels, cells, what runs before the bottleneck) is measured on one dry forward pass.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from torch.nn.functional import interpolate
 
 from difom_cache.base.compat import hooks_of, writes_of
 from difom_cache.base.errors import SettingsError, name_nearest
+from difom_cache.base.progress import say
 from difom_cache.teachers import IMAGENET_MEAN, IMAGENET_STD
 from difom_train.students.base import BOTTLENECK, Level, Student, StudentOutput, StudentSettings, Wrap
 from difom_train.students.necks import KEEPS_CHANNELS, NECK_CHANNELS, build_neck
@@ -21,11 +23,13 @@ from difom_train.students.necks import KEEPS_CHANNELS, NECK_CHANNELS, build_neck
 DRY_PX, LARGEST_DRY_PX = 256, 4096
 MAIN = ("out", "logits")  # keys of the main logits in a dict: torchvision's, and that of transformers
 AUXILIARY = "aux"
+_CLASSES = 2  # logits have one channel, or two
+_FINEST = 4  # stride of the finest level that is looked for: no teacher has a finer tap
 
 
 def wrap_student(
     module: nn.Module,
-    levels: Mapping[str, int],
+    levels: Mapping[str, int] | None = None,
     *,
     name: str | None = None,
     neck: str | None = None,
@@ -43,7 +47,7 @@ def wrap_student(
     Args:
         module: from normalised pixels (B, 3, H, W) to logits.
         levels: name of a module inside to the stride of its output, a map (B, C, H / stride, W / stride). The one of the
-            largest stride becomes level `bottleneck`; of several, the one that runs last.
+            largest stride becomes level `bottleneck`; of several, the one that runs last. None finds them, and says which.
         name: what the student is called; by default its class.
         neck: None, "residual", "difom" or "paper"; training adds what a recipe needs.
         mean, std: of the normalisation that the module expects of its input; (0, 0, 0) and (1, 1, 1) for none.
@@ -53,8 +57,10 @@ def wrap_student(
     Raises:
         SettingsError: no such module inside, a map of another stride, or logits that are none.
     """
-    wrap = read_wrap(levels, mean, std, input_px)
-    return WrappedStudent(module, StudentSettings(name or type(module).__name__, neck=neck, wrap=wrap), pretrained)
+    name = name or type(module).__name__
+    found = find_levels(module, name, input_px or DRY_PX) if levels is None else levels
+    wrap = read_wrap(found, mean, std, input_px)
+    return WrappedStudent(module, StudentSettings(name, neck=neck, wrap=wrap), pretrained)
 
 
 def read_wrap(
@@ -212,28 +218,8 @@ def _run_dry(name: str, network: nn.Module, wrap: Wrap) -> _Dry:
     for level in wrap.strides:
         if level not in modules or not level:
             raise SettingsError(f"{name}: {name_nearest('module', level, [each for each in modules if each])}")
-    order: list[tuple[str, Any, int]] = []  # module, its output, how often that had been written to
-
-    def note(module: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_: nn.Module, inputs: Any, output: Any) -> None:
-            order.append((module, output, writes_of(output) if isinstance(output, Tensor) else 0))
-
-        return hook
-
     side = wrap.input_px
-    first = next(network.parameters(), torch.zeros(()))
-    hooks = [module.register_forward_hook(note(each)) for each, module in modules.items() if each]
-    try:
-        with _resting(network), torch.no_grad():
-            found = network(torch.zeros(1, 3, side, side, device=first.device, dtype=first.dtype))
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        raise SettingsError(
-            f"{name} fails on a picture of {side} x {side} px ({' '.join(str(error).split())}); if it takes one size "
-            "alone, give it as input_px"
-        ) from error
-    finally:
-        for handle in hooks:
-            handle.remove()
+    order, found = _watch(name, network, side)
     for level, stride in wrap.strides.items():
         _check_level(name, level, stride, side, [(out, version) for each, out, version in order if each == level])
     ran = [each for each, _, _ in order]
@@ -246,6 +232,84 @@ def _run_dry(name: str, network: nn.Module, wrap: Wrap) -> _Dry:
         encoder=outermost,
         resizes=[each.shape[-2:] != (side, side) for each in read_logits(name, found)],
     )
+
+
+def find_levels(network: nn.Module, name: str, side_px: int = DRY_PX) -> dict[str, int]:
+    """Return levels of a network, by name with their strides, and say which: of each stride the map that is ready last.
+
+    Maps count until the resolution rises again, which is the decoder's part. A module that is not part of one of a coarser
+    stride is preferred, and the part that makes the logits is left out where others have maps.
+
+    Raises:
+        SettingsError: no module gives a map of fewer cells than px.
+    """
+    order, found = _watch(name, network, side_px)
+    read_logits(name, found)
+    times = Counter(each for each, _, _ in order)
+    times.update(each for each, module in network.named_modules() if isinstance(module, nn.Identity))
+    shown = [
+        (each, out, side_px // out.shape[-1])
+        for each, out, version in order
+        if times[each] == 1 and _is_map(out, side_px) and writes_of(out) == version
+    ]
+    stride_of = {each: stride for each, _, stride in shown}
+    heads = {each.partition(".")[0] for each, out, _ in shown if out.shape[1] <= _CLASSES}
+    maps = [each for each in shown if each[1].shape[1] > _CLASSES and each[2] >= _FINEST]
+    maps = [each for each in maps if each[0].partition(".")[0] not in heads] or maps
+    if not maps:
+        raise SettingsError(
+            f"{name}: no module gives a map that could be a level; name them: wrap_student(network, levels=...)"
+        )
+    coarsest = max(stride for _, _, stride in maps)
+    outermost = min(each.count(".") for each, _, stride in maps if stride == coarsest)
+    first = next(number for number, (each, _, s) in enumerate(maps) if s == coarsest and each.count(".") == outermost)
+    rises = next((number for number, each in enumerate(maps) if number > first and each[2] < coarsest), len(maps))
+    levels = {}
+    for stride in sorted({each[2] for each in maps[:rises]}):
+        ready = [each for each in maps[:rises] if each[2] == stride]
+        inside = [sum(stride_of.get(outer, 0) > stride for outer in _parents(each)) for each, _, _ in ready]
+        last = [each for each, depth in zip(ready, inside, strict=True) if depth == min(inside)][-1]
+        levels[min((each for each, out, _ in ready if out is last[1]), key=lambda each: each.count("."))] = stride
+    say(
+        f"{name}: levels {', '.join(f'{each} (stride {stride})' for each, stride in levels.items())}; others by levels="
+    )
+    return levels
+
+
+def _is_map(output: Any, side_px: int) -> bool:
+    """Whether a module gives square maps (B, C, h, w) of at least 4 x 4 cells; fewer are what was pooled over the image."""
+    square = isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] == output.shape[-2]
+    return square and output.shape[-1] >= 4 and side_px % output.shape[-1] == 0
+
+
+def _watch(name: str, network: nn.Module, side: int) -> tuple[list[tuple[str, Any, int]], Any]:
+    """Return each module that ran on a grey image, its output and how often that had been written to; and what came out.
+
+    Raises:
+        SettingsError: the network fails on images of that size.
+    """
+    order: list[tuple[str, Any, int]] = []
+
+    def note(module: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_: nn.Module, inputs: Any, output: Any) -> None:
+            order.append((module, output, writes_of(output) if isinstance(output, Tensor) else 0))
+
+        return hook
+
+    first = next(network.parameters(), torch.zeros(()))
+    hooks = [module.register_forward_hook(note(each)) for each, module in network.named_modules() if each]
+    try:
+        with _resting(network), torch.no_grad():
+            found = network(torch.zeros(1, 3, side, side, device=first.device, dtype=first.dtype))
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        raise SettingsError(
+            f"{name} fails on a picture of {side} x {side} px ({' '.join(str(error).split())}); if it takes one size "
+            "alone, give it as input_px"
+        ) from error
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return order, found
 
 
 @contextmanager

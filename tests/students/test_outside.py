@@ -120,17 +120,25 @@ def test_runs_of_built_in_students_do_without(tmp_path):
         ("nowhere.code:build", "nowhere.code cannot be imported .* start from the folder that holds it"),
         ("strange_students:bild", "strange_students has no 'bild'"),
         ("strange_students:NO_FACTORY", "NO_FACTORY is a int; expected what makes a student"),
-        ("strange_students:build_network", "a plain Small, whose levels are unknown; wrap it"),
         ("builtins:repr", "made a str; expected a student"),
-        (
-            "torchvision.models.segmentation:lraspp_mobilenet_v3_large",
-            r"does not take a student's settings alone.*def build\(settings\)",
-        ),
+        ("shutil:copyfile", r"needs more than a student's settings.*def build\(\) .*def build\(settings\)"),
+        ("strange_students:ThreeClasses", "gives logits of 3 classes; build it with one"),
+        ("torch.nn:Flatten", r"returns a tensor \(1, 196608\); expected logits"),
     ],
 )
 def test_code_that_makes_no_student_is_one_line(name, message):
     with pytest.raises(SettingsError, match=message):
         build_student(name)
+
+
+@pytest.mark.parametrize("name", ["Small", "build_network", "make_small"])
+def test_a_plain_network_is_a_student_whether_its_maker_takes_settings_or_nothing(name, capsys):
+    code = f"strange_students:{name}"
+    student = build_student(code, neck="difom", seed=3)
+    assert student.settings.wrap is not None
+    assert student.settings.wrap.strides == {"backbone.3": 4, "backbone": 8} and student.neck is not None
+    assert capsys.readouterr().err == f"{code}: levels backbone.3 (stride 4), backbone (stride 8); others by levels=\n"
+    assert student(PICTURES).shape == (1, 1, 32, 32)
 
 
 def test_a_student_without_the_neck_is_refused(monkeypatch):

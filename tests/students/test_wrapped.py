@@ -138,3 +138,58 @@ def test_what_cannot_be_a_student_is_refused_in_one_line(network, levels, option
     with pytest.raises(SettingsError, match=message) as refused:
         wrap_student(network(), levels, **options)
     assert "\n" not in str(refused.value)
+
+
+def drawn_by_hand() -> nn.Module:
+    """A U-Net as people write it, with a gate of one channel that makes no logits of the network."""
+
+    class Drawn(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enc1, self.enc2, self.enc3 = (nn.Conv2d(a, b, 3, 1, 1) for a, b in ((3, 4), (4, 6), (6, 8)))
+            self.middle = nn.Sequential(nn.Conv2d(8, 12, 3, 1, 1), nn.ReLU(inplace=True))
+            self.pool, self.dec3, self.last = nn.MaxPool2d(2), nn.Conv2d(20, 8, 1), nn.Conv2d(8, 1, 1)
+
+        def forward(self, x):
+            one = self.enc1(x)
+            two = self.enc2(self.pool(self.pool(one)))
+            three = self.enc3(self.pool(two))
+            deep = nn.functional.interpolate(self.middle(self.pool(three)), scale_factor=2)
+            return self.last(self.dec3(torch.cat([deep, three], 1)))
+
+    return Drawn()
+
+
+def torchvision_network() -> nn.Module:
+    from torchvision.models.segmentation import lraspp_mobilenet_v3_large
+
+    return lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=1)
+
+
+def smp_network() -> nn.Module:
+    library = pytest.importorskip("segmentation_models_pytorch")
+    return library.Unet("resnet18", encoder_weights=None)
+
+
+@pytest.mark.parametrize(
+    ("make", "levels"),
+    [
+        (drawn_by_hand, {"enc2": 4, "enc3": 8, "middle": 16}),
+        (torchvision_network, {"backbone.3": 4, "backbone.6": 8, "backbone.16": 16}),
+        (smp_network, {"encoder.layer1": 4, "encoder.layer2": 8, "encoder.layer3": 16, "encoder.layer4": 32}),
+    ],
+)
+def test_levels_are_found_as_the_networks_author_draws_them(make, levels, capsys):
+    network = make()
+    student = wrap_student(network)
+    assert student.settings.wrap.strides == levels
+    said = ", ".join(f"{name} (stride {stride})" for name, stride in levels.items())
+    assert capsys.readouterr().err == f"{type(network).__name__}: levels {said}; others by levels=\n"
+    output = student.forward_train(torch.rand(1, 3, 64, 64))
+    found = {name: 64 // each.shape[-1] for name, each in output.levels.items()}
+    assert list(found.values()) == list(levels.values()) and list(found)[-1] == "bottleneck"
+
+
+def test_a_network_without_maps_needs_its_levels_named():
+    with pytest.raises(SettingsError, match=r"no module gives a map that could be a level; name them: wrap_student\("):
+        wrap_student(nn.Sequential(nn.Conv2d(3, 1, 1)))

@@ -54,6 +54,15 @@ def test_a_run_of_code_is_trained_and_resumed_with_the_code_alone(train, tmp_pat
     assert load_student(whole, student=CODE).name == CODE
 
 
+def test_a_network_that_a_function_without_arguments_returns_learns_from_features_and_is_loaded_by_its_code(train):
+    code = "strange_students:make_small"
+    run = train(code, recipe="difom-multiscale")
+    pairs = read_run(run)["distillation"]["about"]
+    assert any("wide/block@8 -> bottleneck" in line for line in pairs), pairs
+    student = load_student(run, student=code)
+    assert list(student.settings.wrap.strides) == ["backbone.3", "backbone"] and student.name == code
+
+
 def test_a_wrapped_run_is_resumed_with_the_student_handed_in_again(train, monkeypatch):
     torch.manual_seed(0)
     student = wrap_student(Small(), LEVELS)
