@@ -2,6 +2,7 @@
 
 import re
 from importlib import import_module
+from inspect import isfunction
 
 import difom_cache.cli
 import difom_train.cli
@@ -22,10 +23,19 @@ def on_page_markdown(markdown: str, **_: object) -> str:
     """Put every command's options where a page asks for them; links that leave docs/ become plain text."""
     programs = {each.name: each for each in (difom_cache.cli.PROGRAM, difom_train.cli.PROGRAM)}
     markdown = PACKAGE.sub(
-        lambda found: f"{found[0]}\n    options:\n      members: {import_module(found[1]).__all__}", markdown
+        lambda found: f"{found[0]}\n    options:\n      members: {order_names(programs[found[1].replace('_', '-')])}",
+        markdown,
     )
     markdown = MARK.sub(lambda found: describe(programs[found[1]]), markdown)
     return OUTSIDE.sub(r"`\1`", markdown)
+
+
+def order_names(program: Program) -> list[str]:
+    """Return a package's names: commands as `--help` has them, other functions, then what they take and return."""
+    package = import_module(program.name.replace("-", "_"))
+    commands = [command.run.__name__ for command in program.commands]
+    called = [name for name in package.__all__ if isfunction(getattr(package, name)) and name not in commands]
+    return [*dict.fromkeys([*(name for name in commands if name in package.__all__), *called, *package.__all__])]
 
 
 def describe(program: Program) -> str:

@@ -13,6 +13,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+import typer
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -138,27 +139,49 @@ def test_pages_that_the_readme_names_exist() -> None:
             assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
 
 
-def commands_in(page: Path) -> list[list[str]]:
-    """Return the words of every difom command in a page's code blocks, comments and continued lines apart."""
-    blocks = re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    programs = ("difom-cache ", "difom-train ", "python -m benchmarks ")
-    commands = [shlex.split(line, comments=True) for line in lines if line.startswith(programs)]
-    return [words for words in commands if "..." not in words]
+PROGRAMS = {each.name: each for each in (difom_cache.cli.PROGRAM, difom_train.cli.PROGRAM, benchmarks.cli.PROGRAM)}
+TYPED = rf"(?:srun )?(?:{'|'.join(PROGRAMS)}) "
+DOCS = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
 
 
-@pytest.mark.parametrize("page", ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))])
+def commands_in(page: Path) -> tuple[list[str], list[str]]:
+    """Return every difom command in a page's code blocks, continued lines joined, and every one within its sentences."""
+    text = page.read_text(encoding="utf-8")
+    fenced = re.compile(r"^```\w*\n(.*?)^```", re.S | re.M)
+    lines = "\n".join(fenced.findall(text)).replace("\\\n", " ").splitlines()
+    spans = re.findall(rf"(?<!`)`({TYPED}[^`|{{]+)`", fenced.sub("", text))
+    return [line for line in lines if re.match(TYPED, line)], [" ".join(each.split()) for each in spans]
+
+
+def read_command(line: str) -> None:
+    """Raise for an unknown command or option, a missing one, or a value that cannot be."""
+    words = shlex.split(line.removeprefix("srun "), comments=True)
+    if "..." in words:
+        return
+    name, arguments = (" ".join(words[:3]), words[3:]) if words[0] == "python" else (words[0], words[1:])
+    arguments = list(itertools.takewhile(lambda word: not word.startswith(("$(", "&")), arguments))
+    if {"--help", "--help-all", "--version"} & set(arguments):
+        return
+    called, command, rest = PROGRAMS[name].find(arguments)
+    assert command is not None, line
+    if called == ("bench",):
+        called, command, rest = benchmarks.cli.PROGRAM.find(["teacher", *rest] if name == "difom-cache" else rest)
+    command.read(rest)
+
+
+@pytest.mark.parametrize("page", DOCS)
 def test_commands_on_the_pages_are_accepted_as_written(page: str) -> None:
-    programs = {each.name: each for each in (difom_cache.cli.PROGRAM, difom_train.cli.PROGRAM, benchmarks.cli.PROGRAM)}
-    for words in commands_in(ROOT / page):
-        name, arguments = (" ".join(words[:3]), words[3:]) if words[0] == "python" else (words[0], words[1:])
-        arguments = list(itertools.takewhile(lambda word: not word.startswith("$("), arguments))
-        called, command, rest = programs[name].find(arguments)
-        assert command is not None, words
-        if called == ("bench",):
-            called, command, rest = benchmarks.cli.PROGRAM.find(["teacher", *rest] if name == "difom-cache" else rest)
-        if not {"--help", "--version"} & set(rest):
-            command.read(rest)  # refuses an unknown option, a missing one, or a value that cannot be
+    for line in commands_in(ROOT / page)[0]:
+        read_command(line)
+
+
+@pytest.mark.parametrize("page", DOCS)
+def test_commands_that_sentences_name_exist_with_their_options(page: str) -> None:
+    for line in commands_in(ROOT / page)[1]:
+        try:
+            read_command(line)
+        except typer.TyperException as error:  # a sentence may leave out what the command needs
+            assert "Missing parameter" in str(error), f"{line}: {error}"
 
 
 def test_the_source_distribution_holds_every_file_and_the_wheel_no_benchmarks(tmp_path: Path) -> None:
