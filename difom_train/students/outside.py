@@ -98,7 +98,7 @@ def _call_factory(factory: StudentFactory, settings: StudentSettings) -> object:
             f"{settings.name} needs more than a student's settings ({error}); write def build() that returns the network, or "
             "def build(settings) that returns wrap_student(network, levels={...}, neck=settings.neck)"
         ) from error
-    return factory(settings)
+    return factory(settings)  # type: ignore[call-arg]
 
 
 def find_packages(name: str) -> tuple[str, ...]:
