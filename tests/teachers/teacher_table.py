@@ -31,18 +31,26 @@ def describe_all() -> Iterator[dict[str, Any]]:
         for size, about in sizes.items():
             request = TeacherRequest(name, size, weights="random")
             with torch.device("meta"):
-                spec = build(request).spec
-                network = build(replace(request, taps=tuple(f"{tap}@native" for tap in spec.native))).network
+                if family is None:
+                    plain = build(request).spec
+                    native, defaults, multiple_px = plain.native, plain.taps, sam.PATCH_PX
+                else:
+                    config = about.config()
+                    native, defaults, multiple_px = (
+                        of(config) for of in (family.native, family.default_taps, family.multiple_px)
+                    )
+                teacher = build(replace(request, taps=tuple(f"{tap}@native" for tap in native)))
+                spec, network = teacher.spec, teacher.network
             yield {
                 "teacher": f"{name}:{size}",
                 "default": size == default,
                 "parameters": sum(p.numel() for key, p in network.named_parameters() if "key_projections" not in key),
                 "input_px": spec.input_px,
-                "multiple_px": sam.PATCH_PX if family is None else family.multiple_px(about.config()),
+                "multiple_px": multiple_px,
                 "mean": list(spec.mean),
                 "std": list(spec.std),
                 "taps": [[tap.name, tap.channels, tap.stride_native] for tap in spec.native.values()],
-                "default_taps": [tap.name for tap in spec.taps],
+                "default_taps": [tap.name for tap in defaults],
                 "weights": about.repository or None,
                 "licence": spec.licence,
             }
