@@ -103,9 +103,7 @@ def test_a_row_beyond_the_cache_is_refused_with_its_bounds(cache: Cache, rows: l
 
 def test_an_unknown_tap_is_refused_and_the_nearest_named(cache: Cache) -> None:
     for ask in (lambda: cache.gather([0], ["one/block2@2"]), lambda: cache.stats("one/block2@2")):
-        with pytest.raises(
-            CacheIncompleteError, match=r"no tap 'one/block2@2'; did you mean one/block1@2\?|'one/block1@2'"
-        ):
+        with pytest.raises(CacheIncompleteError, match=r"no tap 'one/block2@2'; did you mean 'one/block1@2'\?"):
             ask()
 
 
