@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from difom_cache.base.options import CommandConfig, Config, Count, Opt, Positive, SidePx, Size
+from difom_cache.base.options import Access, CommandConfig, Config, Count, Opt, Positive, SidePx, Size
 
 Above0 = Annotated[float, Field(ge=1e-9, le=1e12)]
 
@@ -115,6 +115,8 @@ class CopyConfig(Config):
     "zstd: smaller on disk, slower to read."
     pictures: bool = True
     "Whether to copy the stored images and masks."
+    access: Access = "auto"
+    "How the source is read; auto: map on local disks, read elsewhere."
 
 
 class ScaleConfig(Config):

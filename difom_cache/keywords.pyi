@@ -99,6 +99,8 @@ class ProbeKeywords(TypedDict, total=False):
     "Stride of the logits in image px; by default that of the finest tap, and with a decoder a quarter of it, at least 4. (in [1, 16384])"
     name: str | None
     "Name of the new column; by default teachers, percent of masks and seed, as in dinov2-small-probe-l10-s0."
+    access: Literal["auto", "map", "read"] | None
+    "How the cache is read; auto: map on local disks, read elsewhere. [default: auto]"
 
 class ManifestKeywords(TypedDict, total=False):
     """Keywords of `ManifestConfig`."""
@@ -209,3 +211,5 @@ class CopyKeywords(TypedDict, total=False):
     "zstd: smaller on disk, slower to read."
     pictures: bool | None
     "Whether to copy the stored images and masks. [default: on]"
+    access: Literal["auto", "map", "read"] | None
+    "How the source is read; auto: map on local disks, read elsewhere. [default: auto]"

@@ -14,6 +14,7 @@ from difom_cache.base.atomic import write_atomic
 from difom_cache.base.errors import RunError, SettingsError, name_nearest
 from difom_cache.base.files import read_object
 from difom_cache.base.options import (
+    Access,
     Batch,
     Config,
     Count,
@@ -37,7 +38,7 @@ DEFAULT_RECIPE = "difom-multiscale"
 SETTINGS_FILE = "settings.toml"
 OLD_RECIPES = {"features-only": "distill.learn=features", "logits-only": "distill.learn=masks"}
 "Names of recipes that are the default one with an option."
-FREE = ("run.", "machine.device", "machine.stage", "machine.logger")
+FREE = ("run.", "machine.device", "machine.stage", "machine.access", "machine.logger")
 """Beginnings of the keys that do not decide the weights."""
 KEYWORDS = {
     "TrainKeywords": "difom_train.config:TrainOptions",
@@ -196,6 +197,8 @@ class MachineConfig(Config):
     "Precision of the student (bfloat16 is mixed); auto = bfloat16 on CUDA, float32 on the CPU."
     stage: Literal["auto", "disk", "ram", "gpu"] = "auto"
     "Where the cache is held while training; auto decides by size."
+    access: Access = "auto"
+    "How the cache is read where it stays on disk; auto: map on local disks, read elsewhere."
     channels_last: bool = True
     "Use the channels-last memory format, in which convolutions are fastest on CPUs and recent GPUs."
     compile: bool = False

@@ -97,6 +97,8 @@ class TrainKeywords(TypedDict, total=False):
     "Precision of the student (bfloat16 is mixed); auto = bfloat16 on CUDA, float32 on the CPU. [default: auto]"
     stage: Literal["auto", "disk", "ram", "gpu"] | None
     "Where the cache is held while training; auto decides by size. [default: auto]"
+    access: Literal["auto", "map", "read"] | None
+    "How the cache is read where it stays on disk; auto: map on local disks, read elsewhere. [default: auto]"
     channels_last: bool | None
     "Use the channels-last memory format, in which convolutions are fastest on CPUs and recent GPUs. [default: on]"
     compile: bool | None

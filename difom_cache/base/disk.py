@@ -73,6 +73,10 @@ def pass_on(error: OSError, path: Path | str) -> None:
     """
     if error.errno in FORBIDDEN:
         raise StorageError(f"{path} cannot be read: {explain(error)}; nothing was changed") from error
+    if error.errno == errno.EMFILE:
+        raise StorageError(
+            f"{path} cannot be opened: {explain(error)} in this process; raise its limit (ulimit -n)"
+        ) from error
     if error.errno in UNANSWERED:
         refuse(error, path)
 

@@ -40,6 +40,8 @@ Width = Annotated[int, Field(ge=0, le=4096)]
 Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 SomeShare = Annotated[float, Field(gt=0, le=1)]
+Access = Literal["auto", "map", "read"]
+"How stored rows are read: mapped into memory, or with a call each, which a lost server cannot turn into a dead process."
 
 _BOUNDS = ("ge", "gt", "le", "lt", "min_length")
 _SAY_BOUND = {"ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "less than {}"}

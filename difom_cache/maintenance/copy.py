@@ -49,7 +49,7 @@ def copy(source: str | Path | CopyConfig, target: str | Path | None = None, **op
     """
     config = read_call(CopyConfig, options, source=source, target=target)
     refuse_compact(config.codec)
-    opened, folder, codec = open_cache(config.source), config.target, config.codec
+    opened, folder, codec = open_cache(config.source, access=config.access), config.target, config.codec
     chosen = list(opened.taps if config.taps is None else config.taps)
     unknown = [tap for tap in chosen if tap not in opened.taps]
     if unknown:

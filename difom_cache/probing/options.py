@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from difom_cache.base.options import Config, Count, Opt, SomeShare
+from difom_cache.base.options import Access, Config, Count, Opt, SomeShare
 
 StridePx = Annotated[float, Field(ge=1, le=16_384)]
 
@@ -29,3 +29,5 @@ class ProbeConfig(Config):
     "Stride of the logits in image px; by default that of the finest tap, and with a decoder a quarter of it, at least 4."
     name: str | None = None
     "Name of the new column; by default teachers, percent of masks and seed, as in dinov2-small-probe-l10-s0."
+    access: Access = "auto"
+    "How the cache is read; auto: map on local disks, read elsewhere."

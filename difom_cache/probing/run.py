@@ -94,7 +94,7 @@ def probe(
         DataError, SettingsError: too few masks; an option that cannot be meant.
     """
     config = read_call(ProbeConfig, options, cache=cache)
-    opened = open_cache(config.cache)
+    opened = open_cache(config.cache, access=config.access)
     refuse_unreadable(opened)
     config = config.model_copy(update={"teachers": find_labels(opened, config.teachers)})
     plan = plan_probe(opened, config)
@@ -120,7 +120,7 @@ def probe(
     written_s = time.perf_counter()
     beside = None if into is None else home
     report = make_report(
-        open_cache(opened.path, beside=beside),
+        open_cache(opened.path, access=config.access, beside=beside),
         plan,
         column,
         len(rows),

@@ -45,7 +45,8 @@ LOCAL_FILE_SYSTEMS = {
 # Reads under way at once: a server's answer takes a fraction of a millisecond, a local copy a tenth of that.
 _READERS = 16
 _READ_BYTES = 512 * 1024  # that one thread reads in a row
-_MAP_FIXED, _MAP_NORESERVE, _PROT_NONE = 0x10, 0x4000, 0
+_MAP_FIXED, _PROT_NONE = 0x10, 0  # on Linux, macOS and the BSDs
+_MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0)
 
 
 class RowAccess(Protocol):
@@ -58,16 +59,13 @@ class RowAccess(Protocol):
         """Fill `out` (len(rows), *row_shape) with `rows`, all of which lie in finished blocks."""
 
 
-def choose_access(cache: Path, compression: str) -> str:
-    """Return "map", "read" or "zarr", by how the shards are stored and where they lie."""
+def choose_access(cache: Path, compression: str = "none", asked: str = "auto") -> str:
+    """Return "map", "read" or "zarr": as asked, or by how the shards are stored and where they lie."""
     if compression != "none":
         return "zarr"
-    return "map" if maps_well(cache) else "read"
-
-
-def maps_well(cache: Path) -> bool:
-    """Whether files of a cache may be mapped into memory: they lie on a local disk, of a kind that is known as one."""
-    return file_system_of(cache) in LOCAL_FILE_SYSTEMS
+    if asked != "auto":
+        return asked
+    return "map" if file_system_of(cache) in LOCAL_FILE_SYSTEMS else "read"
 
 
 def file_system_of(path: Path) -> str:
@@ -93,7 +91,8 @@ def open_access(how: str, cache: Path, column: Column, array: ArraySpec, blocks:
 def take_all(rows: NDArray[np.int64], takes: Sequence[tuple[RowAccess, NDArray[np.generic]]]) -> None:
     """Fill each array with `rows` of its access; reads, which may wait for a server, overlap."""
     parts: list[tuple[ReadRows, NDArray[np.int64], NDArray[np.generic]]] = []
-    places: dict[tuple[int, int], NDArray[np.int64]] = {}  # arrays of one column mostly lie at the same distances
+    # Arrays of one column mostly lie at the same distances.
+    places: dict[tuple[int, int], tuple[NDArray[np.int64], set[int]]] = {}
     for access, out in takes:
         if isinstance(access, ReadRows):
             each = max(1, _READ_BYTES // access.row_bytes)
@@ -101,7 +100,7 @@ def take_all(rows: NDArray[np.int64], takes: Sequence[tuple[RowAccess, NDArray[n
         elif isinstance(access, MappedRows):
             if access.distances not in places:
                 places[access.distances] = access.places_of(rows)
-            access.copy(places[access.distances], out)
+            access.copy(*places[access.distances], out)
         else:
             access.take(rows, out)
     if parts:
@@ -128,22 +127,35 @@ class MappedRows:
         self.distances = column.block_rows, stride // array.row_bytes
         base = _reserve(stride * column.blocks)
         weakref.finalize(self, _libc().munmap, base, stride * column.blocks)
-        for block in blocks:
-            _map_shard(shard_path(cache, column, array, block), column, array, block, base + block * stride)
+        self._shards = _OpenShards(cache, column, array, blocks)
+        for block, (descriptor, size_bytes) in self._shards.files.items():
+            flags = mmap.MAP_SHARED | _MAP_FIXED
+            address = base + block * stride
+            if _libc().mmap(address, size_bytes, mmap.PROT_READ, flags, descriptor, 0) != address:
+                raise OSError(ctypes.get_errno(), "cannot map", str(self._shards.paths[block]))
         memory = (ctypes.c_ubyte * (stride * column.blocks)).from_address(base)
         shape = (self.distances[1] * column.blocks, *array.row_shape)
         self._rows: NDArray[np.generic] = np.frombuffer(memoryview(memory), dtype=array.dtype).reshape(shape)
 
     def take(self, rows: NDArray[np.int64], out: NDArray[np.generic]) -> None:
-        self.copy(self.places_of(rows), out)
+        self.copy(*self.places_of(rows), out)
 
-    def places_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return where `rows` lie in the stretch; the same for all arrays of the same distances."""
+    def places_of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], set[int]]:
+        """Return where `rows` lie in the stretch, and in which blocks; the same for all arrays of the same distances."""
         block_rows, stride_rows = self.distances
-        return rows + rows // block_rows * (stride_rows - block_rows)
+        blocks = rows // block_rows
+        return rows + blocks * (stride_rows - block_rows), set(blocks.tolist())
 
-    def copy(self, places: NDArray[np.int64], out: NDArray[np.generic]) -> None:
-        """Fill `out` with the rows at `places`."""
+    def copy(self, places: NDArray[np.int64], blocks: set[int], out: NDArray[np.generic]) -> None:
+        """Fill `out` with the rows at `places`.
+
+        Raises:
+            CacheDamagedError: a shard was cut since it was mapped; looking at what is gone would kill the process (SIGBUS).
+        """
+        for block in blocks:
+            descriptor, size_bytes = self._shards.files[block]
+            if os.lseek(descriptor, 0, os.SEEK_END) < size_bytes:  # sooner than fstat
+                raise self._shards.became_shorter(block)
         self._rows.take(places, axis=0, out=out, mode="clip")  # "raise" would copy twice
 
 
@@ -152,13 +164,7 @@ class ReadRows:
 
     def __init__(self, cache: Path, column: Column, array: ArraySpec, blocks: Sequence[int]) -> None:
         self._block_rows, self.row_bytes = column.block_rows, array.row_bytes
-        self._paths = {block: shard_path(cache, column, array, block) for block in blocks}
-        _allow_open_files(len(blocks))
-        self._files: dict[int, int] = {}
-        weakref.finalize(self, _close_all, self._files)
-        for block, path in self._paths.items():
-            self._files[block] = descriptor = _open_shard(path)
-            _check_index(descriptor, path, column, array, block)
+        self._shards = _OpenShards(cache, column, array, blocks)
 
     def take(self, rows: NDArray[np.int64], out: NDArray[np.generic]) -> None:
         whole = out.reshape(-1).view(np.uint8).data
@@ -168,13 +174,12 @@ class ReadRows:
             while start < stop:
                 read = self._read(block, whole[start:stop], (local + 1) * self.row_bytes - stop + start)
                 if read == 0:
-                    raise CacheDamagedError(
-                        f"{self._paths[block]} became shorter while it was read; was its block made anew?"
-                    )
+                    raise self._shards.became_shorter(block)
                 start += read
 
     def _read(self, block: int, out: memoryview, offset: int) -> int:
-        return disk.ask(self._paths[block], lambda: os.preadv(self._files[block], [out], offset))
+        descriptor, _ = self._shards.files[block]
+        return disk.ask(self._shards.paths[block], lambda: os.preadv(descriptor, [out], offset))
 
 
 class ZarrRows:
@@ -193,6 +198,31 @@ class ZarrRows:
         out[...] = np.asarray(self._array.oindex[order])[places]
 
 
+class _OpenShards:
+    """The shards of some blocks of one array, each open and checked.
+
+    Attributes:
+        paths: of each block's shard.
+        files: descriptor and size in bytes of each.
+    """
+
+    def __init__(self, cache: Path, column: Column, array: ArraySpec, blocks: Sequence[int]) -> None:
+        self.paths = {block: shard_path(cache, column, array, block) for block in blocks}
+        self.files: dict[int, tuple[int, int]] = {}
+        weakref.finalize(self, _close_all, self.files)
+        _allow_open_files(len(blocks))
+        for block, path in self.paths.items():
+            self.files[block] = descriptor, _ = _open_shard(path), 0
+            self.files[block] = descriptor, _check_index(descriptor, path, column, array, block)
+
+    def became_shorter(self, block: int) -> CacheDamagedError:
+        """Return the error of a shard that was cut while it was read."""
+        return CacheDamagedError(
+            f"{self.paths[block]} became shorter while it was read: was its cache copied over, or its block made anew? "
+            "`difom-cache verify` says what of it is whole"
+        )
+
+
 def _libc() -> ctypes.CDLL:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
@@ -208,17 +238,6 @@ def _reserve(size_bytes: int) -> int:
     if address in (None, ctypes.c_void_p(-1).value):
         raise OSError(ctypes.get_errno(), f"cannot reserve {size_bytes} bytes of address space")
     return int(address)
-
-
-def _map_shard(path: Path, column: Column, array: ArraySpec, block: int, address: int) -> None:
-    descriptor = _open_shard(path)
-    try:
-        size_bytes = _check_index(descriptor, path, column, array, block)
-        flags = mmap.MAP_SHARED | _MAP_FIXED
-        if _libc().mmap(address, size_bytes, mmap.PROT_READ, flags, descriptor, 0) != address:
-            raise OSError(ctypes.get_errno(), f"cannot map {path}")
-    finally:
-        os.close(descriptor)
 
 
 def _open_shard(path: Path) -> int:
@@ -259,6 +278,6 @@ def _allow_open_files(more: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _close_all(files: dict[int, int]) -> None:
-    for descriptor in files.values():
+def _close_all(files: dict[int, tuple[int, int]]) -> None:
+    for descriptor, _ in files.values():
         os.close(descriptor)

@@ -63,7 +63,8 @@ class Cache:
         self.path, self._access, self._beside = path, access, beside
         self.identity = read_identity(path, CacheIdentity)
         self.picture_px = self.identity.picture_px
-        self.table = Table(path, self.identity.rows, len(self.identity.plan.params))
+        mapped, params = choose_access(path, asked=access) == "map", self.identity.plan.params
+        self.table = Table(path, self.identity.rows, len(params), mapped=mapped)
         if beside is not None and read_identity(beside, CacheIdentity).to_dict() != self.identity.to_dict():
             raise CacheIdentityError(f"{beside} holds columns of other views than those of {path}; remove it")
         self._homes: dict[str, Path] = {}  # of columns that lie elsewhere
@@ -282,7 +283,7 @@ class _OpenColumn:
 
     def __init__(self, cache: Cache, column: Column, access: str) -> None:
         self._home, self.column = cache.home(column.folder), column
-        self._how = choose_access(self._home, column.compression) if access == "auto" else access
+        self._how = choose_access(self._home, column.compression, access)
         identity = cache.teachers.get(column.label)
         self._maker = f"`difom-cache {'probe' if identity is not None and identity.probe is not None else 'extract'}`"
         self._damaged = set(cache.damaged.get(column.folder, []))

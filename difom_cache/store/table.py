@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from difom_cache.base.errors import CacheDamagedError, CacheIncompleteError
 from difom_cache.base.files import explain, read_held, read_plain, refuse_special
 from difom_cache.base.text import unguard_cell
-from difom_cache.store.access import maps_well
 from difom_cache.store.layout import RECORDS, SPLITS
 from difom_cache.store.schema import CacheIdentity
 from difom_cache.store.writer import RECORD_FIELDS, ROWS, RowTable
@@ -38,14 +37,14 @@ def read_records(cache: Path, identity: CacheIdentity) -> bytes:
 
 
 class Table(RowTable):
-    """One entry for each row; numbers are mapped from disk, texts are read when first asked for.
+    """One entry for each row; numbers are read, or `mapped` from a local disk, texts are read when first asked for.
 
     `record` counts in `records`, `view` is the view number, `split` is 0 train, 1 val, 2 test, `group` is a number that
     rows of one group share, `labelled` is 1 where the record has a mask, `params` holds the view's integers.
     """
 
-    def __init__(self, cache: Path, rows: int, param_names: int) -> None:
-        self._cache, self._rows = cache, rows
+    def __init__(self, cache: Path, rows: int, param_names: int, *, mapped: bool = False) -> None:
+        self._cache, self._rows, self._mapped = cache, rows, mapped
         widths = {name: param_names if len(dimensions) > 1 else 0 for name, (_, dimensions) in ROWS.items()}
         super().__init__(**{name: self._map(name, ROWS[name][0], width) for name, width in widths.items()})
 
@@ -91,7 +90,7 @@ class Table(RowTable):
             found_bytes = refuse_special(path).stat().st_size
             if found_bytes != wanted_bytes:
                 raise _refuse_half(path, f"it has {found_bytes} bytes and should have {wanted_bytes}")
-            if maps_well(self._cache):
+            if self._mapped:
                 return np.memmap(path, dtype=dtype, mode="r", shape=shape)
             return np.frombuffer(read_plain(path, most_bytes=wanted_bytes), dtype).reshape(shape)
         except OSError as error:

@@ -69,12 +69,13 @@ def open_probed(config: TrainConfig, cache: Cache, folder: Path, processes: Proc
             answer = str(error)
     if problem := processes.share(answer):
         raise RunError(problem)
-    return open_cache(cache.path, beside=home) if home.exists() else cache
+    return open_cache(cache.path, access=config.machine.access, beside=home) if home.exists() else cache
 
 
 def fit_probe(config: TrainConfig, cache: Cache, home: Path) -> None:
     """Fit a probe of all teachers to the masks of the run's budget; what an earlier start with other settings left goes."""
     options = {"teachers": list(cache.teachers), "labels": config.data.labels, "labels_seed": config.data.labels_seed}
+    options |= {"access": config.machine.access}
     try:
         probe(cache.path, into=home, **options)  # type: ignore[arg-type]
     except CacheIdentityError:

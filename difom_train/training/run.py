@@ -123,7 +123,7 @@ def train_run(config: TrainConfig, folder: Path, student: Student | None = None)
 def _open(path: Path, config: TrainConfig, folder: Path) -> Cache:
     """Return a cache of the run; a run that is gone on with says which option is missing where it was moved."""
     try:
-        return open_cache(path)
+        return open_cache(path, access=config.machine.access)
     except CacheFormatError as error:
         if not config.run.resume or path.exists() or not (folder / SETTINGS_FILE).is_file():
             raise

@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +16,11 @@ from faults import failing, photograph
 from painted_folder import paint_folder
 from small_cache import write_small_cache
 
-from difom_cache import extract, finish, open_cache, verify
+from difom_cache import copy, extract, finish, open_cache, probe, verify
 from difom_cache.base import disk
 from difom_cache.errors import CacheDamagedError, StorageError
 from difom_cache.store import access, marker_path, read_damaged
+from difom_train import train
 
 SMALL = {"teacher": "dinov2:tiny@56", "weights": "random", "input_size": 64, "views": 2, "quiet": True}
 AWAY = [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ENXIO, errno.EHOSTDOWN]
@@ -143,6 +146,15 @@ def test_a_marker_that_a_server_lists_late_is_not_missing(tmp_path: Path, monkey
     assert finish(cache)["teachers/one"] == [1], "what is missing is missing at the second look too"
 
 
+def test_a_process_that_may_open_no_more_files_says_so_and_blames_no_cache(tmp_path: Path) -> None:
+    write_small_cache(tmp_path)
+    with (
+        failing(0, times=10**6, number=errno.EMFILE),
+        pytest.raises(StorageError, match=r"too many open files.*ulimit"),
+    ):
+        open_cache(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("kind", "maps"),
     [
@@ -152,10 +164,37 @@ def test_a_marker_that_a_server_lists_late_is_not_missing(tmp_path: Path, monkey
 )
 def test_only_known_local_disks_are_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, maps: bool):
     monkeypatch.setattr(access, "file_system_of", lambda _: kind)
-    assert access.maps_well(tmp_path) == maps
+    assert (access.choose_access(tmp_path) == "map") == maps
     write_small_cache(tmp_path, leave_out=())
     table = open_cache(tmp_path).table
     assert all(isinstance(values, np.memmap) == maps for values in (table.record, table.params))
+
+
+@pytest.mark.parametrize("how", ["map", "read"])
+def test_the_way_that_is_asked_for_is_the_one_that_rows_are_read_by(
+    complete: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+):
+    opened: list[str] = []
+    kept = access.open_access
+
+    def note(asked: str, *rest: Any) -> Any:
+        opened.append(asked)
+        return kept(asked, *rest)
+
+    monkeypatch.setattr("difom_cache.store.reader.open_access", note)
+    monkeypatch.setattr(access, "file_system_of", lambda _: "" if how == "map" else "ext4")
+    small = {"student": "unet", "width": 2, "input_size": 32, "epochs": 1, "batch_size": 4, "logger": "none"}
+    commands: list[Callable[[], object]] = [
+        lambda: copy(complete, tmp_path / "copy", access=how),
+        lambda: probe(
+            complete, into=tmp_path / "probe", teachers=["dinov2-tiny-random"], folds=2, access=how, quiet=True
+        ),
+        lambda: train(cache=(complete,), out=tmp_path / "run", recipe="baseline", stage="disk", access=how, **small),
+    ]
+    for command in commands:
+        opened.clear()
+        command()
+        assert set(opened) == {how}
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")

@@ -3,6 +3,8 @@
 import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -129,6 +131,29 @@ def test_a_shard_that_shrinks_while_it_is_read_is_an_error(tmp_path: Path) -> No
     os.truncate(shard_path(tmp_path, column, column.arrays[0], 1), 3)
     with pytest.raises(CacheDamagedError, match=r"c\.1\.\S+ became shorter"):
         cache.gather([7], ["one/block1@2"], pictures=False)
+
+
+SHRINKS = """
+import os, sys
+from difom_cache import open_cache
+from difom_cache.base.console import run_app
+
+cache, shard = sys.argv[1:]
+opened = open_cache(cache, access="map")
+opened.gather([4], ["one/block1@2"], pictures=False)
+os.truncate(shard, 0)
+run_app(lambda: opened.gather([0, 7], ["one/block1@2"], pictures=False), interrupted="")
+"""
+
+
+def test_a_mapped_shard_that_shrinks_is_one_line_and_not_a_dead_process(tmp_path: Path) -> None:
+    shape = Shape(channels=300, grid=8)  # of several pages
+    column = write_small_cache(tmp_path, shape).columns["teachers/one"]
+    shard = shard_path(tmp_path, column, column.arrays[0], 1)
+    command = [sys.executable, "-c", SHRINKS, str(tmp_path), str(shard)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {shard} became shorter") and done.stderr.count("\n") == 1
 
 
 def test_reads_overlap_so_that_a_slow_server_is_asked_for_many_rows_at_once(
