@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -32,6 +32,9 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EA
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 _NO_ROOM = {*_FULL, errno.EACCES, errno.EPERM}
 _NO_PLACE = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG}
+
+
+T = TypeVar("T")
 
 
 class FileDigest(BaseModel):
@@ -75,16 +78,20 @@ def publish_once(path: Path, parts: Iterable[bytes | memoryview]) -> tuple[FileD
 def _write(
     path: Path, parts: Iterable[bytes | memoryview], publish: Callable[[Path, Path], bool]
 ) -> tuple[FileDigest, bool]:
-    with _explained(path):
+    held = list(parts)  # an error of the file system begins the whole file anew
+
+    def write() -> tuple[FileDigest, bool]:
         _make_folder(path.parent)
         temp = path.parent / _temp_name(path.name)
         try:
-            digest = _write_synced(temp, parts)
+            digest = _write_synced(temp, held)
             ours = publish(temp, path)
         finally:
             temp.unlink(missing_ok=True)
         _sync(path.parent)
-    return digest, ours
+        return digest, ours
+
+    return _do(path, write)
 
 
 def write_atomic(path: Path, content: bytes | Iterable[bytes | memoryview]) -> FileDigest:
@@ -110,13 +117,19 @@ def append_synced(path: Path, text: str) -> None:
     Raises:
         CacheSpaceError: as `write_atomic`.
     """
-    with _explained(path):
+    held_bytes: list[int] = []
+
+    def append() -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
+            held_bytes.append(os.fstat(descriptor).st_size)
+            os.ftruncate(descriptor, held_bytes[0])  # what an earlier try has left of it
             _write_whole(descriptor, memoryview(text.encode()))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    _do(path, append)
 
 
 @contextmanager
@@ -128,8 +141,7 @@ def draft_of(path: Path) -> Iterator[Path]:
     Raises:
         CacheSpaceError: as `write_atomic`, also for what the block itself could not write.
     """
-    with _explained(path):
-        _make_folder(path.parent)
+    _do(path, lambda: _make_folder(path.parent))
     temp = path.parent / _temp_name(path.name)
     try:
         try:
@@ -138,10 +150,9 @@ def draft_of(path: Path) -> Iterator[Path]:
             if error.errno in _FULL or error.filename == str(temp):
                 raise _explain(error, path) from error
             raise  # the block read something else, and failed there
-        with _explained(path):
-            _sync(temp)
-            temp.replace(path)
-            _sync(path.parent)
+        _do(path, lambda: _sync(temp))
+        _do(path, lambda: temp.replace(path))
+        _do(path, lambda: _sync(path.parent))
     finally:
         temp.unlink(missing_ok=True)
 
@@ -165,12 +176,15 @@ def build_folder(folder: Path) -> Iterator[Path]:
         CacheSpaceError: something lies at `folder` by then, or it cannot be written.
     """
     draft = folder.parent / _temp_name(folder.name)
-    with _explained(folder):
+
+    def begin() -> None:
         _make_folder(folder.parent)
         for left in folder.parent.glob(".tmp-*"):
             if left.is_dir() and left.name.endswith(f"~{folder.name}"):
                 _remove_abandoned(left)
-        draft.mkdir()
+        draft.mkdir(exist_ok=True)
+
+    _do(folder, begin)
     try:
         try:
             yield draft
@@ -178,19 +192,21 @@ def build_folder(folder: Path) -> Iterator[Path]:
             if error.errno in _FULL:
                 raise _explain(error, folder) from error
             raise
-        with _explained(folder):
-            draft.rename(folder)
-            _sync(folder.parent)
+        _do(folder, lambda: draft.rename(folder))
+        _do(folder, lambda: _sync(folder.parent))
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
 def remove(path: Path) -> None:
     """Make `path` not exist, and the folder know it."""
-    with _explained(path):
+
+    def take_away() -> None:
         path.unlink(missing_ok=True)
         if path.parent.is_dir():
             _sync(path.parent)
+
+    _do(path, take_away)
 
 
 def remove_empty(folder: Path) -> None:
@@ -259,11 +275,14 @@ def _make_folder(folder: Path) -> None:
 
 def make_private_folder(folder: Path) -> None:
     """Make `folder` exist; a new one is for its owner and, as far as the umask allows, the group to enter."""
-    with _explained(folder):
+
+    def make() -> None:
         _make_folder(folder.parent)
         if not folder.is_dir():
             folder.mkdir(exist_ok=True, mode=_PRIVATE_MODE)
             _sync(folder.parent)
+
+    _do(folder, make)
 
 
 def _temp_name(name: str) -> str:
@@ -333,10 +352,10 @@ def _is_dead(path: Path, host: str, pid: int) -> bool:
         return False
 
 
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _do(path: Path, action: Callable[[], T]) -> T:
+    """Return what `action` returns, tried again for some seconds; an error says what of `path` cannot be written, and why."""
     try:
-        yield
+        return disk.ask(path, action, writes=True)
     except OSError as error:
         raise _explain(error, path) from error
 
@@ -352,5 +371,5 @@ def _explain(error: OSError, path: Path) -> Exception:
     elif error.errno in _NO_PLACE:
         hint = "; choose a path whose folders are folders, and that is none itself"
     else:
-        return error
+        return OSError(error.errno or 0, disk.explain(error), str(path))
     return CacheSpaceError(f"cannot write {path}: {os.strerror(error.errno or 0)}{hint}")

@@ -36,23 +36,25 @@ WAITS_S = (
 T = TypeVar("T")
 
 
-def ask(path: Path | str, question: Callable[[], T]) -> T:
+def ask(path: Path | str, question: Callable[[], T], *, writes: bool = False) -> T:
     """Return what `question` returns, asked again for some seconds while the file system cannot say.
 
     Args:
         path: what is asked about.
         question: system calls that may be made again.
+        writes: whether they write; the caller then says what an error means.
 
     Raises:
         StorageError: the file system still cannot say, or the user may not know.
-        OSError: any other, as `question` raised it.
+        OSError: any other, as `question` raised it; any that is left where it `writes`.
     """
     for number, wait_s in enumerate((*WAITS_S, None)):
         try:
             return attempt(question)
         except OSError as error:
             if wait_s is None or error.errno not in UNANSWERED:
-                pass_on(error, path)
+                if not writes:
+                    pass_on(error, path)
                 raise
             if number == 0:
                 say(f"{path}: {explain(error)}; asking again for {sum(WAITS_S):.0f} s")

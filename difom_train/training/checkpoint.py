@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from difom_cache.base.atomic import draft_of
+from difom_cache.base.atomic import write_atomic
 from difom_cache.base.errors import RunError
 from difom_cache.base.files import read_plain
 
@@ -54,8 +54,9 @@ class Progress:
 def write_checkpoint(folder: Path, progress: Progress, states: dict[str, Any]) -> None:
     """Write `last.ckpt` so that it is either the old one or the new one, whatever happens."""
     content = {"format": FORMAT_VERSION, "progress": asdict(progress), "states": states}
-    with draft_of(folder / CHECKPOINT) as draft, draft.open("wb") as file:
-        torch.save(content, file)
+    written = io.BytesIO()  # PyTorch answers an error of the disk by one of its own
+    torch.save(content, written)
+    write_atomic(folder / CHECKPOINT, [written.getbuffer()])
 
 
 def read_checkpoint(folder: Path) -> tuple[Progress, dict[str, Any]]:

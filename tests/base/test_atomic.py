@@ -5,10 +5,22 @@ import hashlib
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from difom_cache.base.atomic import FileDigest, digest_file, draft_of, remove, remove_stale, write_atomic, write_once
+from difom_cache.base import disk
+from difom_cache.base.atomic import (
+    FileDigest,
+    append_synced,
+    digest_file,
+    draft_of,
+    publish_once,
+    remove,
+    remove_stale,
+    write_atomic,
+    write_once,
+)
 from difom_cache.errors import CacheSpaceError, StorageError
 
 
@@ -138,9 +150,45 @@ def test_an_error_of_the_device_itself_is_not_called_a_full_disk(
         raise OSError(errno.EIO, "injected")
 
     monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(disk, "WAITS_S", (0.0,))
     with pytest.raises(StorageError, match=r"cannot write .*file now: Input/output error\. What is finished is safe"):
         write_once(tmp_path / "file", [b"x"])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", ["open", "write", "fsync", "link"])
+def test_an_error_that_passes_costs_a_line_and_the_file_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], call: str
+) -> None:
+    real, failed = getattr(os, call), []
+
+    def fail_once(*rest: Any, **more: Any) -> Any:
+        if not failed:
+            failed.append(rest)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(*rest, **more)
+
+    monkeypatch.setattr(os, call, fail_once)
+    monkeypatch.setattr(disk, "WAITS_S", (0.0,))
+    assert publish_once(tmp_path / "file", iter([b"ab", b"cd"])) == (digest_of(b"abcd"), True)
+    assert failed and f"{tmp_path / 'file'}: input/output error; asking again" in capsys.readouterr().err
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"abcd")]
+
+
+def test_a_line_that_was_half_written_is_in_a_log_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    append_synced(tmp_path / "log", "one\n")
+    real, failed = os.write, []
+
+    def fail_once(descriptor: int, part: memoryview) -> int:
+        if failed:
+            return real(descriptor, part)
+        failed.append(real(descriptor, part[:2]))
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "write", fail_once)
+    monkeypatch.setattr(disk, "WAITS_S", (0.0,))
+    append_synced(tmp_path / "log", "two\n")
+    assert failed and (tmp_path / "log").read_text() == "one\ntwo\n"
 
 
 def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:
