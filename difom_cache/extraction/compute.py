@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from contextlib import nullcontext
 
+from difom_cache.base.errors import StorageError
 from difom_cache.base.progress import ProgressBar
 from difom_cache.base.progress import say as write_above
 from difom_cache.base.text import format_seconds
 from difom_cache.extraction.blocks import compute_block, compute_blocks
-from difom_cache.extraction.engines import EngineOptions, count_local, open_executor
+from difom_cache.extraction.engines import RETRIES, EngineOptions, count_local, open_executor
 from difom_cache.extraction.jobs import BlockJob, BlockReport, ViewJob
 from difom_cache.extraction.prepare import ColumnWork
 from difom_cache.extraction.report import STAGES, ExtractReport
@@ -64,7 +65,24 @@ def _compute_column(
 
 
 def run_jobs(jobs: Sequence[BlockJob], executor: Executor | None) -> Iterator[BlockReport]:
-    """Yield the report of every job, in the order in which they end; without an executor, from this process."""
+    """Yield the report of every job, in the order in which they end; without an executor, from this process.
+
+    What a file system could not say or take for some seconds is tried again, block by block, as Dask does by itself.
+    """
+    left = {job.block: job for job in jobs}
+    for tried in range(RETRIES + 1):
+        try:
+            for done in _run_once(list(left.values()), executor):
+                del left[done.block]
+                yield done
+            return
+        except StorageError as error:
+            if tried == RETRIES:
+                raise
+            write_above(f"{error}; trying again, {len(left)} blocks are left")
+
+
+def _run_once(jobs: Sequence[BlockJob], executor: Executor | None) -> Iterator[BlockReport]:
     if executor is None:
         yield from compute_blocks(jobs)
         return

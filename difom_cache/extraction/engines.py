@@ -4,13 +4,14 @@ Extraction sees only the standard `concurrent.futures.Executor`. Another engine 
 Lost workers and repeats are the engine's business; whatever it repeats, a block has the same bytes.
 """
 
+import logging
 import multiprocessing
 import os
 import shutil
 import socket
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from difom_cache.base.errors import EngineError, SettingsError, install_extra, n
 from difom_cache.base.files import read_plain
 
 CONNECT_S = 30
-RETRIES = 2  # of a block whose worker raised: a network file system may hiccup
+RETRIES = 2  # of a block whose worker raised, by Dask: a network file system may hiccup
 JOB_OPTIONS: dict[str, Any] = {"cores": 1, "processes": 1, "memory": "8GB", "walltime": "04:00:00"}
 JOB_QUEUES = {
     "slurm": ("SLURMCluster", "sbatch"),
@@ -202,6 +203,12 @@ def _serve(client: Any, patience_s: float | None) -> Iterator[Executor]:
             f"a block was given up: {error.allowed_failures + 1} workers died on it, the last at "
             f"{error.last_worker.address}, most often for memory. Finished blocks are safe: give workers more memory "
             "or use a smaller --batch-size, and run the same command again"
+        ) from None
+    except CancelledError:
+        logging.getLogger("distributed.client").disabled = True  # it says at length that it found no scheduler again
+        raise EngineError(
+            f"the Dask scheduler at {client.scheduler.address} is gone. Finished blocks are safe: start it anew and run the "
+            "same command again"
         ) from None
 
 

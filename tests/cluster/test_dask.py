@@ -148,3 +148,37 @@ def test_workers_killed_in_the_middle_of_a_block_cost_nothing_but_time(
     assert open_cache(feats).content_digests() == expected
     finish(feats)
     assert not list(feats.rglob(".tmp-*"))
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_dies_is_one_line_that_says_how_to_go_on(
+    data: Path, expected: dict[str, str], tmp_path: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    programs = Path(sys.executable).parent
+    scheduler = [str(programs / "dask"), "scheduler", "--host", address, "--no-dashboard"]
+    worker = [str(programs / "dask"), "worker", address, "--nthreads", "1", "--no-dashboard", "--death-timeout", "5"]
+    small = ["--weights", "random", "--input-size", "64", "--views", "5", "--data", str(data)]
+    small += [word for teacher in SMALL["teacher"] for word in ("--teacher", teacher)]
+    command = [str(programs / "difom-cache"), "extract", *small, "--cache", str(tmp_path / "feats")]
+    settings = os.environ | {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s"}
+    with ExitStack() as running:
+        silent = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        head, hand = [running.enter_context(subprocess.Popen(words, **silent)) for words in (scheduler, worker)]
+        running.callback(head.kill)
+        running.callback(hand.kill)
+        asked = [*command, "--engine", "dask", "--scheduler", address]
+        run = subprocess.Popen(asked, env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        running.callback(run.kill)
+        while run.poll() is None and not list((tmp_path / "feats").rglob("ticks/*.json")):
+            time.sleep(0.05)
+        head.kill()
+        told = run.communicate(timeout=120)[1]
+    assert run.returncode == 2, told
+    lines = [line for line in told.replace("\r", "\n").splitlines() if line.strip() and "view/s" not in line]
+    assert "Traceback" not in told and lines[-1].startswith(f"error: the Dask scheduler at {address} is gone"), told
+    assert "run the same command again" in lines[-1]
+    subprocess.run(command, check=True, capture_output=True)
+    assert open_cache(tmp_path / "feats").content_digests() == expected

@@ -117,6 +117,26 @@ def test_an_extraction_that_cannot_read_a_finished_block_takes_nothing_of_it_awa
     assert tried >= 10
 
 
+def test_a_block_that_no_try_can_write_is_computed_again(
+    complete: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """As Dask does by itself; here there is no engine, and one process."""
+    real, failed = os.link, []
+
+    def refuse(source: Path, target: Path) -> None:
+        if "teachers" in str(target) and "/c." in str(target) and len(failed) <= len(disk.WAITS_S):
+            failed.append(target)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(source, target)
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(disk, "WAITS_S", (0.0,) * len(disk.WAITS_S))
+    assert extract(data=data, cache=tmp_path / "feats", **SMALL).complete
+    told = capsys.readouterr().err
+    assert "cannot write" in told and "trying again" in told and str(failed[0]) in told
+    assert open_cache(tmp_path / "feats").content_digests() == open_cache(complete).content_digests()
+
+
 def test_bytes_that_are_wrong_are_damage_also_where_reads_fail_first(tmp_path: Path):
     cache = tmp_path / "feats"
     small = write_small_cache(cache, leave_out=())
