@@ -3,19 +3,25 @@
 import gc
 import os
 import re
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from difom_cache.base.errors import SettingsError
+from difom_cache.base.errors import RunError, SettingsError
 from difom_cache.base.hardware import emulates_bfloat16
 
 _MOST_PROCESSES = 1_000_000
 _INTERACTIVE = {"bash", "interactive"}  # job names under which Slurm has allocated, but started nothing with srun
+_CONNECTION = re.compile(
+    "(?i)gloo|^Dist|NCCL|connection (closed|reset)"
+)  # in what PyTorch raises where another process is gone
+_ENDED = "difom/ended"  # what the first process to end with an error leaves its number under
 Value = TypeVar("Value")
 
 
@@ -41,12 +47,14 @@ class Processes:
         bfloat16: whether forward passes run under bfloat16 autocast; gradients and the step stay float32, without a scaler.
         rank: of this one, from 0.
         world: how many there are.
+        store: where they leave word for one another.
     """
 
     device: torch.device
     bfloat16: bool = False
     rank: int = 0
     world: int = 1
+    store: "distributed.Store | None" = None
 
     @property
     def is_main(self) -> bool:
@@ -88,6 +96,34 @@ class Processes:
         if self.world > 1:
             distributed.barrier()
 
+    @contextmanager
+    def explain_lost(self) -> Iterator[None]:
+        """Let the others know where this process ends with an error, and turn what they then see into one line.
+
+        Raises:
+            RunError: another process has ended; its number is named where it could leave word, or is the only other one.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if self.store is None:
+                raise
+            if isinstance(error, RuntimeError) and _CONNECTION.search(f"{type(error).__name__} {error}"):
+                raise RunError(
+                    f"{self._find_lost()} of the {self.world} processes of this run has ended, so the others end too; its own "
+                    "output says why, or the scheduler's, where it was killed. The last checkpoint is whole: start all of them "
+                    "again with --resume"
+                ) from None
+            with suppress(RuntimeError):  # the store went with its process
+                self.store.set(_ENDED, str(self.rank))
+            raise
+
+    def _find_lost(self) -> str:
+        with suppress(RuntimeError):
+            if self.store is not None and self.store.check([_ENDED]):
+                return f"process {int(self.store.get(_ENDED))}"
+        return f"process {1 - self.rank}" if self.world == 2 else "one"
+
 
 def open_processes(device: torch.device, precision: str) -> Processes:
     """Return the processes of a run, connected.
@@ -102,10 +138,19 @@ def open_processes(device: torch.device, precision: str) -> Processes:
         device = torch.device("cuda", place)
         torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True
-    if started.world > 1 and not distributed.is_initialized():
-        distributed.init_process_group("nccl" if is_cuda else "gloo", rank=rank, world_size=started.world)
+    store = _connect("nccl" if is_cuda else "gloo", rank, started.world) if started.world > 1 else None
     is_usual = precision == "auto" and is_cuda and not emulates_bfloat16(device)
-    return Processes(device, precision == "bfloat16" or is_usual, rank, started.world)
+    return Processes(device, precision == "bfloat16" or is_usual, rank, started.world, store)
+
+
+@cache
+def _connect(backend: str, rank: int, world: int) -> "distributed.Store | None":
+    """Connect the processes of a run, once; return where they leave word. None where the user has connected them."""
+    if distributed.is_initialized():
+        return None
+    store: distributed.Store = next(distributed.rendezvous("env://", rank, world))[0]
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=world)
+    return store
 
 
 def count_processes(environment: dict[str, str]) -> Started:

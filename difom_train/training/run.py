@@ -92,6 +92,13 @@ def train_run(config: TrainConfig, folder: Path, student: Student | None = None)
     with explain_wait(f"opening {', '.join(map(str, config.run.cache))}"):
         caches = [_open(path, config, folder) for path in config.run.cache]
     processes = open_processes(device, config.machine.precision)
+    with processes.explain_lost():
+        return _train_run(config, folder, student, caches, processes)
+
+
+def _train_run(
+    config: TrainConfig, folder: Path, student: Student | None, caches: list[Cache], processes: Processes
+) -> Progress:
     known, begun = (folder / SETTINGS_FILE).is_file(), config.run.resume and (folder / CHECKPOINT).is_file()
     if (folder / PROBE_FOLDER).exists() if begun else needs_probe(config, caches):
         _open_folder_once(config, processes, folder)

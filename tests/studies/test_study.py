@@ -28,7 +28,7 @@ TINY = {"width": 4, "input_size": 32, "batch_size": 8, "epochs": 1, "device": "c
 def run(make_cache, monkeypatch, tmp_path):
     """Return a study of a cache in memory on painted test sets."""
     cache = make_cache(records=20, views=2, picture_px=32, taps=TAPS)
-    monkeypatch.setitem(train.__globals__, "open_cache", lambda path: cache)
+    monkeypatch.setitem(train.__globals__, "open_cache", lambda path, **_: cache)
     data = paint_benchmark(tmp_path / "data")
 
     def run(out="study", **options):

@@ -18,7 +18,7 @@ from memory_cache import MemoryCache
 from difom_cache.store import TapSpec
 taps = {"wide/block@16": TapSpec("wide/block@16", "feature", 6, 2, 16, "float16")}
 train = import_module("difom_train.training.run")
-train.open_cache = lambda path: MemoryCache(records=12, views=1, picture_px=32, taps=taps)
+train.open_cache = lambda path, **_: MemoryCache(records=12, views=1, picture_px=32, taps=taps)
 torch.compile = functools.partial(torch.compile, backend="aot_eager")  # without a C compiler, which takes minutes
 for name in ("plain", "compiled"):
     assert "torch._dynamo" not in sys.modules, name

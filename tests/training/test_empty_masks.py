@@ -32,7 +32,7 @@ def train(
     monkeypatch: pytest.MonkeyPatch, cache: MemoryCache, folder: Path, *, keep: str = "best", **options: object
 ) -> tuple[str, list[dict], dict]:
     """The log in words and in numbers, and run.json."""
-    monkeypatch.setattr(train_module, "open_cache", lambda path: cache)
+    monkeypatch.setattr(train_module, "open_cache", lambda path, **_: cache)
     common = {
         "student": "unet",
         "width": 4,

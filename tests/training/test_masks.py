@@ -103,7 +103,7 @@ def train(make_cache, monkeypatch, tmp_path):
         return folder
 
     run.cache = cache
-    monkeypatch.setattr(train_module, "open_cache", lambda path: cache)
+    monkeypatch.setattr(train_module, "open_cache", lambda path, **_: cache)
     return run
 
 
@@ -147,7 +147,7 @@ def test_an_unknown_teacher_makes_a_student_unknown_and_so_do_its_first_weights(
 
 def test_a_run_whose_images_all_have_masks_says_that_features_alone_teach(make_cache, monkeypatch, tmp_path, capsys):
     cache = make_cache(records=20, views=1, picture_px=32, taps=TAPS)
-    monkeypatch.setattr(train_module, "open_cache", lambda path: cache)
+    monkeypatch.setattr(train_module, "open_cache", lambda path, **_: cache)
     tiny = {"width": 4, "input_size": 32, "epochs": 1, "device": "cpu", "changes": ["machine.logger=none"]}
     train_module.train("unet", cache="memory", out=tmp_path / "all", **tiny)
     assert "every training image has its own mask, so teachers teach by their features alone" in capsys.readouterr().err

@@ -20,7 +20,7 @@ train_module = import_module("difom_train.training.run")  # the package's attrib
 def train(make_cache, monkeypatch, tmp_path):
     """Return a tiny `train` on a cache in memory; its one result is the run folder."""
     cache = make_cache(records=20, views=2, picture_px=32, taps=TAPS)
-    monkeypatch.setattr(train_module, "open_cache", lambda path: cache)
+    monkeypatch.setattr(train_module, "open_cache", lambda path, **_: cache)
 
     def run(student=None, name="run", *, changes=(), **options):
         tiny = {"input_size": 32, "batch_size": 8, "epochs": 2, "device": "cpu"} | options

@@ -42,7 +42,7 @@ def train(make_cache, monkeypatch, tmp_path):
         return folder
 
     run.cache = make_cache(records=20, views=2, picture_px=32, taps=TAPS)
-    monkeypatch.setattr(train_module, "open_cache", lambda path: run.cache)
+    monkeypatch.setattr(train_module, "open_cache", lambda path, **_: run.cache)
     return run
 
 

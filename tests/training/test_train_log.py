@@ -21,7 +21,7 @@ EPOCH = re.compile(
 @pytest.fixture
 def train(monkeypatch, tmp_path):
     cache = MemoryCache(records=20, views=2, picture_px=32, taps=TAPS)
-    monkeypatch.setattr(train_module, "open_cache", lambda path: cache)
+    monkeypatch.setattr(train_module, "open_cache", lambda path, **_: cache)
     common = {"student": "unet", "width": 4, "input_size": 32, "batch_size": 8, "device": "cpu"}
 
     def run(**options):
