@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from difom_cache.base import disk
 from difom_cache.base.errors import CacheSpaceError, StorageError
-from difom_cache.base.files import open_plain, read_plain
+from difom_cache.base.files import open_once, read_plain
 
 STALE_AFTER_S = 24 * 3600  # a temporary file of another host is taken for abandoned after a day
 _TEMP = re.compile(r"^\.tmp-(?P<host>[^~]*)~(?P<pid>\d+)~[0-9a-f]+~")
@@ -29,8 +29,7 @@ _NAME_BYTES = 100
 _TRIES = 5
 _PRIVATE_MODE = 0o750
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES}
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
-_NO_ROOM = {*_FULL, errno.EACCES, errno.EPERM}
+_NO_ROOM = {*disk.FULL, errno.EACCES, errno.EPERM}
 _NO_PLACE = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG}
 
 
@@ -147,7 +146,7 @@ def draft_of(path: Path) -> Iterator[Path]:
         try:
             yield temp
         except OSError as error:
-            if error.errno in _FULL or error.filename == str(temp):
+            if error.errno in disk.FULL or error.filename == str(temp):
                 raise _explain(error, path) from error
             raise  # the block read something else, and failed there
         _do(path, lambda: _sync(temp))
@@ -189,7 +188,7 @@ def build_folder(folder: Path) -> Iterator[Path]:
         try:
             yield draft
         except OSError as error:
-            if error.errno in _FULL:
+            if error.errno in disk.FULL:
                 raise _explain(error, folder) from error
             raise
         _do(folder, lambda: draft.rename(folder))
@@ -236,7 +235,7 @@ def digest_file(path: Path) -> FileDigest:
 
 
 def _digest_file(path: Path) -> FileDigest:
-    with os.fdopen(open_plain(path), "rb") as file:
+    with os.fdopen(open_once(path), "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return FileDigest(file_bytes=os.fstat(file.fileno()).st_size, sha256=sha256)
 
@@ -247,7 +246,7 @@ def remove_stale(folder: Path) -> list[Path]:
     A writer of this host is dead when no process has its number; one of another host when its file is older than a day.
     """
     removed = []
-    for path in sorted(folder.rglob(".tmp-*")):
+    for path in disk.ask(folder, lambda: sorted(folder.rglob(".tmp-*"))):
         if _remove_abandoned(path):
             removed.append(path)
     return removed
@@ -364,10 +363,8 @@ def _explain(error: OSError, path: Path) -> Exception:
     if error.errno in _NO_ROOM:
         hint = ". What is finished is safe; make room or choose a folder that can be written, then run the same command again."
     elif error.errno in disk.UNANSWERED:
-        return StorageError(
-            f"cannot write {path} now: {os.strerror(error.errno or 0)}. What is finished is safe; run the same command again "
-            "once its file system answers"
-        )
+        said = f"cannot write {path} now: {os.strerror(error.errno or 0)}. What is finished is safe. "
+        return StorageError(said + disk.say_way_on(error))
     elif error.errno in _NO_PLACE:
         hint = "; choose a path whose folders are folders, and that is none itself"
     else:

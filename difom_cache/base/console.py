@@ -11,6 +11,7 @@ import signal
 import sys
 import textwrap
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ def run_app(run: Callable[[], object], *, interrupted: str) -> None:
     except DifomError as error:
         if asked_to_end:  # such as the news that a worker has died
             _end_early(interrupted, asked_to_end)
-        _end(f"error: {_one_line(error)}", USER_ERROR)
+        _end(f"error: {_resume(_one_line(error), interrupted)}", USER_ERROR)
     except typer.TyperException as error:  # the parser's own: an option that does not exist
         _end(f"error: {error.format_message()} (see --help)", USER_ERROR)
     except BrokenPipeError:
@@ -74,7 +75,7 @@ def run_app(run: Callable[[], object], *, interrupted: str) -> None:
     except (KeyboardInterrupt, typer.Abort):
         _end_early(interrupted, asked_to_end)
     except OSError as error:  # the machine's, not the program's: a file, a disk, a limit
-        _end(f"error: {describe_os_error(error)}", USER_ERROR)
+        _end(f"error: {_resume(describe_os_error(error), interrupted)}", USER_ERROR)
     except MemoryError:
         _end(f"error: {_NO_MEMORY}", USER_ERROR)
     except Exception as error:
@@ -125,10 +126,26 @@ def _end_early(interrupted: str, asked_to_end: list[int]) -> None:
 
 
 def describe_os_error(error: OSError) -> str:
-    """Return one line that names the file, where there is one, and what went wrong."""
+    """Return one line that names the file, what went wrong, and the way on where there is one.
+
+    A call on an open file knows no name: then it is the path that the innermost function with one was at work on.
+    """
     what = error.strerror or _one_line(error) or type(error).__name__
     names = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
-    return _one_line(f"{names}: {what}" if names else what)
+    if not names:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        held = [value for frame in reversed(frames) for value in frame.f_locals.values() if isinstance(value, Path)]
+        names = f"at work on {held[0]}" if held else ""
+    from difom_cache.base.disk import say_way_on  # late: --help needs none of it
+
+    way_on = say_way_on(error)
+    return _one_line((f"{names}: {what}" if names else what) + (f". {way_on}" if way_on else ""))
+
+
+def _resume(line: str, interrupted: str) -> str:
+    """Return a line whose "same command again" is one that goes on, where a command's sentence after Ctrl-C has --resume."""
+    again = "same command again"
+    return line.replace(again, f"{again} with --resume") if "--resume" in interrupted else line
 
 
 @dataclass(frozen=True)

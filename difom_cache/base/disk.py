@@ -17,6 +17,7 @@ from difom_cache.base.progress import say
 
 ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 UNANSWERED = frozenset(
     getattr(errno, name)
     for name in (
@@ -86,9 +87,20 @@ def pass_on(error: OSError, path: Path | str) -> None:
 def refuse(error: OSError, path: Path | str) -> NoReturn:
     """Raise StorageError: the file system could not say."""
     raise StorageError(
-        f"{path} cannot be read now: {explain(error)}; nothing was changed. Run the same command again once its file system "
-        "answers"
+        f"{path} cannot be read now: {explain(error)}; nothing was changed. {say_way_on(error)}"
     ) from error
+
+
+def say_way_on(error: OSError) -> str:
+    """Return a sentence on what the user can do about an error of the file system; "" where its words say enough."""
+    if error.errno == errno.ESTALE:
+        return (
+            "It was removed or made anew on another machine, as by drop or extract, or its server started again: look whether it "
+            "is there, and run the same command again"
+        )
+    if error.errno in UNANSWERED:
+        return "Run the same command again once its file system answers"
+    return "Make room and run the same command again" if error.errno in FULL else ""
 
 
 def find(path: Path) -> os.stat_result | None:

@@ -28,11 +28,20 @@ def open_plain(path: Path) -> int:
         OSError: there is no such file, it cannot be read, or it is no plain file.
         StorageError: the file system cannot say.
     """
-    descriptor = disk.ask(path, lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
-        return descriptor
-    os.close(descriptor)
+    return disk.ask(path, lambda: open_once(path))
+
+
+def open_once(path: Path) -> int:
+    """Open as `open_plain` does, for who asks again by himself."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    mode = 0
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(mode):
+            return descriptor
+    finally:
+        if not stat.S_ISREG(mode):
+            os.close(descriptor)
     kind = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device"}.get(
         stat.S_IFMT(mode), "special"
     )
@@ -50,7 +59,7 @@ def read_plain(path: Path, *, most_bytes: int = _LARGEST_TEXT_BYTES) -> bytes:
 
 
 def _read(path: Path, most_bytes: int) -> bytes:
-    with os.fdopen(open_plain(path), "rb") as file:
+    with os.fdopen(open_once(path), "rb") as file:
         size_bytes = os.fstat(file.fileno()).st_size
         if size_bytes > most_bytes:
             raise OSError(0, f"it has {size_bytes} bytes, more than such a file ever has", str(path))

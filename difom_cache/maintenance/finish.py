@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from difom_cache.base import disk
 from difom_cache.base.atomic import remove_stale, remove_tree
 from difom_cache.base.errors import CacheSpaceError
 from difom_cache.base.progress import track
@@ -28,8 +29,9 @@ LOOK_AGAIN_S = 1.0
 def finish(cache: str | Path) -> dict[str, list[int]]:
     """Remove what dead writers left, sum up statistics, and return the missing blocks of each column by its folder."""
     opened = open_cache(cache)
-    for leftover in opened.path.glob("teachers/.dropped-*"):
-        remove_tree(leftover)
+    teachers = opened.path / "teachers"
+    for leftover in (name for name in disk.list_names(teachers) if name.startswith(".dropped-")):
+        remove_tree(teachers / leftover)
     remove_stale(opened.path)
     missing, found = {}, [(column, opened.markers(column)) for column in opened.columns()]
     if any(len(markers) < column.blocks for column, markers in found):

@@ -219,7 +219,9 @@ def check_statistics(cache: Path, column: Column, complete: bool) -> Iterator[st
     if complete and not disk.is_there(totals):
         yield f"{totals}: missing; `difom-cache finish` sums it up"
     channels = {tap.name: tap.channels for tap in read_identity(totals.parent, TeacherIdentity).taps}
-    for path in [*sorted(totals.parent.glob("moments/*.safetensors")), totals]:
+    moments = totals.parent / "moments"
+    names = [name for name in disk.list_names(moments) if not name.startswith(".")]
+    for path in [*(moments / name for name in names), totals]:
         try:
             held = (
                 {tap: len(sums.total) for tap, sums in read_moments(path).items()} if disk.is_there(path) else channels
@@ -284,6 +286,7 @@ def check_shard(shard: Path, column: Column, dtype: str, rows: int) -> Iterator[
     if int((index[:, 0] != np.uint64(2**64 - 1)).sum()) != rows:
         yield f"{shard}: its index names other rows than the {rows} of its block"
     if dtype.startswith("float") and column.compression == "none":
-        values = np.fromfile(shard, dtype=dtype, count=int(index[:rows, 1].sum()) // np.dtype(dtype).itemsize)
+        count = int(index[:rows, 1].sum()) // np.dtype(dtype).itemsize
+        values = disk.ask(shard, lambda: np.fromfile(shard, dtype=dtype, count=count))
         if not np.isfinite(values).all():
             yield f"{shard}: holds values that are not finite"

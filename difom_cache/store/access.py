@@ -257,7 +257,8 @@ def _open_shard(path: Path) -> int:
 def _check_index(descriptor: int, path: Path, column: Column, array: ArraySpec, block: int) -> int:
     """Return the size of an open shard, whose index must say that its rows lie one after the other."""
     start, stop = column.range_of(block)
-    size_bytes, tail_bytes = os.fstat(descriptor).st_size, index_bytes_of(column.block_rows)
+    size_bytes = disk.ask(path, lambda: os.fstat(descriptor)).st_size
+    tail_bytes = index_bytes_of(column.block_rows)
     wanted = (stop - start) * array.row_bytes + tail_bytes
     if size_bytes != wanted:
         raise CacheDamagedError(f"{path} has {size_bytes} bytes and should have {wanted}; run `difom-cache verify`")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from difom_cache.base import disk
 from difom_cache.base.errors import CacheDamagedError
-from difom_cache.base.files import explain, open_plain
+from difom_cache.base.files import explain, open_once
 
 MISSING = np.uint64(2**64 - 1)  # offset and size of a chunk that is not there
 CRC_BYTES = 4
@@ -70,7 +70,7 @@ def read_index(path: Path, shard_rows: int) -> NDArray[np.uint64]:
 
 
 def _read_tail(path: Path, tail_bytes: int) -> tuple[int, bytes]:
-    with os.fdopen(open_plain(path), "rb") as file:
+    with os.fdopen(open_once(path), "rb") as file:
         file_bytes = file.seek(0, 2)
         file.seek(max(0, file_bytes - tail_bytes))
         return file_bytes, file.read()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from difom_cache.base import disk
 from difom_cache.base.errors import CacheDamagedError, CacheIncompleteError
 from difom_cache.base.files import explain, read_held, read_plain, refuse_special
 from difom_cache.base.text import unguard_cell
@@ -87,11 +88,11 @@ class Table(RowTable):
         shape = (self._rows, width) if width else (self._rows,)
         wanted_bytes = self._rows * (width or 1) * np.dtype(dtype).itemsize
         try:
-            found_bytes = refuse_special(path).stat().st_size
+            found_bytes = disk.ask(path, refuse_special(path).stat).st_size
             if found_bytes != wanted_bytes:
                 raise _refuse_half(path, f"it has {found_bytes} bytes and should have {wanted_bytes}")
             if self._mapped:
-                return np.memmap(path, dtype=dtype, mode="r", shape=shape)
+                return disk.ask(path, lambda: np.memmap(path, dtype=dtype, mode="r", shape=shape))
             return np.frombuffer(read_plain(path, most_bytes=wanted_bytes), dtype).reshape(shape)
         except OSError as error:
             raise _refuse_half(path, explain(error)) from None
