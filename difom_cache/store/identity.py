@@ -25,7 +25,8 @@ AnyIdentity = TypeVar("AnyIdentity", bound=Identity)
 
 def offer_identity(folder: Path, identity: AnyIdentity) -> AnyIdentity:
     """Write `identity` unless another lies in `folder`; return the one that lies there."""
-    write_once(folder / IDENTITY, [canonical(identity.to_dict())])
+    if not disk.is_there(folder / IDENTITY):
+        write_once(folder / IDENTITY, [canonical(identity.to_dict())])
     return read_identity(folder, type(identity))
 
 
