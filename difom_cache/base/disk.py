@@ -95,8 +95,8 @@ def say_way_on(error: OSError) -> str:
     """Return a sentence on what the user can do about an error of the file system; "" where its words say enough."""
     if error.errno == errno.ESTALE:
         return (
-            "It was removed or made anew on another machine, as by drop or extract, or its server started again: look whether it "
-            "is there, and run the same command again"
+            "It was dropped or made anew on another machine, or its server started again: look whether it is there, and run "
+            "the same command again"
         )
     if error.errno in UNANSWERED:
         return "Run the same command again once its file system answers"

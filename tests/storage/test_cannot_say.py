@@ -82,7 +82,7 @@ def test_no_call_of_a_cache_that_fails_makes_anything_be_withdrawn_or_listed(tmp
     with failing() as faults:
         use()
     clear = 0
-    for place in range(0, faults.calls, 1 if number == errno.EIO else 7):
+    for place in range(0, faults.calls, 4 if number == errno.EIO else 15):
         with failing(place, number=number):
             assert use() == due
         with failing(place, times=10**6, number=number), pytest.raises(StorageError, match="cannot be read now"):

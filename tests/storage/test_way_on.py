@@ -46,7 +46,7 @@ def test_an_error_of_an_open_file_names_the_path_that_was_at_work(tmp_path: Path
     ("number", "way_on"),
     [
         (errno.EIO, "Run the same command again once its file system answers"),
-        (errno.ESTALE, "It was removed or made anew on another machine"),
+        (errno.ESTALE, "It was dropped or made anew on another machine"),
         (errno.ENOSPC, "Make room and run the same command again"),
     ],
 )
@@ -72,4 +72,4 @@ def test_a_shard_that_went_stale_says_that_its_teacher_was_dropped_or_made_anew(
     with failing(0, times=10**6, number=errno.ESTALE), pytest.raises(StorageError) as raised:
         cache.gather([0])
     told = str(raised.value)
-    assert "/c." in told and "removed or made anew on another machine, as by drop or extract" in told
+    assert "/c." in told and "dropped or made anew on another machine" in told
