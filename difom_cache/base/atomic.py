@@ -80,10 +80,13 @@ def _write(
     held = list(parts)  # an error of the file system begins the whole file anew
 
     def write() -> tuple[FileDigest, bool]:
-        _make_folder(path.parent)
         temp = path.parent / _temp_name(path.name)
         try:
-            digest = _write_synced(temp, held)
+            try:
+                digest = _write_synced(temp, held)
+            except FileNotFoundError:  # mostly the folder is there, and to ask would be one more call for each file
+                _make_folder(path.parent)
+                digest = _write_synced(temp, held)
             ours = publish(temp, path)
         finally:
             temp.unlink(missing_ok=True)
@@ -235,9 +238,9 @@ def digest_file(path: Path) -> FileDigest:
 
 
 def _digest_file(path: Path) -> FileDigest:
-    with os.fdopen(open_once(path), "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return FileDigest(file_bytes=os.fstat(file.fileno()).st_size, sha256=sha256)
+    descriptor, file_bytes = open_once(path)
+    with os.fdopen(descriptor, "rb") as file:
+        return FileDigest(file_bytes=file_bytes, sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def remove_stale(folder: Path) -> list[Path]:

@@ -148,6 +148,25 @@ def list_names(folder: Path) -> list[str]:
         raise
 
 
+def list_sizes(folder: Path) -> dict[str, int]:
+    """Return the plain files in a folder, links followed, and their sizes in bytes; none where there is no folder.
+
+    Raises:
+        StorageError: the file system cannot say.
+    """
+
+    def look() -> dict[str, int]:
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+
+    try:
+        return ask(folder, look)
+    except OSError as error:
+        if error.errno in ABSENT:
+            return {}
+        raise
+
+
 def explain(error: OSError) -> str:
     """Return what went wrong, without the file's name, such as "no such file or directory"."""
     text = error.strerror or str(error) or type(error).__name__

@@ -28,17 +28,18 @@ def open_plain(path: Path) -> int:
         OSError: there is no such file, it cannot be read, or it is no plain file.
         StorageError: the file system cannot say.
     """
-    return disk.ask(path, lambda: open_once(path))
+    return disk.ask(path, lambda: open_once(path))[0]
 
 
-def open_once(path: Path) -> int:
-    """Open as `open_plain` does, for who asks again by himself."""
+def open_once(path: Path) -> tuple[int, int]:
+    """Open as `open_plain` does, for who asks again by himself; return the descriptor and the size in bytes."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     mode = 0
     try:
-        mode = os.fstat(descriptor).st_mode
+        found = os.fstat(descriptor)
+        mode = found.st_mode
         if stat.S_ISREG(mode):
-            return descriptor
+            return descriptor, found.st_size
     finally:
         if not stat.S_ISREG(mode):
             os.close(descriptor)
@@ -59,8 +60,8 @@ def read_plain(path: Path, *, most_bytes: int = _LARGEST_TEXT_BYTES) -> bytes:
 
 
 def _read(path: Path, most_bytes: int) -> bytes:
-    with os.fdopen(open_once(path), "rb") as file:
-        size_bytes = os.fstat(file.fileno()).st_size
+    descriptor, size_bytes = open_once(path)
+    with os.fdopen(descriptor, "rb") as file:
         if size_bytes > most_bytes:
             raise OSError(0, f"it has {size_bytes} bytes, more than such a file ever has", str(path))
         return file.read()

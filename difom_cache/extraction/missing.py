@@ -76,14 +76,17 @@ def parse_part(part: str | None) -> tuple[int, int]:
     return int(first) - 1, int(step)
 
 
-def finish_columns(cache: Path, works: Sequence[ColumnWork], report: ExtractReport) -> None:
-    """Sum statistics of complete columns, remove what dead writers left, and count what is still missing."""
+def finish_columns(cache: Path, works: Sequence[ColumnWork], part: tuple[int, int], report: ExtractReport) -> None:
+    """Sum statistics of complete columns, remove what dead writers left, and count what is still missing, also of `part`."""
+    first, step = part
     for work in works:
-        markers = read_markers(cache, work.column, skip_unreadable=True)
-        for block in find_short_blocks(cache, work.column, markers):
+        column, markers = work.column, read_markers(cache, work.column, skip_unreadable=True)
+        for block in find_short_blocks(cache, column, markers, sizes=False):
             del markers[block]  # two writers that repair one block at once can leave a marker without its files
-        report.missing_blocks[work.column.folder] = work.column.blocks - len(markers)
-        if work.column.folder != PICTURES:
-            fold_statistics(cache, work.column, markers)
+        missing = [block for block in range(column.blocks) if block not in markers]
+        report.missing_blocks[column.folder] = len(missing)
+        report.left_blocks[column.folder] = [block for block in missing if block % step == first]
+        if column.folder != PICTURES:
+            fold_statistics(cache, column, markers)
     remove_stale(cache)
-    consolidate(cache)
+    consolidate(cache, whole={folder for folder, missing in report.missing_blocks.items() if not missing})

@@ -126,8 +126,7 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
     options = EngineOptions(config.engine, config.scheduler, config.jobs, config.workers, devices)
     compute_columns(works, missing, rows, options, report, quiet=quiet)
     with explain_wait("summing up the statistics", quiet=quiet):
-        finish_columns(cache, works, report)
-    report.left_blocks = {work.column.folder: find_missing(cache, work, part, repair=False) for work in works}
+        finish_columns(cache, works, part, report)
     say(format_rates(report))
     return report
 

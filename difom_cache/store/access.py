@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from difom_cache.base import disk
 from difom_cache.base.errors import CacheDamagedError
-from difom_cache.base.files import explain, open_plain
+from difom_cache.base.files import explain, open_once
 from difom_cache.store.layout import ArraySpec, Column, shard_path
 from difom_cache.store.shard import index_bytes_of, parse_index
 
@@ -212,8 +212,8 @@ class _OpenShards:
         weakref.finalize(self, _close_all, self.files)
         _allow_open_files(len(blocks))
         for block, path in self.paths.items():
-            self.files[block] = descriptor, _ = _open_shard(path), 0
-            self.files[block] = descriptor, _check_index(descriptor, path, column, array, block)
+            self.files[block] = descriptor, size_bytes = _open_shard(path)
+            _check_index(descriptor, size_bytes, path, column, array, block)
 
     def became_shorter(self, block: int) -> CacheDamagedError:
         """Return the error of a shard that was cut while it was read."""
@@ -240,9 +240,10 @@ def _reserve(size_bytes: int) -> int:
     return int(address)
 
 
-def _open_shard(path: Path) -> int:
+def _open_shard(path: Path) -> tuple[int, int]:
+    """Return a descriptor of a shard, and its size in bytes."""
     try:
-        return open_plain(path)
+        return disk.ask(path, lambda: open_once(path))
     except FileNotFoundError:
         raise CacheDamagedError(
             f"{path} is missing although its block is marked as finished: was the cache copied whole? "
@@ -254,10 +255,9 @@ def _open_shard(path: Path) -> int:
         ) from None
 
 
-def _check_index(descriptor: int, path: Path, column: Column, array: ArraySpec, block: int) -> int:
-    """Return the size of an open shard, whose index must say that its rows lie one after the other."""
+def _check_index(descriptor: int, size_bytes: int, path: Path, column: Column, array: ArraySpec, block: int) -> None:
+    """Raise unless the index of an open shard says that its rows lie one after the other."""
     start, stop = column.range_of(block)
-    size_bytes = disk.ask(path, lambda: os.fstat(descriptor)).st_size
     tail_bytes = index_bytes_of(column.block_rows)
     wanted = (stop - start) * array.row_bytes + tail_bytes
     if size_bytes != wanted:
@@ -269,7 +269,6 @@ def _check_index(descriptor: int, path: Path, column: Column, array: ArraySpec, 
         raise CacheDamagedError(
             f"the rows of {path} do not lie in order (FORMAT.md, section 3); was another tool its writer?"
         )
-    return size_bytes
 
 
 def _allow_open_files(more: int) -> None:

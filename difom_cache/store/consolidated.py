@@ -5,7 +5,7 @@ Where a group's zarr.json holds the metadata of everything below, they look nowh
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,16 @@ from difom_cache.store.writer import describe_column, describe_root, describe_ro
 CONSOLIDATED = "consolidated_metadata"
 
 
-def consolidate(cache: Path, *, leave_out: str = "") -> None:
+def consolidate(cache: Path, *, leave_out: str = "", whole: Set[str] = frozenset()) -> None:
     """Write the metadata of all finished columns of `cache` into its groups, whole, in place of what stood there.
 
     Args:
         cache: its folder. Nothing is written while no column is finished.
         leave_out: folder of a column that is about to go.
+        whole: folders of columns that are known to be finished.
     """
     identity = read_identity(cache, CacheIdentity)
-    finished = [column for column in list_finished(cache, identity.rows) if column.folder != leave_out]
+    finished = [column for column in list_finished(cache, identity.rows, whole) if column.folder != leave_out]
     if not finished and CONSOLIDATED not in _read(cache / "zarr.json"):
         return
     nodes = describe_hierarchy(cache, identity, finished)
@@ -47,15 +48,17 @@ def consolidate(cache: Path, *, leave_out: str = "") -> None:
             write_atomic(cache / group / "zarr.json", canonical(whole))
 
 
-def list_finished(cache: Path, rows: int) -> list[Column]:
+def list_finished(cache: Path, rows: int, whole: Set[str] = frozenset()) -> list[Column]:
     """Return the columns of a cache whose blocks are all there; one whose identity cannot be read is none of them."""
     columns = []
     for _, column in list_columns(cache, rows):
         if isinstance(column, CacheFormatError):
             continue
-        markers = read_markers(cache, column, skip_unreadable=True)
-        if len(markers) == column.blocks and not find_short_blocks(cache, column, markers):
-            columns.append(column)
+        if column.folder not in whole:
+            markers = read_markers(cache, column, skip_unreadable=True)
+            if len(markers) < column.blocks or find_short_blocks(cache, column, markers, sizes=False):
+                continue
+        columns.append(column)
     return columns
 
 

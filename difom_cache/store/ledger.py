@@ -103,16 +103,35 @@ def withdraw_block(cache: Path, column: Column, block: int) -> None:
         remove(shard_path(cache, column, array, block))
 
 
-def find_short_blocks(cache: Path, column: Column, markers: dict[int, DoneMarker]) -> list[int]:
-    """Return the marked blocks that lack a shard, have one of another size than marked, or lack their statistics."""
-    short = []
-    for block, marker in markers.items():
-        lacks = marker.moments is not None and not disk.is_there(moments_path(cache, column, block))
-        lacks = lacks and not disk.is_there(
-            totals_path(cache, column.folder)
-        )  # asked second: written before moments go
-        for array in column.arrays:
-            found, due = disk.find(shard_path(cache, column, array, block)), marker.files[array.path].file_bytes
-            lacks |= found is None or not stat.S_ISREG(found.st_mode) or found.st_size != due
-        short += [block] * lacks
-    return short
+def find_short_blocks(cache: Path, column: Column, markers: dict[int, DoneMarker], *, sizes: bool = True) -> list[int]:
+    """Return the marked blocks that lack a shard or their statistics, or have a shard of another size than marked.
+
+    Folders are listed: a network file system answers for a hundred names at once. A list may be late, so that what it lacks is
+    asked for by its name.
+
+    Args:
+        cache: the cache's folder.
+        column: pictures or one teacher.
+        markers: of its finished blocks.
+        sizes: whether sizes are looked at too, which is a question for each file.
+    """
+    short: set[int] = set()
+    for array in column.arrays:
+        folder = shard_path(cache, column, array, 0).parent
+        held = disk.list_sizes(folder) if sizes else dict.fromkeys(disk.list_names(folder))
+        for block, marker in markers.items():
+            path, due = shard_path(cache, column, array, block), marker.files[array.path].file_bytes
+            if path.name in held:
+                short |= {block} if held[path.name] not in (None, due) else set()
+            else:
+                found = disk.find(path)
+                short |= {block} if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != due else set()
+    listed = set(disk.list_names(moments_path(cache, column, 0).parent)) if column.label else set()
+    folded = [
+        block
+        for block, marker in markers.items()
+        if marker.moments and moments_path(cache, column, block).name not in listed
+    ]
+    if folded and not disk.is_there(totals_path(cache, column.folder)):  # asked second: written before moments go
+        short |= {block for block in folded if not disk.is_there(moments_path(cache, column, block))}
+    return sorted(short)

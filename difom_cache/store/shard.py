@@ -70,8 +70,8 @@ def read_index(path: Path, shard_rows: int) -> NDArray[np.uint64]:
 
 
 def _read_tail(path: Path, tail_bytes: int) -> tuple[int, bytes]:
-    with os.fdopen(open_once(path), "rb") as file:
-        file_bytes = file.seek(0, 2)
+    descriptor, file_bytes = open_once(path)
+    with os.fdopen(descriptor, "rb") as file:
         file.seek(max(0, file_bytes - tail_bytes))
         return file_bytes, file.read()
 
