@@ -43,9 +43,9 @@ def consolidate(cache: Path, *, leave_out: str = "", whole: Set[str] = frozenset
             for path, node in nodes.items()
             if path != group and path.is_relative_to(group)
         }
-        whole = nodes[group] | {CONSOLIDATED: {"kind": "inline", "must_understand": False, "metadata": below}}
-        if _read(cache / group / "zarr.json") != whole:  # so that a finished cache may lie where nobody can write
-            write_atomic(cache / group / "zarr.json", canonical(whole))
+        merged = nodes[group] | {CONSOLIDATED: {"kind": "inline", "must_understand": False, "metadata": below}}
+        if _read(cache / group / "zarr.json") != merged:  # so that a finished cache may lie where nobody can write
+            write_atomic(cache / group / "zarr.json", canonical(merged))
 
 
 def list_finished(cache: Path, rows: int, whole: Set[str] = frozenset()) -> list[Column]:
