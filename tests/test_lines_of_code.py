@@ -25,7 +25,7 @@ MOST = {
     "difom_train/evaluation": 945,
     "difom_train/inference": 930,
     "difom_train/reporting": 1018,
-    "difom_train/students": 1181,
+    "difom_train/students": 1182,
     "difom_train/studies": 483,
     "difom_train/training": 1690,
 }

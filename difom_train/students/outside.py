@@ -89,16 +89,17 @@ def _call_factory(factory: StudentFactory, settings: StudentSettings) -> object:
     """Return what a factory makes, of nothing where it can; what goes wrong inside it is its author's to see whole."""
     try:
         signature = inspect.signature(factory)
-        names = list(signature.parameters)
-        if not any(each.default is each.empty and each.kind not in _MANY for each in signature.parameters.values()):
-            return factory(settings) if names[:1] == ["settings"] else factory()  # type: ignore[call-arg]
-        signature.bind(settings)
+        wanted = [
+            each for each in signature.parameters.values() if each.default is each.empty and each.kind not in _MANY
+        ]
+        arguments = [settings] if wanted or [*signature.parameters][:1] == ["settings"] else []
+        signature.bind(*arguments)
     except (TypeError, ValueError) as error:
         raise SettingsError(
             f"{settings.name} needs more than a student's settings ({error}); write def build() that returns the network, or "
             "def build(settings) that returns wrap_student(network, levels={...}, neck=settings.neck)"
         ) from error
-    return factory(settings)  # type: ignore[call-arg]
+    return factory(*arguments)
 
 
 def find_packages(name: str) -> tuple[str, ...]:

@@ -141,6 +141,12 @@ def test_a_plain_network_is_a_student_whether_its_maker_takes_settings_or_nothin
     assert student(PICTURES).shape == (1, 1, 32, 32)
 
 
+def test_what_goes_wrong_inside_a_maker_is_its_authors_to_see_whole(monkeypatch):
+    monkeypatch.setattr("strange_students.make_small", lambda: len(3))
+    with pytest.raises(TypeError, match="has no len"):
+        build_student("strange_students:make_small")
+
+
 def test_a_student_without_the_neck_is_refused(monkeypatch):
     monkeypatch.setattr("strange_students.build_unet", lambda settings: build_student("unet", width=2))
     with pytest.raises(SettingsError, match="was built with neck None, and 'difom' is needed; build it with"):
