@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # at run time each command loads its own options when it is c
         SampleConfig,
         ScaleConfig,
         ShowConfig,
+        TeachersConfig,
     )
     from difom_cache.data.options import ManifestConfig
     from difom_cache.extraction.options import ExtractConfig
@@ -149,11 +150,12 @@ def import_file(config: "ImportConfig") -> None:
     import_hdf5(config.file, config.cache)
 
 
-def teachers(config: "ListConfig") -> None:
-    """List teachers and variants: parameters, input, taps, bytes a view, licence, weights on this machine."""
+def teachers(config: "TeachersConfig") -> None:
+    """List teachers and variants: parameters, input, bytes a view, licence, weights on this machine; taps with --all."""
     from difom_cache.teachers.catalogue import describe_teachers, format_teachers
 
-    print_json(describe_teachers()) if config.as_json else print(format_teachers(describe_teachers()))
+    found = describe_teachers()
+    print_json(found) if config.as_json else print(format_teachers(found, everything=config.everything))
 
 
 def plans(config: "ListConfig") -> None:
@@ -191,7 +193,7 @@ PROGRAM = Program(
     (
         Command(manifest, "difom_cache.data.options:ManifestConfig", part="Prepare"),
         Command(sample, "difom_cache.commands:SampleConfig", part="Prepare"),
-        Command(teachers, "difom_cache.commands:ListConfig", part="Prepare"),
+        Command(teachers, "difom_cache.commands:TeachersConfig", part="Prepare"),
         Command(plans, "difom_cache.commands:ListConfig", part="Prepare"),
         Command(fetch, "difom_cache.commands:FetchConfig", "weights fetch", part="Prepare"),
         Command(extract, "difom_cache.extraction.options:ExtractConfig", part="Fill"),

@@ -59,6 +59,13 @@ class ListConfig(CommandConfig):
     """What there is."""
 
 
+class TeachersConfig(ListConfig):
+    """Teachers and variants."""
+
+    everything: Annotated[bool, Opt(flag="--all")] = False
+    "Show taps and weights too, and the tiny variants that tests use: wider than 80 columns."
+
+
 class FetchConfig(Config):
     """Weights for machines without network."""
 
