@@ -1,6 +1,7 @@
 """A study: recipes x teacher sets x shares of the masks x seeds under one budget, in one command that resumes."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -81,9 +82,18 @@ class Cell:
     @property
     def folder(self) -> str:
         """Name of its run folder."""
+        return re.sub(r"[^\w.+=-]+", "-", self._words)
+
+    def place(self, out: Path) -> Path:
+        """Return its run folder in a study's; one that an earlier version named, with %3A and %2F, is kept."""
+        before = out / file_name(self._words)
+        return before if before.is_dir() else out / self.folder
+
+    @property
+    def _words(self) -> str:
         taught = ["+".join(self.own_teachers)] if self.teachers else []
         masks = f"labels{self.labels:g}-masks{self.labels_seed}"
-        return file_name("-".join([self.student, Path(self.recipe).stem, *taught, masks, f"seed{self.seed}"]))
+        return "-".join([self.student, Path(self.recipe).stem, *taught, masks, f"seed{self.seed}"])
 
 
 def study(
@@ -128,15 +138,15 @@ def study(
         by_cell = {_cell_of(result.cell or {}, path): result for result in runs.values()}
         joined, beside = joined | {cell.folder: result for cell, result in by_cell.items()}, beside | others
         for cell in cells:
-            if cell in by_cell and not _is_finished(folder / cell.folder):
+            if cell in by_cell and not _is_finished(cell.place(folder)):
                 refuse_other_run(path, cell.folder, by_cell[cell], compose_cell(cell, budget, config))
     _fix_budget(folder, budget)
     _refuse_other_runs(cells, budget, config)  # before anything is trained
     for cell in cells:
-        if cell.folder not in joined or _is_finished(folder / cell.folder):
+        if cell.folder not in joined or _is_finished(cell.place(folder)):
             run_cell(cell, budget, config)
     for each in finished_cells(folder):
-        joined[each.folder] = result_of(folder / each.folder, score(config, folder / each.folder, None), asdict(each))
+        joined[each.folder] = result_of(each.place(folder), score(config, each.place(folder), None), asdict(each))
     beside |= {name: result_of(place, score(config, name, place)) for name, place in places.items()}
     refuse_other_frames(joined | beside)
     whole = {name: _cell_of(result.cell or {}, Path(name)) for name, result in joined.items()}
@@ -167,7 +177,7 @@ def list_cells(config: StudyConfig) -> list[Cell]:
 
 def run_cell(cell: Cell, budget: Mapping[str, Any], config: StudyConfig) -> None:
     """Train one run, or go on with it, unless it is finished; its cell.json says which run of the study it is."""
-    folder = config.out / cell.folder
+    folder = cell.place(config.out)
     if not _is_finished(folder):
         train(cell.student, **_options_of(cell, budget, config))
     write_atomic(folder / CELL_FILE, (json.dumps(asdict(cell), indent=1) + "\n").encode())
@@ -178,7 +188,7 @@ def _options_of(cell: Cell, budget: Mapping[str, Any], config: StudyConfig) -> d
     return {
         "cache": config.cache,
         "recipe": cell.recipe,
-        "out": config.out / cell.folder,
+        "out": cell.place(config.out),
         "resume": True,
         "device": config.device,
         "teachers": cell.own_teachers or None,
@@ -192,7 +202,7 @@ def _options_of(cell: Cell, budget: Mapping[str, Any], config: StudyConfig) -> d
 def _refuse_other_runs(cells: Iterable[Cell], budget: Mapping[str, Any], config: StudyConfig) -> None:
     """Raise RunError if a finished run was given other settings, such as those of a recipe that has changed since."""
     for cell in cells:
-        folder = config.out / cell.folder
+        folder = cell.place(config.out)
         if _is_finished(folder):
             refuse_other_settings(folder, compose_cell(cell, budget, config))
 

@@ -100,6 +100,15 @@ def test_a_teacher_may_be_named_by_the_masks_that_it_learnt_from():
         _ = cells_of(recipes="difom", teachers="a-{nothing}", seeds=0)[0].folder
 
 
+def test_a_run_folder_has_a_readable_name_and_one_of_an_earlier_version_is_kept(tmp_path):
+    (cell,) = cells_of(students=["smp:unet/timm-tf_efficientnet_lite0"], teachers="dino", seeds=0)
+    name = "smp-unet-timm-tf_efficientnet_lite0-difom-multiscale-dino-labels0.1-masks0-seed0"
+    assert cell.folder == name and cell.place(tmp_path) == tmp_path / name
+    old = tmp_path / name.replace("smp-unet-", "smp%3Aunet%2F")
+    old.mkdir()
+    assert cell.place(tmp_path) == old
+
+
 def test_the_masks_are_drawn_by_the_runs_seed_or_by_seeds_of_their_own():
     masks = [(cell.labels_seed, cell.seed) for cell in cells_of(seeds=[0, 1])]
     assert masks == [(0, 0), (1, 1)]
