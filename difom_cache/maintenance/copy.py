@@ -104,7 +104,10 @@ def copy_teacher(
     for block, rows in blocks_of(column, f"copy {label}"):
         write_recoded(source, target, column, block, rows, codecs, kept)
     if len(kept) == len(taps):
-        totals, names = read_moments(totals_path(source.path, column.folder)), [t.partition("/")[2] for t in taps]
+        path, names = totals_path(source.path, column.folder), [t.partition("/")[2] for t in taps]
+        if not disk.is_there(path):
+            raise CacheIncompleteError(f"{path} is missing; `difom-cache finish {source.path}` sums it up")
+        totals = read_moments(path)
         write_totals(totals_path(target, column.folder), {name: totals[name] for name in names})
     fold_statistics(target, column, open_cache(target).markers(column))
     found = read_source(source.path / column.folder)

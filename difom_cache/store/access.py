@@ -14,6 +14,7 @@ import resource
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Protocol
@@ -280,4 +281,5 @@ def _allow_open_files(more: int) -> None:
 
 def _close_all(files: dict[int, tuple[int, int]]) -> None:
     for descriptor, _ in files.values():
-        os.close(descriptor)
+        with suppress(OSError):  # of a server that is away; nothing was written
+            os.close(descriptor)

@@ -99,6 +99,7 @@ def serve_ssh(tmp_path: Path, stack: ExitStack) -> Shared:
         served[-1].wait()
 
     start()
+    stack.callback(lambda: served[-1].wait())
     stack.callback(lambda: served[-1].kill())
     options = "reconnect,StrictHostKeyChecking=no,UserKnownHostsFile=/dev/null,ConnectTimeout=2,ServerAliveInterval=2"
     held = f"root@127.0.0.1:{tmp_path / 'held'}"
@@ -161,9 +162,9 @@ def test_a_server_that_stops_and_starts_costs_lines_and_nothing_else(
     write_small_cache(shared.one / "feats", leave_out=())
     due = open_cache(tmp_path / "local").content_digests()
     there = open_cache(shared.other / "feats")
-    assert there.content_digests() == due and verify(shared.other / "feats").sound
-    assert not any(finish(shared.other / "feats").values())
+    assert there.content_digests() == due and not any(finish(shared.other / "feats").values())
     finish(tmp_path / "local")
+    assert verify(shared.other / "feats").sound
     whole, rows = files_of(tmp_path / "local"), np.arange(len(there))
     held = {name: values.tobytes() for name, values in there.gather(rows).items()}
     shared.stop()
@@ -195,6 +196,7 @@ def test_a_disk_that_is_full_is_one_line_and_the_same_command_goes_on_when_there
     small, source = tmp_path / "small", tmp_path / "source"
     small.mkdir()
     write_small_cache(source, leave_out=())
+    finish(source)
     run("mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", small)
     try:
         with pytest.raises(CacheSpaceError, match=r"cannot write .*No space left on device.*make room"):

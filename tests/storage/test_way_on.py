@@ -10,9 +10,9 @@ import pytest
 from faults import failing
 from small_cache import write_small_cache
 
-from difom_cache import open_cache
+from difom_cache import copy, finish, open_cache, verify
 from difom_cache.base.console import run_app
-from difom_cache.base.errors import StorageError
+from difom_cache.base.errors import CacheIncompleteError, StorageError
 
 RESUMES = "interrupted; the same command with --resume goes on"
 
@@ -63,6 +63,27 @@ def test_training_is_told_to_go_on_with_resume(tmp_path: Path, end: Callable[...
         raise StorageError("cannot write run/last.ckpt now: input/output error. Run the same command again")
 
     assert "Run the same command again with --resume" in end(fail, RESUMES)
+
+
+def test_a_copy_of_a_cache_whose_sums_are_missing_says_who_makes_them(tmp_path: Path):
+    write_small_cache(tmp_path / "feats", leave_out=())
+    with pytest.raises(CacheIncompleteError, match=r"statistics\.safetensors is missing; `difom-cache finish"):
+        copy(tmp_path / "feats", tmp_path / "copy")
+
+
+def test_statistics_that_a_late_server_still_lists_are_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As sshfs does for twenty seconds after another machine has summed them up."""
+    cache = tmp_path / "feats"
+    write_small_cache(cache, leave_out=())
+    moments = [str(path) for path in (cache / "teachers/one/moments").iterdir()]
+    finish(cache)
+    real = os.stat
+
+    def stat(path: object, *rest: object, **more: object) -> os.stat_result:
+        return real(cache / "identity.json") if str(path) in moments else real(path, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert moments and verify(cache).sound
 
 
 def test_a_shard_that_went_stale_says_that_its_teacher_was_dropped_or_made_anew(tmp_path: Path):
