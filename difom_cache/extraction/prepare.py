@@ -13,7 +13,7 @@ from difom_cache.codecs.base import Basis
 from difom_cache.codecs.catalogue import BASES, build_codec, refuse_compact, resolve_codec
 from difom_cache.codecs.packed import PackedBasis
 from difom_cache.data.record import Record
-from difom_cache.extraction.begun import NETWORKS, Begun, find_begun, held_identity, identify_teacher
+from difom_cache.extraction.begun import NETWORKS, OPENVINO, Begun, find_begun, held_identity, identify_teacher
 from difom_cache.extraction.jobs import ViewJob
 from difom_cache.extraction.requests import OldColumn, taps_of
 from difom_cache.store.columns import describe_tap, pictures_column, read_basis, teacher_column, write_basis
@@ -21,7 +21,7 @@ from difom_cache.store.layout import PICTURES, Column, TapSpec, choose_block_row
 from difom_cache.store.ledger import read_markers
 from difom_cache.store.schema import CacheIdentity, PicturesIdentity, TeacherIdentity
 from difom_cache.store.writer import create_column
-from difom_cache.teachers.base import TeacherRequest, TeacherSpec
+from difom_cache.teachers.base import TeacherRequest, TeacherSpec, describe_openvino, has_openvino
 from difom_cache.teachers.catalogue import outline_teacher
 
 
@@ -142,9 +142,7 @@ class Draft:
             refuse_compact(tap.codec)
         return new
 
-    def identify(
-        self, bases: Mapping[str, Basis], rows: int, batch: int, threads: int, backend: Mapping[str, str] | None = None
-    ) -> TeacherIdentity:
+    def identify(self, bases: Mapping[str, Basis], rows: int, batch: int, threads: int) -> TeacherIdentity:
         """Return the identity of the column.
 
         Args:
@@ -152,7 +150,6 @@ class Draft:
             rows: of the cache.
             batch: the teacher runs with.
             threads: PyTorch computes with on the CPU, where the column is new.
-            backend: what runs the network, where it is not PyTorch.
         """
         codecs = [build_codec(tap.codec, tap.channels, basis=bases.get(tap.name)) for tap in self.taps]
         widest = max(
@@ -166,7 +163,7 @@ class Draft:
             block_rows=held.block_rows if held else choose_block_rows(rows, widest, batch),
             compression=old.identity.compression if old else "none",
             device=self.request.device.partition(":")[0],
-            **({} if backend is None else {"backend": backend}),
+            **({"backend": describe_openvino()} if self.request.backend == OPENVINO and has_openvino() else {}),
             batch=batch,
             threads=held.threads if held else threads,
             libraries=_render_libraries(),

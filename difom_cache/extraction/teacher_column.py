@@ -13,7 +13,7 @@ from difom_cache.base.progress import explain_wait
 from difom_cache.codecs.base import Basis
 from difom_cache.codecs.catalogue import refuse_compact
 from difom_cache.codecs.packed import fit_packed
-from difom_cache.extraction.begun import OPENVINO, find_begun, held_readings, identify_teacher
+from difom_cache.extraction.begun import find_begun, held_readings, identify_teacher
 from difom_cache.extraction.frames import read_frame
 from difom_cache.extraction.jobs import ViewJob
 from difom_cache.extraction.passes import render
@@ -25,7 +25,6 @@ from difom_cache.store.identity import offer_identity, write_seen_masks, write_s
 from difom_cache.store.layout import TapSpec
 from difom_cache.store.writer import create_column
 from difom_cache.teachers.base import Teacher, TeacherRequest
-from difom_cache.teachers.openvino_teacher import describe_openvino
 from difom_cache.teachers.pooling import area_pool
 
 FIT_RECORDS = 256  # view 0 of so many training records decides a codec's basis
@@ -69,11 +68,11 @@ def prepare_teacher(
     spec, begun, old = draft.spec, draft.begun, choices.old
     batch = draft.batch or probe_batch(load_teacher(request), request.device)
     request = choose_backend(request, begun.identity, batch)
+    draft = replace(draft, request=request)
     bases = find_bases(begun, old, draft.taps, dry=False)
     if new := draft.lacks(bases):
         bases |= fit_bases(begun.folder, request, new, views, batch)
-    backend = describe_openvino() if request.backend == OPENVINO else None
-    identity = draft.identify(bases, len(views), batch, torch.get_num_threads(), backend)
+    identity = draft.identify(bases, len(views), batch, torch.get_num_threads())
     if old is not None:
         refuse_unlike(identity, old)
     there = offer_identity(begun.folder, identity)  # ours, or that of a job which began at the same time

@@ -303,6 +303,11 @@ def has_openvino() -> bool:
     return find_spec("openvino") is not None
 
 
+def describe_openvino() -> dict[str, str]:
+    """Return what an identity says of the backend."""
+    return {"name": "openvino", "version": version("openvino")}
+
+
 TeacherBuilder = Callable[[TeacherRequest], Teacher]
 
 

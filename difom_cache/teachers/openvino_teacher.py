@@ -2,7 +2,6 @@
 
 import functools
 import warnings
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -154,8 +153,3 @@ class OpenVinoTeacher:
             raise TeacherError(
                 f"{self.spec.label}: OpenVINO cannot take this network ({reason}); use --backend torch"
             ) from error
-
-
-def describe_openvino() -> dict[str, str]:
-    """Return what an identity says of the backend."""
-    return {"name": "openvino", "version": version("openvino")}

@@ -416,6 +416,13 @@ def test_a_dry_run_reads_no_weights_and_leaves_nothing_behind(
     assert sorted(tmp_path.iterdir()) in ([], [tmp_path / "hub"])
 
 
+def test_a_dry_run_says_what_runs_the_network_where_it_is_named(data: Path, tmp_path: Path, capsys) -> None:
+    version = pytest.importorskip("openvino").__version__.partition("-")[0]
+    options = {"weights": "random", "data": data, "cache": tmp_path / "feats", "device": "cpu", "dry_run": True}
+    extract(teacher="sam:tiny", backend="openvino", **options)
+    assert f"OpenVINO {version} runs the network" in capsys.readouterr().out
+
+
 def test_a_dry_run_refuses_what_the_teacher_cannot_take(data: Path, tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match="multiples of 16 px, not 100"):
         extract(teacher="sam@100", data=data, cache=tmp_path / "feats", dry_run=True, quiet=True)
