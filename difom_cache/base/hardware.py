@@ -96,6 +96,31 @@ def upload(values: "Tensor", device: "torch.device") -> "Tensor":
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
+class Coming:
+    """Values on their way from a device to the host, which goes on meanwhile; on a CPU they are there at once."""
+
+    def __init__(self, values: "Tensor") -> None:
+        import torch
+
+        self._held = values
+        self._event: torch.cuda.Event | None = None
+        if values.device.type == "cuda":
+            self._held = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record(torch.cuda.current_stream(values.device))
+
+    @property
+    def is_there(self) -> bool:
+        """Whether they can be read without waiting."""
+        return self._event is None or self._event.query()
+
+    def read(self) -> "Tensor":
+        """Return them, on the host."""
+        if self._event is not None and not self.is_there:
+            self._event.synchronize()
+        return self._held
+
+
 def emulates_bfloat16(device: "str | torch.device") -> bool:
     """Return whether a GPU has no instructions for bfloat16: those before Ampere, such as T4, V100 and RTX 2080."""
     if not str(device).startswith("cuda"):

@@ -12,5 +12,7 @@ from .replay import replay_valid as replay_valid
 from .replay_many import replay_images as replay_images
 from .replay_many import replay_together as replay_together
 from .warp import FreshView as FreshView
+from .warp import Warps as Warps
+from .warp import locate_fresh as locate_fresh
 from .warp import warp_some as warp_some
 from .warp import warp_view as warp_view

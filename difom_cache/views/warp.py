@@ -6,6 +6,7 @@ direction and surroundings. `difom-cache verify --equivariance` measures how nea
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,6 +16,14 @@ from difom_cache.views.params import ViewParams
 
 FreshView = tuple[ViewParams, tuple[int, int]]
 """A view that no teacher has seen, and the width and height of its record in px."""
+
+
+@dataclass(frozen=True)
+class Warps:
+    """The fresh views of a batch: the places (F,) of their maps in it, and where each lies in its frame (F, 2, 3) float64."""
+
+    places: Tensor
+    matrices: Tensor
 
 
 def warp_view(whole: Tensor, params: Sequence[ViewParams], sizes: Sequence[tuple[int, int]]) -> Tensor:
@@ -28,25 +37,33 @@ def warp_view(whole: Tensor, params: Sequence[ViewParams], sizes: Sequence[tuple
     Returns:
         (B, C, h, w): bilinear between the centres of cells, border values beyond the border.
     """
-    places = torch.tensor(
-        [locate_view(each, size) for each, size in zip(params, sizes, strict=True)], dtype=torch.float64
-    ).to(whole.device)
-    grid = functional.affine_grid(places, list(whole.shape), align_corners=False).to(whole.dtype)
-    return functional.grid_sample(whole, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return _warp(whole, locate_fresh(list(zip(params, sizes, strict=True))).matrices.to(whole.device))
 
 
-def warp_some(maps: Tensor, fresh: Sequence[FreshView | None]) -> Tensor:
-    """Return maps (B, C, h, w), of view 0 where a fresh view is named, each as that view shows it; the others as they are."""
-    places = [place for place, view in enumerate(fresh) if view]
-    views = [view for view in fresh if view]
-    if not views:
+def locate_fresh(fresh: Sequence[FreshView | None]) -> Warps:
+    """Return the fresh views of a batch, (B,) with None where a map stays as it is, as numbers on the CPU."""
+    found = [(place, locate_view(*view)) for place, view in enumerate(fresh) if view]
+    places = torch.tensor([place for place, _ in found], dtype=torch.int64)
+    return Warps(places, torch.tensor([matrix for _, matrix in found], dtype=torch.float64).view(-1, 2, 3))
+
+
+def warp_some(maps: Tensor, warps: Warps) -> Tensor:
+    """Return maps (B, C, h, w), of view 0 where a fresh view is named, each as that view shows it; the others as they are.
+
+    Args:
+        maps: of a batch.
+        warps: of the same batch, on the same device.
+    """
+    if not len(warps.places):
         return maps
-    warped = warp_view(maps[places], [params for params, _ in views], [size for _, size in views])
-    if len(places) == len(maps):
-        return warped
-    together = maps.clone()
-    together[places] = warped
-    return together
+    if len(warps.places) == len(maps):
+        return _warp(maps, warps.matrices)
+    return maps.index_copy(0, warps.places, _warp(maps.index_select(0, warps.places), warps.matrices))
+
+
+def _warp(maps: Tensor, matrices: Tensor) -> Tensor:
+    grid = functional.affine_grid(matrices, list(maps.shape), align_corners=False).to(maps.dtype)
+    return functional.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def locate_view(params: ViewParams, size: tuple[int, int]) -> list[list[float]]:

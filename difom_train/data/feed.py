@@ -13,12 +13,13 @@ from torch import Tensor
 from difom_cache import ViewParams, draw_budget
 from difom_cache.base.errors import CacheIncompleteError, SettingsError
 from difom_cache.store import SPLITS
-from difom_cache.views import FreshView, draw_table, policy_named, warp_some
+from difom_cache.views import FreshView, Warps, draw_table, locate_fresh, policy_named, warp_some
 from difom_train.config import DataConfig
 from difom_train.data.caches import JointCache
 from difom_train.data.counter_rng import mix_counts
 from difom_train.data.epochs import Pool, Shape, build_pool, choose_labelled, count_steps, draw_epoch, find_share
 from difom_train.data.loader import Batch, DataTimer, Loader
+from difom_train.data.photometric import draw_colours
 from difom_train.data.stage import PICTURES
 
 
@@ -101,6 +102,7 @@ class Feed:
         options: of the run.
         seed: of the run.
         rank, world: number of this process, and of all.
+        reach: of changes of colour (`ColourConfig.reach`).
     """
 
     def __init__(
@@ -113,7 +115,9 @@ class Feed:
         seed: int,
         rank: int = 0,
         world: int = 1,
+        reach: Sequence[float] = (),
     ) -> None:
+        self.reach = reach
         self.cache, self.loader, self.selection, self.options = cache, loader, selection, options
         self.seed, self.rank, self.world = seed, rank, world
         train, supervised = selection.train, selection.supervised[selection.train]
@@ -144,10 +148,9 @@ class Feed:
             self.labelled, self.unlabelled, steps=self.steps, share=share, shape=shape, seed=self.seed, epoch=epoch
         )
 
-    def slots(self, step: int, own_pass: int, batch: int) -> NDArray[np.int64]:
-        """Return the places in the epoch of the pictures of one of this process's passes, (batch,)."""
-        micro = step * self.shape.micro + own_pass * self.world + self.rank
-        return micro * batch + np.arange(batch)
+    def slots(self, own_pass: int, batch: int) -> NDArray[np.int64]:
+        """Return the places in the epoch of the pictures of one of this process's passes, counted over all steps, (batch,)."""
+        return (own_pass * self.world + self.rank) * batch + np.arange(batch)
 
     def train_batches(
         self, epoch: int, taps: Sequence[str], *, distils: bool, timer: DataTimer
@@ -157,6 +160,8 @@ class Feed:
         A fresh view is shown from view 0 and its mask, or rendered where the source images were named. Teachers teach it by
         the maps of view 0, which logits can be warped from. Features cannot: beside them every other picture of a batch, and
         every other batch's first, shows a view that the teachers have seen.
+
+        Beside what is stored, tensors hold `labelled` (B,) and, where colours change, `colour` (B, 4) of `draw_colours`.
         """
         table, fresh = self.epoch_table(epoch, distils=distils), None
         if self.options.fresh_views:
@@ -164,12 +169,25 @@ class Feed:
             table[places] = self.find_whole(table[places])
             views = [None, *draw_fresh(self.cache, table[places], seed=self.seed, epoch=epoch)]
             number = self._own(np.where(places, places.cumsum().reshape(places.shape), 0))
-            fresh = ([views[each] for each in line] for line in number.tolist())
-        with closing(self.loader.batches(self._own(table), [PICTURES, *taps], timer, fresh)) as batches:
+            fresh = [[views[each] for each in line] for line in number.tolist()]
+        own = self._own(table)
+        notes = (self._note(epoch, number, rows, fresh and fresh[number]) for number, rows in enumerate(own))
+        with closing(self.loader.batches(own, [PICTURES, *taps], timer, fresh, notes)) as batches:
             for batch in batches:
-                if batch.fresh and not self.loader.stage.renders_anew:
-                    batch.tensors |= show_fresh(batch.tensors, batch.fresh)
+                if batch.warps and not self.loader.stage.renders_anew:
+                    batch.tensors |= show_fresh(batch.tensors, batch.warps)
                 yield batch
+
+    def _note(
+        self, epoch: int, own_pass: int, rows: NDArray[np.int64], fresh: list[FreshView | None] | None
+    ) -> dict[str, Tensor]:
+        """Return the numbers that one of this process's passes brings along beside what is stored."""
+        notes = {"labelled": torch.from_numpy(self.selection.supervised[rows])}
+        if any(self.reach):
+            keys, slots = self.cache.record_key[rows], self.slots(own_pass, len(rows))
+            factors = draw_colours(self.reach, keys, slots, seed=self.seed, epoch=epoch)
+            notes["colour"] = torch.from_numpy(factors)
+        return notes if fresh is None else notes | vars(locate_fresh(fresh))
 
     def _own(self, table: NDArray[Any]) -> NDArray[Any]:
         """Return this process's part of a table of all (steps, micro-batches, ...): (batches, ...)."""
@@ -275,13 +293,13 @@ def count_before(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
     return before
 
 
-def show_fresh(tensors: dict[str, Tensor], fresh: Sequence[FreshView | None]) -> dict[str, Tensor]:
+def show_fresh(tensors: dict[str, Tensor], warps: Warps) -> dict[str, Tensor]:
     """Return `image` (B, S, S, 3) and `mask` (B, S, S), uint8, with fresh views of those pictures that have one.
 
     Args:
         tensors: `image` and `mask` of the same kind; view 0 wherever a fresh view is named.
-        fresh: (B,) views, None where a picture stays as it is.
+        warps: the fresh views.
     """
-    image = warp_some(tensors["image"].permute(0, 3, 1, 2).float(), fresh)  # (B, S, S, 3) -> (B, 3, S, S)
-    mask = warp_some(tensors["mask"].clamp(max=1)[:, None].float(), fresh)[:, 0]
+    image = warp_some(tensors["image"].permute(0, 3, 1, 2).float(), warps)  # (B, S, S, 3) -> (B, 3, S, S)
+    mask = warp_some(tensors["mask"].clamp(max=1)[:, None].float(), warps)[:, 0]
     return {"image": image.round_().to(torch.uint8).permute(0, 2, 3, 1), "mask": (mask >= 0.5).to(torch.uint8)}

@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difom_cache.views import FreshView
-from difom_train.data.stage import Stage
+from difom_cache.views import FreshView, Warps
+from difom_train.data.stage import Stage, allocate
 
+NOTES, _NOTE_BYTES, _ALIGNED_BYTES = "notes", 128, 16  # the first is for each row and some more
 _AHEAD = 2  # batches gathered at once while one is used, a thread each: one core does not fill a machine's memory bus
 
 
@@ -32,11 +33,17 @@ class Batch:
     fresh: list[FreshView | None] | None = None
     "Where views are drawn anew: what each picture shows in place of view 0, whose maps are in `tensors`; None = a stored view."
 
+    @property
+    def warps(self) -> Warps | None:
+        """The same views on the device."""
+        return None if self.fresh is None else Warps(self.tensors["places"], self.tensors["matrices"])
+
 
 @dataclass
 class _Slot:
     """One set of host buffers, and the moment from which they may be written again."""
 
+    stretch: Tensor
     buffers: dict[str, Tensor]
     copied: Any = None
 
@@ -77,13 +84,16 @@ class Loader:
         groups: Sequence[str],
         timer: DataTimer | None = None,
         fresh: Iterable[list[FreshView | None]] | None = None,
+        notes: Iterable[dict[str, Tensor]] | None = None,
     ) -> Generator[Batch, None, None]:
         """Yield one batch for each line of `table` (batches, rows), with the arrays of `groups`, and its line of `fresh`.
 
-        The threads that gather end with the iterator, and what they raise is raised here.
+        Its line of `notes` is among its tensors; all that goes to a GPU goes there in one copy. The threads that gather end with
+        the iterator, and what they raise is raised here.
         """
         timer = timer or DataTimer()
         lines = zip(table, repeat(None) if fresh is None else fresh, strict=False)
+        own_notes = repeat({}) if notes is None else iter(notes)
         free = deque(self._slots_for(tuple(self.stage.host_groups(groups))))
         ahead: deque[tuple[NDArray[np.int64], list[FreshView | None] | None, _Slot, Future[None]]] = deque()
         with ThreadPoolExecutor(_AHEAD, thread_name_prefix="gather") as pool:
@@ -98,7 +108,7 @@ class Loader:
                     asked = time.perf_counter()
                     filled.result()
                     timer.wait_s += time.perf_counter() - asked
-                    yield self._bring(rows, views, slot, groups)
+                    yield self._bring(rows, views, slot, groups, next(own_notes))
                     free.append(slot)
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -111,15 +121,25 @@ class Loader:
         self.stage.fill(rows, groups, slot.arrays, fresh)
 
     def _bring(
-        self, rows: NDArray[np.int64], fresh: list[FreshView | None] | None, slot: _Slot, groups: Sequence[str]
+        self,
+        rows: NDArray[np.int64],
+        fresh: list[FreshView | None] | None,
+        slot: _Slot,
+        groups: Sequence[str],
+        notes: dict[str, Tensor],
     ) -> Batch:
         """Return the batch on the device: the buffers themselves on the CPU, copies on a GPU."""
-        tensors = {key: each[: len(rows)] for key, each in slot.buffers.items()}
+        tensors = {key: each[: len(rows)] for key, each in slot.buffers.items() if key != NOTES} | notes
         if self._device.type == "cuda":
-            tensors = {key: each.to(self._device, non_blocking=True) for key, each in tensors.items()}
+            if self.stage.where == "gpu":
+                notes = notes | {"held": torch.from_numpy(self.stage.places(rows))}
+            tensors |= _write_notes(notes, slot.buffers[NOTES])
+            there = slot.stretch.to(self._device, non_blocking=True)
             slot.copied = torch.cuda.Event()
             slot.copied.record(torch.cuda.current_stream(self._device))
-        tensors |= self.stage.pick(rows, groups)
+            tensors = {key: _same_place(each, slot.stretch, there) for key, each in tensors.items()}
+            if self.stage.where == "gpu":
+                tensors |= self.stage.pick(tensors.pop("held"), groups)
         if "mask" in tensors and "valid" not in tensors:
             tensors["valid"] = self._all_valid.expand_as(tensors["mask"])
         return Batch(rows, tensors, fresh)
@@ -127,6 +147,23 @@ class Loader:
     def _slots_for(self, groups: tuple[str, ...]) -> list[_Slot]:
         if groups not in self._slots:
             pin = self._device.type == "cuda"
-            buffers = [self.stage.empty(self._batch_rows, groups, pin=pin) for _ in range(_AHEAD + 1)]
-            self._slots[groups] = list(map(_Slot, buffers))
+            notes = {NOTES: ((_NOTE_BYTES * (self._batch_rows + 1),), torch.uint8)}
+            shapes = self.stage.shapes(self._batch_rows, groups) | notes
+            self._slots[groups] = [_Slot(*allocate(shapes, pin=pin)) for _ in range(_AHEAD + 1)]
         return self._slots[groups]
+
+
+def _write_notes(notes: dict[str, Tensor], into: Tensor) -> dict[str, Tensor]:
+    """Copy tensors into a buffer of bytes, one behind the other, and return them as they lie there."""
+    written, start = {}, 0
+    for key, each in notes.items():
+        place = into[start : start + each.nbytes].view(each.dtype).view(each.shape)
+        written[key] = place.copy_(each)
+        start += -(-each.nbytes // _ALIGNED_BYTES) * _ALIGNED_BYTES
+    return written
+
+
+def _same_place(part: Tensor, stretch: Tensor, there: Tensor) -> Tensor:
+    """Return of `there`, a copy of `stretch`, what `part` is of `stretch`."""
+    start = part.data_ptr() - stretch.data_ptr() if part.nbytes else 0
+    return there[start : start + part.nbytes].view(part.dtype).view(part.shape)

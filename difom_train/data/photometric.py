@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -53,9 +54,15 @@ def recolour(pixels: Tensor, factors: Tensor) -> Tensor:
     brightness, contrast, saturation, hue = factors.to(pixels.device, pixels.dtype)[:, :, None, None].unbind(1)
     pixels = (pixels * brightness[:, None]).clamp_(0, 1)
     means = pixels.mean(dim=(2, 3))  # (B, 3)
-    grey = (means * means.new_tensor(_GREY)).sum(dim=1)[:, None, None, None]
+    grey = (means * _constant(_GREY, pixels.device, pixels.dtype)).sum(dim=1)[:, None, None, None]
     pixels = pixels.mul_(contrast[:, None]).add_(grey * (1 - contrast[:, None])).clamp_(0, 1)
     return _turn_colours(pixels, saturation, hue)
+
+
+@cache
+def _constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return numbers that stay on a device, which need not wait for them again."""
+    return torch.tensor(values, device=device, dtype=dtype)
 
 
 def _turn_colours(pixels: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ GPU_SHARE, RAM_SHARE = 0.5, 0.5  # of the free memory: the network, its gradient
 _COPY_ROWS = 256
 _ALIGNED_BYTES = 4096
 _SHOWN_IDS = 3
+Shapes = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
 
 class SourcePictures:
@@ -148,10 +149,10 @@ class Stage:
         if PICTURES in rest and self._source is not None:
             self._source.fill(rows, out, fresh)
 
-    def empty(self, number: int, groups: Sequence[str], *, pin: bool = False) -> dict[str, Tensor]:
-        """Return buffers for `number` rows of `groups`; `valid` is among them only where not all is valid."""
+    def shapes(self, number: int, groups: Sequence[str]) -> Shapes:
+        """Return what `number` rows of `groups` take; `valid` is among them only where not all is valid."""
         taps = [group for group in groups if group != PICTURES]
-        wanted: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+        wanted: Shapes = {}
         if PICTURES in groups:
             plane = (number, self._cache.picture_px, self._cache.picture_px)
             wanted |= {"image": ((*plane, 3), torch.uint8), "mask": (plane, torch.uint8)}
@@ -161,42 +162,44 @@ class Stage:
             first = int(np.argmax(self._cache.finished_rows(taps, pictures=False)))
             sample = self._cache.gather(np.array([first]), taps, pictures=False)
             wanted |= {key: ((number, *each.shape[1:]), torch.from_numpy(each).dtype) for key, each in sample.items()}
-        return _allocate(wanted, pin=pin)
+        return wanted
 
     def row_bytes(self, group: str) -> int:
         """Return the bytes of one row of a group."""
-        return sum(tensor.nbytes for tensor in self.empty(1, [group]).values())
+        return sum(math.prod(shape) * dtype.itemsize for shape, dtype in self.shapes(1, [group]).values())
 
     def hold(self, used: NDArray[np.int64], groups: Sequence[str], device: torch.device) -> None:
         """Hold some rows of some groups."""
         for group in groups:
-            held = {key: torch.empty_like(one, device=device) for key, one in self.empty(len(used), [group]).items()}
+            shapes = self.shapes(len(used), [group])
+            held = {key: torch.empty(shape, dtype=dtype, device=device) for key, (shape, dtype) in shapes.items()}
             for start in range(0, len(used), _COPY_ROWS):
                 part = used[start : start + _COPY_ROWS]
-                buffers = self.empty(len(part), [group])
+                _, buffers = allocate(self.shapes(len(part), [group]))
                 self.fill(part, [group], {key: tensor.numpy() for key, tensor in buffers.items()})
                 for key, tensor in buffers.items():
                     held[key][start : start + len(part)] = tensor.to(device)
             self.held[group] = held
         self._place[used] = np.arange(len(used))
 
-    def pick(self, rows: NDArray[np.int64], groups: Sequence[str]) -> dict[str, Tensor]:
-        """Return what is held of `rows` on the GPU."""
-        held = [tensors for group, tensors in self.held.items() if self.where == "gpu" and group in groups]
-        if not held:
-            return {}
-        places = torch.from_numpy(self._place[rows]).to(next(iter(held[0].values())).device, non_blocking=True)
+    def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where `rows` lie among those that are held."""
+        return self._place[rows]
+
+    def pick(self, places: Tensor, groups: Sequence[str]) -> dict[str, Tensor]:
+        """Return what the GPU holds of the rows at `places` (B,), which lie on it."""
+        held = [tensors for group, tensors in self.held.items() if group in groups]
         return {key: tensor.index_select(0, places) for tensors in held for key, tensor in tensors.items()}
 
 
-def _allocate(wanted: dict[str, tuple[tuple[int, ...], torch.dtype]], *, pin: bool) -> dict[str, Tensor]:
-    """Return tensors that lie in one stretch of memory, which the system can then back with large pages."""
+def allocate(wanted: Shapes, *, pin: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return one stretch of bytes, which the system can then back with large pages, and the tensors that lie in it."""
     sizes = {key: math.prod(shape) * dtype.itemsize for key, (shape, dtype) in wanted.items()}
     starts = list(accumulate((-(-size // _ALIGNED_BYTES) * _ALIGNED_BYTES for size in sizes.values()), initial=0))
     # NumPy asks for large pages where an array has 4 MB or more; torch does not.
     own = np.empty(0 if pin else starts[-1], np.uint8)
     stretch = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=True) if pin else torch.from_numpy(own)
-    return {
+    return stretch, {
         key: stretch[start : start + sizes[key]].view(dtype).view(shape)
         for start, (key, (shape, dtype)) in zip(starts, wanted.items(), strict=False)
     }

@@ -87,8 +87,8 @@ class Distiller(nn.Module):
         """Return what the student is compared with; call it without autocast or with, it computes in float32.
 
         Args:
-            batch: "<tap>/code" and "<tap>/scale" for each of `taps`, tensors on this module's device; perhaps "fresh", a list
-                of the views that pictures show in place of view 0, each with the width and height of its record.
+            batch: "<tap>/code" and "<tap>/scale" for each of `taps`, tensors on this module's device; perhaps "fresh",
+                the views that pictures show in place of view 0 (`locate_fresh`).
         """
         return {}
 
@@ -130,11 +130,10 @@ class Distiller(nn.Module):
 
 def mark_cached(batch: Batch) -> Targets:
     """Return `CACHED` for targets, or nothing where every view is one that the teachers have seen."""
-    fresh = batch.get("fresh")
-    if fresh is None:
+    if batch.get("fresh") is None:
         return {}
     image: Tensor = batch["image"]
-    return {CACHED: torch.tensor([view is None for view in fresh], dtype=torch.float32, device=image.device)}
+    return {CACHED: torch.ones(len(image), device=image.device).index_fill_(0, batch["fresh"].places, 0)}
 
 
 def mean_of(losses: Tensor, counts: Tensor | None) -> Tensor:

@@ -117,7 +117,8 @@ def open_feed(
     rows = config.data.batch_size + round(config.data.batch_size * config.data.unlabelled_ratio)
     loader = Loader(stage, rows, processes.device)
     rank, world = processes.rank, processes.world
-    return Feed(cache, loader, selection, config.data, seed=config.seed, rank=rank, world=world)
+    reach = config.colour.reach
+    return Feed(cache, loader, selection, config.data, seed=config.seed, rank=rank, world=world, reach=reach)
 
 
 def describe_run(config: TrainConfig, processes: Processes, learner: Learner, feed: Feed) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What is minimised: the loss of the masks, the terms of the distiller, and the student with both as one module."""
 
 import math
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits
 
 from difom_cache.base.errors import SettingsError, name_nearest
+from difom_cache.base.hardware import Coming
 from difom_train.students.base import Student
 
 SMOOTH = 1.0  # added to both sides of each fraction, so that an empty mask met with an empty answer costs nothing
@@ -170,7 +172,8 @@ def gradient_share(losses: Losses, student: Student) -> float:
         if not loss.requires_grad:
             return 0.0
         gradients = torch.autograd.grad(loss, moving, retain_graph=True, allow_unused=True)
-        norms.append(sum(float(each.float().square().sum()) for each in gradients if each is not None) ** 0.5)
+        squares = torch.stack([each.float().square().sum() for each in gradients if each is not None])
+        norms.append(sum(squares.tolist()) ** 0.5)
     return norms[1] / max(sum(norms), 1e-30)
 
 
@@ -217,36 +220,49 @@ class GradientBalance:
 
 
 class EpochMeans:
-    """Means of the losses over an epoch, kept on the device; each value is looked at one step late.
+    """Means of the losses over an epoch, kept on the device; a loss is looked at once it has come to the host.
 
-    Looking at a number makes a GPU's queue run dry, so that a loss that is not finite is found one step after.
+    That is a step late at least: waiting for it would make a GPU's queue run dry.
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
-        self._last: tuple[Tensor, Sequence[Any]] | None = None
+        self._sums: dict[tuple[str, ...], Tensor] = {}
+        self._counts: Counter[tuple[str, ...]] = Counter()
+        self._coming: deque[tuple[Coming, int, Sequence[Any]]] = deque()
+        self._seen = math.nan
 
-    def add(self, losses: dict[str, Tensor], rows: Sequence[Any]) -> Sequence[Any] | None:
-        """Take the losses of one step; return the previous step's rows if its loss was not finite."""
-        for name, value in losses.items():
-            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
-            self._counts[name] = self._counts.get(name, 0) + 1
+    def add(self, losses: dict[str, Tensor], step: int, rows: Sequence[Any]) -> tuple[int, Sequence[Any]] | None:
+        """Take the losses of one step; return an earlier one, and its rows, whose loss was not finite."""
         broken = self.check()
-        self._last = (losses["loss"], rows)
+        for dtype in dict.fromkeys(
+            value.dtype for value in losses.values()
+        ):  # of the losses, and of a look at gradients
+            names = tuple(name for name, value in losses.items() if value.dtype == dtype)
+            values = torch.stack([losses[name] for name in names])
+            self._sums[names] = self._sums[names] + values if names in self._sums else values
+            self._counts[names] += 1
+        self._coming.append((Coming(losses["loss"]), step, rows))
         return broken
 
-    def check(self) -> Sequence[Any] | None:
-        """Return the last step's rows if its loss was not finite."""
-        if self._last is None or math.isfinite(float(self._last[0])):
-            return None
-        return self._last[1]
+    def check(self, *, wait: bool = False) -> tuple[int, Sequence[Any]] | None:
+        """Return the first step, and its rows, whose loss was not finite, of those that have come, or of all."""
+        while self._coming and (wait or self._coming[0][0].is_there):
+            loss, step, rows = self._coming.popleft()
+            self._seen = float(loss.read())
+            if not math.isfinite(self._seen):
+                return step, rows
+        return None
 
     @property
     def last_loss(self) -> float:
-        """The loss of the last step, which waits for the device."""
-        return float(self._last[0]) if self._last else math.nan
+        """The last loss that has come to the host."""
+        there = (float(each.read()) for each, _, _ in reversed(self._coming) if each.is_there)
+        return next(there, self._seen)
 
     def means(self) -> dict[str, float]:
         """Return the mean of each loss."""
-        return {name: float(value) / self._counts[name] for name, value in self._sums.items()}
+        return {
+            name: value / self._counts[names]
+            for names, values in self._sums.items()
+            for name, value in zip(names, values.tolist(), strict=True)
+        }

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from difom_cache.base.compat import never_compiled
 from difom_train.config import OptimizerConfig
@@ -61,6 +63,24 @@ def ema_decay_at(decay: float, step: int) -> float:
     Else the average of a short run holds its first weights for most of it. Source: TensorFlow's ExponentialMovingAverage.
     """
     return min(decay, (1 + step) / (10 + step))
+
+
+@torch.no_grad()
+def follow(average: AveragedModel, student: nn.Module, decay: float) -> None:
+    """Move averaged weights and statistics towards the student's by 1 - `decay`; the first time they become the student's.
+
+    As `AveragedModel.update_parameters` does, which copies its counter to a GPU in every step and waits for that.
+    """
+    networks = (average.module, student)
+    owns, theirs = (list(chain(each.parameters(), each.buffers())) for each in networks)
+    for dtype in dict.fromkeys(own.dtype for own in owns):
+        kind = [(own, each) for own, each in zip(owns, theirs, strict=True) if own.dtype == dtype]
+        if average.n_averaged == 0:
+            for own, each in kind:
+                own.copy_(each)
+        else:
+            get_ema_multi_avg_fn(decay)(*map(list, zip(*kind, strict=True)), average.n_averaged)
+    average.n_averaged += 1
 
 
 def keeps_last(options: OptimizerConfig, validation_images: int) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from difom_cache.base.compat import keep_graphs_of_compiled
 from difom_cache.base.errors import RunError
@@ -17,7 +17,7 @@ from difom_train.config import TrainConfig
 from difom_train.data.counter_rng import mix_counts
 from difom_train.data.feed import Feed
 from difom_train.data.loader import Batch, DataTimer
-from difom_train.data.photometric import draw_colours, draw_scale, recolour, to_pixels, to_side
+from difom_train.data.photometric import draw_scale, recolour, to_pixels, to_side
 from difom_train.students.base import nearest_side_px
 from difom_train.students.catalogue import resolve_weights
 from difom_train.students.saved import save_student
@@ -34,6 +34,7 @@ from difom_train.training.losses import (
 from difom_train.training.optimizer import (
     build_optimizer,
     ema_decay_at,
+    follow,
     keeps_last,
     phase_of,
     ramp,
@@ -137,11 +138,11 @@ class Trainer:
             # Dropout knows no generator but the global one; keyed by the step, it leaves no state for a checkpoint to hold.
             torch.manual_seed(mix_counts(self.config.seed, epoch, step, self.feed.rank, _DROPOUT) >> 1)
             losses, rows = self.train_step(batches, epoch, step)
-            self.refuse_not_finite(means.add(losses, rows), epoch, step - 1)
+            self.refuse_not_finite(means.add(losses, step, rows), epoch)
             if self.log.is_time_to_look():
                 self.log.tell_step(epoch, means.last_loss, timer.frac)
             self.log.count_step()
-        self.refuse_not_finite(means.check(), epoch, steps - 1)
+        self.refuse_not_finite(means.check(wait=True), epoch)
         batches.close()
         metrics = mean_over_processes(self.processes, means.means())
         average_statistics(self.processes, self.student, *([] if self.ema is None else [self.eval_model]))
@@ -159,19 +160,21 @@ class Trainer:
         for own_pass in range(passes):
             batch = next(batches)
             rows.append(batch.rows.copy())
-            pixels, mask, labelled, valid = self.prepare(batch, epoch, step, own_pass)
-            targets = self.make_targets(batch, labelled, side_px=pixels.shape[-1]) if self.distils else {}
+            pixels, mask, labelled, valid = self.prepare(batch, epoch, step)
+            targets = self.make_targets(batch, side_px=pixels.shape[-1]) if self.distils else {}
             # several processes need one another's gradients at the last pass alone
             with self.processes.hold_gradients(self.model, own_pass < passes - 1):
                 with self.processes.autocast():
                     losses = Losses(*self.model(pixels, mask, labelled, valid, targets, factors))
                 if targets and own_pass == 0 and self.balance.is_due(step):
-                    share = gradient_share(losses, self.student)
+                    # of the first process, which sees what one process sees that accumulates in place of several
+                    share = self.processes.share(gradient_share(losses, self.student))
                     looked = self.balance.describe(share)
-                    self.balance.update(mean_over_processes(self.processes, {"share": share})["share"])
-                (losses.total / passes).backward()
+                    self.balance.update(share)
+                (losses.total / passes if passes > 1 else losses.total).backward()
             for name, value in ({"loss": losses.total.detach()} | losses.parts).items():
-                sums[name] = sums.get(name, torch.zeros_like(value)) + value / passes
+                own = value / passes if passes > 1 else value
+                sums[name] = sums[name] + own if name in sums else own
         if clip > 0:
             moving = [each for group in self.optimizer.param_groups for each in group["params"]]
             torch.nn.utils.clip_grad_norm_(moving, clip)
@@ -179,34 +182,27 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
             decay = ema_decay_at(self.config.optimizer.ema_decay, epoch * steps + step)
-            self.ema.multi_avg_fn = get_ema_multi_avg_fn(decay)
-            self.ema.update_parameters(self.student)
+            follow(self.ema, self.student, decay)
         return sums | looked, rows
 
-    def prepare(
-        self, batch: Batch, epoch: int, step: int, own_pass: int
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def prepare(self, batch: Batch, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Return what `Learner.forward` takes of a batch: pixels at the step's size in colours of their own, and the masks."""
-        data, colour, seed = self.config.data, self.config.colour, self.config.seed
-        scale = draw_scale(data.scales, seed=seed, epoch=epoch, step=step)
+        data = self.config.data
+        scale = draw_scale(data.scales, seed=self.config.seed, epoch=epoch, step=step)
         stride = self.student.largest_stride
         side_px = data.input_px if scale == 1 else nearest_side_px(int(data.input_px * scale), stride)
         pixels = to_pixels(batch.tensors["image"], side_px)
-        if any(colour.reach):
-            keys, slots = self.feed.cache.record_key[batch.rows], self.feed.slots(step, own_pass, len(batch.rows))
-            factors = draw_colours(colour.reach, keys, slots, seed=seed, epoch=epoch)
-            pixels = recolour(pixels, torch.from_numpy(factors))
+        if "colour" in batch.tensors:
+            pixels = recolour(pixels, batch.tensors["colour"])
         if self.config.machine.channels_last:
             pixels = pixels.contiguous(memory_format=torch.channels_last)
-        labelled = torch.from_numpy(self.feed.selection.supervised[batch.rows]).to(pixels.device)
         valid = to_side(batch.tensors["valid"], side_px) if self.feed.cache.pads else None
-        return pixels, to_side(batch.tensors["mask"], side_px), labelled, valid
+        return pixels, to_side(batch.tensors["mask"], side_px), batch.tensors["labelled"], valid
 
-    def make_targets(self, batch: Batch, labelled: Tensor, *, side_px: int) -> dict[str, Tensor]:
+    def make_targets(self, batch: Batch, *, side_px: int) -> dict[str, Tensor]:
         """Return what the student is held to: made of the cache, or of what the averaged weights see in the stored colours."""
         if not self.distiller.asks_average:
-            about = {"fresh": batch.fresh, "labelled": labelled}
-            return dict(self.distiller.targets(batch.tensors | about))
+            return dict(self.distiller.targets(batch.tensors | {"fresh": batch.warps}))
         average = self.eval_model.eval()
         with torch.no_grad(), self.processes.autocast():
             logits = average.forward_train(to_pixels(batch.tensors["image"], side_px)).logits[0]
@@ -280,10 +276,11 @@ class Trainer:
         if self.processes.is_main:
             draw_curves({self.folder.name: read_log(self.folder)}, self.folder / CURVES_FILE)
 
-    def refuse_not_finite(self, rows: Sequence[Any] | None, epoch: int, step: int) -> None:
-        """End the run if there are rows whose loss was not finite."""
-        if rows is None:
+    def refuse_not_finite(self, broken: tuple[int, Sequence[Any]] | None, epoch: int) -> None:
+        """End the run if there are a step and rows whose loss was not finite."""
+        if broken is None:
             return
+        step, rows = broken
         ids = [self.feed.cache.record_ids(each) for each in rows]
         path = self.folder / BROKEN_FILE
         path.write_text(

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from difom_cache import ViewParams, replay_image, replay_mask
 from difom_cache.store import TapSpec
+from difom_cache.views import locate_fresh
 from difom_train.config import DataConfig
 from difom_train.data import (
     PICTURES,
@@ -66,7 +67,7 @@ def test_a_view_of_the_stored_view_0_is_the_view_of_the_file():
         ViewParams(10 + place, 20, 200, 260, flip_h=place % 2, quarter_turns=place % 4, angle_mdeg=3000 * place)
         for place in range(7)
     ]
-    shown = show_fresh(stored, [*((view, (WIDTH, HEIGHT)) for view in views), None])
+    shown = show_fresh(stored, locate_fresh([*((view, (WIDTH, HEIGHT)) for view in views), None]))
     for place, view in enumerate(views):
         wanted = (replay_image(source, view, SIDE) * 255).permute(1, 2, 0)
         assert (shown["image"][place].float() - wanted).abs()[2:-2, 2:-2].mean() < 2.5
@@ -80,5 +81,5 @@ def test_an_absent_mask_stays_without_a_shape():
         "image": torch.zeros(1, 8, 8, 3, dtype=torch.uint8),
         "mask": torch.full((1, 8, 8), 255, dtype=torch.uint8),
     }
-    shown = show_fresh(stored, [(ViewParams(0, 0, 6, 6), (8, 8))])
+    shown = show_fresh(stored, locate_fresh([(ViewParams(0, 0, 6, 6), (8, 8))]))
     assert set(shown["mask"].unique().tolist()) <= {0, 1} and shown["image"].dtype == torch.uint8

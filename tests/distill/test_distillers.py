@@ -13,6 +13,7 @@ from difom_cache.base.options import validate
 from difom_cache.errors import CacheIncompleteError, SettingsError
 from difom_cache.store import TapSpec
 from difom_cache.teachers import area_pool
+from difom_cache.views import locate_fresh
 from difom_train import build_student
 from difom_train.config import DistillConfig
 from difom_train.distill import Match, build_distiller, mean_over_teachers, share_channels, split_bands
@@ -263,7 +264,7 @@ def test_probes_and_students_teach_the_masks_that_they_give(batch, name):
 def test_of_a_fresh_view_warped_logits_teach_and_features_do_not(cache, batch, pictures):
     """Every other picture is a left-right flip that no teacher has seen: its logits are those of view 0, flipped."""
     flip = ViewParams(top=0, left=0, height=PICTURE_PX, width=PICTURE_PX, flip_h=True)
-    fresh = [(flip, (PICTURE_PX, PICTURE_PX)) if place % 2 == 0 else None for place in range(8)]
+    fresh = locate_fresh([(flip, (PICTURE_PX, PICTURE_PX)) if place % 2 == 0 else None for place in range(8)])
     student, distiller = build(cache, "multiscale")
     plain = calibrated(distiller, batch).targets(batch)
     targets = distiller.targets(batch | {"fresh": fresh})
