@@ -20,10 +20,14 @@ FreshView = tuple[ViewParams, tuple[int, int]]
 
 @dataclass(frozen=True)
 class Warps:
-    """The fresh views of a batch: the places (F,) of their maps in it, and where each lies in its frame (F, 2, 3) float64."""
+    """The fresh views of a batch: the places (F,) of their maps in it, and where each lies in its frame (F, 2, 3) float64.
+
+    `stored` is (B,) float32: 1 where a picture stays as it is.
+    """
 
     places: Tensor
     matrices: Tensor
+    stored: Tensor
 
 
 def warp_view(whole: Tensor, params: Sequence[ViewParams], sizes: Sequence[tuple[int, int]]) -> Tensor:
@@ -44,7 +48,8 @@ def locate_fresh(fresh: Sequence[FreshView | None]) -> Warps:
     """Return the fresh views of a batch, (B,) with None where a map stays as it is, as numbers on the CPU."""
     found = [(place, locate_view(*view)) for place, view in enumerate(fresh) if view]
     places = torch.tensor([place for place, _ in found], dtype=torch.int64)
-    return Warps(places, torch.tensor([matrix for _, matrix in found], dtype=torch.float64).view(-1, 2, 3))
+    matrices = torch.tensor([matrix for _, matrix in found], dtype=torch.float64).view(-1, 2, 3)
+    return Warps(places, matrices, torch.tensor([view is None for view in fresh], dtype=torch.float32))
 
 
 def warp_some(maps: Tensor, warps: Warps) -> Tensor:

@@ -163,7 +163,8 @@ class Feed:
 
         Beside what is stored, tensors hold `labelled` (B,) and, where colours change, `colour` (B, 4) of `draw_colours`.
         """
-        table, fresh = self.epoch_table(epoch, distils=distils), None
+        table = self.epoch_table(epoch, distils=distils)
+        fresh: list[list[FreshView | None]] | None = None
         if self.options.fresh_views:
             places = fresh_places(table.shape, mixed=any(self.cache.taps[tap].kind == "feature" for tap in taps))
             table[places] = self.find_whole(table[places])
@@ -171,7 +172,9 @@ class Feed:
             number = self._own(np.where(places, places.cumsum().reshape(places.shape), 0))
             fresh = [[views[each] for each in line] for line in number.tolist()]
         own = self._own(table)
-        notes = (self._note(epoch, number, rows, fresh and fresh[number]) for number, rows in enumerate(own))
+        notes = (
+            self._note(epoch, number, rows, None if fresh is None else fresh[number]) for number, rows in enumerate(own)
+        )
         with closing(self.loader.batches(own, [PICTURES, *taps], timer, fresh, notes)) as batches:
             for batch in batches:
                 if batch.warps and not self.loader.stage.renders_anew:
@@ -300,6 +303,10 @@ def show_fresh(tensors: dict[str, Tensor], warps: Warps) -> dict[str, Tensor]:
         tensors: `image` and `mask` of the same kind; view 0 wherever a fresh view is named.
         warps: the fresh views.
     """
-    image = warp_some(tensors["image"].permute(0, 3, 1, 2).float(), warps)  # (B, S, S, 3) -> (B, 3, S, S)
-    mask = warp_some(tensors["mask"].clamp(max=1)[:, None].float(), warps)[:, 0]
-    return {"image": image.round_().to(torch.uint8).permute(0, 2, 3, 1), "mask": (mask >= 0.5).to(torch.uint8)}
+    image, mask = (
+        tensors["image"].permute(0, 3, 1, 2),
+        tensors["mask"].clamp(max=1)[:, None],
+    )  # (B, S, S, 3) -> (B, 3, S, S)
+    shown = warp_some(torch.cat([image.float(), mask.float()], dim=1), warps)
+    image, mask = shown[:, :3].round().to(torch.uint8), shown[:, 3] >= 0.5
+    return {"image": image.permute(0, 2, 3, 1), "mask": mask.to(torch.uint8)}

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -36,7 +36,8 @@ class Batch:
     @property
     def warps(self) -> Warps | None:
         """The same views on the device."""
-        return None if self.fresh is None else Warps(self.tensors["places"], self.tensors["matrices"])
+        names = ("places", "matrices", "stored")
+        return None if self.fresh is None else Warps(*(self.tensors[name] for name in names))
 
 
 @dataclass
@@ -93,7 +94,7 @@ class Loader:
         """
         timer = timer or DataTimer()
         lines = zip(table, repeat(None) if fresh is None else fresh, strict=False)
-        own_notes = repeat({}) if notes is None else iter(notes)
+        own_notes: Iterator[dict[str, Tensor]] = repeat({}) if notes is None else iter(notes)
         free = deque(self._slots_for(tuple(self.stage.host_groups(groups))))
         ahead: deque[tuple[NDArray[np.int64], list[FreshView | None] | None, _Slot, Future[None]]] = deque()
         with ThreadPoolExecutor(_AHEAD, thread_name_prefix="gather") as pool:

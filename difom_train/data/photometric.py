@@ -78,12 +78,9 @@ def _turn_colours(pixels: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
     sixths = torch.where(red == value, green - blue, above_green).div_(chroma.clamp_min(_FAINTEST))
     sixths += hue * (3 / math.pi)
     chroma = torch.minimum(chroma.mul_(saturation), value)
-    turned = torch.empty_like(pixels)
-    for channel, opposite in enumerate(_OPPOSITES):
-        away = sixths - opposite
-        away = away.sub_((away / 6).round_(), alpha=6).abs_()  # the hue goes in a circle
-        torch.addcmul(value, chroma, away.neg_().add_(2).clamp_(0, 1), value=-1, out=turned[:, channel])
-    return turned
+    away = sixths.unsqueeze(1) - _constant(_OPPOSITES, pixels.device, pixels.dtype).view(3, 1, 1)  # (B, 3, H, W)
+    away = away.sub_((away / 6).round_(), alpha=6).abs_()  # the hue goes in a circle
+    return torch.addcmul(value.unsqueeze(1), chroma.unsqueeze(1), away.neg_().add_(2).clamp_(0, 1), value=-1)
 
 
 def to_pixels(image: Tensor, side_px: int) -> Tensor:

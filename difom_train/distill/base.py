@@ -130,10 +130,7 @@ class Distiller(nn.Module):
 
 def mark_cached(batch: Batch) -> Targets:
     """Return `CACHED` for targets, or nothing where every view is one that the teachers have seen."""
-    if batch.get("fresh") is None:
-        return {}
-    image: Tensor = batch["image"]
-    return {CACHED: torch.ones(len(image), device=image.device).index_fill_(0, batch["fresh"].places, 0)}
+    return {} if batch.get("fresh") is None else {CACHED: batch["fresh"].stored}
 
 
 def mean_of(losses: Tensor, counts: Tensor | None) -> Tensor:

@@ -1,6 +1,7 @@
 """`multiscale`: levels learn from taps, the deepest from the deepest, and images without a mask from the teachers' masks."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,7 @@ from difom_train.distill.matching import (
     warn_of_matches,
 )
 from difom_train.distill.targets import FrozenTarget, fit_projection
+from difom_train.distill.together import Group, join_pairs, mean_together
 from difom_train.students.base import Student, StudentOutput
 
 MASK_LEVEL = "logits"  # the student's own main output
@@ -172,27 +174,37 @@ class MultiscaleDistiller(Distiller):
         return soft_mask_loss(logits, mean, inside * sure)
 
     def terms(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> dict[str, Tensor]:
-        terms: dict[str, list[tuple[str, Tensor]]] = {name: [] for name in self.weights}
-        pairs = self.compare_features(output, targets, valid)
-        with in_float32(output.logits[0].device):
-            for pair in pairs:
-                if "feature" in terms:
-                    terms["feature"].append((pair.what, cosine_and_smooth_l1(pair.student, pair.target, pair.inside)))
-                if "relation" in terms:
-                    terms["relation"].append((pair.what, relation_error(pair.student, pair.target, pair.inside)))
-                if "low" in terms:
-                    low, high = _band_errors(pair)
-                    terms["low"].append((pair.what, low))
-                    terms["high"].append((pair.what, high))
-            found = {
-                name: mean_of(mean_over_teachers(losses), targets.get(CACHED))
-                for name, losses in terms.items()
-                if losses
-            }
+        groups: list[Group]
+        device, cached = output.logits[0].device, targets.get(CACHED)
+        if is_gpu := device.type == "cuda":  # a CPU is faster with pairs that stay in its caches, one by one
+            inside_of = partial(cells_to_compare, targets, valid)
+            groups = join_pairs(self.matches, self.heads, output.levels, targets, inside_of)
+        else:
+            groups = [((pair.what,), pair) for pair in self.compare_features(output, targets, valid)]
+        with in_float32(device):
+            errors = [(taps, self._errors(pair)) for taps, pair in groups]
+            found: dict[str, Tensor] = {}
+            if errors and is_gpu:
+                means = mean_together([(taps, torch.stack(list(own.values()))) for taps, own in errors])
+                found = dict(zip(errors[0][1], mean_of(means, cached), strict=True))
+            elif errors:
+                own = {name: [(taps[0], each[name]) for taps, each in errors] for name in errors[0][1]}
+                found = {name: mean_of(mean_over_teachers(losses), cached) for name, losses in own.items()}
             if any(tap in targets for tap in self.mask_taps):
                 without = 1 - targets[LABELLED] if LABELLED in targets else None
                 found["logits"] = mean_of(self.mask_error(output, targets, valid), without)
             return found
+
+    def _errors(self, pair: Comparison) -> dict[str, Tensor]:
+        """Return each term of a pair that is asked for, (B,)."""
+        about, errors = (pair.student, pair.target, pair.inside), {}
+        if "feature" in self.weights:
+            errors["feature"] = cosine_and_smooth_l1(*about)
+        if "relation" in self.weights:
+            errors["relation"] = relation_error(*about)
+        if "low" in self.weights:
+            errors["low"], errors["high"] = _band_errors(pair)
+        return errors
 
     def compare(self, output: StudentOutput, targets: Targets, valid: Tensor | None) -> list[Comparison]:
         masks = self.compare_masks(output, targets, valid)

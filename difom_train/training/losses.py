@@ -147,15 +147,14 @@ class Learner(nn.Module):
         output = self.student.forward_train(pixels)
         for_mask, for_teachers = factors
         each = segmentation_loss(self.loss_name, output.logits, mask, valid)  # (B,)
-        each = torch.where(labelled, each, 0.0)
+        each = each.masked_fill(~labelled, 0.0)
         # Over the pictures that have a mask: averaged over all of them, a batch of half as many masks would hear half of each.
         own_masks = each.sum() / labelled.sum().clamp(min=1)
         parts = {"segmentation": own_masks.detach()}
-        distillation = each.new_zeros(len(each))
-        if targets:
-            for name, term in self.distiller.terms(output, targets, valid).items():
-                distillation = distillation + self.distiller.weights[name] * term
-                parts[name] = term.mean().detach()
+        terms = self.distiller.terms(output, targets, valid) if targets else {}
+        parts |= {name: term.mean().detach() for name, term in terms.items()}
+        weighted = [self.distiller.weights[name] * term for name, term in terms.items()]
+        distillation = sum(weighted[1:], start=weighted[0]) if weighted else each.new_zeros(len(each))
         # The mask loss is a sum over the student's outputs, of which PraNet has four: the terms must not be drowned by it.
         outputs = 1 if self.distiller.literal else len(output.logits)
         return for_mask * own_masks, for_teachers * outputs * distillation.mean(), parts

@@ -82,6 +82,10 @@ class Trainer:
             keep_graphs_of_compiled()  # the gradient share looks at the graph a second time
             self.student.forward_train = torch.compile(self.student.forward_train)  # type: ignore[method-assign]
         self.model, self.optimizer = processes.wrap(learner), optimizer
+        for module in [*learner.modules(), *([] if self.ema is None else self.ema.modules())]:
+            counter = getattr(module, "num_batches_tracked", None)
+            if isinstance(counter, Tensor):  # the host counts faster than it asks a GPU to
+                module.register_buffer("num_batches_tracked", counter.cpu())
         self.add_second = open_second_log(config.machine.logger, folder)
 
     @property
