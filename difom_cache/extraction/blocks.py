@@ -84,17 +84,17 @@ def _run(
             with watch.on_host("wait"):
                 while writing:  # at most one block waits to be written, so that memory stays bounded
                     yield writing.popleft().result()
-            seconds = watch.read()
-            writing.append(writer.submit(_write, block, seconds))
+            writing.append(writer.submit(_write, block, watch.split()))
             block = None
     while writing:
         yield writing.popleft().result()
 
 
-def _write(block: "PictureBlock | TeacherBlock", seconds: dict[str, float]) -> BlockReport:
+def _write(block: "PictureBlock | TeacherBlock", watch: Stopwatch) -> BlockReport:
+    seconds = watch.read()  # here, and not where the next block begins: a GPU need not run dry for it
     started_s = time.perf_counter()
     block.publish()
-    seconds = seconds | {"write": time.perf_counter() - started_s}
+    seconds |= {"write": time.perf_counter() - started_s}
     job = block.job
     return BlockReport(job.folder, job.block, len(job.views), seconds, name_worker())
 

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -65,14 +66,19 @@ class Stopwatch:
         """Count seconds that another thread measured."""
         self._seconds[stage] += seconds
 
+    def split(self) -> "Stopwatch":
+        """Return a stopwatch with what was counted so far, and start from zero."""
+        earlier = copy(self)
+        self._seconds, self._events = defaultdict(float), []
+        return earlier
+
     def read(self) -> dict[str, float]:
-        """Return the seconds since the last reading, by stage, and start from zero."""
+        """Return the seconds by stage, once the device has done what is counted."""
         for stage, start, stop in self._events:
             stop.synchronize()
             self._seconds[stage] += start.elapsed_time(stop) / 1000
-        seconds = {stage: self._seconds.get(stage, 0.0) for stage in STAGES}
-        self._seconds, self._events = defaultdict(float), []
-        return seconds
+        self._events = []
+        return {stage: self._seconds.get(stage, 0.0) for stage in STAGES}
 
 
 class PicturePass:
@@ -159,6 +165,7 @@ class TeacherBlock:
         self._sums: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
         self._fidelity: dict[str, Fidelity] = {}
         self._filled = 0
+        self._copied: torch.cuda.Event | None = None
 
     def add(
         self, views: Sequence[ViewJob], frames: Sequence[Frame], watch: Stopwatch, pool: ThreadPoolExecutor
@@ -182,11 +189,14 @@ class TeacherBlock:
                 if scale is not None:
                     self._keep(f"{tap.name}/scale", scale)
         self._filled += len(views)
+        if encoder.device.type == "cuda":
+            self._copied = torch.cuda.Event()
+            self._copied.record(torch.cuda.current_stream(encoder.device))
 
     def publish(self) -> None:
         """Refuse what could not be coded, then write the block."""
-        if self._encoder.device.type == "cuda":
-            torch.cuda.synchronize(self._encoder.device)
+        if self._copied is not None:
+            self._copied.synchronize()
         arrays = {name: tensor.numpy() for name, tensor in self._arrays.items()}
         for name, codec in self._encoder.codecs.items():
             try:

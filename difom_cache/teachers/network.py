@@ -11,6 +11,9 @@ from difom_cache.teachers.precision import compute_in
 from difom_cache.teachers.preprocess import check_pixels, normalise
 from difom_cache.teachers.weights import is_outline
 
+PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
+"""Modules whose weights autocast rounds to bfloat16."""
+
 
 class TapNetwork(nn.Module):
     """The contract of a network here: normalised pixels in, one map for each tap named in `taps` out."""
@@ -39,6 +42,10 @@ class NetworkTeacher:
         """
         self.device = resolve_device(device)
         self.network.to(self.device)
+        if self.device.type == "cuda" and self.spec.precision == "bfloat16":  # once; autocast would in every batch
+            for name, module in self.network.named_modules():
+                if isinstance(module, PRODUCTS) and not name.endswith("patch_embeddings"):
+                    module.to(torch.bfloat16)  # DINOv3 gives its rotary positions the type of that one
         self._mean, self._std = self._mean.to(self.device), self._std.to(self.device)
         return self
 

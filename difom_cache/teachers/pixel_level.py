@@ -6,11 +6,15 @@ tokenizer or queries. Taps: `stage1` to `stage4` (backbone, strides 4 to 32), `p
 a picture of 352 px at stride 16. OneFormer's DiNAT-L needs the natten package and is not offered here.
 """
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import (
     Mask2FormerConfig,
     Mask2FormerForUniversalSegmentation,
@@ -63,6 +67,26 @@ def _config(config_class: Any, channels: tuple[str, ...], size: str, **further: 
     return config_class(backbone_config=backbone, **dict.fromkeys(channels, swin.decoder_channels), **further)
 
 
+class KeptConstants(TorchFunctionMode):
+    """Numbers of which the library makes a tensor on a GPU, such as the sizes of maps, are brought there once.
+
+    Each such copy waits for all that the GPU was given before. Nothing writes into these tensors.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        options = kwargs or {}
+        if func in (torch.tensor, torch.as_tensor) and isinstance(args[0], list):
+            return _constant(tuple(map(tuple, args[0])), **options)
+        return func(*args, **options)
+
+
+@lru_cache(maxsize=64)
+def _constant(rows: tuple[tuple[int, ...], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(rows, dtype=dtype, device=device)
+
+
 class PixelLevelTaps(TapNetwork):
     """The library's backbone and pixel decoder, read at chosen levels."""
 
@@ -85,7 +109,10 @@ class PixelLevelTaps(TapNetwork):
         stages = self.module.encoder(pixels).feature_maps
         maps = dict(zip(STAGES, stages, strict=True))
         if not set(self.taps) <= set(STAGES):
-            decoded = self.module.decoder(stages)
+            keeps = pixels.is_cuda and not torch.compiler.is_compiling()
+            constants: Any = KeptConstants() if keeps else nullcontext()
+            with constants:
+                decoded = self.module.decoder(stages)
             maps |= dict(zip(DECODER_TAPS, decoded.multi_scale_features, strict=True))
             maps["pixel4"] = decoded.mask_features
         return {tap: maps[tap] for tap in self.taps}

@@ -6,9 +6,11 @@ heads at a time, so that the mask stays small. Source: segment_anything/modeling
 `add_decomposed_rel_pos`.
 """
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
-from segment_anything.modeling.image_encoder import Attention, ImageEncoderViT, get_rel_pos
+from segment_anything.modeling.image_encoder import Attention, ImageEncoderViT
 from torch import Tensor, nn
 
 # One head of 4096 tokens in float32 on the CPU: 0.88 s a block, against 1.29 s for all twelve heads at once and
@@ -33,8 +35,8 @@ class FusedAttention(nn.Module):
         qkv = self.qkv(x).reshape(batch, height * width, 3, self.num_heads, -1)
         # n = B * heads; each of q, k, v is (1, n, h*w, C / heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).reshape(3, 1, batch * self.num_heads, height * width, -1).unbind(0)
-        rows = get_rel_pos(height, height, self.rel_pos_h)  # (h, h, c): row of the query, row of the key
-        columns = get_rel_pos(width, width, self.rel_pos_w)  # (w, w, c)
+        rows = relative_positions(height, self.rel_pos_h)  # (h, h, c): row of the query, row of the key
+        columns = relative_positions(width, self.rel_pos_w)  # (w, w, c)
         mask_bytes = q.element_size() * (height * width) ** 2
         step = max(1, MASK_BYTES.get(x.device.type, 1 << 30) // mask_bytes)
         parts = [
@@ -44,6 +46,24 @@ class FusedAttention(nn.Module):
         attended = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         attended = attended.reshape(batch, self.num_heads, height * width, -1).transpose(1, 2)
         return self.proj(attended.reshape(batch, height, width, channels))
+
+
+def relative_positions(size: int, table: Tensor) -> Tensor:
+    """Return the embedding of each place relative to each other one, (size, size, c), of a table (2 n - 1, c).
+
+    The library's `get_rel_pos`, whose indices lie on the host: a GPU would be waited for in every block.
+    """
+    longest = 2 * size - 1
+    if len(table) != longest:
+        resized = F.interpolate(table.T[None], size=longest, mode="linear")
+        table = resized[0].T
+    return table[_relative_places(size, table.device)]
+
+
+@lru_cache(maxsize=64)
+def _relative_places(size: int, device: torch.device) -> Tensor:
+    places = torch.arange(size)
+    return (places[:, None] - places[None, :] + size - 1).to(device)
 
 
 def position_bias(q: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -2,12 +2,11 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
-from device_work import count_device_work
 from landmarks import VIEWS
+from pretend_gpu import Work, pretend_gpu
 
 from difom_cache import ViewParams
 from difom_cache.codecs import build_codec
@@ -19,29 +18,16 @@ BATCH = 8
 TAPS = {"block5": 22, "block11": 22}
 
 
-def render_views(*params: ViewParams) -> Any:
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is pretended")
+
+
+def render_views(*params: ViewParams) -> Work:
     """Return what rendering a batch of these views takes, each of a frame of its own."""
-    with count_device_work() as work:
+    with pretend_gpu() as gpu:
         frames = [Frame(torch.zeros((3, 310, 400), dtype=torch.uint8), None, 0.0) for _ in params]
         jobs = [ViewJob(None, each, True, 0) for each in params]
         assert render(jobs, frames, 224, len(params), CUDA).shape == (len(params), 3, 224, 224)
-    return work
-
-
-def test_the_counter_counts() -> None:
-    with count_device_work() as work:
-        host = torch.zeros(4)
-        there = host.to(CUDA)  # waits
-        host.to(CUDA, non_blocking=True)  # waits too: not pinned
-        host.pin_memory().to(CUDA, non_blocking=True)
-        (there + 1).view(2, 2).mul_(2)
-        torch.empty(4, pin_memory=True).copy_(there, non_blocking=True)
-        torch.empty(4).copy_(there, non_blocking=True)
-        there.new_tensor((1.0, 2.0))
-        there[0] = 3.0
-    assert work.kernels == ["add", "mul_", "fill_"]
-    assert work.copies == ["_to_copy", "copy_"]
-    assert work.waits == ["_to_copy", "_to_copy", "copy_", "_to_copy"]
+    return gpu.work
 
 
 @pytest.mark.parametrize(
@@ -51,34 +37,35 @@ def test_the_counter_counts() -> None:
 def test_a_batch_is_rendered_in_few_kernels_and_without_waiting(view: str, each: int, together: int) -> None:
     """View by view, such a batch took 41 and 57 kernels and 8 waits upright, 393 and 513 kernels and 16 waits rotated."""
     work = render_views(*[VIEWS[view]] * BATCH)
-    assert len(work.kernels) <= each * BATCH + together, work.kernels
-    assert work.waits == []
-    assert len(work.copies) <= BATCH + 2  # a frame each, and twice the numbers of all rotations
+    launches, waits, uploads = work.counts
+    assert launches <= each * BATCH + together, work.launches
+    assert not waits
+    assert uploads <= BATCH + 2  # a frame each, and twice the numbers of all rotations
 
 
 def test_a_frame_goes_to_the_device_once_for_all_of_its_views() -> None:
     frame = Frame(torch.zeros((3, 310, 400), dtype=torch.uint8), None, 0.0)
-    with count_device_work() as work:
+    with pretend_gpu() as gpu:
         frame = replace(frame, image=torch.zeros((3, 310, 400), dtype=torch.uint8))
         jobs = [ViewJob(None, VIEWS["flip_h"], True, number) for number in range(3)]
         render(jobs, [frame] * 3, 224, 4, CUDA)
-    assert len(work.copies) == 1 and work.waits == []
+    assert gpu.work.counts[1:] == (0, 1)
 
 
 def test_constants_of_a_teacher_stay_on_the_device() -> None:
-    with count_device_work() as work:
+    with pretend_gpu() as gpu:
         mean, std = torch.zeros(3, device=CUDA), torch.ones(3, device=CUDA)
         pixels = torch.zeros((2, 3, 8, 8), device=CUDA)
-        work.kernels.clear()
+        gpu.work = Work()
         normalise(pixels, mean, std)
-    assert work.kernels == ["sub", "div"] and work.copies == work.waits == []
+    assert gpu.work.counts == (2, 0, 0)
 
 
-def encode(params: ViewParams) -> Any:
+def encode(params: ViewParams) -> Work:
     """Return what encoding a batch of two taps takes, without the teacher's own work."""
     taps = [SimpleNamespace(name=name, grid=grid) for name, grid in TAPS.items()]
     requests = tuple(SimpleNamespace(native=name) for name in TAPS)
-    with count_device_work() as work:
+    with pretend_gpu() as gpu:
         maps = {name: torch.zeros((BATCH, 384, grid, grid), device=CUDA) for name, grid in TAPS.items()}
         spec = SimpleNamespace(input_px=224, taps=requests)
         codecs = {name: build_codec("int8", 384) for name in TAPS}
@@ -99,21 +86,19 @@ def encode(params: ViewParams) -> Any:
         frames = [Frame(torch.zeros((3, 310, 400), dtype=torch.uint8), None, 0.0)] * BATCH
         block = TeacherBlock(encoder, SimpleNamespace(views=jobs * 2))
         block.add(jobs, frames, Stopwatch(torch.device("cpu")), None)
-        first = len(work.kernels), len(work.copies)
+        gpu.work = Work()
         block.add(jobs, frames, Stopwatch(torch.device("cpu")), None)
-        work.kernels, work.copies = work.kernels[first[0] :], work.copies[first[1] :]
-    return work
+    return gpu.work
 
 
 @pytest.mark.parametrize(("view", "uploads", "kernels"), [("plain", 2, 192), ("rotate_padded", 5, 228)])
 def test_a_batch_is_encoded_without_waiting(view: str, uploads: int, kernels: int) -> None:
     """It waited for two uploads a tap while every tap had its own; most kernels are those that measure fidelity."""
     work = encode(VIEWS[view])
-    assert work.waits == []
-    assert len(work.copies) == uploads + 2 * len(
-        TAPS
-    )  # frame, splits, rotations, valid cells; code and scale of each tap
-    assert len(work.kernels) <= kernels
+    launches, waits, found = work.counts
+    assert (waits, found) == (0, uploads)  # of frame, splits, rotations, valid cells
+    assert work.downloads.total() == 2 * len(TAPS)  # code and scale of each
+    assert launches <= kernels
 
 
 def test_stages_are_timed_on_the_gpu_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
