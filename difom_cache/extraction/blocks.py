@@ -9,14 +9,14 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from difom_cache.base.errors import DeviceError
 from difom_cache.base.hardware import is_out_of_memory, torch_threads
 from difom_cache.extraction.frames import Frame, read_frame
 from difom_cache.extraction.jobs import BlockJob, BlockReport, ViewJob
 from difom_cache.extraction.passes import PictureBlock, PicturePass, Stopwatch, TeacherBlock, TeacherPass
-from difom_cache.extraction.teachers import load_teacher, name_worker
+from difom_cache.extraction.teachers import load_teacher, name_worker, settle
 from difom_cache.store.identity import read_identity
 from difom_cache.store.ledger import is_done
 from difom_cache.store.schema import PicturesIdentity, TeacherIdentity
@@ -44,7 +44,9 @@ def compute_blocks(jobs: Sequence[BlockJob]) -> Iterator[BlockReport]:
     if jobs[0].request is None:
         encoder = PicturePass(read_identity(folder, PicturesIdentity), jobs[0].rows)
     else:
-        encoder = TeacherPass(jobs[0], read_identity(folder, TeacherIdentity), load_teacher(jobs[0].request))
+        identity = read_identity(folder, TeacherIdentity)
+        request = settle(jobs[0].request, identity, folder)
+        encoder = TeacherPass(replace(jobs[0], request=request), identity, load_teacher(request))
     pool = ThreadPoolExecutor(os.cpu_count() or 1, "decode")
     writer = ThreadPoolExecutor(1, "write")
     try:

@@ -25,10 +25,12 @@ def compute_columns(
     report: ExtractReport,
     *,
     quiet: bool,
+    workers: Executor | None = None,
 ) -> None:
-    """Compute the missing blocks of each column, by its folder, and count them in `report`."""
+    """Compute the missing blocks of each column, by its folder, and count them in `report`; `workers` may be there already."""
     here = options.engine == "local" and count_local(options) == 1
-    with nullcontext() if here or not any(missing.values()) else open_executor(options) as executor:
+    is_open = workers is not None or here or not any(missing.values())
+    with nullcontext(workers) if is_open else open_executor(options) as executor:
         if executor is not None:
             release_teachers()
         for work in works:

@@ -1,6 +1,8 @@
 """The top of stage one: a config becomes a cache. Views are drawn, identities fixed, missing blocks computed."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Unpack
 
 from difom_cache.base.errors import CacheSpaceError, SettingsError, install_extra
@@ -13,7 +15,7 @@ from difom_cache.data.groups import describe_unknown
 from difom_cache.data.manifest import read_source, warn_of_fresh_splits
 from difom_cache.data.understood import Understood
 from difom_cache.extraction.begun import held_readings
-from difom_cache.extraction.engines import EngineOptions
+from difom_cache.extraction.engines import EngineOptions, open_executor
 from difom_cache.extraction.estimate import Estimate, estimate_run, format_passes, refuse_full_disk
 from difom_cache.extraction.missing import find_missing, finish_columns, parse_part
 from difom_cache.extraction.options import ExtractConfig
@@ -70,7 +72,9 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
     config = adopt_settings(config)
     if config.teacher is None and config.like is None:
         raise SettingsError("--teacher is missing: name one, or --like a cache that has some")
-    part, device, cache, dry = parse_part(config.part), settle_device(config.device), config.cache, config.dry_run
+    part, cache, dry = parse_part(config.part), config.cache, config.dry_run
+    far = config.engine != "local"  # then each worker finds its own device, and the first one decides for a column
+    device = "cpu" if far else settle_device(config.device)
     source, held = config.find_source(), held_splits(cache)
     understood = read_source(source, splits=config.split, limit=config.limit, held=held, quiet=quiet)
     records = understood.records
@@ -83,8 +87,8 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
         raise CacheSpaceError(f"--cache {cache} is a file; choose a folder")
     asked: list[tuple[TeacherRequest, OldColumn | None]] = []
     if config.like is not None:
-        asked += request_like(config, config.device)
-    for request in () if asked else request_teachers(config, config.device):
+        asked += request_like(config, device if far else config.device)
+    for request in () if asked else request_teachers(config, device if far else config.device):
         continued, line = continue_column(cache, request, records, len(rows))
         asked.append((continued, None))
         if line:
@@ -93,38 +97,47 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
         raise SettingsError("there is nothing to cache: no teacher is named, and --no-pictures leaves the views out")
     prepare = outline_column
     if not dry:
-        from difom_cache.extraction.teacher_column import load_teachers, prepare_teacher  # late, as above
+        # late, as above
+        from difom_cache.extraction.teacher_column import load_teachers, prepare_elsewhere, prepare_teacher
 
         prepare = prepare_teacher
         load_teachers(cache, asked, config.codec, quiet=quiet)  # what does not exist must leave no cache behind
         start_cache(cache, records, plan, views=config.views, picture_px=config.input_size)
-    with explain_wait("making the columns ready, and looking at what is there", quiet=quiet):
-        works = []
-        if config.pictures:
-            pads, public = not plan.wholly_valid, config.public
-            works.append(
-                prepare_pictures(cache, picture_px=config.input_size, pads=pads, rows=len(rows), dry=dry, public=public)
-            )
-        for request, old in asked:
-            works.append(prepare(cache, request, ColumnChoices(config.codec, config.batch_size, old), rows))
-    missing = {work.column.folder: find_missing(cache, work, part, repair=not dry) for work in works}
-    columns, counts = [work.column for work in works], [len(blocks) for blocks in missing.values()]
-    report = ExtractReport(
-        cache, estimate_run(columns, counts, views=config.views, epochs=config.epochs, runs=config.runs)
-    )
-    for line in filter(None, describe_start(config, understood, works, report.estimate, device)):
-        say(line)
-    if not config.force:
-        refuse_full_disk(cache, report.estimate)
-    if dry:
-        report.missing_blocks = {name: len(blocks) for name, blocks in missing.items()}
-        return report
-
-    from difom_cache.extraction.compute import compute_columns  # late, as above
-
     devices = count_gpus() if device == "cuda" else 0
     options = EngineOptions(config.engine, config.scheduler, config.jobs, config.workers, devices)
-    compute_columns(works, missing, rows, options, report, quiet=quiet)
+    with open_executor(options) if far and not dry else nullcontext() as workers:
+        with explain_wait("making the columns ready, and looking at what is there", quiet=quiet):
+            works = []
+            if config.pictures:
+                pads, public = not plan.wholly_valid, config.public
+                works.append(
+                    prepare_pictures(
+                        cache, picture_px=config.input_size, pads=pads, rows=len(rows), dry=dry, public=public
+                    )
+                )
+            for request, old in asked:
+                choices = ColumnChoices(config.codec, config.batch_size, old)
+                if workers is None:
+                    works.append(prepare(cache, request, choices, rows))
+                    continue
+                there = replace(request, device=config.device)
+                works.append(workers.submit(prepare_elsewhere, cache.resolve(), there, choices, rows).result())
+        missing = {work.column.folder: find_missing(cache, work, part, repair=not dry) for work in works}
+        columns, counts = [work.column for work in works], [len(blocks) for blocks in missing.values()]
+        report = ExtractReport(
+            cache, estimate_run(columns, counts, views=config.views, epochs=config.epochs, runs=config.runs)
+        )
+        for line in filter(None, describe_start(config, understood, works, report.estimate, device)):
+            say(line)
+        if not config.force:
+            refuse_full_disk(cache, report.estimate)
+        if dry:
+            report.missing_blocks = {name: len(blocks) for name, blocks in missing.items()}
+            return report
+
+        from difom_cache.extraction.compute import compute_columns  # late, as above
+
+        compute_columns(works, missing, rows, options, report, quiet=quiet, workers=workers)
     with explain_wait("summing up the statistics", quiet=quiet):
         finish_columns(cache, works, part, report)
     say(format_rates(report))
@@ -153,9 +166,12 @@ def describe_start(
     is_usual = config.precision is None and device != "cpu"
     yield explain_bfloat16(device) if config.precision == "bfloat16" or is_usual else ""
     for label, identity in teachers.items():
+        if config.engine != "local" and not config.dry_run:
+            how = f"on {identity.device} in {identity.teacher.precision}, batches of {identity.batch}"
+            yield f"{teacher_folder(label)}: {how}, as its first worker found; workers of another kind are refused"
         for reading in held_readings(identity, config.cache / teacher_folder(label)) or ():
             yield f"{teacher_folder(label)}: {reading.describe()}"
         if identity.backend is not None:
             yield f"{teacher_folder(label)}: OpenVINO {identity.backend.version} runs the network"
-        elif device == "cpu" and identity.teacher.name != "onnx" and not has_openvino():
+        elif identity.device == "cpu" and identity.teacher.name != "onnx" and not has_openvino():
             yield f"{teacher_folder(label)}: PyTorch runs the network; OpenVINO is faster on a CPU: {install_extra('openvino')}"

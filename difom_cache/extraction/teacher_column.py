@@ -19,12 +19,13 @@ from difom_cache.extraction.jobs import ViewJob
 from difom_cache.extraction.passes import render
 from difom_cache.extraction.prepare import ColumnChoices, ColumnWork, draft_column, find_bases
 from difom_cache.extraction.requests import OldColumn, refuse_unlike
-from difom_cache.extraction.teachers import choose_backend, describe_source, load_all, load_teacher
+from difom_cache.extraction.teachers import choose_backend, describe_source, load_all, load_teacher, settle
 from difom_cache.store.columns import teacher_column, write_basis
 from difom_cache.store.identity import offer_identity, write_seen_masks, write_source
 from difom_cache.store.layout import TapSpec
 from difom_cache.store.writer import create_column
 from difom_cache.teachers.base import Teacher, TeacherRequest
+from difom_cache.teachers.catalogue import outline_teacher
 from difom_cache.teachers.pooling import area_pool
 
 FIT_RECORDS = 256  # view 0 of so many training records decides a codec's basis
@@ -87,6 +88,18 @@ def prepare_teacher(
     if spec.seen_masks is not None:
         write_seen_masks(begun.folder, spec.seen_masks)
     return ColumnWork(column, identity, request)
+
+
+def prepare_elsewhere(
+    cache: Path, request: TeacherRequest, choices: ColumnChoices, views: Sequence[ViewJob]
+) -> ColumnWork:
+    """Return what `prepare_teacher` does, from the worker that comes first: its device, precision and batch are the column's.
+
+    The request in it names the device that was asked for, as each worker has to find its own.
+    """
+    begun = find_begun(cache, outline_teacher(request))
+    work = prepare_teacher(cache, settle(request, begun.identity, begun.folder), choices, views)
+    return replace(work, request=replace(work.request or request, device=request.device))
 
 
 def probe_batch(teacher: Teacher, device: str) -> int:

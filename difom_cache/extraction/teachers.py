@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from difom_cache.base.errors import EngineError, RunError, SettingsError, TeacherError, WeightsError
+from difom_cache.base.errors import DeviceError, EngineError, RunError, SettingsError, TeacherError, WeightsError
 from difom_cache.extraction.begun import AUTO, BACKENDS, OPENVINO, TORCH, backend_of, identify_teacher
 from difom_cache.extraction.requests import tell_place
 from difom_cache.store.identity import name_differences
 from difom_cache.store.schema import TeacherIdentity, TeacherSource
 from difom_cache.teachers.base import RANDOM, Teacher, TeacherRequest, TeacherSpec, has_openvino
-from difom_cache.teachers.catalogue import OWN_WEIGHTS, build_requested, split_code
+from difom_cache.teachers.catalogue import OWN_WEIGHTS, build_requested, place_teacher, split_code
 from difom_cache.teachers.openvino_teacher import OpenVinoTeacher
 from difom_cache.teachers.places import HUB
 
@@ -127,6 +127,32 @@ def release_teachers() -> None:
     """
     for request in list(_held):
         _drop(request)
+
+
+def settle(request: TeacherRequest, held: TeacherIdentity | None, column: Path) -> TeacherRequest:
+    """Return the request with the device of this process: what is asked for of a worker, only the worker can tell.
+
+    Args:
+        request: as it was sent.
+        held: of the column, where one is begun.
+        column: its folder.
+
+    Raises:
+        EngineError: the column was begun on a device of another kind.
+    """
+    try:
+        device = place_teacher(request.name, request.device)
+    except DeviceError:
+        if held is None:
+            raise
+        device = "cpu"
+    kind = torch.device(device).type
+    if held is not None and kind != held.device:
+        raise EngineError(
+            f"worker {name_worker()} computes on {kind}, but {column} was begun on {held.device}, and features of two kinds of "
+            "device are not mixed; start workers of one kind, or say which with --device"
+        )
+    return replace(request, device=device)
 
 
 def assert_same_teacher(identity: TeacherIdentity, spec: TeacherSpec, column: Path) -> None:

@@ -76,7 +76,7 @@ def build_teacher(
             "student:RUN#package.module:Factory" for a run of your own student.
         weights: "hub", "random" or the path of a file or folder.
         taps: see `TeacherRequest`.
-        device: "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         precision: None for bfloat16 autocast on CUDA and float32 elsewhere.
         picture_px: side of the stored pictures, which strides refer to.
         strides: in picture px.
@@ -90,13 +90,14 @@ def build_teacher(
         WeightsError: weights that are missing, damaged or another network's.
         DeviceError: the device is absent.
     """
+    asked = parse_teacher(spec)
     request = replace(
-        parse_teacher(spec),
+        asked,
         weights=weights,
         taps=None if taps is None else tuple(taps),
         strides=None if strides is None else tuple(strides),
         picture_px=picture_px,
-        device=device,
+        device=place_teacher(asked.name, device),
         precision=precision,
         compile=compile,
         readings=None if readings is None else tuple(readings),
