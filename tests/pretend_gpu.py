@@ -113,7 +113,9 @@ class PretendGpu(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.work, self.host, self.full_after = Work(), threading.get_ident(), -1
+        self.work, self.host = Work(), threading.get_ident()
+        self.most_numbers = 1 << 60
+        "Of one tensor; what asks for more is out of memory."
         self._pinned: dict[int, Any] = {}  # held, so that no other memory gets its place
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -161,6 +163,8 @@ class PretendGpu(TorchDispatchMode):
         if any(each.held.shape != each.shape for each in there):
             raise NotImplementedError(f"{name} changes a tensor's shape in place")
         self._see(func, name, args, kwargs, here, there, goes)
+        if any(each.numel() > self.most_numbers for each in tree_leaves(result) if isinstance(each, Tensor)):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         known = {id(_held(each)): each for each in tensors}
         return tree_map_only(Tensor, lambda r: known[id(r)] if id(r) in known else OnGpu(r) if goes else r, result)
 
@@ -177,8 +181,6 @@ class PretendGpu(TorchDispatchMode):
             self.wait(name)
         elif not func.is_view and name not in NOTHING:
             self._count(self.work.launches, name)
-            if 0 <= self.full_after < self.work.launches.total():
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     def _pin(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from difom_cache import ViewParams, load_probe, replay_image
 from difom_cache.base.errors import RunError, SettingsError, TeacherError
-from difom_cache.base.hardware import resolve_device
+from difom_cache.base.hardware import is_out_of_memory, resolve_device, upload
 from difom_cache.base.progress import say
 from difom_cache.probing import LiveProbe
 from difom_cache.teachers import Frames
@@ -24,6 +24,7 @@ from difom_train.students.saved import load_student
 from difom_train.students.seen_masks import Seen, read_run_masks
 
 TEACHER_PREFIX, PROBE_PREFIX = "teacher:", "probe:"
+MANY = 1 << 30
 
 
 def is_named(run: Path | str) -> bool:
@@ -37,6 +38,8 @@ class Segmenter(Protocol):
     name: str
     input_px: int
     device: str
+    fits: int
+    "Most pictures that a forward pass takes; less once a GPU was too small for more."
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Return (B, 1, h, w) float32 logits of pixels (B, 3, input_px, input_px) in [0, 1], on the device."""
@@ -45,6 +48,8 @@ class Segmenter(Protocol):
 
 class StudentSegmenter:
     """The student of a run, at the input size it was trained with."""
+
+    fits = MANY
 
     def __init__(self, student: Student, *, name: str, device: str) -> None:
         self.student = student
@@ -67,6 +72,8 @@ class StudentSegmenter:
 
 class TeacherSegmenter:
     """A teacher that has a logits tap of its own, such as `onnx:FILE` or `student:RUN`."""
+
+    fits = MANY
 
     def __init__(self, spec: str, *, device: str, frames: Frames | None = None) -> None:
         from difom_cache import build_teacher  # late: they bring the teacher's own library
@@ -97,6 +104,8 @@ class TeacherSegmenter:
 
 class ProbeSegmenter:
     """A probe of a cache with the teachers that it reads."""
+
+    fits = MANY
 
     def __init__(self, place: str, *, device: str) -> None:
         cache, _, label = place.rstrip("/").rpartition("/")
@@ -207,9 +216,22 @@ def whole_frame(width: int, height: int) -> ViewParams:
 
 @torch.inference_mode()
 def segment(segmenter: Segmenter, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """Return the logits of some pictures, whatever their sizes: (B, h, w) float32."""
+    """Return the logits of some pictures, whatever their sizes: (B, h, w) float32.
+
+    A GPU that is too small for all of them gets half as many at a time, from then on.
+    """
     pixels = torch.stack([render_picture(picture, segmenter.input_px) for picture in pictures])
-    return segmenter.logits(pixels.to(segmenter.device))[:, 0].cpu().numpy()
+    found: list[NDArray[np.float32]] = []
+    while len(rest := pixels[sum(map(len, found)) :]):
+        part = rest[: segmenter.fits]
+        try:
+            found.append(segmenter.logits(upload(part, torch.device(segmenter.device)))[:, 0].cpu().numpy())
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or len(part) == 1:
+                raise
+            segmenter.fits = len(part) // 2
+            say(f"{segmenter.device} has too little memory for {len(part)} images at a time: now {segmenter.fits}")
+    return np.concatenate(found)
 
 
 @torch.inference_mode()
