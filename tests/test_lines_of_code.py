@@ -23,7 +23,7 @@ MOST = {
     "difom_train/data": 949,
     "difom_train/distill": 980,
     "difom_train/evaluation": 945,
-    "difom_train/inference": 930,
+    "difom_train/inference": 945,
     "difom_train/reporting": 1018,
     "difom_train/students": 1182,
     "difom_train/studies": 490,

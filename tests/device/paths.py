@@ -95,22 +95,25 @@ def run_extract(gpu: PretendGpu, folder: Path, spec: str) -> list[Work]:
     return works[1:]
 
 
-def run_steps(gpu: PretendGpu, folder: Path, *, student: str = "unet", teachers: int = 1, **options: Any) -> list[Work]:
-    """Steps of a training run, with what stands between them."""
+def train_small(out: Path, *, student: str = "unet", teachers: int = 1, masks: bool = True, **options: Any) -> None:
+    """Train a small student for an epoch or two on a cache in memory; the first teacher may give masks as well."""
     taps = {}
     for number in range(teachers):
-        for name, kind, grid in (
-            ("deep", "feature", 2),
-            ("middle", "feature", 4),
-            *([] if number else [("mask", "logits", 8)]),
-        ):
+        logits = [("mask", "logits", 8)] if masks and number == 0 else []
+        for name, kind, grid in (("deep", "feature", 2), ("middle", "feature", 4), *logits):
             tap = f"t{number}/{name}@{64 // grid}"
-            taps[tap] = TapSpec(tap, kind, 8 if kind == "feature" else 1, grid, 64 // grid, "float16")  # type: ignore[arg-type]
+            taps[tap] = TapSpec(tap, kind, 8 if kind == "feature" else 1, grid, 64 // grid, "float16")
     cache = MemoryCache(records=20, views=2, picture_px=64, taps=taps, unlabelled=4)
     options = {"epochs": 2, "batch_size": 4, "channels": 6, "input_size": 64, "student_weights": "random"} | options
     options |= {"width": 2} if student.startswith("unet") else {}
-    with patch("difom_train.training.run.open_cache", lambda path: cache), watch(gpu, Trainer, "train_step") as works:
-        train(student, cache="memory", out=folder / "run", device="auto", logger="none", **options)
+    with patch.object(sys.modules[train.__module__], "open_cache", lambda path: cache):
+        train(student, cache="memory", out=out, logger="none", **options)
+
+
+def run_steps(gpu: PretendGpu, folder: Path, **options: Any) -> list[Work]:
+    """Steps of a training run, with what stands between them."""
+    with watch(gpu, Trainer, "train_step") as works:
+        train_small(folder / "run", device="auto", **options)
     return works[1:3]  # the first of an epoch looks at gradients, the last is followed by a validation
 
 
@@ -147,6 +150,7 @@ PATHS: dict[str, Walk] = {
     **{f"step {recipe}": partial(run_steps, recipe=recipe) for recipe in RECIPES},
     **{f"step {student}": partial(run_steps, recipe="difom-multiscale", student=student) for student in STUDENTS},
     "step, four teachers": partial(run_steps, **MANY),
+    "step, four teachers of features": partial(run_steps, **MANY, masks=False),
     "step, four teachers from disk": partial(run_steps, **MANY, stage="disk"),
     "step, several sizes": partial(run_steps, **MANY, scales=(0.5, 1.0)),
     "step, stored views": partial(run_steps, **MANY, fresh_views=False),
