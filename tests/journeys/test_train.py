@@ -204,6 +204,7 @@ def test_torchrun_trains_by_the_same_command_the_very_steps_of_one_process_that_
     for line, other in zip(read_log(tmp_path / "two"), read_log(one), strict=True):
         for name in ("loss", "segmentation", "whole"):
             assert line[name] == pytest.approx(other[name], rel=1e-5)
+        assert line["distill/gradient_share"] == pytest.approx(other["distill/gradient_share"], rel=1e-3)
     learners = [read_checkpoint(run)[1]["learner"] for run in (tmp_path / "two", one)]
     statistics = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm: each process keeps its own
     for name in [name for name in learners[0] if not name.endswith(statistics)]:
