@@ -20,6 +20,8 @@ from torch.utils import _foreach_utils
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from difom_cache.base import hardware
+
 ROOT = Path(__file__).parents[1]
 GPU, TOLD = torch.device("cuda", 0), torch.device("cpu", 1)
 MEMORY_BYTES = 8 << 30
@@ -248,6 +250,7 @@ def pretend_gpu() -> Iterator[PretendGpu]:
     with pytest.MonkeyPatch.context() as patch:
         for name, answer in answers.items():
             patch.setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
+        patch.setattr(hardware, "has_driver", lambda: True)
         patch.setattr(torch.cuda, "synchronize", lambda *_: gpu.wait("cuda.synchronize"))
         patch.setattr(torch.cuda, "Event", Event)
         patch.setattr(torch, "autocast", Autocast)

@@ -171,8 +171,8 @@ def gradient_share(losses: Losses, student: Student) -> float:
         if not loss.requires_grad:
             return 0.0
         gradients = torch.autograd.grad(loss, moving, retain_graph=True, allow_unused=True)
-        squares = torch.stack([each.float().square().sum() for each in gradients if each is not None])
-        norms.append(sum(squares.tolist()) ** 0.5)
+        squares = [each.float().square().sum() for each in gradients if each is not None]
+        norms.append(sum(torch.stack(squares).tolist()) ** 0.5 if squares else 0.0)  # one wait for all of them
     return norms[1] / max(sum(norms), 1e-30)
 
 
@@ -233,9 +233,7 @@ class EpochMeans:
     def add(self, losses: dict[str, Tensor], step: int, rows: Sequence[Any]) -> tuple[int, Sequence[Any]] | None:
         """Take the losses of one step; return an earlier one, and its rows, whose loss was not finite."""
         broken = self.check()
-        for dtype in dict.fromkeys(
-            value.dtype for value in losses.values()
-        ):  # of the losses, and of a look at gradients
+        for dtype in dict.fromkeys(each.dtype for each in losses.values()):  # of losses, and of a look at gradients
             names = tuple(name for name, value in losses.items() if value.dtype == dtype)
             values = torch.stack([losses[name] for name in names])
             self._sums[names] = self._sums[names] + values if names in self._sums else values
@@ -260,8 +258,9 @@ class EpochMeans:
 
     def means(self) -> dict[str, float]:
         """Return the mean of each loss."""
-        return {
-            name: value / self._counts[names]
-            for names, values in self._sums.items()
-            for name, value in zip(names, values.tolist(), strict=True)
-        }
+        totals: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
+        for names, values in self._sums.items():
+            totals.update(dict(zip(names, values.tolist(), strict=True)))
+            counts.update(dict.fromkeys(names, self._counts[names]))
+        return {name: total / counts[name] for name, total in totals.items()}
