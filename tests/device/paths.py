@@ -106,7 +106,7 @@ def train_small(out: Path, *, student: str = "unet", teachers: int = 1, masks: b
     cache = MemoryCache(records=20, views=2, picture_px=64, taps=taps, unlabelled=4)
     options = {"epochs": 2, "batch_size": 4, "channels": 6, "input_size": 64, "student_weights": "random"} | options
     options |= {"width": 2} if student.startswith("unet") else {}
-    with patch.object(sys.modules[train.__module__], "open_cache", lambda path: cache):
+    with patch.object(sys.modules[train.__module__], "open_cache", lambda path, **_: cache):
         train(student, cache="memory", out=out, logger="none", **options)
 
 
