@@ -5,6 +5,7 @@ from .export import load_exported as load_exported
 from .folded import fold_for_cpu as fold_for_cpu
 from .outline import draw_outline as draw_outline
 from .outline import list_polyps as list_polyps
+from .predict import OUTLINE_COLOUR as OUTLINE_COLOUR
 from .predict import list_pictures as list_pictures
 from .segmenter import load_segmenter as load_segmenter
 from .segmenter import prob_at_size as prob_at_size

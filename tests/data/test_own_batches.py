@@ -99,6 +99,7 @@ def test_several_caches_are_read_as_one(small, packed):
     assert np.array_equal(both[small.rows + 2][f"{LOGITS}/code"], packed.arrays[f"{LOGITS}/code"][2])
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # a machine of one core says so
 @pytest.mark.parametrize("cache", ["small", "packed"])
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("start", ["fork", "spawn"])

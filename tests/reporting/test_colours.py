@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from difom_train import demo
-from difom_train.inference import predict
+from difom_train.inference import OUTLINE_COLOUR
 from difom_train.reporting import html
 
 # Linear RGB as seen without red, green or blue cones: Machado et al. 2009, severity 1.
@@ -44,7 +44,7 @@ def blend(colour):
 SETS = {
     "demo": [blend(each) for each in (demo.AGREE, demo.MISSED, demo.FALSE_ALARM)],
     "report": [html.TRUTH_COLOUR, *(bright for _, bright in html.COLOURS[:3])],
-    **{f"outline {number}": [predict.OUTLINE_COLOUR, tissue] for number, tissue in enumerate(TISSUE)},
+    **{f"outline {number}": [OUTLINE_COLOUR, tissue] for number, tissue in enumerate(TISSUE)},
 }
 
 

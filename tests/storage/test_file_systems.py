@@ -20,7 +20,7 @@ from small_cache import write_small_cache
 from difom_cache import copy, finish, info, open_cache, verify
 from difom_cache.base import disk
 from difom_cache.errors import CacheSpaceError, StorageError
-from difom_cache.store import access
+from difom_cache.store import choose_access, file_system_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -157,7 +157,7 @@ def test_a_server_that_stops_and_starts_costs_lines_and_nothing_else(
     shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(disk, "WAITS_S", (0.1,))
-    assert access.file_system_of(shared.one) == shared.kind and access.choose_access(shared.one) == "read"
+    assert file_system_of(shared.one) == shared.kind and choose_access(shared.one) == "read"
     write_small_cache(tmp_path / "local", leave_out=())
     write_small_cache(shared.one / "feats", leave_out=())
     due = open_cache(tmp_path / "local").content_digests()
