@@ -227,6 +227,8 @@ class DistillConfig(Config):
     "What multiscale learns from: the teachers' features, their masks, or both as far as the cache holds them."
     probe: Literal["auto", "none"] = "auto"
     "auto fits a probe to the run's masks where their images are not all labelled, no teacher is named, and none has logits."
+    rounds: Annotated[int, Field(ge=1, le=2)] = 1
+    "2 trains the student alone first, in RUN/first; its masks then teach a second student beside the teachers' (multiscale)."
     low_weight: Size = 0.1
     "Weight of the low-frequency term (difom, paper, published, and multiscale with bands); 0.1 as in the paper."
     high_weight: Size = 0.1
@@ -325,6 +327,10 @@ class TrainConfig(Config):
         if self.distill.kind == "mean_teacher" and self.optimizer.ema_decay == 0:
             raise SettingsError(
                 "distill.kind mean_teacher learns from averaged weights: set optimizer.ema_decay, such as 0.99"
+            )
+        if self.distill.rounds > 1 and self.distill.kind not in ("none", "multiscale"):
+            raise SettingsError(
+                f"distill.rounds 2 is for the recipes of multiscale; distill.kind is {self.distill.kind}"
             )
         ends = [phase.until_frac for phase in self.phases]
         if not ends or ends != sorted(ends) or ends[-1] != 1:

@@ -113,6 +113,8 @@ class TrainKeywords(TypedDict, total=False):
     "What multiscale learns from: the teachers' features, their masks, or both as far as the cache holds them. [default: both]"
     probe: Literal["auto", "none"] | None
     "auto fits a probe to the run's masks where their images are not all labelled, no teacher is named, and none has logits. [default: auto]"
+    rounds: int | None
+    "2 trains the student alone first, in RUN/first; its masks then teach a second student beside the teachers' (multiscale). (in [1, 2]) [default: 1]"
     low_weight: float | None
     "Weight of the low-frequency term (difom, paper, published, and multiscale with bands); 0.1 as in the paper. (at least 0) [default: 0.1]"
     high_weight: float | None

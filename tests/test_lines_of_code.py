@@ -19,15 +19,15 @@ MOST = {
     "difom_cache/store": 1634,
     "difom_cache/teachers": 3323,
     "difom_cache/views": 532,
-    "difom_train": 705,
+    "difom_train": 710,
     "difom_train/data": 1000,
-    "difom_train/distill": 1049,
+    "difom_train/distill": 1053,
     "difom_train/evaluation": 945,
     "difom_train/inference": 945,
     "difom_train/reporting": 1018,
     "difom_train/students": 1182,
     "difom_train/studies": 490,
-    "difom_train/training": 1719,
+    "difom_train/training": 1757,
 }
 
 

@@ -1,6 +1,7 @@
 from .bands import fill_outside as fill_outside
 from .bands import halfwidth_cycles as halfwidth_cycles
 from .bands import split_bands as split_bands
+from .base import FIRST_ROUND as FIRST_ROUND
 from .base import Distiller as Distiller
 from .bottleneck import share_channels as share_channels
 from .calibration import fit_calibration as fit_calibration

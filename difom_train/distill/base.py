@@ -17,6 +17,8 @@ Batch = dict[str, Any]
 Targets = dict[str, Tensor]
 CACHED = "cached"
 """Among targets of fresh views: (B,), 1 where the teachers have seen the picture's view, so that features can be compared."""
+FIRST_ROUND = "first round"
+"""Among targets: (B, 1, H, W), probs of the student that the run has trained alone."""
 LABELLED = "labelled"
 """Among targets: (B,), 1 where the picture has a mask that the student learns from, so that nobody else's may teach it."""
 

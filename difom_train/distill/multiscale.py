@@ -10,6 +10,7 @@ from difom_train.config import DistillConfig
 from difom_train.distill.bands import fill_outside, split_bands
 from difom_train.distill.base import (
     CACHED,
+    FIRST_ROUND,
     LABELLED,
     Batch,
     Distiller,
@@ -59,14 +60,15 @@ class MultiscaleDistiller(Distiller):
         matches = match_levels(cache, teachers, student, input_px) if by_features else []
         by_masks = options.learn != "features" and options.logits_weight > 0
         logits = logits_taps(cache, teachers) if by_masks else []
-        if not matches and not logits:
+        own_masks = by_masks and options.rounds > 1
+        if not matches and not logits and not own_masks:
             refuse_nothing(cache, teachers, student, features=by_features)
         weights = {"feature": options.feature_weight} if matches and options.feature_weight > 0 else {}
         weights |= {"relation": options.relation_weight} if matches and options.relation_weight > 0 else {}
         weights |= {"low": options.low_weight, "high": options.high_weight} if matches and options.bands else {}
-        weights |= {"logits": options.logits_weight} if logits else {}
+        weights |= {"logits": options.logits_weight} if logits or own_masks else {}
         super().__init__(cache, [match.tap for match in matches] + logits, weights)
-        self.matches, self.hard_masks = matches, options.hard_masks
+        self.matches, self.hard_masks, self.first_round = matches, options.hard_masks, own_masks
         self.cautions = warn_of_matches(cache, matches, student, input_px)
         self.mask_taps = tuple(logits)
         self.feature_taps = tuple(dict.fromkeys(match.tap for match in matches))
@@ -163,7 +165,7 @@ class MultiscaleDistiller(Distiller):
         logits = output.logits[0].float()
         logits = logits if valid is None else to_grid(logits, valid.shape[-1])
         probs, inside = [], cells_inside(valid, logits)
-        for tap in self.mask_taps:
+        for tap in filter(targets.__contains__, (*self.mask_taps, FIRST_ROUND)):
             probs.append(resize_map(targets[tap].logit(eps=_SUREST), logits).sigmoid())
             if valid is not None:  # what is interpolated with a cell outside of the frame says nothing
                 inside = inside * (resize_map(cells_inside(valid, targets[tap]), logits) > _WHOLLY)
@@ -190,7 +192,7 @@ class MultiscaleDistiller(Distiller):
             elif errors:
                 own = {name: [(taps[0], each[name]) for taps, each in errors] for name in errors[0][1]}
                 found = {name: mean_of(mean_over_teachers(losses), cached) for name, losses in own.items()}
-            if any(tap in targets for tap in self.mask_taps):
+            if any(tap in targets for tap in (*self.mask_taps, FIRST_ROUND)):
                 without = 1 - targets[LABELLED] if LABELLED in targets else None
                 found["logits"] = mean_of(self.mask_error(output, targets, valid), without)
             return found
@@ -221,7 +223,8 @@ class MultiscaleDistiller(Distiller):
                 f"  {match.tap} -> {match.level}, {match.grid} x {match.grid} cells, "
                 f"{projection.channels} directions keep {projection.kept_frac:.1%} of variance"
             )
-        return [*lines, *(f"  {tap} -> the student's mask" for tap in self.mask_taps), *self.cautions]
+        taught_by = [*self.mask_taps, *([FIRST_ROUND] if self.first_round else [])]
+        return [*lines, *(f"  {tap} -> the student's mask" for tap in taught_by), *self.cautions]
 
 
 def is_mask_network(cache: TeachingCache, tap: str) -> bool:

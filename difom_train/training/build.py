@@ -48,7 +48,7 @@ def build_learner(
         WeightsError: pretrained weights are out of reach.
     """
     options = config.student
-    if config.needs_teachers and not cache.taps:
+    if config.needs_teachers and not cache.taps and config.distill.rounds == 1:
         raise CacheIncompleteError(
             f"{', '.join(map(str, config.run.cache))} holds no teacher to learn from; add one with "
             "`difom-cache extract --teacher NAME`, or train with --recipe baseline"

@@ -32,9 +32,7 @@ def choose_terms(options: DistillConfig, cache: JointCache, data: DataConfig, *,
     Raises:
         SettingsError: nothing else would teach.
     """
-    if options.kind != "multiscale" or options.learn == "features" or options.logits_weight == 0:
-        return options
-    if not choose_masks(cache, data, seed=seed)[cache.rows_of("train")].all():
+    if not learns_masks(options) or lacks_masks(cache, data, seed=seed):
         return options
     if options.learn == "masks" or options.feature_weight == options.relation_weight == 0:
         raise SettingsError(
@@ -45,6 +43,16 @@ def choose_terms(options: DistillConfig, cache: JointCache, data: DataConfig, *,
         "every training image has its own mask, so teachers teach by their features alone (--labels 0.1 leaves their masks some)"
     )
     return options.model_copy(update={"learn": "features"})
+
+
+def learns_masks(options: DistillConfig) -> bool:
+    """Whether masks that are no image's own are to teach."""
+    return options.kind == "multiscale" and options.learn != "features" and options.logits_weight > 0
+
+
+def lacks_masks(cache: JointCache, data: DataConfig, *, seed: int) -> bool:
+    """Whether a run trains on images of which it may see no mask."""
+    return not choose_masks(cache, data, seed=seed)[cache.rows_of("train")].all()
 
 
 def describe_masks(

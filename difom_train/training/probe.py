@@ -9,8 +9,8 @@ from difom_cache.base.errors import CacheIdentityError, CacheIncompleteError, Da
 from difom_cache.base.progress import say
 from difom_train.config import TrainConfig
 from difom_train.data.caches import JointCache
-from difom_train.data.feed import choose_masks
 from difom_train.distill.matching import logits_taps, taps_of
+from difom_train.training.masks import lacks_masks, learns_masks
 from difom_train.training.processes import Processes
 
 PROBE_FOLDER = "probe"
@@ -22,8 +22,7 @@ def needs_probe(config: TrainConfig, caches: Sequence[Cache]) -> bool:
     A list of teachers is complete: nothing is added to it. Where every training image has its own mask, a probe would teach none.
     """
     options = config.distill
-    wanted = config.needs_teachers and options.kind == "multiscale"
-    wanted = wanted and options.learn != "features" and options.logits_weight > 0
+    wanted = config.needs_teachers and learns_masks(options)
     if not wanted or options.probe == "none" or options.teachers or not all(isinstance(each, Cache) for each in caches):
         return False
     taps = [(cache, list(dict.fromkeys(tap.partition("/")[0] for tap in cache.taps))) for cache in caches]
@@ -31,8 +30,7 @@ def needs_probe(config: TrainConfig, caches: Sequence[Cache]) -> bool:
         return False
     if not all(taps_of(cache, labels, "feature") for cache, labels in taps):
         return False
-    joint = JointCache(caches)
-    if choose_masks(joint, config.data, seed=config.seed)[joint.rows_of("train")].all():
+    if not lacks_masks(JointCache(caches), config.data, seed=config.seed):
         return False
     reason = ""
     if len(caches) > 1:

@@ -12,6 +12,8 @@ from difom_cache.base.hardware import explain_memory, resolve_device
 from difom_cache.base.progress import explain_wait, say
 from difom_train.config import (
     SETTINGS_FILE,
+    DistillConfig,
+    Phase,
     TrainConfig,
     TrainOptions,
     compose,
@@ -24,11 +26,12 @@ from difom_train.students.saved import load_student
 from difom_train.students.seen_masks import write_run_masks
 from difom_train.training.build import build_learner, choose_rows, describe_run, open_feed
 from difom_train.training.checkpoint import CHECKPOINT, Progress, read_checkpoint
-from difom_train.training.masks import describe_masks
+from difom_train.training.masks import describe_masks, lacks_masks, learns_masks
 from difom_train.training.probe import PROBE_FOLDER, needs_probe, open_probed
 from difom_train.training.processes import Processes, open_processes
 from difom_train.training.run_folder import (
     cut_log,
+    find_run,
     open_folder,
     read_log,
     read_run,
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from difom_train.keywords import TrainKeywords
 
 CALIBRATION_PICTURES = 256
+FIRST_ROUND_FOLDER = "first"
 _SAME_ON_RESUME = ("joined_by", "manifest_digests", "cache_digests", "pictures_per_step", "steps_per_epoch")
 
 
@@ -100,6 +104,7 @@ def _train_run(
     config: TrainConfig, folder: Path, student: Student | None, caches: list[Cache], processes: Processes
 ) -> Progress:
     known, begun = (folder / SETTINGS_FILE).is_file(), config.run.resume and (folder / CHECKPOINT).is_file()
+    first = _train_first_round(config, folder, student, caches, processes)
     if (folder / PROBE_FOLDER).exists() if begun else needs_probe(config, caches):
         _open_folder_once(config, processes, folder)
         caches = [open_probed(config, caches[0], folder, processes, going_on=begun)]
@@ -118,13 +123,33 @@ def _train_run(
     ):
         with explain_wait("reading the cache into memory (--stage disk begins at once)"):
             feed = open_feed(config, cache, processes, selection, taps)
-        trainer = Trainer(config, processes, learner, feed, folder)
+        trainer = Trainer(config, processes, learner, feed, folder, first)
         facts = describe_run(config, processes, learner, feed)
         _start(trainer, facts, going_on=going_on)
         before = trainer.progress.epochs_done
         progress = trainer.fit()
     _close(trainer, facts, before)
     return progress
+
+
+def _train_first_round(
+    config: TrainConfig, folder: Path, student: Student | None, caches: list[Cache], processes: Processes
+) -> Student | None:
+    """Return the frozen student whose masks teach this run's, trained alone now where it is not; None where none is asked for."""
+    if config.distill.rounds == 1 or not (config.distils and learns_masks(config.distill)):
+        return None
+    if not lacks_masks(JointCache(caches), config.data, seed=config.seed):
+        return None
+    home = folder / FIRST_ROUND_FOLDER
+    if find_run(home).get("status") != "finished":
+        _open_folder_once(config, processes, folder)
+        run = config.run.model_copy(update={"out": home, "resume": True})
+        alone = {"run": run, "distill": DistillConfig(), "phases": (Phase(),)}
+        say(f"round 1 of 2: the student alone, into {home}")
+        _train_run(config.model_copy(update=alone), home, student, caches, processes)
+        say(f"round 2 of 2: its masks teach beside the teachers', into {folder}")
+    first = load_student(home, str(processes.device), student=student).eval().requires_grad_(False)
+    return first.to(memory_format=torch.channels_last) if config.machine.channels_last else first  # type: ignore[call-overload]
 
 
 def _open(path: Path, config: TrainConfig, folder: Path) -> Cache:
@@ -182,7 +207,9 @@ def _start(trainer: Trainer, facts: dict[str, Any], *, going_on: bool) -> None:
 
 def _close(trainer: Trainer, facts: dict[str, Any], before: int) -> None:
     """Write down how the run ended, and say it; `before` epochs were done when it was started."""
-    progress = trainer.progress
+    progress, spent = trainer.progress, read_log(trainer.folder)
+    if trainer.first is not None:
+        spent = read_log(trainer.folder / FIRST_ROUND_FOLDER) + spent
     alive = not progress.warnings if progress.alive else None
     facts["distillation"] |= {"alive": alive, "warnings": progress.warnings, "last": progress.alive[-1:]}
     facts |= {
@@ -192,7 +219,7 @@ def _close(trainer: Trainer, facts: dict[str, Any], before: int) -> None:
         "best_epoch": progress.best_epoch,
         "best_val_dice": progress.best_dice if progress.best_dice >= 0 else None,
         "parameters": count_parameters(trainer.student),
-        "train_cpu_s": sum_cpu_s(read_log(trainer.folder)) if trainer.processes.world == 1 else None,
+        "train_cpu_s": sum_cpu_s(spent) if trainer.processes.world == 1 else None,
     }
     if trainer.processes.is_main:
         write_run(trainer.folder, facts)

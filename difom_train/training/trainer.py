@@ -18,7 +18,8 @@ from difom_train.data.counter_rng import mix_counts
 from difom_train.data.feed import Feed
 from difom_train.data.loader import Batch, DataTimer
 from difom_train.data.photometric import draw_scale, recolour, to_pixels, to_side
-from difom_train.students.base import nearest_side_px
+from difom_train.distill.base import FIRST_ROUND
+from difom_train.students.base import Student, nearest_side_px
 from difom_train.students.catalogue import resolve_weights
 from difom_train.students.saved import save_student
 from difom_train.training.checkpoint import Progress, write_checkpoint
@@ -61,10 +62,20 @@ class Trainer:
         learner: student, distiller and mask loss.
         feed: batches.
         folder: of the run.
+        first: the student of the first round, frozen on the device, where its masks teach.
     """
 
-    def __init__(self, config: TrainConfig, processes: Processes, learner: Learner, feed: Feed, folder: Path) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        processes: Processes,
+        learner: Learner,
+        feed: Feed,
+        folder: Path,
+        first: Student | None = None,
+    ) -> None:
         self.config, self.processes, self.learner, self.feed, self.folder = config, processes, learner, feed, folder
+        self.first = first
         self.student, self.distiller = learner.student, learner.distiller
         self.phase, self.phase_number = config.phases[0], -1
         self.progress, self.log = Progress(), TrainLog(folder, speaks=processes.is_main)
@@ -96,7 +107,8 @@ class Trainer:
     @property
     def distils(self) -> bool:
         """Whether the teachers speak in this phase."""
-        return self.phase.distillation > 0 and (bool(self.distiller.taps) or self.distiller.asks_average)
+        speaks = bool(self.distiller.taps) or self.distiller.asks_average or self.first is not None
+        return self.phase.distillation > 0 and speaks
 
     def fit(self) -> Progress:
         """Train from where `progress` stands to the end of the run, and return how it went.
@@ -204,13 +216,18 @@ class Trainer:
         return pixels, to_side(batch.tensors["mask"], side_px), batch.tensors["labelled"], valid
 
     def make_targets(self, batch: Batch, *, side_px: int) -> dict[str, Tensor]:
-        """Return what the student is held to: made of the cache, or of what the averaged weights see in the stored colours."""
-        if not self.distiller.asks_average:
-            return dict(self.distiller.targets(batch.tensors | {"fresh": batch.warps}))
-        average = self.eval_model.eval()
+        """Return what the student is held to: made of the cache, or of what other weights see in the stored colours."""
+        if self.distiller.asks_average:
+            return dict(self.distiller.targets_of(self.see(self.eval_model.eval(), batch, side_px)))
+        targets = dict(self.distiller.targets(batch.tensors | {"fresh": batch.warps}))
+        if self.first is not None and self.phase.learn != "features":
+            targets[FIRST_ROUND] = self.see(self.first, batch, side_px).float().sigmoid()
+        return targets
+
+    def see(self, student: Student, batch: Batch, side_px: int) -> Tensor:
+        """Return the logits (B, 1, H, W) of a student for a batch's views in their stored colours."""
         with torch.no_grad(), self.processes.autocast():
-            logits = average.forward_train(to_pixels(batch.tensors["image"], side_px)).logits[0]
-        return dict(self.distiller.targets_of(logits))
+            return student.forward_train(to_pixels(batch.tensors["image"], side_px)).logits[0]
 
     def validate(self) -> Validation:
         """Return the figures of the validation split."""
