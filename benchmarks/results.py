@@ -10,7 +10,8 @@ from difom_cache.base.text import format_markdown
 from difom_train.studies import read_results, tabulate
 
 MARK = re.compile(r"(<!-- table of ([\w.-]+):(.*?)-->\n).*?(<!-- end of table -->)", re.S)
-"""Where a table stands in a page: its file, the titles of its columns between bars (none: all), and what was written last."""
+"""Where a table stands in a page: its file, the titles of its columns between bars (none: all), words in place of others
+(`; FOUND = SHOWN`), and what was written last."""
 _MADE_WITH = {"torch": "made", "revision": "made", "input_px": "data", "epochs": "optimizer"}
 "What is said below a table, and where it lies: of a run's making, or of its settings."
 
@@ -48,13 +49,16 @@ def draw_table(path: Path, columns: str) -> str:
     """Return a study's table as Markdown, and below it what its runs were trained with."""
     runs, beside = read_results(path)
     head, *rows = tabulate(runs, beside).words
-    asked = [each.strip() for each in columns.split("|") if each.strip()] or head
+    titles, *words = columns.split(";")
+    asked = [each.strip() for each in titles.split("|") if each.strip()] or head
     for column in asked:
         if column not in head:
             raise SettingsError(f"{path}: {name_nearest('column', column, head)}")
     table = format_markdown([[row[head.index(column)] for column in asked] for row in (head, *rows)])
+    for found, shown in (each.split(" = ") for each in words):
+        table = table.replace(found.strip(), shown.strip())
     facts = [{"made": run.made, **(run.settings or {})} for run in runs.values()]
     said = [("on", [each["made"].get("gpu", each["made"].get("cpu")) for each in facts])]
     said += [(name, [each.get(place, {}).get(name) for each in facts]) for name, place in _MADE_WITH.items()]
-    words = [f"{name} {' and '.join(dict.fromkeys(map(str, values)))}" for name, values in said]
-    return f"{table}\n{len(runs)} runs: {', '.join(words)}.\n"
+    made = [f"{name} {' and '.join(dict.fromkeys(map(str, values)))}" for name, values in said]
+    return f"{table}\n{len(runs)} runs: {', '.join(made)}.\n"
