@@ -7,27 +7,27 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST = {
-    "benchmarks": 1451,
+    "benchmarks": 1454,
     "difom_cache": 232,
-    "difom_cache/base": 1392,
+    "difom_cache/base": 1423,
     "difom_cache/codecs": 563,
     "difom_cache/data": 3431,
-    "difom_cache/extraction": 1738,
-    "difom_cache/maintenance": 1296,
+    "difom_cache/extraction": 1752,
+    "difom_cache/maintenance": 1301,
     "difom_cache/painting": 515,
-    "difom_cache/probing": 894,
-    "difom_cache/store": 1634,
+    "difom_cache/probing": 901,
+    "difom_cache/store": 1660,
     "difom_cache/teachers": 3323,
     "difom_cache/views": 532,
     "difom_train": 710,
     "difom_train/data": 1000,
     "difom_train/distill": 1053,
-    "difom_train/evaluation": 945,
-    "difom_train/inference": 945,
-    "difom_train/reporting": 1018,
+    "difom_train/evaluation": 954,
+    "difom_train/inference": 952,
+    "difom_train/reporting": 1027,
     "difom_train/students": 1182,
-    "difom_train/studies": 490,
-    "difom_train/training": 1757,
+    "difom_train/studies": 494,
+    "difom_train/training": 1769,
 }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
-from inspect import isclass
+from inspect import Parameter, Signature, isclass, signature
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
@@ -386,6 +386,21 @@ def format_keywords(models: Mapping[str, str]) -> str:
     ]
     head = ['"""Options by keyword, for signatures; made by `make keywords`."""', "", *filter(None, imports)]
     return "\n".join(head) + "\n" + text
+
+
+def sign(function: Callable[..., Any], model: type[Config]) -> Signature:
+    """Return the signature of a function with every option of a model in place of `**options`."""
+    own = [each for each in signature(function).parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
+    names = {each.name for each in own}
+    return Signature(
+        own
+        + [
+            Parameter(option.name, Parameter.KEYWORD_ONLY, default=option.about.get_default(), annotation=option.kind)
+            for option in list_options(model)
+            if option.look.keyword and not option.look.argument and option.name not in names
+        ],
+        return_annotation=signature(function).return_annotation,
+    )
 
 
 def write_keywords(*packages: str) -> None:

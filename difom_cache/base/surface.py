@@ -23,7 +23,7 @@ def attach(
 
     def load_or_warn(name: str) -> Any:
         if name not in places:
-            return load(name)
+            return _sign(load(name), package)
         warnings.warn(
             f"{package}.{name} is {places[name]}.{name} now; the old name goes with the next release",
             DeprecationWarning,
@@ -32,3 +32,14 @@ def attach(
         return getattr(import_module(places[name]), name)
 
     return load_or_warn, listed, names
+
+
+def _sign(found: Any, package: str) -> Any:
+    """Return what was found; a function whose options are a command's has them in its signature from now on."""
+    kind = str(getattr(found, "__annotations__", {}).get("options"))
+    if kind.startswith("Unpack[") and not hasattr(found, "__signature__"):
+        from difom_cache.base.options import find_config, sign  # late: no function is loaded without it
+
+        place = import_module(f"{package}.config").KEYWORDS[kind[len("Unpack[") : -1]]
+        found.__signature__ = sign(found, find_config(place))
+    return found

@@ -1,6 +1,7 @@
 """Words and numbers for people: lists that end, tables, sizes and times."""
 
 import csv
+import html
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -97,3 +98,23 @@ def format_rows(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
     rows.writerow(head)
     rows.writerows([guard_cell(cell) if isinstance(cell, str) else cell for cell in line] for line in lines)
     return text.getvalue()
+
+
+class Shown:
+    """What shows itself: a line in a console, and in a notebook a table below it."""
+
+    def _line(self) -> str:
+        """Return what it is in one line."""
+        raise NotImplementedError
+
+    def _table(self) -> Sequence[Sequence[object]]:
+        """Return what it holds, the head first."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._line()}>"
+
+    def _repr_html_(self) -> str:
+        head, *rows = [[html.escape(str(cell)) for cell in row] for row in self._table()]
+        lines = [f"<th>{'</th><th>'.join(head)}</th>", *(f"<td>{'</td><td>'.join(row)}</td>" for row in rows)]
+        return f"<p>{html.escape(self._line())}</p><table><tr>{'</tr><tr>'.join(lines)}</tr></table>"

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from difom_cache.base.text import format_seconds
+from difom_cache.base.text import Shown, count_of, format_bytes, format_seconds
 from difom_cache.extraction.estimate import Estimate
 
 STAGES = ("decode", "render", "teacher", "encode", "copy", "write", "wait")
 
 
-@dataclass
-class ExtractReport:
+@dataclass(repr=False)
+class ExtractReport(Shown):
     """What a run did: the estimate it began with, seconds by column and stage, blocks computed, missing, and missing
     of this run's own part (`left_blocks`), which is a failure."""
 
@@ -29,6 +29,22 @@ class ExtractReport:
     def complete(self) -> bool:
         """Whether every block of every column of this run is finished."""
         return not any(self.missing_blocks.values())
+
+    def _line(self) -> str:
+        missing = sum(self.missing_blocks.values())
+        state = f"{count_of(missing, 'block')} missing" if missing else "complete"
+        return (
+            f"{self.cache}: {state}; {count_of(self.estimate.rows, 'view')}, {format_bytes(self.estimate.total_bytes)}"
+        )
+
+    def _table(self) -> list[list[object]]:
+        rows: list[list[object]] = [["column", "a view", "blocks computed", "blocks missing"]]
+        for folder, missing in self.missing_blocks.items():
+            name = folder.removeprefix("teachers/")
+            sizes = self.estimate.bytes_per_view.items()
+            size = sum(each for array, each in sizes if array.partition("/")[0] == name)
+            rows.append([name, format_bytes(size), self.computed_blocks[folder], missing])
+        return rows
 
 
 def format_rates(report: ExtractReport) -> str:

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from difom_cache.base.text import format_table
+from difom_cache.base.text import Shown, format_table
 
 
-@dataclass
-class VerifyReport:
+@dataclass(repr=False)
+class VerifyReport(Shown):
     """What was found: problems as sentences, damaged and missing blocks by column folder, comparisons by tap, and notes."""
 
     checked_files: int = 0
@@ -46,10 +46,17 @@ class VerifyReport:
             lines.append(
                 f"damaged blocks: {named}; `difom-cache extract` with the same arguments makes just those anew"
             )
-        lines.append(
-            f"{self.checked_files} files checked, {'sound' if self.sound else f'{len(self.problems)} problems'}"
-        )
+        lines.append(self._line())
         return "\n".join(lines)
+
+    def _line(self) -> str:
+        return f"{self.checked_files} files checked, {'sound' if self.sound else f'{len(self.problems)} problems'}"
+
+    def _table(self) -> list[list[object]]:
+        rows: list[list[object]] = [["column", "damaged blocks", "missing blocks"]]
+        for folder in self.damaged | self.missing:
+            rows.append([folder, self.damaged.get(folder, []), self.missing.get(folder, [])])
+        return rows
 
     def as_json(self) -> dict[str, Any]:
         """Return the report for a program to read."""

@@ -15,7 +15,7 @@ from difom_cache.base.errors import CacheFormatError, CacheIdentityError, CacheI
 from difom_cache.base.hardware import torch_threads
 from difom_cache.base.options import read_call
 from difom_cache.base.progress import say, track
-from difom_cache.base.text import format_seconds
+from difom_cache.base.text import Shown, count_of, format_seconds
 from difom_cache.codecs.measure import measure_fidelity
 from difom_cache.data.record import by_hash
 from difom_cache.extraction.missing import find_missing
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 FIT_BYTES = 2_000_000_000  # of features that heads are fitted on; more views than fit are left out
 
 
-@dataclass(frozen=True)
-class ProbeReport:
+@dataclass(frozen=True, repr=False)
+class ProbeReport(Shown):
     """What a run of `probe` did.
 
     Attributes:
@@ -68,6 +68,15 @@ class ProbeReport:
     blocks: int
     crossfitted: UnseenScore
     validation: UnseenScore
+
+    def _line(self) -> str:
+        return f"{self.tap}: fitted to {count_of(self.masks, 'mask')}, {count_of(self.views, 'view')} of them"
+
+    def _table(self) -> list[list[object]]:
+        rows: list[list[object]] = [["frames whose mask no head saw", "frames", "Dice at 0.5"]]
+        for name, score in (("training", self.crossfitted), ("validation", self.validation)):
+            rows.append([name, score.frames, f"{score.dice:.3f}" if score.frames else "-"])
+        return rows
 
 
 def probe(

@@ -17,6 +17,7 @@ from difom_cache.base.errors import (
     CacheIncompleteError,
     name_nearest,
 )
+from difom_cache.base.text import Shown, count_of, format_bytes
 from difom_cache.codecs.base import ArrayOrTensor, Codec
 from difom_cache.store.access import RowAccess, choose_access, open_access, take_all
 from difom_cache.store.columns import open_codec, pictures_column, tap_specs, teacher_column
@@ -47,7 +48,20 @@ def open_cache(path: str | Path, *, access: str = "auto", beside: str | Path | N
     return Cache(Path(path), access, None if beside is None else Path(beside))
 
 
-class Cache:
+class Taps(Shown, dict[str, TapSpec]):
+    """Taps by full name."""
+
+    def _line(self) -> str:
+        return ", ".join(self) or "none"
+
+    def _table(self) -> list[list[str]]:
+        head = ["tap", "kind", "channels", "cells", "stride, px", "codec"]
+        cells = [[str(each.channels), f"{each.grid} x {each.grid}", f"{each.stride:g}"] for each in self.values()]
+        taps = zip(self.values(), cells, strict=True)
+        return [head, *([tap.name, tap.kind, *size, tap.codec] for tap, size in taps)]
+
+
+class Cache(Shown):
     """A cache opened for reading. Threads may share it; processes may inherit it by fork or receive it by pickle.
 
     Attributes:
@@ -74,7 +88,7 @@ class Cache:
             found = {label: folder for label, folder in folders.items() if disk.is_there(folder / IDENTITY)}
             self.teachers |= {label: read_identity(folder, TeacherIdentity) for label, folder in found.items()}
             self._homes |= {teacher_folder(label): home for label in found if home != path}
-        self.taps: dict[str, TapSpec] = {}
+        self.taps = Taps()
         for label, identity in self.teachers.items():
             self.taps |= tap_specs(identity, label)
         self._columns: dict[str, _OpenColumn] = {}
@@ -89,6 +103,27 @@ class Cache:
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.table)
+
+    def _line(self) -> str:
+        held = f"{count_of(self.identity.records, 'record')}, {count_of(len(self), 'view')} of {self.picture_px} px"
+        return f"{self.path}: {held}; teachers: {', '.join(self.teachers) or 'none'}"
+
+    def _table(self) -> list[list[str]]:
+        head, *rows = self.taps._table()
+        rows = [["images, masks", "", "", f"{self.picture_px} x {self.picture_px}", "1", ""]] * self.has_pictures + rows
+        stored = [self._count_bytes(row[0] if row[1] else "") for row in rows]
+        rows = [
+            [*row, format_bytes(of / max(1, len(self))), format_bytes(of)] for row, of in zip(rows, stored, strict=True)
+        ]
+        total = ["in all", *[""] * 5, format_bytes(sum(stored) / max(1, len(self))), format_bytes(sum(stored))]
+        return [[*head, "a view", "on disk"], *rows, total]
+
+    def _count_bytes(self, tap: str) -> int:
+        """Return the bytes of the finished blocks of a tap; of images and masks where none is named."""
+        label, _, name = tap.partition("/")
+        markers = self.markers(self.column(teacher_folder(label) if tap else PICTURES)).values()
+        files = [held for marker in markers for held in marker.files.items()]
+        return sum(digest.file_bytes for path, digest in files if not tap or path.rpartition("/")[0] == name)
 
     @cached_property
     def has_pictures(self) -> bool:  # asked at every gather, which must not ask the file system again

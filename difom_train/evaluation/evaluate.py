@@ -15,7 +15,7 @@ from difom_cache.base.hardware import explain_memory
 from difom_cache.base.options import read_call
 from difom_cache.base.outputs import check_out_folder, check_outputs
 from difom_cache.base.progress import explain_wait, track
-from difom_cache.base.text import format_table, name_some
+from difom_cache.base.text import Shown, format_table, name_some
 from difom_cache.data import DataSource
 from difom_cache.store import format_random_warning
 from difom_train.commands import EvaluateConfig
@@ -63,8 +63,8 @@ if TYPE_CHECKING:
 MAP_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Shown):
     """The scores of one network, or of one folder of saved maps.
 
     Attributes:
@@ -89,6 +89,17 @@ class Evaluation:
         """Return test set, and the mean's label, to metric name to value."""
         means = {name: scores.summarise() for name, scores in self.sets.items()}
         return {**means, mean_label(list(means)): mean_of_sets(means)} if len(means) > 1 else means
+
+    def _line(self) -> str:
+        place, values = list(self.means().items())[-1]
+        return f"{self.name}: Dice at 0.5 {values['fixed/dice']:.3f} ({place})"
+
+    def _table(self) -> list[list[object]]:
+        rows: list[list[object]] = [["test set", "frames", "Dice at 0.5", "mDice as PraNet"]]
+        for name, values in self.means().items():
+            frames = len(self.sets[name].frames) if name in self.sets else ""
+            rows.append([name, frames, *(f"{values[key]:.3f}" for key in ("fixed/dice", "pranet/dice"))])
+        return rows
 
     def render(self) -> str:
         """Return one table a protocol, a line a test set."""

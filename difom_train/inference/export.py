@@ -20,6 +20,7 @@ from difom_cache.base.errors import RunError, SettingsError, install_extra, name
 from difom_cache.base.options import read_call
 from difom_cache.base.outputs import check_out_file, check_outputs
 from difom_cache.base.progress import explain_wait
+from difom_cache.base.text import Shown
 from difom_train.commands import ExportConfig
 from difom_train.inference.deployed import Deployed, FrameDeployed, Sizes
 from difom_train.inference.frames import FIXED_THRESHOLD
@@ -47,8 +48,8 @@ RESEARCH_NOTICE = (
 )
 
 
-@dataclass(frozen=True)
-class Exported:
+@dataclass(frozen=True, repr=False)
+class Exported(Shown):
     """A file that was written, and what it is worth."""
 
     path: Path
@@ -58,8 +59,13 @@ class Exported:
 
     def render(self) -> str:
         """Return two lines: the file, and its parity."""
-        takes = self.metadata["input"]
-        return f"{self.path}: {self.size_bytes / 1e6:.2f} MB, takes {takes}\n{self.parity.render()}"
+        return f"{self._line()}\n{self.parity.render()}"
+
+    def _line(self) -> str:
+        return f"{self.path}: {self.size_bytes / 1e6:.2f} MB, takes {self.metadata['input']}"
+
+    def _table(self) -> list[list[str]]:
+        return [["compared with the student"], [self.parity.render()]]
 
     def as_json(self) -> dict[str, Any]:
         """Return the same for a program."""

@@ -26,7 +26,7 @@ from difom_cache.base.hardware import explain_memory
 from difom_cache.base.options import read_call
 from difom_cache.base.outputs import check_out_folder, check_outputs
 from difom_cache.base.progress import explain_wait, track
-from difom_cache.base.text import name_some
+from difom_cache.base.text import Shown, name_some
 from difom_cache.data import PICTURE_SUFFIXES, VIDEO_SUFFIXES, VideoReader, write_picture
 from difom_train.commands import PredictConfig
 from difom_train.inference.frames import FIXED_THRESHOLD, write_mask
@@ -49,8 +49,8 @@ MASK_VIDEO, OUTLINE_VIDEO = "masks.mkv", "outlines.mp4"
 OUTLINE_COLOUR = (0, 220, 255)  # of what colour-blind readers, too, tell from tissue
 
 
-@dataclass(frozen=True)
-class Predictions:
+@dataclass(frozen=True, repr=False)
+class Predictions(Shown):
     """What was written, and what was not.
 
     Attributes:
@@ -67,8 +67,13 @@ class Predictions:
 
     def render(self) -> str:
         """Return one line a fact."""
-        done = f"{self.frames} frames, {self.with_polyps} with polyps: {self.folder}"
-        return "\n".join([done, *(f"not done: {problem}" for problem in self.problems)])
+        return "\n".join([self._line(), *(f"not done: {problem}" for problem in self.problems)])
+
+    def _line(self) -> str:
+        return f"{self.frames} frames, {self.with_polyps} with polyps: {self.folder}"
+
+    def _table(self) -> list[list[object]]:
+        return [["frames", "with polyps", "not done"], [self.frames, self.with_polyps, len(self.problems)]]
 
     def as_json(self) -> dict[str, Any]:
         """Return the same for a program."""

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from difom_cache.base.text import format_table
+from difom_cache.base.text import Shown, count_of, format_table
 from difom_train.evaluation.cost import Cost
 from difom_train.reporting.bootstrap import Difference
 from difom_train.reporting.tables import ScoreTable
@@ -13,8 +13,8 @@ from difom_train.reporting.tables import ScoreTable
 HEADLINES = ("fixed/dice", "pranet/dice")  # what differences are given for
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown):
     """What `compare` found and wrote.
 
     Attributes:
@@ -39,6 +39,17 @@ class Comparison:
         if self.differences:
             parts.append(f"{self.difference_title}\n{format_table(self.difference_rows())}")
         return "\n\n".join([*parts, f"report: {self.out / 'report.html'}"])
+
+    def _line(self) -> str:
+        measured = sum(not row.published for row in self.table.rows)
+        return f"{count_of(measured, 'network')}, Dice at 0.5; report: {self.out / 'report.html'}"
+
+    def _table(self) -> list[list[str]]:
+        name, rows = HEADLINES[0], [row for row in self.table.rows if not row.published]
+        gains = {entry: found[name].render() for entry, found in self.differences.items()}
+        cells = [[f"{row.values[place][name]:.3f}" for place in self.table.places] for row in rows]
+        head = ["network", *self.table.places, f"points over {rows[0].name}"]
+        return [head, *([r.label, *cell, gains.get(r.name, "-")] for r, cell in zip(rows, cells, strict=True))]
 
     @property
     def difference_title(self) -> str:

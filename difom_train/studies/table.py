@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from difom_cache.base.atomic import write_atomic
-from difom_cache.base.text import format_csv, format_markdown, format_table
+from difom_cache.base.text import Shown, count_of, format_csv, format_markdown, format_table
 from difom_train.evaluation.summary import counted_sets, mean_label
 from difom_train.reporting.bootstrap import Difference, compare_paired
 from difom_train.studies.chart import draw_study
@@ -84,8 +84,8 @@ class Row:
         }
 
 
-@dataclass(frozen=True)
-class StudyTable:
+@dataclass(frozen=True, repr=False)
+class StudyTable(Shown):
     """Rows of a study; those of a share of the masks stand together."""
 
     rows: tuple[Row, ...]
@@ -121,6 +121,12 @@ class StudyTable:
     def words(self) -> list[list[str]]:
         """The head and every row."""
         return [self.head, *map(self.cells, self.rows)]
+
+    def _line(self) -> str:
+        return f"{count_of(len(self.rows), 'row')}, {count_of(sum(row.runs for row in self.rows), 'run')}, Dice at 0.5"
+
+    def _table(self) -> list[list[str]]:
+        return self.words
 
     def render(self) -> str:
         """Return the table for a terminal."""

@@ -27,6 +27,7 @@ from .processes import count_processes as count_processes
 from .processes import first_host as first_host
 from .processes import leave_processes as leave_processes
 from .processes import open_processes as open_processes
+from .run import Runs as Runs
 from .run_folder import append_log as append_log
 from .run_folder import open_second_log as open_second_log
 from .run_folder import read_log as read_log

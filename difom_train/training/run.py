@@ -10,6 +10,7 @@ from difom_cache import Cache, open_cache
 from difom_cache.base.errors import CacheFormatError, DifomError, RunError, SettingsError
 from difom_cache.base.hardware import explain_memory, resolve_device
 from difom_cache.base.progress import explain_wait, say
+from difom_cache.base.text import Shown
 from difom_train.config import (
     SETTINGS_FILE,
     DistillConfig,
@@ -50,6 +51,22 @@ FIRST_ROUND_FOLDER = "first"
 _SAME_ON_RESUME = ("joined_by", "manifest_digests", "cache_digests", "pictures_per_step", "steps_per_epoch")
 
 
+class Runs(Shown, list[Path]):
+    """The run folders of a call, and how each run went."""
+
+    progress: dict[Path, Progress]
+
+    def _line(self) -> str:
+        return ", ".join(map(str, self))
+
+    def _table(self) -> list[list[object]]:
+        rows: list[list[object]] = [["run", "epochs", "kept epoch", "validation Dice"]]
+        for folder, went in self.progress.items():
+            dice = f"{went.best_dice:.3f}" if went.best_dice >= 0 else "-"
+            rows.append([folder, went.epochs_done, went.best_epoch + 1, dice])
+        return rows
+
+
 def train(config: TrainConfig | str | Student | None = None, /, **options: "Unpack[TrainKeywords]") -> list[Path]:
     """Train a student from a cache; return the run folder of each seed.
 
@@ -72,11 +89,12 @@ def train(config: TrainConfig | str | Student | None = None, /, **options: "Unpa
         composed = compose_keywords(**options | _name_student(config))
     out = composed.run.out or name_folder(composed, composed.distill.kind)
     seeds = composed.run.seeds or (composed.seed,)
-    runs = []
-    for seed in seeds:
-        folder = Path(f"{out}-seed{seed}") if len(seeds) > 1 else out
-        train_run(composed.model_copy(update={"seed": seed}), folder, config if isinstance(config, Student) else None)
-        runs.append(folder)
+    folders = {Path(f"{out}-seed{seed}") if len(seeds) > 1 else out: seed for seed in seeds}
+    runs, student = Runs(folders), config if isinstance(config, Student) else None
+    runs.progress = {
+        folder: train_run(composed.model_copy(update={"seed": seed}), folder, student)
+        for folder, seed in folders.items()
+    }
     return runs
 
 
