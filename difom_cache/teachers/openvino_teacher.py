@@ -1,7 +1,10 @@
 """A teacher's network as OpenVINO runs it: the same weights, taps and normalisation, faster on a CPU."""
 
 import functools
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -36,6 +39,21 @@ def _core() -> Any:
 def cpu_capabilities() -> list[str]:
     """Return what OpenVINO says that this CPU computes in, such as FP32 and BF16."""
     return list(_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' remarks off the terminal: the tracer reads all that a model has, also a loss that it lacks.
+
+    Unlike `library.quiet` it loads no transformers: many teachers do without.
+    """
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class _Taps(nn.Module):
@@ -132,7 +150,7 @@ class OpenVinoTeacher:
         side = self.spec.input_px
         example = torch.zeros((batch, 3, side, side))
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _quiet():
                 warnings.simplefilter("ignore")  # the tracer's, of every branch; `check` looks at what came out
                 # What `openvino.convert_model` does; that one also asks for consent to send data home, and sends it.
                 frontend = FrontEndManager().load_by_framework("pytorch")

@@ -45,6 +45,22 @@ def test_float32_gives_pytorchs_features(spec: str) -> None:
         torch.testing.assert_close(found[name], feature, rtol=0, atol=1e-5 * float(feature.abs().max()))
 
 
+REMARKS = """
+import torch
+from difom_cache import build_teacher
+from difom_cache.teachers import OpenVinoTeacher
+from transformers.utils import logging
+teacher = build_teacher("mask2former:tiny@128", weights="random", picture_px=128)
+OpenVinoTeacher(teacher).features(torch.zeros(1, 3, 128, 128))
+logging.get_logger("transformers.any").warning("as loud as before")
+"""
+
+
+def test_no_remark_of_transformers_reaches_the_terminal_while_a_network_is_traced() -> None:
+    done = subprocess.run([sys.executable, "-c", REMARKS], capture_output=True, text=True, check=True)
+    assert [line for line in done.stderr.splitlines() if "transformers" in line] == ["[transformers] as loud as before"]
+
+
 @pytest.mark.skipif("BF16" not in openvino_teacher.cpu_capabilities(), reason="this CPU has no bfloat16")
 def test_bfloat16_is_another_number_and_near() -> None:
     exact = build_teacher("sam:tiny", weights="random")
