@@ -1,12 +1,13 @@
-"""What a command is at, for who waits: a bar on a terminal, a plain line now and then in a log file or a cluster's job."""
+"""What a command is at, for who waits: a bar on a terminal or in a notebook, elsewhere a plain line now and then."""
 
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from threading import Event, Thread
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from tqdm import tqdm
 
@@ -18,7 +19,7 @@ Item = TypeVar("Item")
 
 
 class ProgressBar:
-    """How much of some work is done; on a terminal tqdm's bar, elsewhere a line after eight seconds and every minute then.
+    """How much of some work is done; tqdm's bar on a terminal or in a notebook, else a line after eight seconds and each minute.
 
     Args:
         total: how much there is to do; None where nobody knows.
@@ -26,13 +27,14 @@ class ProgressBar:
         unit: of what is counted, such as "frame".
         done: how much was done before.
         quiet: say nothing at all.
-        leave: whether the bar of a terminal stays when it is over.
+        leave: whether the bar stays when it is over.
     """
 
     def __init__(
         self, total: int | None, title: str, unit: str, *, done: int = 0, quiet: bool = False, leave: bool = True
     ) -> None:
-        self._bar = tqdm(total=total, desc=title, unit=unit, initial=done, disable=True if quiet else None, leave=leave)
+        disable = True if quiet else None
+        self._bar = _find_bar()(total=total, desc=title, unit=unit, initial=done, disable=disable, leave=leave)
         self.title, self._total, self._unit, self._before, self._done = title, total, unit, done, done
         self._note, self._since = "", time.perf_counter()
         self._over = Event()
@@ -41,7 +43,7 @@ class ProgressBar:
 
     @property
     def is_shown(self) -> bool:
-        """Whether there is a terminal that shows the bar."""
+        """Whether there is a terminal or a notebook that shows the bar."""
         return not self._bar.disable
 
     def update(self, count: int = 1) -> None:
@@ -84,6 +86,16 @@ class ProgressBar:
         while not self._over.wait(wait_s):
             say(self.describe())
             wait_s = THEN_S
+
+
+def _find_bar() -> Any:
+    """Return tqdm's class of bars: for a notebook where one runs this and has ipywidgets, else for a terminal."""
+    if "ipykernel" not in sys.modules:
+        return tqdm
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # without ipywidgets there are plain lines, as in a log file
+        from tqdm.auto import tqdm as chosen
+    return chosen
 
 
 def track(

@@ -7,7 +7,6 @@ from typing import Any
 import h5py
 import numpy as np
 import zarr
-from tqdm import tqdm
 
 from difom_cache.base import disk
 from difom_cache.base.atomic import build_folder, draft_of, write_once
@@ -223,7 +222,7 @@ def _import_column(book: Book, cache: Path, column: Column, identity: PicturesId
     fidelity = book.json(f"{column.folder}/fidelity.json", dict[str, dict[str, FidelitySums]])
     if fidelity.keys() != {str(block) for block in range(column.blocks)}:
         raise CacheFormatError(f"{book.path}: {column.folder}/fidelity.json: expected blocks 0 to {column.blocks - 1}")
-    for block in tqdm(range(column.blocks), desc=f"import {column.folder}", unit="block", disable=None):
+    for block in track(range(column.blocks), f"import {column.folder}", "block"):
         rows = slice(*column.range_of(block))
         arrays = {
             array.path: book.read(f"{column.folder}/{array.path}", (column.rows, *array.row_shape), array.dtype, rows)

@@ -1,6 +1,10 @@
 """Nothing is silent for long: a line in a log file where there is no terminal, and only where it takes a while."""
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -52,3 +56,55 @@ def test_a_wait_is_explained_only_where_it_is_one(quick, capsys):
     with explain_wait("opening feats"):
         time.sleep(0.1)
     assert capsys.readouterr().err == "opening feats ...\n"
+
+
+KERNEL = """
+import sys
+import IPython, ipykernel
+from difom_cache.base import progress
+from difom_cache.base.progress import say, track
+progress.FIRST_S = 0.05
+import time
+for _ in track(range(4), "verify pictures", "block"):
+    time.sleep(0.1)
+say("done")
+"""
+STAND_INS = {
+    "ipykernel/__init__.py": "import ipykernel.zmqshell",
+    "ipykernel/zmqshell.py": "class ZMQInteractiveShell: ...\n",
+    "IPython/__init__.py": """
+from ipykernel.zmqshell import ZMQInteractiveShell as get_ipython
+""",
+    "IPython/display.py": "def display(shown):\n    print('displayed', type(shown).__name__)\n",
+}
+WIDGETS = """
+import atexit
+from types import SimpleNamespace
+class Widget:
+    def __init__(self, **given):
+        self.layout, self.style, self.bar_style, self.value = SimpleNamespace(), SimpleNamespace(bar_color=None), "", 0
+        vars(self).update(given)
+    def close(self):
+        pass
+class HTML(Widget): pass
+class HBox(Widget): pass
+class FloatProgress(Widget):
+    def __init__(self, **given):
+        super().__init__(**given)
+        atexit.register(lambda: print("bar at", self.value, "of", self.max))
+"""
+
+
+@pytest.mark.parametrize("has_widgets", [True, False], ids=["widgets", "no-widgets"])
+def test_a_notebook_shows_a_bar_where_it_has_widgets_and_plain_lines_where_it_has_not(
+    has_widgets: bool, tmp_path: Path
+):
+    for name, text in STAND_INS.items() | {("ipywidgets.py", WIDGETS if has_widgets else "raise ImportError")}:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", KERNEL], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.splitlines() == (["displayed TqdmHBox", "bar at 4 of 4"] if has_widgets else [])
+    lines = done.stderr.splitlines()
+    assert lines[-1] == "done" and (len(lines) == 1) is has_widgets
+    assert all(line.startswith("verify pictures: ") for line in lines[:-1])
