@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # at run time each command loads its own options when it is c
     from collections.abc import Sequence
 
     from difom_train.commands import (
+        CardConfig,
         CompareConfig,
         CostConfig,
         CurvesConfig,
@@ -17,6 +18,8 @@ if TYPE_CHECKING:  # at run time each command loads its own options when it is c
         EvaluateConfig,
         ExportConfig,
         PredictConfig,
+        PullConfig,
+        PushConfig,
         RecipesConfig,
         StudentsConfig,
         StudyConfig,
@@ -89,6 +92,30 @@ def export(config: "ExportConfig") -> None:
     answer(config, write(config))
 
 
+def card(config: "CardConfig") -> None:
+    """Write a run's model card: what it learnt from, its scores, leaks, licences and limits."""
+    from difom_train.sharing.card import write_card
+
+    print(write_card(config))
+
+
+def push(config: "PushConfig") -> None:
+    """Upload a student with its card to the Hugging Face hub, private unless told otherwise.
+
+    Only the student, its settings, card and ONNX file go; they are listed first. HF_TOKEN holds the token.
+    """
+    from difom_train.sharing.hub import push as upload
+
+    print(upload(config))
+
+
+def pull(config: "PullConfig") -> None:
+    """Fetch such a run from the hub, for `evaluate`, `predict` and `export`."""
+    from difom_train.sharing.hub import pull as fetch
+
+    print(fetch(config))
+
+
 def cost(config: "CostConfig") -> None:
     """Measure parameters, FLOPs and latency of students and teachers."""
     from difom_train.evaluation.cost import compare_costs
@@ -135,6 +162,9 @@ PROGRAM = Program(
         Command(curves, "difom_train.commands:CurvesConfig", part="Judge"),
         Command(predict, "difom_train.commands:PredictConfig", part="Use"),
         Command(export, "difom_train.commands:ExportConfig", part="Use"),
+        Command(card, "difom_train.commands:CardConfig", part="Use"),
+        Command(push, "difom_train.commands:PushConfig", part="Use"),
+        Command(pull, "difom_train.commands:PullConfig", part="Use"),
         Command(cost, "difom_train.commands:CostConfig", part="Measure"),
         Command(bench, part="Measure"),
     ),

@@ -219,3 +219,46 @@ class CostConfig(CommandConfig, OwnStudents):
     "auto, cpu, cuda or cuda:N."
     passes: Positive = 30
     "Number of timed passes."
+
+
+class CardConfig(OwnStudent):
+    """A run's model card."""
+
+    run: Annotated[Path, Opt(argument=True)]
+    "Run folder."
+    licence: str | None = None
+    "Licence of the weights as the hub names it, such as cc-by-nc-4.0, where teachers and data allow it; else research only."
+    out: Annotated[Path | None, Opt(default="RUN/README.md")] = None
+    "File to write."
+    force: bool = False
+    "Overwrite an existing file."
+
+
+class PushConfig(OwnStudent):
+    """A run to the hub."""
+
+    run: Annotated[Path, Opt(argument=True)]
+    "Run folder."
+    repo: Annotated[str, Opt(argument=True)]
+    "Hub model, OWNER/NAME; it is made where there is none."
+    licence: str | None = None
+    "Licence of the weights as the hub names it, such as cc-by-nc-4.0, where teachers and data allow it; else research only."
+    public: bool = False
+    "Let everybody see it; else a new one is private."
+    onnx: bool = True
+    "Also upload the student as an ONNX file, where the extra onnx is installed."
+    dry_run: bool = False
+    "Only list what would be uploaded."
+
+
+class PullConfig(Config):
+    """A run from the hub."""
+
+    repo: Annotated[str, Opt(argument=True)]
+    "Hub model, OWNER/NAME, that `push` made."
+    out: Annotated[Path | None, Opt(default="runs/NAME")] = None
+    "Run folder to write."
+    revision: str = "main"
+    "Branch, tag or commit."
+    force: bool = False
+    "Overwrite existing files."

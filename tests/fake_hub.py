@@ -12,8 +12,12 @@ hub runs:
     pause_after: N     an LFS body stops after N bytes, and trickle_s: S    comes a byte every S seconds, both with the
                        connection kept open
     times: N           the fault of this dict applies to the first N requests that it could apply to
+
+Whoever brings a token may also make a model and commit to it, as `upload_folder` does where the client has no Xet: the files
+land below ROOT.
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -36,6 +40,8 @@ class FakeHub:
         self.faults: dict[str, dict[str, Any]] = {}
         self.log: list[str] = []
         self.tokens: list[tuple[str, str]] = []  # of requests that brought one: path, token
+        self.private: set[str] = set()
+        self.objects: dict[str, bytes] = {}  # LFS files by their SHA-256, once they were sent
         self.stopping = threading.Event()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"hub": self}))
         self.server.daemon_threads = True
@@ -115,6 +121,66 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.give(404, b"")
 
+    def do_PUT(self) -> None:
+        self.hub.objects[self.path.rpartition("/")[2]] = self.rfile.read(int(self.headers["Content-Length"]))
+        self.give(200, b"")
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        path = unquote(urlsplit(self.path).path)
+        call = re.fullmatch(
+            r"/(?:api/models/)?([^/]+/[^/]+?)(?:/(preupload|commit)/main|\.git/info/lfs/objects/(batch))", path
+        )
+        if path == "/api/validate-yaml":
+            known = "license: of-my-own" not in json.loads(body)["content"]
+            errors = [] if known else [{"message": '"license" must be one of [apache-2.0, mit, ...]'}]
+            return self.give(200 if known else 400, json.dumps({"errors": errors, "warnings": []}).encode())
+        if "Authorization" not in self.headers:
+            return self.give(401, b"{}")
+        if path == "/api/repos/create":
+            return self.make_model(json.loads(body))
+        if call is None or not (self.hub.root / call[1]).is_dir():
+            return self.give(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+        if self.refuse(call[1], is_file=False):
+            return None
+        answer = {"preupload": self.sort_files, "batch": self.take_objects, "commit": self.keep_commit}[
+            call[2] or call[3]
+        ]
+        return self.give(200, json.dumps(answer(call[1], body)).encode())
+
+    def make_model(self, asked: dict[str, Any]) -> None:
+        name = f"{asked['organization']}/{asked['name']}"
+        place = {"url": f"{self.hub.url}/{name}"}
+        if (self.hub.root / name).exists():
+            return self.give(409, json.dumps(place | {"error": "You already created this model repo"}).encode())
+        (self.hub.root / name).mkdir(parents=True)
+        if asked.get("visibility") == "private" or asked.get("private"):
+            self.hub.private.add(name)
+        return self.give(200, json.dumps(place).encode())
+
+    def sort_files(self, _: str, body: bytes) -> dict[str, Any]:
+        names = [file["path"] for file in json.loads(body)["files"]]
+        modes = {name: "lfs" if name.endswith((*LFS, ".onnx")) else "regular" for name in names}
+        return {"files": [{"path": name, "uploadMode": modes[name], "shouldIgnore": False} for name in names]}
+
+    def take_objects(self, _: str, body: bytes) -> dict[str, Any]:
+        upload = {each["oid"]: {"href": f"{self.hub.url}/put/{each['oid']}"} for each in json.loads(body)["objects"]}
+        return {
+            "objects": [each | {"actions": {"upload": upload[each["oid"]]}} for each in json.loads(body)["objects"]]
+        }
+
+    def keep_commit(self, repository: str, body: bytes) -> dict[str, Any]:
+        for line in map(json.loads, body.splitlines()):
+            path = self.hub.root / repository / line["value"].get("path", "")
+            if line["key"] == "file":
+                path.write_bytes(base64.b64decode(line["value"]["content"]))
+            elif line["key"] == "lfsFile":
+                path.write_bytes(self.hub.objects[line["value"]["oid"]])
+            elif line["key"] == "deletedFile":
+                path.unlink()
+        commit = self.hub.commit(repository)
+        return {"commitOid": commit, "commitUrl": f"{self.hub.url}/{repository}/commit/{commit}", "success": True}
+
     def refuse(self, repository: str, *, is_file: bool) -> bool:
         """Answer as a fault says, and return whether there is one."""
         hub = self.hub
@@ -150,7 +216,8 @@ class Handler(BaseHTTPRequestHandler):
                 entries[-1]["lfs"] = {**lfs["lfs"], "oid": sha256}
         if tree:
             return self.give(200, json.dumps(entries).encode())
-        held = {"_id": "0", "id": repository, "modelId": repository, "sha": commit, "private": False, "tags": []}
+        held = {"_id": "0", "id": repository, "modelId": repository, "sha": commit, "tags": []}
+        held["private"] = repository in self.hub.private
         return self.give(200, json.dumps(held | {"downloads": 0, "likes": 0, "siblings": siblings}).encode())
 
     def give_file(self, repository: str, commit: str, name: str, *, cdn: bool) -> None:

@@ -19,10 +19,14 @@ from .catalogue import place_teacher as place_teacher
 from .catalogue import read_outputs as read_outputs
 from .catalogue import split_code as split_code
 from .checkpoint import read_tensors as read_tensors
+from .download import explain_hub as explain_hub
+from .download import fetch_files as fetch_files
+from .download import retry as retry
 from .hub import Repository as Repository
 from .hub import find_published as find_published
 from .hub import is_here as is_here
 from .hub import locate as locate
+from .hub import sha256_of as sha256_of
 from .layouts import find_wrapper as find_wrapper
 from .layouts import read_weights as read_weights
 from .library import Size as Size

@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,8 +49,7 @@ def download(teacher: str, repository: Repository, to: Path | None = None) -> Pa
     Raises:
         WeightsError: says why the hub cannot give the model, or the disk cannot take it.
     """
-    try:
-        validate_repo_id(repository.name)
+    with explain_hub(teacher, repository, way_out(teacher)):
         if to is not None:
             return _fetch(repository, to)
         lock = (
@@ -59,23 +58,54 @@ def download(teacher: str, repository: Repository, to: Path | None = None) -> Pa
         lock.parent.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(lock):  # of several jobs that start at once one asks and downloads, the others find it there
             return cached_folder(repository) or _fetch(repository, None)
+
+
+def fetch_files(repository: Repository, names: Sequence[str], to: Path) -> list[str]:
+    """Bring those of some files that a hub model has into a folder, whole and checked; return their names.
+
+    Raises:
+        WeightsError: says why the hub cannot give them, or the disk cannot take them.
+    """
+    with explain_hub("pull", repository, "try again later"), _watched():
+        commit, remotes = _ask(repository)
+        found = [name for name in names if name in remotes]
+        for name in found:
+            _get(repository, commit, remotes[name], to)
+    shutil.rmtree(to / ".cache", ignore_errors=True)  # the client's notes, of use to nobody
+    return found
+
+
+@contextmanager
+def explain_hub(subject: str, repository: Repository, hint: str, doing: str = "get {} from") -> Iterator[None]:
+    """Turn what the hub's client raises of a model into one line.
+
+    Args:
+        subject: begins the line: a teacher, or a command.
+        repository: the model.
+        hint: ends the line where the hub cannot be used.
+        doing: what is done with the model.
+
+    Raises:
+        WeightsError: the line.
+    """
+    name = repository.name
+    try:
+        validate_repo_id(name)
+        yield
     except errors.HFValidationError as err:
-        raise WeightsError(f"{teacher}: {repository.name!r} is neither a folder nor the id of a hub model") from err
+        raise WeightsError(f"{subject}: {name!r} is neither a folder nor the id of a hub model") from err
     except errors.GatedRepoError as err:
         raise WeightsError(
-            f"{teacher}: {repository.name} is gated; log in, accept its licence at {constants.ENDPOINT}/{repository.name} "
+            f"{subject}: {name} is gated; log in, accept its licence at {constants.ENDPOINT}/{name} "
             f"and set HF_TOKEN, or pass --weights PATH"
         ) from err
     except errors.RevisionNotFoundError as err:
-        raise WeightsError(f"{teacher}: {repository.name} has no revision {repository.revision!r} on the hub") from err
+        raise WeightsError(f"{subject}: {name} has no revision {repository.revision!r} on the hub") from err
     except errors.RepositoryNotFoundError as err:
-        raise WeightsError(
-            f"{teacher}: the hub has no model {repository.name}, or it wants a token (HF_TOKEN)"
-        ) from err
+        raise WeightsError(f"{subject}: the hub has no model {name}, or it wants a token (HF_TOKEN)") from err
     except (HTTPError, InvalidURL, OSError, BrokenFileError, errors.OfflineModeIsEnabled) as err:
-        raise WeightsError(
-            f"{teacher}: cannot get {repository.name} from {constants.ENDPOINT}: {_cause(err)}; {way_out(teacher)}"
-        ) from err
+        what = doing.format(name)
+        raise WeightsError(f"{subject}: cannot {what} {constants.ENDPOINT}: {_cause(err)}; {hint}") from err
 
 
 def _cause(err: BaseException) -> str:
@@ -104,13 +134,19 @@ def _cause(err: BaseException) -> str:
     return first_line(err)
 
 
-def _fetch(repository: Repository, to: Path | None) -> Path:
+def _ask(repository: Repository) -> tuple[str, dict[str, Any]]:
+    """Return the commit of a hub model, and what the hub announces of each of its files."""
     ask = HfApi().model_info
     wait_s, revision = constants.HF_HUB_DOWNLOAD_TIMEOUT, repository.revision
     info = retry(lambda: ask(repository.name, revision=revision, files_metadata=True, timeout=wait_s))
     if not re.fullmatch("[0-9a-f]{40,64}", commit := info.sha or ""):  # it becomes the name of a folder
         raise BrokenFileError(f"it names its commit {commit[:80]!r}, which is none")
-    remotes = {remote.rfilename: remote for remote in info.siblings or []}
+    return commit, {remote.rfilename: remote for remote in info.siblings or []}
+
+
+def _fetch(repository: Repository, to: Path | None) -> Path:
+    revision = repository.revision
+    commit, remotes = _ask(repository)
     first = next((name for name in FOLDER_FILES if name in remotes), None)
     if first is None:
         raise BrokenFileError(f"it holds none of {', '.join(FOLDER_FILES)}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from difom_cache.base.errors import CacheIncompleteError, SettingsError
 from difom_cache.data import describe_frames, describe_unknown
@@ -20,6 +22,7 @@ from difom_train.data.feed import Feed, Selection, select_rows
 from difom_train.data.loader import Loader
 from difom_train.data.stage import SourcePictures, choose_stage
 from difom_train.distill.catalogue import build_distiller, revision_of
+from difom_train.distill.matching import teacher_of
 from difom_train.students.base import Student, check_sides
 from difom_train.students.catalogue import build_student, give_weights, resolve_weights, seeded
 from difom_train.students.outside import build_outside
@@ -125,6 +128,7 @@ def describe_run(config: TrainConfig, processes: Processes, learner: Learner, fe
     """Return the facts that run.json holds from the start."""
     distiller, parts = learner.distiller, feed.cache.parts
     masks, _ = describe_masks(config, feed.cache, feed.selection, distiller)
+    rows, lines = _list_records(feed)
     used = {"pictures", *(f"teachers/{tap.partition('/')[0]}" for tap in distiller.taps)}
     digests = [part.content_digests() for part in parts]
     return {
@@ -142,8 +146,9 @@ def describe_run(config: TrainConfig, processes: Processes, learner: Learner, fe
             "labelled_records": len(feed.labelled),
             "unlabelled_records": len(feed.unlabelled),
         },
-        "images": _describe_images(feed),
-        "groups_unknown": _find_unknown_groups(feed),
+        "images": _describe_images(feed, rows, lines),
+        "datasets": Counter(str(line["dataset"]) for line in lines),
+        "groups_unknown": _find_unknown_groups(feed, rows, lines),
         "empty_masks": {
             "training": feed.count_empty(feed.supervised_rows()),
             "validation": feed.count_empty(feed.selection.val),
@@ -153,6 +158,7 @@ def describe_run(config: TrainConfig, processes: Processes, learner: Learner, fe
         "pictures_per_step": feed.shape.step,
         "stage": feed.loader.stage.line,
         "taps": list(distiller.taps),
+        "teachers": name_teachers(feed.cache, distiller.taps),
         "random_teachers": feed.cache.random_teachers(distiller.taps),
         "revision": revision_of(config),
         "distillation": {"alive": None, "warnings": [], "about": distiller.describe()}
@@ -162,27 +168,42 @@ def describe_run(config: TrainConfig, processes: Processes, learner: Learner, fe
     }
 
 
-def _describe_images(feed: Feed) -> str:
-    """Return a line on the images of the run, as records.csv knows them."""
+def _list_records(feed: Feed) -> tuple[NDArray[np.int64], list[Mapping[str, str]]]:
+    """Return the first row of each record of the run, and its line of records.csv."""
     used = np.concatenate([feed.selection.train, feed.selection.val])
     _, first = np.unique(feed.cache.record_key[used], return_index=True)
     rows = used[np.sort(first)]
+    return rows, feed.cache.records_of(rows)
+
+
+def _describe_images(feed: Feed, rows: NDArray[np.int64], lines: Sequence[Mapping[str, str]]) -> str:
+    """Return a line on the images of the run, as records.csv knows them."""
     frames = [
         (str(line["dataset"]), SPLITS[split], str(line["group"]), int(line["width"]), int(line["height"]))
-        for line, split in zip(feed.cache.records_of(rows), feed.cache.split[rows], strict=True)
+        for line, split in zip(lines, feed.cache.split[rows], strict=True)
     ]
     return describe_frames(frames, [], ["records.csv"])
 
 
-def _find_unknown_groups(feed: Feed) -> list[str]:
+def _find_unknown_groups(feed: Feed, rows: NDArray[np.int64], lines: Sequence[Mapping[str, str]]) -> list[str]:
     """Return a line for every data set of the run whose groups nobody knows."""
-    used = np.concatenate([feed.selection.train, feed.selection.val])
-    _, first = np.unique(feed.cache.record_key[used], return_index=True)
-    rows, parts = used[np.sort(first)], feed.cache.parts
-    lines, places = feed.cache.records_of(rows), feed.cache.part_of(rows)
-    homes = [f" in {parts[place].path}" if len(parts) > 1 else "" for place in places]  # sets of one name are not one
-    sets = [f"{line['dataset']}{home}" for line, home in zip(lines, homes, strict=True)]
+    parts = feed.cache.parts
+    homes = [f" in {parts[place].path}" if len(parts) > 1 else "" for place in feed.cache.part_of(rows)]
+    sets = [f"{line['dataset']}{home}" for line, home in zip(lines, homes, strict=True)]  # of one name are not one
     return describe_unknown(sets, [line["group"] for line in lines])
+
+
+def name_teachers(cache: JointCache, taps: Sequence[str]) -> dict[str, str]:
+    """Return the label and the name with its variant of every teacher behind some taps; of a probe, of those it reads."""
+    held, labels = cache.teachers, dict.fromkeys(map(teacher_of, taps))
+    for label in list(labels):
+        if held[label].probe is not None:
+            labels |= dict.fromkeys(held[label].probe.reads)
+    return {
+        label: f"{held[label].teacher.name}:{held[label].teacher.variant}"
+        for label in labels
+        if label in held and held[label].probe is None
+    }
 
 
 def _digest_records(lines: Sequence[Mapping[str, Any]]) -> str:

@@ -65,6 +65,7 @@ def test_it_is_the_probe_of_the_same_budget_and_the_cache_stays_as_it_was(
     assert digest_tree(painted) == before
     facts = read_run(run)
     assert f"{LABEL}/logits@4" in facts["taps"] and any("logits" in line for line in read_log(run)[-1])
+    assert facts["teachers"] == {"dinov2-tiny-random": "dinov2:tiny"}  # a probe's licence is that of what it reads
     taught = facts["masks"]["taught_by"][LABEL]
     assert facts["masks"]["mark"] == "" and taught["masks"] > 0 and taught["outside"] == 0
     assert f"{LABEL}: 5 heads on" in said and "about" in said and "make it once" not in said

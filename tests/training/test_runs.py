@@ -78,6 +78,7 @@ def test_run_folder_holds_what_a_reader_needs(train):
     assert facts["status"] == "finished"
     assert facts["rows"] == {"train_views": 32, "val_records": 4, "labelled_records": 16, "unlabelled_records": 0}
     assert len(facts["manifest_digests"][0]) == 64
+    assert facts["datasets"] == {"memory": 20} and facts["teachers"] == {"wide": "wide:", "deep": "deep:"}
     assert facts["taps"] == list(TAPS)
     assert load_student(folder).meta["input_px"] == 32
 

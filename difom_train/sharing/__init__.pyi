@@ -1,0 +1,4 @@
+from .card import describe_run as describe_run
+from .hub import FILES as FILES
+from .hub import pull as pull
+from .hub import push as push
