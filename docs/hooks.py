@@ -1,8 +1,14 @@
-"""What mkdocs runs while it builds the site: tables of options are made from the commands themselves."""
+"""What mkdocs runs while it builds the site: tables of options come from the commands, and a page from the notebook."""
 
+import json
 import re
 from importlib import import_module
 from inspect import isfunction
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 import difom_cache.cli
 import difom_train.cli
@@ -10,6 +16,7 @@ from difom_cache.base.console import Program
 from difom_cache.base.options import find_config, format_options
 
 MARK = re.compile(r"^<!-- options of (difom-cache|difom-train) -->$", re.M)
+NOTEBOOK, NOTEBOOK_PAGE = "notebook.ipynb", "notebook.md"
 PACKAGE = re.compile(
     r"^::: (difom_cache|difom_train)$", re.M
 )  # whose names are loaded late: no list of them stands in the code
@@ -19,8 +26,20 @@ OUTSIDE = re.compile(
 )
 
 
-def on_page_markdown(markdown: str, **_: object) -> str:
+def on_files(files: Files, *, config: MkDocsConfig) -> None:
+    """Add the notebook as a page: text as it is, code in fences; the file itself stays there for download."""
+    parts = [f"[Download this notebook]({NOTEBOOK})."]
+    for cell in json.loads(Path(config.docs_dir, NOTEBOOK).read_text(encoding="utf-8"))["cells"]:
+        text = "".join(cell["source"])
+        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+    title, *rest = parts[1:]
+    files.append(File.generated(config, NOTEBOOK_PAGE, content="\n\n".join([title, parts[0], *rest])))
+
+
+def on_page_markdown(markdown: str, *, page: Page, **_: object) -> str:
     """Put every command's options where a page asks for them; links that leave docs/ become plain text."""
+    if page.file.src_uri != NOTEBOOK_PAGE:
+        markdown = markdown.replace(f"]({NOTEBOOK})", f"]({NOTEBOOK_PAGE})")
     programs = {each.name: each for each in (difom_cache.cli.PROGRAM, difom_train.cli.PROGRAM)}
     markdown = PACKAGE.sub(
         lambda found: f"{found[0]}\n    options:\n      members: {order_names(programs[found[1].replace('_', '-')])}",

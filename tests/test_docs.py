@@ -1,6 +1,8 @@
 """The documentation builds without a warning, and its tables of options are those of the commands."""
 
 import ast
+import html
+import json
 import os
 import re
 import shutil
@@ -68,7 +70,19 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_page_of_the_folder_is_in_the_site(site: Path) -> None:
     pages = {path.relative_to(ROOT / "docs").with_suffix("").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    pages.add("notebook")  # made from notebook.ipynb
     assert pages == {path.parent.relative_to(site).as_posix() for path in site.rglob("*/index.html")} | {"index"}
+
+
+def test_the_notebook_is_a_page_that_others_link_to_and_a_file_to_download(site: Path) -> None:
+    page = (site / "notebook/index.html").read_text(encoding="utf-8")
+    cells = json.loads((ROOT / "docs/notebook.ipynb").read_text("utf-8"))["cells"]
+    code = re.sub(r"<[^>]+>", "", page)
+    for cell in cells:
+        first = html.escape(cell["source"][0].strip(), quote=False) if cell["cell_type"] == "code" else ""
+        assert first in code
+    assert 'href="../notebook.ipynb"' in page and (site / "notebook.ipynb").is_file()
+    assert 'href="../notebook/"' in (site / "first-hour/index.html").read_text(encoding="utf-8")
 
 
 def test_options_stand_on_the_page_of_commands(site: Path) -> None:
