@@ -203,8 +203,8 @@ class MachineConfig(Config):
     "Use the channels-last memory format, in which convolutions are fastest on CPUs and recent GPUs."
     compile: bool = False
     "Compile the student with torch.compile; the first step then takes minutes."
-    logger: Literal["tensorboard", "csv", "none"] = "tensorboard"
-    "A second logger; log.jsonl is always written."
+    logger: Literal["tensorboard", "csv", "wandb", "mlflow", "none"] = "tensorboard"
+    "Log of each epoch beside log.jsonl, which is always written; wandb and mlflow are extras."
 
 
 class DistillConfig(Config):

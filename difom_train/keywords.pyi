@@ -103,8 +103,8 @@ class TrainKeywords(TypedDict, total=False):
     "Use the channels-last memory format, in which convolutions are fastest on CPUs and recent GPUs. [default: on]"
     compile: bool | None
     "Compile the student with torch.compile; the first step then takes minutes."
-    logger: Literal["tensorboard", "csv", "none"] | None
-    "A second logger; log.jsonl is always written. [default: tensorboard]"
+    logger: Literal["tensorboard", "csv", "wandb", "mlflow", "none"] | None
+    "Log of each epoch beside log.jsonl, which is always written; wandb and mlflow are extras. [default: tensorboard]"
     distill: Literal["none", "difom", "paper", "published", "multiscale", "mean_teacher"] | None
     "Kind of distillation. [default: none]"
     teachers: str | Sequence[str] | None

@@ -216,13 +216,19 @@ def test_every_package_that_the_code_imports_is_declared() -> None:
     extras = project["optional-dependencies"]
     lines = [
         *project["dependencies"],
-        *(line for name in ("onnx", "openvino", "smp", "video", "coco", "cluster") for line in extras[name]),
+        *(
+            line
+            for name in ("onnx", "openvino", "smp", "video", "coco", "cluster", "wandb", "mlflow")
+            for line in extras[name]
+        ),
     ]
     declared = {canonicalize_name(Requirement(line).name) for line in lines}
     homes = packages_distributions()
     for path in [*(ROOT / "difom_cache").rglob("*.py"), *(ROOT / "difom_train").rglob("*.py")]:
         for name in imported_by(path) - sys.stdlib_module_names - {"difom_cache", "difom_train", "data_manifests"}:
-            assert {canonicalize_name(home) for home in homes.get(name, [name])} & declared, f"{path} imports {name}"
+            assert {canonicalize_name(home) for home in homes.get(name, [name, f"{name}-skinny"])} & declared, (
+                f"{path} imports {name}"
+            )
 
 
 def imported_by(path: Path) -> set[str]:

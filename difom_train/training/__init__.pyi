@@ -29,11 +29,11 @@ from .processes import leave_processes as leave_processes
 from .processes import open_processes as open_processes
 from .run import Runs as Runs
 from .run_folder import append_log as append_log
-from .run_folder import open_second_log as open_second_log
 from .run_folder import read_log as read_log
 from .run_folder import read_run as read_run
 from .run_folder import refuse_differences as refuse_differences
 from .run_folder import write_run as write_run
+from .second_log import SecondLog as SecondLog
 from .train_log import TRAIN_LOG as TRAIN_LOG
 from .train_log import format_losses as format_losses
 from .trainer import Trainer as Trainer

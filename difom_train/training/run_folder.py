@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,6 @@ from difom_cache.base.errors import RunError
 from difom_cache.base.files import read_object, read_plain
 from difom_cache.base.hardware import name_processor
 from difom_cache.base.options import read_toml
-from difom_cache.base.progress import say
-from difom_cache.base.text import format_csv
 from difom_train.config import FREE, SETTINGS_FILE, TrainConfig, find_differences, read_settings, write_settings
 from difom_train.distill.catalogue import revision_of
 from difom_train.training.checkpoint import CHECKPOINT
@@ -135,46 +133,6 @@ def describe_unfinished(folder: Path) -> str:
 def append_log(folder: Path, line: dict[str, Any]) -> None:
     """Add one epoch to log.jsonl."""
     append_synced(folder / LOG_FILE, json.dumps(line) + "\n")
-
-
-def open_second_log(kind: str, folder: Path) -> Callable[[dict[str, Any]], None]:
-    """Return what adds an epoch to the log that other programs read: TensorBoard's events, a table, or none."""
-    if kind == "none":
-        return lambda line: None
-    writers: list[Any] = []  # opened by the first epoch: TensorBoard takes a second to load
-    broken: list[Exception] = []
-
-    def add(line: dict[str, Any]) -> None:
-        try:
-            if kind == "csv":
-                _write_csv(folder)
-            elif not broken:
-                _add_scalars(writers, folder / "tensorboard", line)
-        except Exception as error:  # of a disk, a library or its thread: a second log never ends a run
-            if not broken:
-                say(f"WARNING: the {kind} log failed ({' '.join(str(error).split())}); log.jsonl has every epoch")
-            broken.append(error)
-
-    return add
-
-
-def _add_scalars(writers: list[Any], folder: Path, line: dict[str, Any]) -> None:
-    if not writers:
-        from torch.utils.tensorboard import SummaryWriter
-
-        writers.append(SummaryWriter(str(folder)))
-    for name, value in line.items():
-        if isinstance(value, float):
-            writers[0].add_scalar(name, value, line["epoch"])
-    writers[0].flush()
-
-
-def _write_csv(folder: Path) -> None:
-    lines = read_log(folder)
-    names = dict.fromkeys(name for line in lines for name, value in line.items() if isinstance(value, float))
-    table = [{"step": line["epoch"]} | {name: line.get(name, "") for name in names} for line in lines]
-    (folder / "csv").mkdir(exist_ok=True)
-    write_atomic(folder / "csv" / "metrics.csv", format_csv(table).encode())
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

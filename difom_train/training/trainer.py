@@ -44,7 +44,8 @@ from difom_train.training.optimizer import (
     set_rate,
 )
 from difom_train.training.processes import Processes, average_statistics, mean_over_processes
-from difom_train.training.run_folder import append_log, open_second_log, read_log
+from difom_train.training.run_folder import append_log, read_log
+from difom_train.training.second_log import SecondLog
 from difom_train.training.train_log import TrainLog, describe_phase
 from difom_train.training.validate import Validation, validate
 
@@ -97,7 +98,7 @@ class Trainer:
             counter = getattr(module, "num_batches_tracked", None)
             if isinstance(counter, Tensor):  # the host counts faster than it asks a GPU to
                 module.register_buffer("num_batches_tracked", counter.cpu())
-        self.add_second = open_second_log(config.machine.logger, folder)
+        self.second_log = SecondLog(config.machine.logger if processes.is_main else "none", folder)
 
     @property
     def eval_model(self) -> Any:
@@ -126,6 +127,7 @@ class Trainer:
                 self.enter_phase(epoch)
                 metrics = self.train_epoch(epoch)
                 self.save(epoch, metrics, self.validate())
+        self.second_log.close()
         self.draw_curves()
         return self.progress
 
@@ -264,7 +266,7 @@ class Trainer:
             if kept:
                 save_student(self.eval_model, self.folder, self.describe_student(found, epoch))
             append_log(self.folder, line)
-            self.add_second(line)
+            self.second_log.add(line)
             self.log.say_epoch(line, progress, self.feed.steps * self.feed.shape.step)
             if metrics["train_s"] >= _SLOW_EPOCH_S:
                 self.draw_curves()

@@ -8,7 +8,7 @@ import pytest
 from memory_cache import MemoryCache
 
 from difom_cache.store import TapSpec
-from difom_train.training import TRAIN_LOG, append_log, format_losses, open_second_log
+from difom_train.training import TRAIN_LOG, SecondLog, append_log, format_losses
 
 TAPS = {"wide/block@16": TapSpec("wide/block@16", "feature", 6, 2, 16, "float16")}
 train_module = import_module("difom_train.training.run")
@@ -100,9 +100,9 @@ def test_losses_are_named_where_there_are_several():
 
 
 def test_a_second_log_is_a_table_of_what_the_first_one_holds(tmp_path):
-    add = open_second_log("csv", tmp_path)
+    log = SecondLog("csv", tmp_path)
     for epoch, figures in enumerate(({"loss": 0.5, "val_dice": None}, {"loss": 0.25, "val_dice": 0.75})):
         append_log(tmp_path, line := {"epoch": epoch, "phase": {"frozen": False}} | figures)
-        add(line)
+        log.add(line)
     assert (tmp_path / "csv" / "metrics.csv").read_text() == "step,loss,val_dice\n0,0.5,\n1,0.25,0.75\n"
-    open_second_log("none", tmp_path)({"epoch": 0})
+    SecondLog("none", tmp_path).add({"epoch": 0})
