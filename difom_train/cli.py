@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # at run time each command loads its own options when it is c
     from collections.abc import Sequence
 
     from difom_train.commands import (
+        AppConfig,
         CardConfig,
         CompareConfig,
         CostConfig,
@@ -92,17 +93,25 @@ def export(config: "ExportConfig") -> None:
     answer(config, write(config))
 
 
+def app(config: "AppConfig") -> None:
+    """Show networks on a page: drop an image or a video, or use a webcam."""
+    from difom_train.sharing.app import show_page
+
+    show_page(config)
+
+
 def card(config: "CardConfig") -> None:
-    """Write a run's model card: what it learnt from, its scores, leaks, licences and limits."""
+    """Write a run's model card: scores, data, licences, leaks and limits."""
     from difom_train.sharing.card import write_card
 
     print(write_card(config))
 
 
 def push(config: "PushConfig") -> None:
-    """Upload a student with its card to the Hugging Face hub, private unless told otherwise.
+    """Upload a student with its card to the Hugging Face hub.
 
-    Only the student, its settings, card and ONNX file go; they are listed first. HF_TOKEN holds the token.
+    Only the student, its settings, card and ONNX file go; they are listed first. A new model is private unless told otherwise.
+    HF_TOKEN holds the token.
     """
     from difom_train.sharing.hub import push as upload
 
@@ -110,7 +119,7 @@ def push(config: "PushConfig") -> None:
 
 
 def pull(config: "PullConfig") -> None:
-    """Fetch such a run from the hub, for `evaluate`, `predict` and `export`."""
+    """Fetch a run that was pushed, to evaluate, use and export it."""
     from difom_train.sharing.hub import pull as fetch
 
     print(fetch(config))
@@ -162,6 +171,7 @@ PROGRAM = Program(
         Command(curves, "difom_train.commands:CurvesConfig", part="Judge"),
         Command(predict, "difom_train.commands:PredictConfig", part="Use"),
         Command(export, "difom_train.commands:ExportConfig", part="Use"),
+        Command(app, "difom_train.commands:AppConfig", interrupted="the page is closed", part="Use"),
         Command(card, "difom_train.commands:CardConfig", part="Use"),
         Command(push, "difom_train.commands:PushConfig", part="Use"),
         Command(pull, "difom_train.commands:PullConfig", part="Use"),

@@ -262,3 +262,14 @@ class PullConfig(Config):
     "Branch, tag or commit."
     force: bool = False
     "Overwrite existing files."
+
+
+class AppConfig(OwnStudents):
+    """A page to try networks on."""
+
+    runs: Annotated[tuple[str, ...], Opt(argument=True), Field(min_length=1)]
+    "Run folders, teacher:SPEC or probe:CACHE/LABEL, shown side by side."
+    port: Annotated[Count, Field(le=65_535)] = 8765
+    "Port on 127.0.0.1; 0 = any free one."
+    device: str = "auto"
+    "auto, cpu, cuda or cuda:N."

@@ -13,6 +13,7 @@ from .groups import describe_unknown as describe_unknown
 from .groups import find_set as find_set
 from .groups import read_frames as read_frames
 from .images import PICTURE_SUFFIXES as PICTURE_SUFFIXES
+from .images import picture_of_bytes as picture_of_bytes
 from .images import read_size as read_size
 from .images import write_picture as write_picture
 from .join import join_records as join_records
