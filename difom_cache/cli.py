@@ -101,7 +101,7 @@ def sample(config: "SampleConfig") -> None:
 
 
 def verify(config: "VerifyConfig") -> None:
-    """Check every file against its marker; name what is damaged. Exits with 1 where something is."""
+    """Check every file against its marker and list what is damaged. Exits with 1 if anything is."""
     from difom_cache.maintenance.verify import verify as check
 
     report = check(config)
@@ -111,7 +111,7 @@ def verify(config: "VerifyConfig") -> None:
 
 
 def finish(config: "FinishConfig") -> None:
-    """Remove what dead writers left and say what is missing. Exits with 1 where something is."""
+    """Remove what killed writers left behind and list what is missing. Exits with 1 if anything is."""
     from difom_cache.maintenance.finish import finish as run
 
     missing = run(config.cache)

@@ -63,7 +63,7 @@ class TeachersConfig(ListConfig):
     """Teachers and variants."""
 
     everything: Annotated[bool, Opt(flag="--all")] = False
-    "Show taps and weights too, and the tiny variants that tests use: wider than 80 columns."
+    "Also show taps, weights and the tiny variants for tests; wider than 80 columns."
 
 
 class FetchConfig(Config):
@@ -148,4 +148,4 @@ class ScaleConfig(Config):
     write_mb_s: Above0 = 1000.0
     "Total write rate of the file system in MB/s."
     price: Size = 0.0
-    "Price of a worker's hour."
+    "Price of one worker hour."

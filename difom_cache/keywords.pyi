@@ -10,7 +10,7 @@ class ExtractKeywords(TypedDict, total=False):
     max_pixels: int | None
     "Largest image to read, width times height in px. (at least 1) [default: 178956970]"
     teacher: str | Sequence[str] | None
-    "NAME[:VARIANT][@PX]; may repeat. `difom-cache teachers` lists them. In Python () caches the views alone. [default: those of --like]"
+    "NAME[:VARIANT][@PX], as listed by `difom-cache teachers`; may repeat. In Python, () caches views alone. [default: those of --like]"
     cache: str | Path | None
     "Folder to fill. [default: feats]"
     data: str | Path | None
@@ -20,17 +20,17 @@ class ExtractKeywords(TypedDict, total=False):
     masks: str | Path | None
     "Folder of their masks, or a COCO file; used with --images."
     group_by: str | None
-    "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
+    "How to group frames of one polyp or patient: a regular expression on file names, or FILE.csv:COLUMN."
     every: str | None
-    "Time between the frames taken from a video, such as 0.5s (the default) or 500ms."
+    "Interval between frames taken from a video, such as 0.5s (the default) or 500ms."
     unlabelled: bool | None
-    "Images without a mask are intended."
+    "Accept images without a mask."
     negatives: str | Path | None
-    "Folder of images without a polyp, in the data or beside it: each has an empty mask, and counts as labelled."
+    "Folder of images without a polyp, inside the data or elsewhere; each gets an empty mask and counts as labelled."
     split: Literal["train", "val", "test"] | Sequence[Literal["train", "val", "test"]] | None
     "Splits to cache. [default: train,val]"
     limit: int | None
-    "Number of records of each split; all by default. (at least 1)"
+    "Use at most N records of each split; all by default. (at least 1)"
     views: int | None
     "Views of each training record; view 0 is the plain resize. (in [1, 10000]) [default: 8]"
     seed: int | None
@@ -44,25 +44,25 @@ class ExtractKeywords(TypedDict, total=False):
     public: bool | None
     "Let others read the folder of stored images, as far as the umask allows."
     like: str | Path | None
-    "A cache whose views, teachers, taps and codecs to use for new records, so that both can be trained on together."
+    "Cache to match: use its views, teachers, taps and codecs for new records, so that both can be trained on together."
     weights: str | Sequence[str] | None
     "hub, hub@REVISION, random or a path, for all teachers; NAME=WEIGHTS for one; may repeat. [default: hub]"
     strides: int | Sequence[int] | None
     "Strides at which features are stored, in image px, such as 8,16,32; by default each teacher's own. (in [1, 16384])"
     codec: Literal["int8", "float16", "compact", "packed"] | None
-    "How features are stored; compact only finishes columns that were begun in it. [default: int8]"
+    "How features are stored; compact can only finish columns that were started with it. [default: int8]"
     taps: str | Sequence[str] | None
-    "Taps to keep, such as block5@16,block11@32; by default those that a begun column holds, else each teacher's own."
+    "Taps to keep, such as block5@16,block11@32; by default those of a column that was started, else each teacher's own."
     device: str | None
     "auto, cpu, cuda or cuda:N. [default: auto]"
     precision: Literal["float32", "bfloat16"] | None
     "Precision of the teachers; by default bfloat16 on CUDA and float32 elsewhere."
     batch_size: int | None
-    "Views in a teacher's batch; found by trial by default. (in [1, 65536])"
+    "Views in a teacher's batch; by default found by trial. (in [1, 65536])"
     compile: bool | None
     "Run teachers through torch.compile."
     backend: Literal["auto", "torch", "openvino"] | None
-    "What runs networks; auto takes what a begun column holds and, on a CPU, OpenVINO where it is installed. [default: DIFOM_BACKEND, or auto]"
+    "What runs networks; auto = as a column was started, else OpenVINO on a CPU if it is installed, else PyTorch. [default: DIFOM_BACKEND, or auto]"
     engine: Literal["local", "dask", "slurm", "pbs", "lsf", "sge", "htcondor"] | None
     "Where the work runs: on this machine, or as jobs of a scheduler. [default: local]"
     workers: int | None
@@ -110,11 +110,11 @@ class ManifestKeywords(TypedDict, total=False):
     out: str | Path | None
     "CSV file to write."
     check: bool | None
-    "Look for duplicates, leaks, empty masks, odd sizes; leaks exit with 1."
+    "Look for duplicates, leaks, empty masks and odd sizes; exit with 1 if there are leaks."
     montage: str | Path | None
     "PNG file that shows the pairs found by --check."
     sheet: str | Path | None
-    "PNG file of pairs to look at: the smallest, largest, oddest and empty masks, and some at random."
+    "PNG file of image and mask pairs to look at: smallest, largest, oddest and empty masks, and a random sample."
     names: str | Path | None
     "Folder for a CSV of names, splits and groups of each data set."
     force: bool | None
@@ -124,21 +124,21 @@ class ManifestKeywords(TypedDict, total=False):
     masks: str | Path | None
     "Folder of their masks, or a COCO file; used with --images."
     group_by: str | None
-    "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
+    "How to group frames of one polyp or patient: a regular expression on file names, or FILE.csv:COLUMN."
     every: str | None
-    "Time between the frames taken from a video, such as 0.5s (the default) or 500ms."
+    "Interval between frames taken from a video, such as 0.5s (the default) or 500ms."
     unlabelled: bool | None
-    "Images without a mask are intended."
+    "Accept images without a mask."
     negatives: str | Path | None
-    "Folder of images without a polyp, in the data or beside it: each has an empty mask, and counts as labelled."
+    "Folder of images without a polyp, inside the data or elsewhere; each gets an empty mask and counts as labelled."
     mask_levels: str | None
-    "Which levels of the masks are polyp: 100, 1,2, 129-255, #ff0000 or alpha."
+    "Mask levels that mean polyp, such as 100; 1,2; 129-255; #ff0000; or alpha."
     exif: Literal["upright", "raw"] | None
-    "What masks were drawn on whose images EXIF turns: the image as viewers show it, or its pixels as they are stored."
+    "For images that EXIF rotates: whether masks were drawn on the image as viewers show it, or on its stored pixels."
     bits: int | None
-    "Bit depth of 16-bit images whose files do not say it, such as 10 or 12; 16 takes them as they are. (in [8, 16])"
+    "Bit depth of 16-bit images whose files do not state it, such as 10 or 12; 16 = take the values as they are. (in [8, 16])"
     skip_broken: bool | None
-    "Leave out images whose COCO annotations cannot be drawn, such as boxes; each is named."
+    "Skip images whose COCO annotations cannot be drawn, such as boxes, and list them."
 
 class VerifyKeywords(TypedDict, total=False):
     """Keywords of `VerifyConfig`."""
@@ -146,21 +146,21 @@ class VerifyKeywords(TypedDict, total=False):
     max_pixels: int | None
     "Largest image to read, width times height in px. (at least 1) [default: 178956970]"
     negatives: str | Path | None
-    "Folder of images without a polyp, in the data or beside it: each has an empty mask, and counts as labelled."
+    "Folder of images without a polyp, inside the data or elsewhere; each gets an empty mask and counts as labelled."
     recompute: int | None
     "Number of random views to encode again and compare. (at least 0) [default: 0]"
     equivariance: bool | None
-    "Measure what warping cached maps to other views would cost."
+    "Measure how much accuracy warping cached maps to other views would cost."
     teacher: str | Sequence[str] | None
     "NAME[:VARIANT][@PX] of teachers to compare; all by default."
     weights: str | Sequence[str] | None
-    "Weights of a teacher, LABEL=WEIGHTS or LABEL=FILE; may repeat. By default where `extract` found them."
+    "Weights of a teacher, LABEL=WEIGHTS or LABEL=FILE; may repeat. By default those that `extract` used."
     device: str | None
     "cpu, cuda or cuda:N. [default: cpu]"
     seed: int | None
     "Random seed for the choice of views. (at least 0) [default: 0]"
     repair: bool | None
-    "First rewrite everything that follows from identities and records.csv."
+    "First rewrite everything that can be derived from the identities and records.csv."
     data: str | Path | None
     "Manifest, folder in a known layout or any folder inside it, COCO file, video or folder of videos. [default: data]"
     images: str | Path | None
@@ -168,11 +168,11 @@ class VerifyKeywords(TypedDict, total=False):
     masks: str | Path | None
     "Folder of their masks, or a COCO file; used with --images."
     group_by: str | None
-    "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
+    "How to group frames of one polyp or patient: a regular expression on file names, or FILE.csv:COLUMN."
     every: str | None
-    "Time between the frames taken from a video, such as 0.5s (the default) or 500ms."
+    "Interval between frames taken from a video, such as 0.5s (the default) or 500ms."
     unlabelled: bool | None
-    "Images without a mask are intended."
+    "Accept images without a mask."
 
 class ShowKeywords(TypedDict, total=False):
     """Keywords of `ShowConfig`."""

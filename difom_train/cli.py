@@ -143,7 +143,7 @@ def demo(config: "DemoConfig") -> None:
 
 
 def curves(config: "CurvesConfig") -> None:
-    """Draw loss, validation Dice and how alive the distillation is, of several runs in one chart."""
+    """Plot loss, validation Dice and whether the distillation still teaches, for several runs in one chart."""
     from difom_train.training.curves import curves as draw
 
     print(draw(config))

@@ -48,7 +48,7 @@ class EvaluateConfig(CommandConfig, OwnStudents, GroupOptions):
     data: Annotated[Path | None, Opt(keyword=False)] = None
     "Manifest, test sets or any folder inside them, or a COCO file."
     limit: Positive | None = None
-    "Score only so many frames of each set."
+    "Score at most N frames of each set."
     device: str = "auto"
     "auto, cpu, cuda or cuda:N."
     workers: Annotated[Count, Field(le=65_536)] | None = None
@@ -56,9 +56,9 @@ class EvaluateConfig(CommandConfig, OwnStudents, GroupOptions):
     batch_size: Batch | None = None
     "Images in one forward pass."
     out: Annotated[Path | None, Opt(default="RUN/eval")] = None
-    "Output folder; with several runs, each gets a folder of its name in it."
+    "Output folder; several runs get a subfolder each."
     maps: Path | None = None
-    "Folder for a grey PNG of each frame's probability, for other evaluators; with several runs, a folder each."
+    "Folder for each frame's probability as a grey PNG, for other evaluators; several runs get a subfolder each."
     map_bits: Literal[8, 16] = 8
     "Bit depth of these PNGs."
 
@@ -102,13 +102,13 @@ class StudyConfig(CommandConfig, GroupOptions):
     labels_seeds: tuple[Count, ...] = ()
     "Random seeds for the choice of masks; by default each run's own seed."
     seeds: Annotated[tuple[Count, ...], Field(min_length=1)] = (0, 1, 2)
-    "Random seeds; each row gets one run for each."
+    "Random seeds; each row gets one run per seed."
     students: Annotated[tuple[str, ...], Opt(flag="--student", whole=True), Field(min_length=1)] = ("unet",)
     "Student; may repeat."
     also: Annotated[tuple[str, ...], Opt(whole=True)] = ()
     "Also score this: a run, teacher:SPEC, or probe:CACHE/LABEL; may repeat."
     results: Annotated[tuple[Path, ...], Opt(whole=True)] = ()
-    "results.json of the same study from another machine, whose runs are not trained again; may repeat."
+    "results.json of the same study from another machine; its runs are not trained again. May repeat."
     width: Width | None = 16
     "Channels of the first level; 0 = the student's own."
     input_size: SidePx = 128
@@ -122,7 +122,7 @@ class StudyConfig(CommandConfig, GroupOptions):
     changes: Annotated[tuple[str, ...], Opt(flag="--set", whole=True)] = ()
     "Change any setting: key=value; may repeat."
     limit: Positive | None = None
-    "Score only so many frames of each set."
+    "Score at most N frames of each set."
 
 
 class CompareConfig(CommandConfig, OwnStudents, GroupOptions):
@@ -135,7 +135,7 @@ class CompareConfig(CommandConfig, OwnStudents, GroupOptions):
     out: Path = Path("comparison")
     "Output folder for tables and report.html."
     data: Path | None = None
-    "Training and test data: scores what is not scored yet, and leaves out test frames that repeat training images."
+    "Training and test data, to score runs without scores and to leave out test frames that repeat training images."
     published: bool = True
     "Add the figures published with PraNet."
     cost: bool = True
@@ -201,7 +201,7 @@ class ExportConfig(CommandConfig, OwnStudent):
     check: Path | None = None
     "Data on which the file is compared with the student."
     frames: Positive = 16
-    "Number of frames to calibrate with and to compare."
+    "Number of frames for calibration and comparison."
     force: bool = False
     "Overwrite an existing file."
     anonymous: bool = False

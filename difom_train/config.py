@@ -101,14 +101,14 @@ class StudentConfig(Config):
     """Which network is trained."""
 
     name: Annotated[str, Opt("student")] = "pranet"
-    "unet, unet++, pranet, smp:ARCH/ENCODER, one that is installed, or package.module:Factory that returns a network of yours."
+    "unet, unet++, pranet, smp:ARCH/ENCODER, an installed one, or package.module:Factory that returns your own network."
     width: Width = 0
     "Channels of the first level; 0 = the student's own."
     weights: Annotated[str, Opt("student_weights")] = "auto"
     """imagenet, random, a file or run folder, or imagenet:FILE for a file of ImageNet weights, which have seen no mask; auto =
     imagenet for pranet and smp, random for unet, its own for one of yours."""
     deep_supervision: bool = False
-    "Train the inner outputs of unet++ against the mask as well."
+    "Also train the inner outputs of unet++ against the mask."
     loss: Literal["auto", "dice_bce", "structure"] = "auto"
     "Mask loss; auto = the one that the student was published with."
 
@@ -123,11 +123,11 @@ class DataConfig(Config):
     accumulate: Batch = 1
     "Forward passes whose gradients make one step."
     views: Count = 0
-    "Use only the first so many views of each record; 0 = all."
+    "Use only the first N views of each record; 0 = all."
     all_views: bool = False
     "Visit every view in every epoch, instead of one view of each record."
     fresh_views: bool = True
-    "Show a new view at every draw, of the stored view 0 or of the images in --data; where features teach, of every other image."
+    "Draw a new view each time, from the stored view 0 or the images in --data; if features teach, for every other image."
     labels: SomeShare = 1.0
     "Share of the masks of training and validation records to use, chosen by group; the others are never read."
     labels_seed: Count = 0
@@ -135,9 +135,9 @@ class DataConfig(Config):
     labels_frac: Annotated[SomeShare, Opt(hidden=True)] = 1.0
     "As runs of earlier versions have it: share of the train masks alone, chosen by group and the run's seed."
     labelled_min_frac: SomeShare = 0.5
-    "Least share of each batch that carries a mask; more where more of the records have one."
+    "Smallest share of each batch that has a mask; larger if more of the records have one."
     unlabelled_ratio: Size = 0.0
-    "Images without a mask for each one with, on top of a batch of those alone; 0 = within the batch, by labelled_min_frac."
+    "Images without a mask to add to a batch for each image with one; 0 = mix them within the batch, by labelled_min_frac."
     scales: Annotated[tuple[Annotated[float, Field(gt=0, le=16)], ...], Field(min_length=1)] = (1.0,)
     "Factors on the input size, one drawn for each step, rounded to a size that the student takes; PraNet: 0.75,1,1.25."
 
@@ -182,10 +182,10 @@ class OptimizerConfig(Config):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     "Decay per step of the exponential moving average (EMA) that is validated and kept; 0 = no EMA."
     patience_epochs: Annotated[Count, Opt("patience", both=True)] = 0
-    "Stop after so many epochs without a better validation Dice; 0 = never."
+    "Stop after N epochs without a better validation Dice; 0 = never."
     keep: Literal["auto", "best", "last"] = "auto"
-    """Which epoch's weights become the student: the best by validation, the last, or auto: the best, and the last where fewer
-    than 100 validation images would choose by chance and no patience is set."""
+    """Which epoch becomes the student: best = by validation, last, or auto = best, but last if no patience is set and there are
+    fewer than 100 validation images, which would choose by chance."""
 
 
 class MachineConfig(Config):
@@ -200,7 +200,7 @@ class MachineConfig(Config):
     access: Access = "auto"
     "How the cache is read where it stays on disk; auto: map on local disks, read elsewhere."
     channels_last: bool = True
-    "Use the channels-last memory format, in which convolutions are fastest on CPUs and recent GPUs."
+    "Use the channels-last memory format, the fastest for convolutions on CPUs and recent GPUs."
     compile: bool = False
     "Compile the student with torch.compile; the first step then takes minutes."
     logger: Literal["tensorboard", "csv", "wandb", "mlflow", "none"] = "tensorboard"
@@ -226,7 +226,7 @@ class DistillConfig(Config):
     learn: Literal["both", "features", "masks"] = "both"
     "What multiscale learns from: the teachers' features, their masks, or both as far as the cache holds them."
     probe: Literal["auto", "none"] = "auto"
-    "auto fits a probe to the run's masks where their images are not all labelled, no teacher is named, and none has logits."
+    "auto = fit a probe to the run's masks if some images have none, no teacher is named, and no teacher has logits."
     rounds: Annotated[int, Field(ge=1, le=2)] = 1
     "2 trains the student alone first, in RUN/first; its masks then teach a second student beside the teachers' (multiscale)."
     low_weight: Size = 0.1
@@ -234,7 +234,7 @@ class DistillConfig(Config):
     high_weight: Size = 0.1
     "Weight of the high-frequency term; 0.1 as in the paper."
     gradient_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    "Share of the student's gradient that all terms together get, by one factor on their weights; 0 = the weights as they are."
+    "Share of the student's gradient from all terms together, set by one factor on their weights; 0 = keep their weights."
     feature_weight: Size = 1.0
     "Weight of multiscale's feature term."
     relation_weight: Size = 0.0
@@ -242,15 +242,15 @@ class DistillConfig(Config):
     logits_weight: Size = 1.0
     "Weight of multiscale's term on the teachers' masks, which teach images whose own mask the run may not see; 0 = off."
     hard_masks: bool = False
-    "Use hard teachers' masks, cut at probability 0.5, instead of soft ones (multiscale)."
+    "Threshold the teachers' masks at 0.5 instead of using soft ones (multiscale)."
     consistency_weight: Size = 1.0
     "Weight of mean_teacher's consistency term."
     ramp_frac: Share = 0.0
     "Share of the run over which all terms ramp up to their weights, as exp(-5 (1 - t)^2)."
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
-    "Probability from which on the EMA teaches a pixel in any case (mean_teacher)."
+    "Probability above which the EMA always teaches a pixel (mean_teacher)."
     channels: Annotated[int, Field(ge=1, le=65_536)] = 256
-    "Channels of the target: in total for difom and paper, at most so many for each tap for multiscale."
+    "Channels of the target: in total for difom and paper, at most this many per tap for multiscale."
     bands: bool = False
     "Also compare the low and the high band of each pair (multiscale)."
 

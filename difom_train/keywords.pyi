@@ -28,15 +28,15 @@ class TrainKeywords(TypedDict, total=False):
     masks: str | Path | None
     "Folder of their masks, or a COCO file; used with --images."
     every: str | None
-    "Time between the frames taken from a video, such as 0.5s (the default) or 500ms."
+    "Interval between frames taken from a video, such as 0.5s (the default) or 500ms."
     student: str | None
-    "unet, unet++, pranet, smp:ARCH/ENCODER, one that is installed, or package.module:Factory that returns a network of yours. [default: pranet]"
+    "unet, unet++, pranet, smp:ARCH/ENCODER, an installed one, or package.module:Factory that returns your own network. [default: pranet]"
     width: int | None
     "Channels of the first level; 0 = the student's own. (in [0, 4096]) [default: 0]"
     student_weights: str | None
     "imagenet, random, a file or run folder, or imagenet:FILE for a file of ImageNet weights, which have seen no mask; auto =\nimagenet for pranet and smp, random for unet, its own for one of yours. [default: auto]"
     deep_supervision: bool | None
-    "Train the inner outputs of unet++ against the mask as well."
+    "Also train the inner outputs of unet++ against the mask."
     loss: Literal["auto", "dice_bce", "structure"] | None
     "Mask loss; auto = the one that the student was published with. [default: auto]"
     input_size: int | None
@@ -46,19 +46,19 @@ class TrainKeywords(TypedDict, total=False):
     accumulate: int | None
     "Forward passes whose gradients make one step. (in [1, 65536]) [default: 1]"
     views: int | None
-    "Use only the first so many views of each record; 0 = all. (at least 0) [default: 0]"
+    "Use only the first N views of each record; 0 = all. (at least 0) [default: 0]"
     all_views: bool | None
     "Visit every view in every epoch, instead of one view of each record."
     fresh_views: bool | None
-    "Show a new view at every draw, of the stored view 0 or of the images in --data; where features teach, of every other image. [default: on]"
+    "Draw a new view each time, from the stored view 0 or the images in --data; if features teach, for every other image. [default: on]"
     labels: float | None
     "Share of the masks of training and validation records to use, chosen by group; the others are never read. (in (0, 1]) [default: 1.0]"
     labels_seed: int | None
     "Random seed for the choice of these masks; smaller shares are subsets of larger ones. (at least 0) [default: 0]"
     labelled_min_frac: float | None
-    "Least share of each batch that carries a mask; more where more of the records have one. (in (0, 1]) [default: 0.5]"
+    "Smallest share of each batch that has a mask; larger if more of the records have one. (in (0, 1]) [default: 0.5]"
     unlabelled_ratio: float | None
-    "Images without a mask for each one with, on top of a batch of those alone; 0 = within the batch, by labelled_min_frac. (at least 0) [default: 0.0]"
+    "Images without a mask to add to a batch for each image with one; 0 = mix them within the batch, by labelled_min_frac. (at least 0) [default: 0.0]"
     scales: float | Sequence[float] | None
     "Factors on the input size, one drawn for each step, rounded to a size that the student takes; PraNet: 0.75,1,1.25. (in (0, 16]) [default: 1.0]"
     brightness: float | None
@@ -88,9 +88,9 @@ class TrainKeywords(TypedDict, total=False):
     ema_decay: float | None
     "Decay per step of the exponential moving average (EMA) that is validated and kept; 0 = no EMA. (in [0, 1)) [default: 0.0]"
     patience: int | None
-    "Stop after so many epochs without a better validation Dice; 0 = never. (at least 0) [default: 0]"
+    "Stop after N epochs without a better validation Dice; 0 = never. (at least 0) [default: 0]"
     keep: Literal["auto", "best", "last"] | None
-    "Which epoch's weights become the student: the best by validation, the last, or auto: the best, and the last where fewer\nthan 100 validation images would choose by chance and no patience is set. [default: auto]"
+    "Which epoch becomes the student: best = by validation, last, or auto = best, but last if no patience is set and there are\nfewer than 100 validation images, which would choose by chance. [default: auto]"
     device: str | None
     "auto, cpu, cuda or cuda:N. [default: auto]"
     precision: Literal["auto", "float32", "bfloat16"] | None
@@ -100,7 +100,7 @@ class TrainKeywords(TypedDict, total=False):
     access: Literal["auto", "map", "read"] | None
     "How the cache is read where it stays on disk; auto: map on local disks, read elsewhere. [default: auto]"
     channels_last: bool | None
-    "Use the channels-last memory format, in which convolutions are fastest on CPUs and recent GPUs. [default: on]"
+    "Use the channels-last memory format, the fastest for convolutions on CPUs and recent GPUs. [default: on]"
     compile: bool | None
     "Compile the student with torch.compile; the first step then takes minutes."
     logger: Literal["tensorboard", "csv", "wandb", "mlflow", "none"] | None
@@ -112,7 +112,7 @@ class TrainKeywords(TypedDict, total=False):
     learn: Literal["both", "features", "masks"] | None
     "What multiscale learns from: the teachers' features, their masks, or both as far as the cache holds them. [default: both]"
     probe: Literal["auto", "none"] | None
-    "auto fits a probe to the run's masks where their images are not all labelled, no teacher is named, and none has logits. [default: auto]"
+    "auto = fit a probe to the run's masks if some images have none, no teacher is named, and no teacher has logits. [default: auto]"
     rounds: int | None
     "2 trains the student alone first, in RUN/first; its masks then teach a second student beside the teachers' (multiscale). (in [1, 2]) [default: 1]"
     low_weight: float | None
@@ -120,7 +120,7 @@ class TrainKeywords(TypedDict, total=False):
     high_weight: float | None
     "Weight of the high-frequency term; 0.1 as in the paper. (at least 0) [default: 0.1]"
     gradient_share: float | None
-    "Share of the student's gradient that all terms together get, by one factor on their weights; 0 = the weights as they are. (in [0, 1)) [default: 0.0]"
+    "Share of the student's gradient from all terms together, set by one factor on their weights; 0 = keep their weights. (in [0, 1)) [default: 0.0]"
     feature_weight: float | None
     "Weight of multiscale's feature term. (at least 0) [default: 1.0]"
     relation_weight: float | None
@@ -128,15 +128,15 @@ class TrainKeywords(TypedDict, total=False):
     logits_weight: float | None
     "Weight of multiscale's term on the teachers' masks, which teach images whose own mask the run may not see; 0 = off. (at least 0) [default: 1.0]"
     hard_masks: bool | None
-    "Use hard teachers' masks, cut at probability 0.5, instead of soft ones (multiscale)."
+    "Threshold the teachers' masks at 0.5 instead of using soft ones (multiscale)."
     consistency_weight: float | None
     "Weight of mean_teacher's consistency term. (at least 0) [default: 1.0]"
     ramp_frac: float | None
     "Share of the run over which all terms ramp up to their weights, as exp(-5 (1 - t)^2). (in [0, 1]) [default: 0.0]"
     confidence: float | None
-    "Probability from which on the EMA teaches a pixel in any case (mean_teacher). (in [0.5, 1)) [default: 0.95]"
+    "Probability above which the EMA always teaches a pixel (mean_teacher). (in [0.5, 1)) [default: 0.95]"
     channels: int | None
-    "Channels of the target: in total for difom and paper, at most so many for each tap for multiscale. (in [1, 65536]) [default: 256]"
+    "Channels of the target: in total for difom and paper, at most this many per tap for multiscale. (in [1, 65536]) [default: 256]"
     bands: bool | None
     "Also compare the low and the high band of each pair (multiscale)."
     recipe: str | None
@@ -150,7 +150,7 @@ class EvaluateKeywords(TypedDict, total=False):
     max_pixels: int | None
     "Largest image to read, width times height in px. (at least 1) [default: 178956970]"
     limit: int | None
-    "Score only so many frames of each set. (at least 1)"
+    "Score at most N frames of each set. (at least 1)"
     device: str | None
     "auto, cpu, cuda or cuda:N. [default: auto]"
     workers: int | None
@@ -158,9 +158,9 @@ class EvaluateKeywords(TypedDict, total=False):
     batch_size: int | None
     "Images in one forward pass. (in [1, 65536])"
     out: str | Path | None
-    "Output folder; with several runs, each gets a folder of its name in it. [default: RUN/eval]"
+    "Output folder; several runs get a subfolder each. [default: RUN/eval]"
     maps: str | Path | None
-    "Folder for a grey PNG of each frame's probability, for other evaluators; with several runs, a folder each."
+    "Folder for each frame's probability as a grey PNG, for other evaluators; several runs get a subfolder each."
     map_bits: Literal[8, 16] | None
     "Bit depth of these PNGs. [default: 8]"
     images: str | Path | None
@@ -168,9 +168,9 @@ class EvaluateKeywords(TypedDict, total=False):
     masks: str | Path | None
     "Folder of their masks, or a COCO file; used with --images."
     group_by: str | None
-    "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
+    "How to group frames of one polyp or patient: a regular expression on file names, or FILE.csv:COLUMN."
     every: str | None
-    "Time between the frames taken from a video, such as 0.5s (the default) or 500ms."
+    "Interval between frames taken from a video, such as 0.5s (the default) or 500ms."
 
 class PredictKeywords(TypedDict, total=False):
     """Keywords of `PredictConfig`."""
@@ -206,13 +206,13 @@ class StudyKeywords(TypedDict, total=False):
     labels_seeds: int | Sequence[int] | None
     "Random seeds for the choice of masks; by default each run's own seed. (at least 0)"
     seeds: int | Sequence[int] | None
-    "Random seeds; each row gets one run for each. (at least 0) [default: 0,1,2]"
+    "Random seeds; each row gets one run per seed. (at least 0) [default: 0,1,2]"
     students: str | Sequence[str] | None
     "Student; may repeat. [default: unet]"
     also: str | Sequence[str] | None
     "Also score this: a run, teacher:SPEC, or probe:CACHE/LABEL; may repeat."
     results: str | Path | Sequence[str | Path] | None
-    "results.json of the same study from another machine, whose runs are not trained again; may repeat."
+    "results.json of the same study from another machine; its runs are not trained again. May repeat."
     width: int | None
     "Channels of the first level; 0 = the student's own. (in [0, 4096]) [default: 16]"
     input_size: int | None
@@ -226,7 +226,7 @@ class StudyKeywords(TypedDict, total=False):
     changes: str | Sequence[str] | None
     "Change any setting: key=value; may repeat."
     limit: int | None
-    "Score only so many frames of each set. (at least 1)"
+    "Score at most N frames of each set. (at least 1)"
     data: str | Path | None
     "Manifest, test sets, or any folder inside them."
     images: str | Path | None
@@ -234,9 +234,9 @@ class StudyKeywords(TypedDict, total=False):
     masks: str | Path | None
     "Folder of their masks, or a COCO file; used with --images."
     group_by: str | None
-    "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
+    "How to group frames of one polyp or patient: a regular expression on file names, or FILE.csv:COLUMN."
     every: str | None
-    "Time between the frames taken from a video, such as 0.5s (the default) or 500ms."
+    "Interval between frames taken from a video, such as 0.5s (the default) or 500ms."
 
 class CompareKeywords(TypedDict, total=False):
     """Keywords of `CompareConfig`."""
@@ -260,15 +260,15 @@ class CompareKeywords(TypedDict, total=False):
     anonymous: bool | None
     "Number the report's frames instead of naming them."
     data: str | Path | None
-    "Training and test data: scores what is not scored yet, and leaves out test frames that repeat training images."
+    "Training and test data, to score runs without scores and to leave out test frames that repeat training images."
     images: str | Path | None
     "Folder of images, instead of --data."
     masks: str | Path | None
     "Folder of their masks, or a COCO file; used with --images."
     group_by: str | None
-    "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
+    "How to group frames of one polyp or patient: a regular expression on file names, or FILE.csv:COLUMN."
     every: str | None
-    "Time between the frames taken from a video, such as 0.5s (the default) or 500ms."
+    "Interval between frames taken from a video, such as 0.5s (the default) or 500ms."
 
 class CurvesKeywords(TypedDict, total=False):
     """Keywords of `CurvesConfig`."""
@@ -296,7 +296,7 @@ class ExportKeywords(TypedDict, total=False):
     check: str | Path | None
     "Data on which the file is compared with the student."
     frames: int | None
-    "Number of frames to calibrate with and to compare. (at least 1) [default: 16]"
+    "Number of frames for calibration and comparison. (at least 1) [default: 16]"
     force: bool | None
     "Overwrite an existing file."
     anonymous: bool | None

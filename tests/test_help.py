@@ -1,11 +1,13 @@
 """What a command says of itself: versions, lists, and help pages that all look alike."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -82,7 +84,7 @@ def test_commands_stand_first_and_rare_options_are_left_to_help_all() -> None:
     some, every = flags.findall(program.help(("train",))), flags.findall(rare)
     assert 10 <= len(some) <= 16 and some[0] == "--student" and some[-2:] == ["--help-all", "--help"]
     assert set(some) - {"--help-all"} < set(every) and {"--patience", "--relation-weight"} <= set(every)
-    assert len(page.splitlines()) < 70
+    assert len(page.splitlines()) < 72
     assert all(len(line) < 80 for line in [*page.splitlines(), *rare.splitlines()])
 
 
@@ -130,3 +132,37 @@ def test_plans_are_those_that_extract_takes(run) -> None:
 def test_students_are_listed_with_their_levels_and_strides() -> None:
     done = ask("difom_train.cli", "students")
     assert done.returncode == 0 and "bottleneck@32" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("difom-train ev", ["evaluate"]),
+        ("difom-train train --labels", ["--labels", "--labels-seed"]),
+        ("difom-train --labels", ["--labels", "--labels-seed"]),  # what trains without its name
+        ("difom-cache weights f", ["fetch"]),
+    ],
+)
+def test_bash_completes_commands_and_options(typed: str, completed: list[str], tmp_path: Path) -> None:
+    name, words = typed.split()[0], " ".join(typed.split())
+    lines = [
+        f'eval "$({name} --show-completion bash)"',
+        f"COMP_WORDS=({words}) COMP_CWORD={len(typed.split()) - 1}",
+        f"_{name.replace('-', '_')}_completion {name}",
+        'printf "%s\\n" "${COMPREPLY[@]}"',
+    ]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    bash = ["bash", "-c", "\n".join(lines)]
+    done = subprocess.run(bash, capture_output=True, text=True, check=True, env=environment)
+    assert (done.stdout.split(), done.stderr) == (completed, "")
+
+
+def test_completion_is_installed_in_the_shells_own_file(tmp_path: Path) -> None:
+    environment = os.environ | {"HOME": str(tmp_path)}
+    command = [Path(sys.executable).with_name("difom-train"), "--install-completion", "bash"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert "bash completion installed" in done.stdout
+    assert (
+        "complete -o default -F _difom_train_completion difom-train"
+        in next(tmp_path.rglob("difom-train.sh")).read_text()
+    )

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MOST = {
     "benchmarks": 1454,
     "difom_cache": 232,
-    "difom_cache/base": 1432,
+    "difom_cache/base": 1454,
     "difom_cache/codecs": 563,
     "difom_cache/data": 3431,
     "difom_cache/extraction": 1752,

@@ -203,10 +203,8 @@ class Command:
             given = {option.name: value for option in options if (value := values["_".join(option.path)]) is not None}
             return build(model, given, command_line=True)
 
-        read.__signature__ = inspect.Signature(list(map(_as_parameter, options)))  # type: ignore[attr-defined]
-        read.__annotations__ = {}
         parser = typer.Typer(add_completion=False, rich_markup_mode=None)
-        parser.command(add_help_option=False)(read)
+        parser.command(add_help_option=False)(_declare(read, options))
         return parser(list(words), prog_name=called, standalone_mode=False)
 
 
@@ -230,6 +228,8 @@ class Program:
 
     def main(self) -> None:
         """Run what was typed, and exit: 0 when done, 2 after one line for a user error, 130 after Ctrl-C."""
+        if f"_{self.name.replace('-', '_').upper()}_COMPLETE" in os.environ or sys.argv[1:2] in _COMPLETION:
+            return run_app(self.complete, interrupted=self.interrupted)
         _, command, _ = self.find(sys.argv[1:])
         said = command.interrupted if command is not None else ""
         run_app(lambda: self.call(sys.argv[1:]), interrupted=said or self.interrupted)
@@ -253,6 +253,25 @@ class Program:
             print(self.help(called), file=sys.stderr)
             raise typer.Exit(USER_ERROR)
 
+    def complete(self) -> None:
+        """Let typer answer a shell that completes a line, or install what makes the shell ask."""
+        from difom_cache.base.options import find_config, list_options
+
+        def declare(command: Command | None) -> Callable[..., None]:
+            options = list_options(find_config(command.config)) if command is not None and command.config else ()
+            return _declare(lambda **_: None, list(options))
+
+        app = typer.Typer(rich_markup_mode=None)
+        app.callback(invoke_without_command=True)(declare(self.plain))
+        groups: dict[tuple[str, ...], typer.Typer] = {(): app}
+        for each in self.commands:
+            *group, name = each.words
+            if tuple(group) not in groups:
+                groups[tuple(group)] = typer.Typer()
+                app.add_typer(groups[tuple(group)], name=group[-1])
+            groups[tuple(group)].command(name, help=each.help[0])(declare(each))
+        app(prog_name=self.name)
+
     def find(self, words: Sequence[str]) -> tuple[tuple[str, ...], Command | None, list[str]]:
         """Return the words that name a command or a group of them, the command where it is one, and what follows them."""
         names = {command.words: command for command in self.commands}
@@ -274,6 +293,8 @@ class Program:
         rows["Options"].sort(key=lambda row: row[0] == "--json")
         if common:
             rows["Options"].append(("--help-all", "Show every option and exit."))
+        if not called:
+            rows["Options"].append(("--install-completion", "Install completion for this shell."))
         rows["Options"].append(("--help", "Show this message and exit."))
         if not called:
             rows["Options"].append(("--version", "Show the versions and exit."))
@@ -294,6 +315,7 @@ class Program:
 
 
 _WIDTH, _NAMES_WIDTH = 79, 32
+_COMPLETION = (["--install-completion"], ["--show-completion"])
 
 
 def _list_rows(command: Command | None) -> Iterator[tuple[str, str, tuple[str, str]]]:
@@ -323,6 +345,13 @@ def _in_columns(rows: Sequence[tuple[str, str]], indent: int = 2) -> Iterator[st
             name = ""
         yield f"{' ' * indent}{name}".ljust(width) + first
         yield from (" " * width + line for line in others)
+
+
+def _declare(function: Callable[..., Any], options: "Sequence[Option]") -> Callable[..., Any]:
+    """Return a function that takes any keyword as one of which typer knows the options."""
+    function.__signature__ = inspect.Signature(list(map(_as_parameter, options)))  # type: ignore[attr-defined]
+    function.__annotations__ = {}
+    return function
 
 
 def _as_parameter(option: "Option") -> inspect.Parameter:

@@ -91,7 +91,7 @@ class FolderOptions(PixelOptions):
     masks: Path | None = None
     "Folder of their masks, or a COCO file; used with --images."
     every: str | None = None
-    "Time between the frames taken from a video, such as 0.5s (the default) or 500ms."
+    "Interval between frames taken from a video, such as 0.5s (the default) or 500ms."
 
     def describe_source(self, data: Path | None) -> DataSource:
         """Return where records come from, `data` or --images, and all that was said of them.
@@ -109,16 +109,16 @@ class GroupOptions(FolderOptions):
     """The same, where it matters what belongs together."""
 
     group_by: str | None = None
-    "What belongs together: a regular expression on file names, or FILE.csv:COLUMN."
+    "How to group frames of one polyp or patient: a regular expression on file names, or FILE.csv:COLUMN."
 
 
 class UnlabelledOptions(GroupOptions):
     """What is said of pictures, of which some may have no mask."""
 
     unlabelled: bool = False
-    "Images without a mask are intended."
+    "Accept images without a mask."
     negatives: Path | None = None
-    "Folder of images without a polyp, in the data or beside it: each has an empty mask, and counts as labelled."
+    "Folder of images without a polyp, inside the data or elsewhere; each gets an empty mask and counts as labelled."
 
 
 class DataOptions(UnlabelledOptions):
@@ -158,23 +158,23 @@ class ManifestConfig(CommandConfig, UnlabelledOptions):
     data: Annotated[tuple[Path, ...], Opt(argument=True)] = ()
     "Folders in known layouts, manifests, COCO files or videos."
     mask_levels: str | None = None
-    "Which levels of the masks are polyp: 100, 1,2, 129-255, #ff0000 or alpha."
+    "Mask levels that mean polyp, such as 100; 1,2; 129-255; #ff0000; or alpha."
     exif: Drawn | None = None
-    "What masks were drawn on whose images EXIF turns: the image as viewers show it, or its pixels as they are stored."
+    "For images that EXIF rotates: whether masks were drawn on the image as viewers show it, or on its stored pixels."
     bits: Annotated[int, Field(ge=8, le=16)] | None = None
-    "Bit depth of 16-bit images whose files do not say it, such as 10 or 12; 16 takes them as they are."
+    "Bit depth of 16-bit images whose files do not state it, such as 10 or 12; 16 = take the values as they are."
     skip_broken: bool = False
-    "Leave out images whose COCO annotations cannot be drawn, such as boxes; each is named."
+    "Skip images whose COCO annotations cannot be drawn, such as boxes, and list them."
     out: Path | None = None
     "CSV file to write."
     check: bool = False
-    "Look for duplicates, leaks, empty masks, odd sizes; leaks exit with 1."
+    "Look for duplicates, leaks, empty masks and odd sizes; exit with 1 if there are leaks."
     allow_leaks: Annotated[bool, Opt(keyword=False)] = False
-    "Do not exit with 1 for leaks that --check finds."
+    "Do not exit with 1 if --check finds leaks."
     montage: Path | None = None
     "PNG file that shows the pairs found by --check."
     sheet: Path | None = None
-    "PNG file of pairs to look at: the smallest, largest, oddest and empty masks, and some at random."
+    "PNG file of image and mask pairs to look at: smallest, largest, oddest and empty masks, and a random sample."
     names: Path | None = None
     "Folder for a CSV of names, splits and groups of each data set."
     force: bool = False

@@ -32,11 +32,11 @@ class ExtractConfig(DataOptions):
     }
 
     teacher: Annotated[tuple[str, ...] | None, Opt(whole=True, default="those of --like")] = None
-    "NAME[:VARIANT][@PX]; may repeat. `difom-cache teachers` lists them. In Python () caches the views alone."
+    "NAME[:VARIANT][@PX], as listed by `difom-cache teachers`; may repeat. In Python, () caches views alone."
     cache: Path = Path("feats")
     "Folder to fill."
     like: Path | None = None
-    "A cache whose views, teachers, taps and codecs to use for new records, so that both can be trained on together."
+    "Cache to match: use its views, teachers, taps and codecs for new records, so that both can be trained on together."
     weights: Annotated[tuple[str, ...], Opt(whole=True)] = ("hub",)
     "hub, hub@REVISION, random or a path, for all teachers; NAME=WEIGHTS for one; may repeat."
     views: Annotated[Positive, Field(le=MOST_VIEWS)] = 8
@@ -50,13 +50,13 @@ class ExtractConfig(DataOptions):
     strides: tuple[SidePx, ...] | None = None
     "Strides at which features are stored, in image px, such as 8,16,32; by default each teacher's own."
     codec: Literal["int8", "float16", "compact", "packed"] = "int8"
-    "How features are stored; compact only finishes columns that were begun in it."
+    "How features are stored; compact can only finish columns that were started with it."
     taps: tuple[str, ...] | None = None
-    "Taps to keep, such as block5@16,block11@32; by default those that a begun column holds, else each teacher's own."
+    "Taps to keep, such as block5@16,block11@32; by default those of a column that was started, else each teacher's own."
     split: Annotated[tuple[Literal["train", "val", "test"], ...], Field(min_length=1)] = ("train", "val")
     "Splits to cache."
     limit: Positive | None = None
-    "Number of records of each split; all by default."
+    "Use at most N records of each split; all by default."
     pictures: bool = True
     "Also store the augmented images and masks."
     device: str = "auto"
@@ -64,11 +64,11 @@ class ExtractConfig(DataOptions):
     precision: Precision | None = None
     "Precision of the teachers; by default bfloat16 on CUDA and float32 elsewhere."
     batch_size: Batch | None = None
-    "Views in a teacher's batch; found by trial by default."
+    "Views in a teacher's batch; by default found by trial."
     compile: bool = False
     "Run teachers through torch.compile."
     backend: Annotated[Backend | None, Opt(default="DIFOM_BACKEND, or auto")] = None
-    "What runs networks; auto takes what a begun column holds and, on a CPU, OpenVINO where it is installed."
+    "What runs networks; auto = as a column was started, else OpenVINO on a CPU if it is installed, else PyTorch."
     engine: Literal["local", "dask", "slurm", "pbs", "lsf", "sge", "htcondor"] = "local"
     "Where the work runs: on this machine, or as jobs of a scheduler."
     workers: Batch | None = None

@@ -20,14 +20,14 @@ class VerifyConfig(CommandConfig, DataOptions):
     recompute: Count = 0
     "Number of random views to encode again and compare."
     equivariance: bool = False
-    "Measure what warping cached maps to other views would cost."
+    "Measure how much accuracy warping cached maps to other views would cost."
     teacher: Annotated[tuple[str, ...], Opt(whole=True)] = ()
     "NAME[:VARIANT][@PX] of teachers to compare; all by default."
     weights: Annotated[tuple[str, ...], Opt(whole=True)] = ()
-    "Weights of a teacher, LABEL=WEIGHTS or LABEL=FILE; may repeat. By default where `extract` found them."
+    "Weights of a teacher, LABEL=WEIGHTS or LABEL=FILE; may repeat. By default those that `extract` used."
     device: str = "cpu"
     "cpu, cuda or cuda:N."
     seed: Count = 0
     "Random seed for the choice of views."
     repair: bool = False
-    "First rewrite everything that follows from identities and records.csv."
+    "First rewrite everything that can be derived from the identities and records.csv."
