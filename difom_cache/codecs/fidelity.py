@@ -29,8 +29,8 @@ def _last_edge(bin_index: int) -> float:
 
 
 def _share(part: float, whole: float, positions: int) -> float:
-    """Return part / whole, 0 for no part of anything, NaN where nothing was measured."""
-    if positions == 0:
+    """Return part / whole, 0 for no part of anything, NaN where nothing was measured or a part is of nothing."""
+    if positions == 0 or whole == 0 < part:
         return nan
     return part / whole if part > 0 else 0.0
 
@@ -90,7 +90,7 @@ class Fidelity:
 
     @property
     def kept_variance(self) -> float:
-        """1 - squared error over squares about the mean: the share of the variance that the code keeps; NaN when empty."""
+        """1 - squared error over squares about the mean: the share of the variance that is kept; NaN when there was none."""
         return 1.0 - _share(float(self.sums[1]), float(self.sums[3]), self.positions)
 
     @property

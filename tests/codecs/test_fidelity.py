@@ -1,4 +1,5 @@
 import json
+from math import isnan
 
 import pytest
 import torch
@@ -99,6 +100,13 @@ def test_nothing_measured_is_nan_not_a_number_that_looks_good():
     fidelity = measure_fidelity(feature, feature, torch.zeros(1, 2, 2, dtype=torch.bool))
     for value in (fidelity.mean_cosine, fidelity.relative_l2, fidelity.kept_variance, fidelity.cosine_percentile(1)):
         assert value != value
+
+
+def test_nothing_is_kept_of_a_variance_that_was_not_there():
+    """As of maps with a single cell, each of which is its own mean; to describe them ended in a division by zero."""
+    feature = torch.full((1, 3, 1, 1), 0.3)
+    fidelity = measure_fidelity(feature, feature + 1e-3, everywhere(feature))
+    assert isnan(fidelity.kept_variance) and 0 < fidelity.relative_l2 < 0.01
 
 
 def test_features_with_nan_and_infinity_do_not_break_the_sums():
