@@ -209,13 +209,12 @@ def _start(trainer: Trainer, facts: dict[str, Any], *, going_on: bool) -> None:
             raise RunError(
                 f"{folder / CHECKPOINT} is damaged ({error}); remove the folder and start the run anew"
             ) from error
-        if trainer.processes.is_main:
-            cut_log(folder, trainer.progress.epochs_done)
     elif distiller.needs_calibration:
         with torch.no_grad(), explain_wait(f"calibrating the teachers' masks on {CALIBRATION_PICTURES} pictures"):
             batches = trainer.feed.calibration_batches(distiller.taps, CALIBRATION_PICTURES)
             distiller.calibrate(batch.tensors for batch in batches)
     if trainer.processes.is_main:
+        cut_log(folder, trainer.progress.epochs_done)
         write_run(folder, facts)
         write_run_masks(
             folder, describe_masks(trainer.config, trainer.feed.cache, trainer.feed.selection, distiller)[1]

@@ -166,8 +166,9 @@ def sum_cpu_s(lines: Sequence[dict[str, Any]]) -> float | None:
 
 def cut_log(folder: Path, epochs: int) -> None:
     """Keep the first `epochs` epochs of log.jsonl: what came after the checkpoint is done again."""
-    kept = [json.dumps(line) + "\n" for line in read_log(folder) if line["epoch"] < epochs]
-    write_atomic(folder / LOG_FILE, "".join(kept).encode())
+    if (folder / LOG_FILE).exists():
+        kept = [json.dumps(line) + "\n" for line in read_log(folder) if line["epoch"] < epochs]
+        write_atomic(folder / LOG_FILE, "".join(kept).encode())
 
 
 def refuse_differences(there: dict[str, Any], here: dict[str, Any], keys: Iterable[str], folder: Path) -> None:

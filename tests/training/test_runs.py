@@ -169,6 +169,14 @@ def test_line_of_an_epoch_without_checkpoint_is_written_anew(train, interrupt_af
     assert lines[1]["loss"] != 9
 
 
+def test_a_first_epoch_that_left_its_line_and_no_checkpoint_stands_in_the_log_once(train, tmp_path):
+    """Where the disk was full or the power went between the two, the run that started over had the line twice."""
+    train(recipe="baseline", epochs=1)
+    (tmp_path / "run" / "last.ckpt").unlink()
+    folder = train(recipe="baseline", epochs=1, resume=True)
+    assert [line["epoch"] for line in read_log(folder)] == [0]
+
+
 def test_folder_in_use_is_refused_and_names_the_way_on(train):
     train(recipe="baseline", epochs=1)
     with pytest.raises(RunError, match="already holds a run; go on with it by --resume"):
