@@ -238,9 +238,11 @@ def digest_file(path: Path) -> FileDigest:
 
 
 def _digest_file(path: Path) -> FileDigest:
-    descriptor, file_bytes = open_once(path)
+    descriptor, found = open_once(path)
     with os.fdopen(descriptor, "rb") as file:
-        return FileDigest(file_bytes=file_bytes, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        disk.check_whole(file.tell(), found.st_size)
+    return FileDigest(file_bytes=found.st_size, sha256=sha256)
 
 
 def remove_stale(folder: Path) -> list[Path]:

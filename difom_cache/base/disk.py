@@ -84,6 +84,12 @@ def pass_on(error: OSError, path: Path | str) -> None:
         refuse(error, path)
 
 
+def check_whole(read_bytes: int, size_bytes: int) -> None:
+    """Raise what is asked again where a read ended before the file does: sshfs has no more of a file as its server goes."""
+    if read_bytes < size_bytes:
+        raise OSError(errno.EIO, f"it ended after {read_bytes} of {size_bytes} bytes")
+
+
 def refuse(error: OSError, path: Path | str) -> NoReturn:
     """Raise StorageError: the file system could not say."""
     raise StorageError(

@@ -31,15 +31,15 @@ def open_plain(path: Path) -> int:
     return disk.ask(path, lambda: open_once(path))[0]
 
 
-def open_once(path: Path) -> tuple[int, int]:
-    """Open as `open_plain` does, for who asks again by himself; return the descriptor and the size in bytes."""
+def open_once(path: Path) -> tuple[int, os.stat_result]:
+    """Open as `open_plain` does, for who asks again by himself; return the descriptor and what is known of the file."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     mode = 0
     try:
         found = os.fstat(descriptor)
         mode = found.st_mode
         if stat.S_ISREG(mode):
-            return descriptor, found.st_size
+            return descriptor, found
     finally:
         if not stat.S_ISREG(mode):
             os.close(descriptor)
@@ -60,11 +60,13 @@ def read_plain(path: Path, *, most_bytes: int = _LARGEST_TEXT_BYTES) -> bytes:
 
 
 def _read(path: Path, most_bytes: int) -> bytes:
-    descriptor, size_bytes = open_once(path)
+    descriptor, found = open_once(path)
     with os.fdopen(descriptor, "rb") as file:
-        if size_bytes > most_bytes:
-            raise OSError(0, f"it has {size_bytes} bytes, more than such a file ever has", str(path))
-        return file.read()
+        if found.st_size > most_bytes:
+            raise OSError(0, f"it has {found.st_size} bytes, more than such a file ever has", str(path))
+        content = file.read()
+    disk.check_whole(len(content), found.st_size)
+    return content
 
 
 def read_held(path: Path, error: type[DifomError], hint: str) -> bytes:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difom_cache.base import disk
-from difom_cache.base.errors import CacheDamagedError
+from difom_cache.base.errors import CacheDamagedError, StorageError
 from difom_cache.base.files import explain, open_once
 from difom_cache.store.layout import ArraySpec, Column, shard_path
 from difom_cache.store.shard import index_bytes_of, parse_index
@@ -173,14 +173,34 @@ class ReadRows:
             block, local = divmod(row, self._block_rows)
             start, stop = place * self.row_bytes, (place + 1) * self.row_bytes
             while start < stop:
-                read = self._read(block, whole[start:stop], (local + 1) * self.row_bytes - stop + start)
-                if read == 0:
-                    raise self._shards.became_shorter(block)
-                start += read
+                start += self._read(block, whole[start:stop], (local + 1) * self.row_bytes - stop + start)
 
     def _read(self, block: int, out: memoryview, offset: int) -> int:
-        descriptor, _ = self._shards.files[block]
-        return disk.ask(self._shards.paths[block], lambda: os.preadv(descriptor, [out], offset))
+        """Fill the beginning of `out`; where a try fails, the next one reads the same file through a new descriptor.
+
+        Raises:
+            CacheDamagedError: the file was cut.
+            StorageError: the file system cannot say.
+        """
+        descriptor, size_bytes = self._shards.files[block]
+
+        def read() -> int:
+            try:
+                got = os.preadv(descriptor, [out], offset)
+                disk.check_whole(offset + got, offset + 1 if got else size_bytes)
+            except OSError:
+                self._shards.open_again(block)
+                raise
+            return got
+
+        path = self._shards.paths[block]
+        try:
+            return disk.ask(path, read)
+        except StorageError:
+            with suppress(OSError):
+                if path.stat().st_size < size_bytes:
+                    raise self._shards.became_shorter(block) from None
+            raise
 
 
 class ZarrRows:
@@ -210,11 +230,27 @@ class _OpenShards:
     def __init__(self, cache: Path, column: Column, array: ArraySpec, blocks: Sequence[int]) -> None:
         self.paths = {block: shard_path(cache, column, array, block) for block in blocks}
         self.files: dict[int, tuple[int, int]] = {}
+        self._written_ns: dict[int, int] = {}
         weakref.finalize(self, _close_all, self.files)
         _allow_open_files(len(blocks))
         for block, path in self.paths.items():
-            self.files[block] = descriptor, size_bytes = _open_shard(path)
-            _check_index(descriptor, size_bytes, path, column, array, block)
+            descriptor, found = _open_shard(path)
+            self.files[block], self._written_ns[block] = (descriptor, found.st_size), found.st_mtime_ns
+            _check_index(descriptor, found.st_size, path, column, array, block)
+
+    def open_again(self, block: int) -> None:
+        """Let the descriptor of a shard lead to a file that was just opened, if its size and time say that it is the same one.
+
+        A descriptor may be dead for good once its server was away, as those of sshfs.
+        """
+        held, size_bytes = self.files[block]
+        with suppress(OSError):  # still away, or gone: the caller's error says more
+            descriptor, found = open_once(self.paths[block])
+            try:
+                if (found.st_size, found.st_mtime_ns) == (size_bytes, self._written_ns[block]):
+                    os.dup2(descriptor, held, inheritable=False)  # at once, while other threads read through it
+            finally:
+                os.close(descriptor)
 
     def became_shorter(self, block: int) -> CacheDamagedError:
         """Return the error of a shard that was cut while it was read."""
@@ -241,8 +277,8 @@ def _reserve(size_bytes: int) -> int:
     return int(address)
 
 
-def _open_shard(path: Path) -> tuple[int, int]:
-    """Return a descriptor of a shard, and its size in bytes."""
+def _open_shard(path: Path) -> tuple[int, os.stat_result]:
+    """Return a descriptor of a shard, and what is known of the file."""
     try:
         return disk.ask(path, lambda: open_once(path))
     except FileNotFoundError:

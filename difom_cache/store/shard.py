@@ -70,10 +70,12 @@ def read_index(path: Path, shard_rows: int) -> NDArray[np.uint64]:
 
 
 def _read_tail(path: Path, tail_bytes: int) -> tuple[int, bytes]:
-    descriptor, file_bytes = open_once(path)
+    descriptor, found = open_once(path)
     with os.fdopen(descriptor, "rb") as file:
-        file.seek(max(0, file_bytes - tail_bytes))
-        return file_bytes, file.read()
+        start = file.seek(max(0, found.st_size - tail_bytes))
+        tail = file.read()
+    disk.check_whole(start + len(tail), found.st_size)
+    return found.st_size, tail
 
 
 def parse_index(tail: bytes, path: Path) -> NDArray[np.uint64]:

@@ -1,6 +1,7 @@
 """A file system that cannot say what it holds, as while a server is away, is never taken for a cache that is damaged."""
 
 import errno
+import hashlib
 import os
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ from small_cache import write_small_cache
 
 from difom_cache import copy, extract, finish, open_cache, probe, verify
 from difom_cache.base import disk
+from difom_cache.base.atomic import FileDigest, digest_file
+from difom_cache.base.files import read_plain
 from difom_cache.errors import CacheDamagedError, StorageError
 from difom_cache.store import access, marker_path, read_damaged
 from difom_train import train
@@ -242,3 +245,94 @@ def test_an_injected_error_of_the_kernel_costs_a_line_and_nothing_else(
     assert "INJECTED" in (tmp_path / "trace").read_text()
     assert f"{path.parent if by_folder else path}: input/output error; asking again" in done.stderr
     assert photograph(cache) == before
+
+
+def end_early(monkeypatch: pytest.MonkeyPatch, times: int) -> list[int]:
+    """Let files that are opened from now on have no bytes, so many times; return what was opened."""
+    real, opened = os.fdopen, []
+
+    def fdopen(descriptor: int, *rest: Any) -> Any:
+        opened.append(descriptor)
+        if len(opened) <= times:
+            empty = os.open("/dev/null", os.O_RDONLY)
+            os.dup2(empty, descriptor)
+            os.close(empty)
+        return real(descriptor, *rest)
+
+    monkeypatch.setattr(os, "fdopen", fdopen)
+    return opened
+
+
+@pytest.mark.parametrize(
+    ("read", "due"),
+    [
+        (read_plain, b"here"),
+        (digest_file, FileDigest(file_bytes=4, sha256=hashlib.sha256(b"here").hexdigest())),
+    ],
+)
+def test_a_file_that_ends_before_its_size_is_read_again(
+    tmp_path: Path, read: Callable[[Path], object], due: object, monkeypatch: pytest.MonkeyPatch
+):
+    """As on sshfs, where a server that goes leaves reads with nothing: a marker would be damaged, and a shard another one."""
+    monkeypatch.setattr(disk, "WAITS_S", (0.0,) * 2)
+    path = tmp_path / "file"
+    path.write_bytes(b"here")
+    opened = end_early(monkeypatch, 2)
+    assert read(path) == due and len(opened) == 3
+    opened.clear()
+    end_early(monkeypatch, 3)
+    with pytest.raises(
+        StorageError, match=r"file cannot be read now: it ended after 0 of 4 bytes; nothing was changed"
+    ):
+        read(path)
+
+
+def test_a_server_that_goes_under_verify_and_extract_costs_no_block(
+    complete: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(disk, "WAITS_S", (0.0,) * 2)
+    cache = Path(shutil.copytree(complete, tmp_path / "feats"))
+    before = photograph(cache)
+    opened = end_early(monkeypatch, 2)
+    assert verify(cache).sound and len(opened) > 2
+    opened.clear()
+    assert not extract(data=data, cache=cache, **SMALL).views and len(opened) > 2
+    assert photograph(cache) == before
+
+
+def kill_descriptors(path: Path, dead: Path) -> int:
+    """Let every descriptor of a file that this process holds lead to another file; return how many there were."""
+    held = [int(link.name) for link in Path("/proc/self/fd").iterdir() if os.path.realpath(link) == str(path.resolve())]
+    for descriptor in held:
+        other = os.open(dead, os.O_RDONLY)
+        os.dup2(other, descriptor)
+        os.close(other)
+    return len(held)
+
+
+@pytest.mark.parametrize("says", ["nothing", "an error"])
+def test_a_shard_whose_descriptor_is_dead_is_read_through_a_new_one(
+    tmp_path: Path, says: str, monkeypatch: pytest.MonkeyPatch
+):
+    """As on sshfs, where no descriptor of before a server's restart ever answers again, though the name does at once."""
+    monkeypatch.setattr(disk, "WAITS_S", (0.0,) * 2)
+    small, dead, real = write_small_cache(tmp_path / "feats"), tmp_path / "dead", os.preadv
+    dead.write_bytes(b"")
+
+    def preadv(descriptor: int, *rest: Any) -> int:
+        if says == "an error" and os.path.realpath(f"/proc/self/fd/{descriptor}") == str(dead.resolve()):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(descriptor, *rest)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    cache, keys = open_cache(small.path, access="read"), ["one/block1@2"]
+    rows = np.arange(len(cache))
+    due = cache.gather(rows, keys, pictures=False)["one/block1@2/code"]
+    shard = small.path / "teachers/one/block1@2/code/c.1.0.0.0"
+    assert kill_descriptors(shard, dead) == 1
+    np.testing.assert_array_equal(cache.gather(rows, keys, pictures=False)["one/block1@2/code"], due)
+    assert kill_descriptors(shard, dead) == 1
+    shard.write_bytes(shard.read_bytes())  # as long, and of another time: perhaps another teacher's
+    os.utime(shard, ns=(1, 1))
+    with pytest.raises(StorageError, match=r"c\.1\.0\.0\.0 cannot be read now"):
+        cache.gather(rows, keys, pictures=False)

@@ -15,6 +15,7 @@ import pytest
 from small_cache import Shape, SmallCache, write_small_cache
 
 from difom_cache import open_cache
+from difom_cache.base import disk
 from difom_cache.errors import CacheDamagedError
 from difom_cache.store import access, choose_access, file_system_of, open_access, shard_path
 
@@ -124,7 +125,8 @@ def test_a_missing_shard_is_an_error_with_zarr_too_and_never_zeros(tmp_path: Pat
         open_cache(tmp_path, access="zarr").gather([4], ["one/block1@2"], pictures=False)
 
 
-def test_a_shard_that_shrinks_while_it_is_read_is_an_error(tmp_path: Path) -> None:
+def test_a_shard_that_shrinks_while_it_is_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk, "WAITS_S", (0.0,))
     column = write_small_cache(tmp_path).columns["teachers/one"]
     cache = open_cache(tmp_path, access="read")
     cache.gather([0], ["one/block1@2"], pictures=False)
