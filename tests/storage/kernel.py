@@ -70,7 +70,7 @@ class Disk:
 
     def call(self, name: str, target: Any, act: Callable[[], Any]) -> Any:
         """Make a call, or let it fail."""
-        path = self._path_of(name, target)
+        path = path_in(self.home, target)
         if path is None:
             return act()
         with self._lock:
@@ -102,16 +102,6 @@ class Disk:
         """Let go of all files."""
         for descriptor in self._held:
             os.close(descriptor)
-
-    def _path_of(self, name: str, target: Any) -> str | None:
-        try:
-            if isinstance(target, int):
-                path = REAL["readlink"](f"/proc/self/fd/{target}")
-            else:
-                path = str(Path(os.fsdecode(target)).absolute())
-        except (OSError, TypeError):
-            return None
-        return path if path.startswith(str(self.home)) else None
 
     def _number(self, path: Path | str) -> int:
         return REAL["stat"](path).st_ino
@@ -148,10 +138,30 @@ class Disk:
 FILE = io.open
 
 
+def path_in(home: Path, target: Any) -> str | None:
+    """Return what a call is about, a path or an open file, where that lies in a folder."""
+    try:
+        if isinstance(target, int):
+            path = REAL["readlink"](f"/proc/self/fd/{target}")
+        else:
+            path = str(Path(os.fsdecode(target)).absolute())
+    except (OSError, TypeError):
+        return None
+    return path if path.startswith(str(home)) else None
+
+
 @contextmanager
 def watched(home: Path, place: int = -1, number: int | None = None, times: int = 1) -> Iterator[Disk]:
     """Watch a folder while inside; nothing is waited for between tries of one call."""
     below = Disk(home, place, number, times)
+    with patched(below.call) as patch:
+        patch.setattr(disk, "WAITS_S", (0.0,) * len(disk.WAITS_S))
+        yield below
+
+
+@contextmanager
+def patched(through: Callable[[str, Any, Callable[[], Any]], Any]) -> Iterator[pytest.MonkeyPatch]:
+    """Let every call go through a function while inside: what it is, on which path or open file, and what makes it."""
 
     def wrap(name: str) -> Callable[..., Any]:
         def call(*rest: Any, **more: Any) -> Any:
@@ -159,7 +169,7 @@ def watched(home: Path, place: int = -1, number: int | None = None, times: int =
             first = rest[0] if rest else more.get("path", ".")
             creates = name == "open" and rest[1] & (os.O_WRONLY | os.O_RDWR)
             said = "create" if creates else name
-            return below.call(said, first if target is None else target, lambda: REAL[name](*rest, **more))
+            return through(said, first if target is None else target, lambda: REAL[name](*rest, **more))
 
         return call
 
@@ -167,12 +177,11 @@ def watched(home: Path, place: int = -1, number: int | None = None, times: int =
         if isinstance(file, int):
             return FILE(file, *rest, **more)
         reads = not set("wax+") & set(rest[0] if rest else more.get("mode", "r"))
-        return below.call("open" if reads else "create", file, lambda: FILE(file, *rest, **more))
+        return through("open" if reads else "create", file, lambda: FILE(file, *rest, **more))
 
     with pytest.MonkeyPatch.context() as patch:
         for name in REAL:
             patch.setattr(os, name, wrap(name))
         patch.setattr(builtins, "open", open_file)
         patch.setattr(io, "open", open_file)
-        patch.setattr(disk, "WAITS_S", (0.0,) * len(disk.WAITS_S))
-        yield below
+        yield patch
