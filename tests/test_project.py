@@ -162,7 +162,7 @@ def read_command(line: str) -> None:
         return
     name, arguments = (" ".join(words[:3]), words[3:]) if words[0] == "python" else (words[0], words[1:])
     arguments = list(itertools.takewhile(lambda word: not word.startswith(("$(", "&")), arguments))
-    if {"--help", "--help-all", "--version"} & set(arguments):
+    if {"--help", "--help-all", "--version", "--install-completion"} & set(arguments):
         return
     called, command, rest = PROGRAMS[name].find(arguments)
     assert command is not None, line
