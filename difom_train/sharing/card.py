@@ -99,21 +99,30 @@ def describe_run(
         tags=["polyp-segmentation", "colonoscopy", "medical", *(["non-commercial"] if restricted else [])],
     )
     template = files("difom_train.sharing").joinpath("card.md").read_text(encoding="utf-8")
-    text = Environment(undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True).from_string(template)
-    card = text.render(
-        **{
-            "front": front.to_yaml(),
-            "name": name,
-            "repo": repo,
-            "onnx": onnx,
-            "licence": licence,
-            "version": __version__,
-        },
-        **{"student": trained, "parameters": count_parameters(trained), "px": trained.meta["input_px"]},
-        **{"settings": settings, "facts": facts, "weights": Path(settings.get("student", {}).get("weights", "")).name},
-        **{"data": data, "terms": terms, "teachers": teachers, "passed_on": PASSED_ON, "restricted": restricted},
-        **{"tables": tables, "notes": notes, "resamples": RESAMPLES},
-        **{"notice": RESEARCH_NOTICE, "threshold": FIXED_THRESHOLD},
+    words = Environment(undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    card = words.from_string(template).render(
+        front=front.to_yaml(),
+        name=name,
+        repo=repo,
+        student=trained,
+        parameters=count_parameters(trained),
+        px=trained.meta["input_px"],
+        weights=Path(settings.get("student", {}).get("weights", "")).name,
+        onnx=onnx,
+        settings=settings,
+        facts=facts,
+        data=data,
+        terms=terms,
+        teachers=teachers,
+        passed_on=PASSED_ON,
+        tables=tables,
+        resamples=RESAMPLES,
+        notes=notes,
+        licence=licence,
+        restricted=restricted,
+        notice=RESEARCH_NOTICE,
+        threshold=FIXED_THRESHOLD,
+        version=__version__,
     )
     return card, [f"{label} ({text})" for label, text in teachers.items() if text not in PASSED_ON]
 
@@ -184,6 +193,8 @@ def describe_scores(run: Path, trained: set[str]) -> tuple[list[EvalResult], dic
         for part, of in LEFT_OUT.items()
         if {part, of} <= {*sets}
     ]
+    left_out = summary.get("left_out", ())
+    notes += [f"Not scored: {each['frames']} frames of {each['dataset']}: {each['reason']}." for each in left_out]
     notes += [f"{run.resolve().name}: {mark}." for mark in [summary.get("mark")] if mark]
     scored = {name: round(means[name]["fixed/dice"], 4) for name in sets}
     results = [EvalResult("image-segmentation", name, name, "dice", value) for name, value in scored.items()]

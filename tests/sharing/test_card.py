@@ -79,6 +79,7 @@ def test_a_card_holds_settings_budget_seed_data_with_terms_and_teachers_with_lic
     assert "- Taught by masks that it may not see." in card and "No leak is known" not in card
     assert "no video or patient is known" in card
     assert card.count("Not a medical device") == 1 and card.count("not a medical device") == 1
+    assert re.search(r"\nMade by difom [\d.]+\.\n\Z", card)
     assert "somewhere" not in card and str(run.parent) not in card
 
 
@@ -124,6 +125,7 @@ def test_frames_of_a_video_that_also_trained_are_counted_on_the_card(run: Path, 
 
 def test_scores_of_other_weights_stand_on_no_card(run: Path, tmp_path: Path) -> None:
     evaluate(run, paint_benchmark(tmp_path / "data"), limit=1)
+    assert "- Not scored: 2 frames of Kvasir: beyond --limit 1." in describe_run(run)[0]
     save_small_student(run, seed=1)
     with pytest.raises(RunError, match=r"scores other weights than .*difom-train evaluate .* again"):
         describe_run(run)
