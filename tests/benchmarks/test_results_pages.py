@@ -59,7 +59,9 @@ def test_a_table_stands_between_its_marks_with_the_columns_that_were_asked_for(t
 
 
 def test_a_page_may_call_rows_by_other_words(tmp_path: Path) -> None:
-    named = PAGE.replace("95 % interval -->", "95 % interval; pretrained-encoder = alone; difom-multiscale = taught -->")
+    named = PAGE.replace(
+        "95 % interval -->", "95 % interval; pretrained-encoder = alone; difom-multiscale = taught -->"
+    )
     filled = fill_page(named, write_study(tmp_path / "results"))
     assert [line.split(" | ")[0] for line in filled.splitlines()[6:9]] == ["| alone", "| taught", "| other"]
     assert fill_page(filled, tmp_path / "results") == filled
