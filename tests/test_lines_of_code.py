@@ -24,7 +24,7 @@ MOST = {
     "difom_train/distill": 1053,
     "difom_train/evaluation": 954,
     "difom_train/inference": 952,
-    "difom_train/reporting": 1027,
+    "difom_train/reporting": 1033,
     "difom_train/sharing": 361,
     "difom_train/students": 1182,
     "difom_train/studies": 494,

@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from difom_train.training.curves import STYLES
@@ -21,6 +22,7 @@ DASHES = (
     "2 6",
 )  # `training.curves.STYLES`, as the page's legends draw them
 LINES_IN, INTERVALS_IN, ROW_IN = (4.8, 2.7), 4.0, 0.75  # as wide as a phone, on which letters keep their size
+NAME_LETTERS = 48  # on a line of `draw_intervals`
 LEAST_REACH = 0.1  # points: of an axis on which all differences are nil
 SALT = "difom"  # equal charts are equal bytes
 
@@ -75,22 +77,26 @@ def draw_lines(lines: Sequence[Line], *, logarithmic: bool = False) -> str:
 
 def draw_intervals(intervals: Sequence[Interval]) -> str:
     """Return a chart of estimates with their intervals around a line at zero, as a data URI; the first stands on top."""
-    figure = _new_figure(INTERVALS_IN, 0.7 + ROW_IN * len(intervals))
+    names = [wrap(each.name, NAME_LETTERS) for each in intervals]
+    taller = 0.2 * (max(map(len, names)) - 1)  # rows, where a name has several lines
+    figure = _new_figure(INTERVALS_IN, 0.7 + ROW_IN * (1 + taller) * len(intervals))
     axes = figure.add_subplot()
-    for row, each in enumerate(intervals):
+    rows = [number * (1 + taller) for number in range(len(intervals))]
+    for row, name, each in zip(rows, names, intervals, strict=True):
         axes.plot([each.low, each.high], [row, row], color=each.colour, linewidth=3, solid_capstyle="round")
         axes.plot([each.value], [row], color=each.colour, marker="o", markersize=8)
-        for words, above, weight in ((each.name, 0.46, "bold"), (each.words, 0.2, "normal")):
+        for words, above, weight in (("\n".join(name), 0.46, "bold"), (each.words, 0.2, "normal")):
             place = axes.annotate(
                 _plain(words), (0, row - above), xycoords=("axes fraction", "data"), fontweight=weight, fontsize=9
             )
+            place.set_in_layout(False)
             place.set_bbox(
                 {"facecolor": "white", "edgecolor": "none", "pad": 1}
             )  # the line at zero ends below the words
     reach = max(LEAST_REACH, *(abs(end) for each in intervals for end in (each.low, each.high))) * 1.15
     axes.axvline(0, color="0.45", linewidth=1)
     axes.set_xlim(-reach, reach)
-    axes.set_ylim(len(intervals) - 0.5, -0.75)
+    axes.set_ylim(rows[-1] + 0.5, -0.75 - taller)
     axes.set_yticks([])
     axes.spines[["top", "right", "left"]].set_visible(False)
     return _to_uri(figure)

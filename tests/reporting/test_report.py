@@ -111,6 +111,15 @@ def test_intervals_lie_on_their_side_of_zero_and_equal_charts_are_equal_bytes() 
     assert draw_intervals(intervals) == draw_intervals(intervals)
 
 
+def test_long_names_take_lines_of_their_own_and_the_chart_grows_with_them() -> None:
+    def height_of(name: str) -> float:
+        chart = draw_intervals([Interval(name, 1, 0, 2, "#123456", "+1")])
+        picture = base64.b64decode(chart.partition(",")[2]).decode()
+        return float(re.search(r'height="([\d.]+)pt"', picture)[1])
+
+    assert height_of("-".join(["a name"] * 12)) > height_of("a name")
+
+
 class Visit:
     """A page in headless Chromium that writes down what it asks for and complains about."""
 
