@@ -1,11 +1,11 @@
 """Options of the commands that need no more than a few; a command with many keeps its own in the room that does the work."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
-from difom_cache.base.options import Access, CommandConfig, Config, Count, Opt, Positive, SidePx, Size
+from difom_cache.base.options import Access, CodecName, CommandConfig, Config, Count, Opt, Positive, SidePx, Size
 
 Above0 = Annotated[float, Field(ge=1e-9, le=1e12)]
 
@@ -116,7 +116,7 @@ class CopyConfig(Config):
     "Folder to fill."
     taps: tuple[str, ...] | None = None
     "Full names of the taps to copy; all by default."
-    codec: Literal["int8", "float16", "compact", "packed"] | None = None
+    codec: CodecName | None = None
     "How features are stored; by default as in the original."
     compress: bool = False
     "zstd: smaller on disk, slower to read."

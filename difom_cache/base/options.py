@@ -42,6 +42,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 SomeShare = Annotated[float, Field(gt=0, le=1)]
 Access = Literal["auto", "map", "read"]
 "How stored rows are read: mapped into memory, or with a call each, which a lost server cannot turn into a dead process."
+CodecName = Literal["int8", "float16", "compact", "packed"]
+"The codecs of `difom_cache/codecs/catalogue.py`; a contract test compares the two."
 
 _BOUNDS = ("ge", "gt", "le", "lt", "min_length")
 _SAY_BOUND = {"ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "less than {}"}

@@ -81,6 +81,10 @@ class Codec(Protocol):
     code_dtype: str
     """NumPy's name of the code's type: `int8`, `uint8` or `float16`."""
     has_scale: bool
+    code_units: str
+    """Unit of the code, for readers of the arrays; "" where it is the feature's own."""
+    decoded: str
+    """How a target follows from the stored arrays, for readers of them."""
 
     def code_channels(self, channels: int) -> int:
         """Return the number of code channels for a feature of so many channels."""

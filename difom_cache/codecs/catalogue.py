@@ -13,7 +13,14 @@ from difom_cache.codecs.float16 import Float16Codec
 from difom_cache.codecs.int8 import Int8Codec
 from difom_cache.codecs.packed import PackedBasis, PackedCodec
 
-CODECS = {"float16": Float16Codec, "int8": Int8Codec, "compact": CompactCodec, "packed": PackedCodec}
+CODECS: dict[str, type[Codec]] = {
+    "float16": Float16Codec,
+    "int8": Int8Codec,
+    "compact": CompactCodec,
+    "packed": PackedCodec,
+}
+"""Name to class; one that also stands in `BASES` is built from its basis."""
+
 BASES: dict[str, Any] = {"compact": CompactBasis, "packed": PackedBasis}
 """What codecs have learnt of a tap before its first code."""
 
@@ -60,13 +67,13 @@ def build_codec(name: str, channels: int, *, basis: Any = None) -> Codec:
     """
     resolved = resolve_codec(name, channels)
     if resolved not in BASES:
-        return Float16Codec() if resolved == "float16" else Int8Codec()
+        return CODECS[resolved]()
     if basis is None:
         raise CodecError(
             f"codec {resolved} needs the principal directions of its tap of {channels} channels; fit them first"
         )
     if not isinstance(basis, BASES[resolved]):
         raise CodecError(f"codec {resolved} needs a basis of its own, found a {type(basis).__name__}")
-    codec: Codec = CompactCodec(basis) if resolved == "compact" else PackedCodec(basis)
+    codec: Codec = CODECS[resolved](basis)  # type: ignore[call-arg]
     codec.code_channels(channels)
     return codec

@@ -60,6 +60,8 @@ class CompactCodec:
     name = "compact"
     code_dtype = "int8"
     has_scale = True
+    code_units = "steps of scale"
+    decoded = "basis_mean + basis @ (code * scale)"
 
     def __init__(self, basis: CompactBasis) -> None:
         self.basis = basis

@@ -24,6 +24,8 @@ class Float16Codec:
     name = "float16"
     code_dtype = "float16"
     has_scale = False
+    code_units = ""
+    decoded = "code"
 
     def code_channels(self, channels: int) -> int:
         """Return `channels`."""

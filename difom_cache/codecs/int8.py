@@ -62,6 +62,8 @@ class Int8Codec:
     name = "int8"
     code_dtype = "int8"
     has_scale = True
+    code_units = "steps of scale"
+    decoded = "code * scale"
 
     def code_channels(self, channels: int) -> int:
         """Return `channels`."""

@@ -201,6 +201,8 @@ class PackedCodec:
     name = "packed"
     code_dtype = "uint8"
     has_scale = True
+    code_units = "levels of basis_step, several a byte"
+    decoded = "scale[:C] + scale[C] * (basis @ (basis_step * (unpacked code + 1/2 - 2^(basis_bits - 1))))"
 
     def __init__(self, basis: PackedBasis) -> None:
         self.basis = basis

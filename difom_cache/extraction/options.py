@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from difom_cache.base.options import Batch, Count, Epochs, Opt, Positive, SidePx
+from difom_cache.base.options import Batch, CodecName, Count, Epochs, Opt, Positive, SidePx
 from difom_cache.data.options import DataOptions
 from difom_cache.teachers.base import Backend, Precision
 
@@ -49,7 +49,7 @@ class ExtractConfig(DataOptions):
     "Side of the stored images in px; strides refer to it."
     strides: tuple[SidePx, ...] | None = None
     "Strides at which features are stored, in image px, such as 8,16,32; by default each teacher's own."
-    codec: Literal["int8", "float16", "compact", "packed"] = "int8"
+    codec: CodecName = "int8"
     "How features are stored; compact can only finish columns that were started with it."
     taps: tuple[str, ...] | None = None
     "Taps to keep, such as block5@16,block11@32; by default those of a column that was started, else each teacher's own."

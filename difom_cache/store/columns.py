@@ -36,12 +36,6 @@ BASIS_ARRAYS = {
     "packed": ("basis", "basis_step", "basis_bits", "basis_kept_variance"),
 }
 BASIS = tuple(dict.fromkeys(name for names in BASIS_ARRAYS.values() for name in names))
-_DECODED = {
-    "float16": "code",
-    "int8": "code * scale",
-    "compact": "basis_mean + basis @ (code * scale)",
-    "packed": "scale[:C] + scale[C] * (basis @ (basis_step * (unpacked code + 1/2 - 2^(basis_bits - 1))))",
-}
 
 
 def pictures_column(identity: PicturesIdentity, rows: int) -> Column:
@@ -90,11 +84,11 @@ def teacher_column(identity: TeacherIdentity, label: str, rows: int) -> Column:
 def describe_code(tap: TapHeld) -> dict[str, Any]:
     """Return the attributes of a tap's codes: what they are, in which unit, how they become the target, and where a cell lies."""
     unit = "log odds of polyp" if tap.kind == "logits" else "feature"
-    codec = tap.codec.name
+    codec = CODECS[tap.codec.name]
     return {
-        "long_name": f"{tap.kind} of the teacher at {tap.name}, as codes of {codec}",
-        "units": {"float16": unit, "packed": "levels of basis_step, several a byte"}.get(codec, "steps of scale"),
-        "decoded": _DECODED[codec],
+        "long_name": f"{tap.kind} of the teacher at {tap.name}, as codes of {tap.codec.name}",
+        "units": codec.code_units or unit,
+        "decoded": codec.decoded,
         "decoded_units": unit,
         "stride_px": tap.stride,
     }

@@ -1,12 +1,14 @@
 """What every codec promises; a new codec adds a line to `CASES`."""
 
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from compact_basis import fit_compact
 
+from difom_cache.base.options import CodecName
 from difom_cache.codecs import CODECS, UncodableFeatureError, build_codec, fit_packed, measure_fidelity
 
 CHANNELS = 160
@@ -37,7 +39,7 @@ def codec(request, bases):
 
 
 def test_the_cases_are_all_codecs():
-    assert set(CASES) == set(CODECS)
+    assert set(CASES) == set(CODECS) == set(get_args(CodecName)), "what is tested, is there, and may be asked for"
 
 
 def test_shapes_and_types_are_as_the_codec_says(codec):
@@ -89,8 +91,9 @@ def test_what_cannot_be_coded_names_its_row_at_once_or_when_checked(codec, value
     assert caught.value.row == 2
 
 
-def test_identity_is_json_and_names_the_codec(codec):
-    assert json.loads(json.dumps(codec.identity()))["name"] == codec.name
+def test_identity_is_json_and_names_the_codec(codec, request):
+    asked = request.node.callspec.params["codec"]
+    assert json.loads(json.dumps(codec.identity()))["name"] == codec.name == asked
 
 
 @pytest.mark.gpu
