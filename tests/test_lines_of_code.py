@@ -17,7 +17,7 @@ MOST = {
     "difom_cache/painting": 515,
     "difom_cache/probing": 901,
     "difom_cache/store": 1679,
-    "difom_cache/teachers": 3348,
+    "difom_cache/teachers": 3354,
     "difom_cache/views": 532,
     "difom_train": 751,
     "difom_train/data": 1000,

@@ -77,7 +77,9 @@ def find_published(teacher: str, repository: Repository) -> tuple[Path, str]:
     if fetched is not None and (noted := _noted_source(fetched, repository)):
         return fetched, noted
     if not repository.name:
-        raise WeightsError(f"{teacher} is a small network for tests and has no trained weights; add --weights random")
+        raise WeightsError(
+            f"no weights of {teacher} are published; give a file of your own with --weights FILE, or try --weights random"
+        )
     folder = cached_folder(repository)
     if folder is None and is_outline():
         raise WeightsError(

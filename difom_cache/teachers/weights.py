@@ -23,7 +23,12 @@ def outline_weights(weights: str) -> Weights:
 
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 over the sorted names, shapes, types and bytes of `tensors`, whatever file held them."""
+    """Return the SHA-256 over the sorted names, shapes, types and bytes of `tensors`, whatever file held them.
+
+    "" where they hold no numbers, as in an outline.
+    """
+    if any(tensor.is_meta for tensor in tensors.values()):
+        return ""
     total = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -38,8 +43,10 @@ def fill_random(network: nn.Module, name: str) -> None:
     Each tensor has a generator of its own, keyed by `name` and its place, on the CPU. Matrices and kernels keep
     activations of order one; what starts as ones (norms, layer scales) stays near one and the rest (biases, positions,
     tokens) near zero, so that nothing is dead. Kernels of 3x3 and more lean on their centre, as trained ones do, so
-    that a cell of a map is about the place it lies over.
+    that a cell of a map is about the place it lies over. A network that holds no numbers stays so.
     """
+    if any(parameter.is_meta for parameter in network.parameters()):
+        return
     for place, module in network.named_modules():
         for key, parameter in module.named_parameters(recurse=False):
             seed = hashlib.sha256(f"{name}\n{place}.{key}".encode()).digest()

@@ -20,6 +20,9 @@ from difom_cache.teachers import (
     check_input_px,
     digest_tensors,
     fill_random,
+    load_exact,
+    locate,
+    read_tensors,
 )
 
 
@@ -38,19 +41,29 @@ class EdgeTaps(TapNetwork):
         return {tap: maps[tap] for tap in self.taps}
 
 
+def put_weights(network: EdgeTaps, weights: str) -> Weights:
+    """Put `weights` ("random", "hub", "hub@REVISION" or a path) into the network, and return what to record of them."""
+    source = weights
+    if weights == "random":
+        fill_random(network, "edges")
+    else:
+        place, source = locate(weights, "edges", "")  # "OWNER/MODEL" in place of "" where the hub has them
+        load_exact(network, read_tensors(place, "edges"), place, "edges")
+    return Weights(source, digest_tensors(network.state_dict()))
+
+
 def build(request: TeacherRequest) -> NetworkTeacher:
     """Return the teacher that `request` asks for."""
     input_px = request.input_px or 352
-    check_input_px(input_px, 16, "edges")
+    check_input_px(input_px, 16, "edges")  # sides are multiples of 16 px
     with torch.random.fork_rng(devices=[]):  # PyTorch's own draw below must not move the user's generator
         network = EdgeTaps()
-    fill_random(network, "edges")  # a real teacher reads request.weights here
     spec = TeacherSpec(
         label="edges",
         name="edges",
         variant=request.variant,
         input_px=input_px,
-        weights=Weights("random", digest_tensors(network.state_dict())),
+        weights=put_weights(network, request.weights),
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         native={"fine": NativeTap("fine", 8, 8), "coarse": NativeTap("coarse", 16, 16)},

@@ -119,7 +119,8 @@ def test_the_outline_without_weights_says_the_same_of_every_tap(order, teacher):
     outline, built = outline_teacher(every), builder(every).spec
     for fact in ("label", "taps", "native", "variant", "input_px", "mean", "std", "licence", "precision", "is_random"):
         assert getattr(outline, fact) == getattr(built, fact), fact
-    assert outline.label == (teacher.spec.label if name == "hf" else f"{name}-{asked.variant}-random")
+    size = f"-{asked.variant}" if asked.variant else ""
+    assert outline.label == (teacher.spec.label if name == "hf" else f"{name}{size}-random")
 
 
 def test_identity_is_plain_json_without_a_path(teacher, tmp_path_factory):

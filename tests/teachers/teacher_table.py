@@ -3,11 +3,12 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import torch
 
-from difom_cache.teachers import TABLE, TEACHERS, TeacherRequest, find_builder, sam
+from difom_cache.teachers import TABLE, TEACHERS, TeacherRequest, find_builder
 
 ELSEWHERE = {"hf": ("MODEL", "the model's own"), "onnx": ("FILE", "the file's own")}
 """Teachers that are what a user names: how the table names it, and whose licence."""
@@ -25,15 +26,16 @@ def describe_all() -> Iterator[dict[str, Any]]:
             yield {"teacher": f"{name}:{place}", "default": False, "licence": licence} | unknown
             continue
         build = find_builder(name)
-        family = getattr(build, "__self__", None)  # sam's builder is a function
-        sizes = sam.VARIANTS if family is None else family.sizes
-        default = sam.DEFAULT_VARIANT if family is None else family.default
+        family = getattr(build, "__self__", None)
+        file = import_module(build.__module__)  # where a builder is a function, as sam's, its file names the same
+        sizes = file.VARIANTS if family is None else family.sizes
+        default = file.DEFAULT_VARIANT if family is None else family.default
         for size, about in sizes.items():
             request = TeacherRequest(name, size, weights="random")
             with torch.device("meta"):
                 if family is None:
                     plain = build(request).spec
-                    native, defaults, multiple_px = plain.native, plain.taps, sam.PATCH_PX
+                    native, defaults, multiple_px = plain.native, plain.taps, file.PATCH_PX
                 else:
                     config = about.config()
                     native, defaults, multiple_px = (

@@ -72,7 +72,7 @@ def test_fetched_weights_are_found_through_the_environment(tmp_path, monkeypatch
 
 
 def test_a_variant_without_published_weights_says_so():
-    with pytest.raises(WeightsError, match=r"sam:tiny is a small network for tests.*--weights random"):
+    with pytest.raises(WeightsError, match=r"no weights of sam:tiny are published.*--weights FILE.*--weights random"):
         find_published("sam:tiny", Repository(""))
 
 
