@@ -29,7 +29,7 @@ def test_the_recipes_of_the_package_are_these():
     ]
 
 
-@pytest.mark.parametrize("name", ["baseline", "difom", "difom-multiscale", "difom-paper", "difom-published"])
+@pytest.mark.parametrize("name", recipe_names())
 def test_recipe_holds_only_what_differs_and_prints_complete(name, tmp_path):
     defaults, written = to_table(TrainConfig()), tomllib.loads((RECIPES / f"{name}.toml").read_text())
     for section, values in written.items():

@@ -185,6 +185,11 @@ def describe_start(
         facts["stage"],
         *facts["distillation"]["about"],
     ]
+    if config.distill.kind != "none" and not config.distils:
+        lines.append(
+            f"WARNING: distill.kind is {config.distill.kind}, but no phase has distillation above 0, so nothing is distilled; "
+            "--set phases.0.distillation=1 turns it on"
+        )
     if progress.epochs_done:
         lines.append(f"resuming after epoch {progress.epochs_done}")
     if facts["masks"]["mark"]:

@@ -281,6 +281,14 @@ def test_more_views_than_there_are_is_one_line(train, capsys):
     assert "NOTE" not in capsys.readouterr().err
 
 
+def test_a_kind_of_distillation_that_no_phase_uses_is_a_warning(train, capsys):
+    said = "WARNING: distill.kind is multiscale, but no phase has distillation above 0"
+    train(recipe="baseline", epochs=1, changes=["distill.kind=multiscale"])
+    assert said in capsys.readouterr().err
+    train("on", epochs=1, recipe="baseline", changes=["distill.kind=multiscale", "phases.0.distillation=1"])
+    assert "WARNING: distill.kind" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "name", ["student.safetensors", "student.json", "last.ckpt", "log.jsonl", "settings.toml", "run.json"]
 )
