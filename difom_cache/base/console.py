@@ -1,4 +1,4 @@
-"""How both commands are asked and how they end: options from a `Config`; an answer, or one line on what the user can mend."""
+"""How both commands are asked and how they end: options from a `Config`; an answer, or one line on what the user can fix."""
 
 import gc
 import inspect

@@ -1,4 +1,4 @@
-"""Everything that a user can mend raises from one family; a command prints it as one line and exits with 2.
+"""Everything that a user can fix raises from one family; a command prints it as one line and exits with 2.
 
 DifomError
 ├── DataError               pictures, masks, folders
@@ -27,7 +27,7 @@ from difflib import get_close_matches
 
 
 class DifomError(Exception):
-    """A problem that the user can mend: the message says what, where and how."""
+    """A problem that the user can fix: the message says what, where and how."""
 
 
 class DifomWarning(UserWarning):

@@ -55,7 +55,7 @@ def make_manifest(
         out: the CSV to write; with `check` also a report beside it, whose name ends in .check.json, and a picture of the pairs
             that it finds, ending in .check.png. With `mask_levels` or `exif` the masks are written as black and white beside it,
             into a folder whose name ends in -masks; with `bits` images of 16 bits as 8-bit ones, into one that ends in -images.
-        **options: listed in `ManifestKeywords`.
+        **options: as the signature lists them.
 
     Raises:
         DataError, ManifestError, ImageError: as `load_records` and `check_records`.

@@ -49,10 +49,10 @@ def extract(
     Args:
         config: of the run.
         quiet: print nothing.
-        **options: the config's fields in its place, listed in `ExtractKeywords`; the teacher is "sam" by default.
+        **options: the config's fields in its place, as the signature lists them; the teacher is "sam" by default.
 
     Raises:
-        DifomError: whatever the user can mend, in one line.
+        DifomError: something that you can fix; its message is one line that says how.
     """
     if config is None and not options.get("like"):
         options = {"teacher": "sam", **options}

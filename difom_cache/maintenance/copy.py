@@ -41,7 +41,7 @@ def copy(source: str | Path | CopyConfig, target: str | Path | None = None, **op
     Args:
         source: a complete cache, or the config of the call.
         target: a folder to fill; an interrupted copy is finished by running it again.
-        **options: listed in `CopyKeywords`; maps that zstd has made smaller are read at the speed of zarr-python.
+        **options: as the signature lists them; maps that zstd has made smaller are read at the speed of zarr-python.
 
     Raises:
         CacheIncompleteError: the source lacks a tap or blocks.

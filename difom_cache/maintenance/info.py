@@ -17,7 +17,12 @@ from difom_cache.store.schema import DoneMarker
 
 
 def info(cache: str | Path) -> dict[str, Any]:
-    """Return what lies in a cache: identity, views by split, columns, taps, fidelity, content digests.
+    """Return what lies in a cache, ready for JSON.
+
+    Returns:
+        `path`, `picture_px`, `records`, `views` (by split), `views_without_mask`, `plan`, `content_digest` (by column), and
+        `columns`: folder ("pictures", "teachers/LABEL") to its blocks, bytes and, of a teacher, what it is and `taps`, with
+        how well codes keep features.
 
     Raises:
         CacheFormatError: there is no cache.

@@ -45,7 +45,7 @@ def show(cache: str | Path | ShowConfig, **options: "Unpack[ShowKeywords]") -> P
 
     Args:
         cache: the cache's folder, or the config of the call.
-        **options: listed in `ShowKeywords`.
+        **options: as the signature lists them.
 
     Raises:
         SettingsError: `out` cannot be written, or is there.

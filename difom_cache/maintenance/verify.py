@@ -54,7 +54,7 @@ def verify(cache: str | Path | VerifyConfig, **options: "Unpack[VerifyKeywords]"
 
     Args:
         cache: its folder, or the config of the call.
-        **options: listed in `VerifyKeywords`. With `recompute`, views are rendered and encoded again and compared with what is
+        **options: as the signature lists them. With `recompute`, views are rendered and encoded again and compared with what is
             stored; the heads of a probe are fitted again, and their logits of as many views compared. With `equivariance`, maps
             of view 0, warped to other views by their known geometry, are compared with those views' own maps; with both,
             mirrored cached maps with live maps of mirrored pictures too.

@@ -78,7 +78,7 @@ def paint_sample(out: str | Path | SampleConfig, **options: "Unpack[SampleKeywor
 
     Args:
         out: a new or empty folder, or the config of the call.
-        **options: listed in `SampleKeywords`. Equal seeds paint equal pictures; another count of frames changes no frame.
+        **options: as the signature lists them. Equal seeds paint equal pictures; another count of frames changes no frame.
 
     Raises:
         DataError: `out` holds something already.

@@ -95,7 +95,7 @@ def probe(
         cache: its folder, or the config of the call.
         into: a folder for the column, where the cache shall stay as it is; `open_cache(cache, beside=into)` reads both.
         quiet: print nothing.
-        **options: listed in `ProbeKeywords`.
+        **options: as the signature lists them.
 
     Raises:
         CacheIncompleteError: the cache holds no masks, or a teacher is not finished.

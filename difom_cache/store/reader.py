@@ -64,12 +64,18 @@ class Taps(Shown, dict[str, TapSpec]):
 class Cache(Shown):
     """A cache opened for reading. Threads may share it; processes may inherit it by fork or receive it by pickle.
 
+    `open_cache` opens one. A row is one view of one record; these are the features of eight views, from any tap:
+
+        rows = cache.rows_of("train", view=0)[:8]
+        batch = cache.gather(rows)
+        features = {tap: cache.target(batch, tap) for tap in cache.taps}  # (8, C, h, w) float32 each
+
     Attributes:
         path: its folder.
         identity: what decides its rows and pictures.
         teachers: label to identity of every teacher in it.
         taps: full name to TapSpec of every tap in it.
-        table: which view lies in which row.
+        table: which view lies in which row: `table.record` is (R,) numbers in `table.records`, the manifest's lines.
         picture_px: side of the stored pictures.
     """
 
@@ -133,7 +139,10 @@ class Cache(Shown):
     def rows_of(
         self, split: str | None = None, view: int | None = None, labelled: bool | None = None
     ) -> NDArray[np.int64]:
-        """Return the rows of a split ("train", "val", "test"), of one view number, with or without a mask."""
+        """Return the rows of a split ("train", "val", "test"), of one view number, with or without a mask.
+
+        None takes every split, every view, or both kinds; view 0 is the image as it is.
+        """
         return self.table.rows_of(split=split, view=view, labelled=labelled)
 
     def finished_rows(self, taps: Sequence[str] | None = None, *, pictures: bool = True) -> NDArray[np.bool_]:

@@ -159,7 +159,7 @@ def compare_costs(
     Args:
         runs: run folders, or the config of the call.
         student: for runs of your own students (see `load_student`).
-        **options: listed in `CostKeywords`. A teacher's random weights cost the same as others, so none are fetched.
+        **options: as the signature lists them. A teacher's random weights cost the same as others, so none are fetched.
     """
     config = read_call(CostConfig, options, runs=runs or None)
     networks = [*config.runs, *(f"{TEACHER_PREFIX}{spec}" for spec in config.teachers)]

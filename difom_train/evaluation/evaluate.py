@@ -86,7 +86,10 @@ class Evaluation(Shown):
     mark: str = ""
 
     def means(self) -> dict[str, dict[str, float]]:
-        """Return test set, and the mean's label, to metric name to value."""
+        """Return test set to metric to value; of several sets also their mean, last.
+
+        "fixed/dice" is Dice at threshold 0.5, "pranet/dice" PraNet's mean over 256 thresholds of maps stretched frame by frame.
+        """
         means = {name: scores.summarise() for name, scores in self.sets.items()}
         return {**means, mean_label(list(means)): mean_of_sets(means)} if len(means) > 1 else means
 
@@ -155,7 +158,7 @@ def evaluate(
             scored, or all if it knows no splits; what is left out is named.
         reuse: take the scores that lie there if they are of the same weights, input size, frames and masks.
         student: for a run of your own student: `package.module:Factory`, or the module that was wrapped (see `load_student`).
-        **options: listed in `EvaluateKeywords`. With `limit`, those frames are scored whose ids hash lowest. A batch is of 1
+        **options: as the signature lists them. With `limit`, those frames are scored whose ids hash lowest. A batch is of 1
             picture on the CPU by default, else of 8. `maps` are unstretched: MAPS/<set>/<stem>.png at the frame's own size, which
             `evaluate MAPS` scores as well.
 

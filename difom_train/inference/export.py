@@ -87,7 +87,7 @@ def export(
     Args:
         run: a run folder, or the config of the call.
         student: for a run of your own student: `package.module:Factory`, or the module that was wrapped (see `load_student`).
-        **options: listed in `ExportKeywords`; `out` is needed. Masks of `output_size="frame"` are those of `predict`, up to
+        **options: as the signature lists them; `out` is needed. Masks of `output_size="frame"` are those of `predict`, up to
             single pixels that fall on the next grey level. Paths of this machine are never in the file.
 
     Raises:

@@ -107,13 +107,13 @@ def predict(
     Pictures give OUT/masks/NAME.png (1-bit) and OUT/outlines/NAME.jpg; a video gives OUT/masks.mkv (lossless, 0 and 255)
     and OUT/outlines.mp4 at its own frame rate. OUT/polyps.jsonl has for each frame its size and, for each polyp, its
     area in px (`area_px`), its box as COCO has it (`bbox`: x, y, width, height in px) and its mean probability
-    (`mean_prob`). Memory holds one batch, whatever the length.
+    (`mean_prob`). Masks are files; `load_student` gives logits in memory. Memory holds one batch, whatever the length.
 
     Args:
         run: a run folder, "teacher:SPEC" or "probe:CACHE/LABEL"; or the config of the call.
         source: a folder of pictures, a text file with one picture path a line, a picture, or a video.
         student: for a run of your own student: `package.module:Factory`, or the module that was wrapped (see `load_student`).
-        **options: listed in `PredictKeywords`; `out` is needed. A batch is of 1 picture on the CPU by default, where more gains
+        **options: as the signature lists them; `out` is needed. A batch is of 1 picture on the CPU by default, where more gains
             nothing, else of 8.
 
     Raises:

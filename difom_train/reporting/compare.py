@@ -45,7 +45,7 @@ def compare(
         runs: evaluated run folders, folders that `evaluate --out` wrote, "teacher:SPEC" or "probe:CACHE/LABEL", whose scores go
             into a folder of its name in `out`; or the config of the call.
         student: for runs of your own students, whose cost cannot be measured without (see `load_student`).
-        **options: listed in `CompareKeywords`. With `data`, runs that are not evaluated yet are scored on its test records, and
+        **options: as the signature lists them. With `data`, runs that are not evaluated yet are scored on its test records, and
             test frames that show one of its training pictures are left out of the second table.
 
     Raises:

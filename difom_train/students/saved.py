@@ -43,6 +43,9 @@ def save_student(student: Student, folder: Path | str, meta: dict[str, Any]) -> 
 def load_student(run: Path | str, device: str = "cpu", *, student: StudentSources = None) -> Student:
     """Return the student of a run folder, in eval mode, with `.meta` as it was saved.
 
+    `student(images)` gives logits (B, 1, H, W) of images (B, 3, H, W), RGB in [0, 1], which were resized to
+    `student.meta["input_px"]`; a polyp is where `logits > 0`. `predict` reads files, resizes them and writes masks.
+
     A run folder never names what is imported. A student from outside this package is one that is installed under an entry
     point, or is given again.
 

@@ -117,7 +117,7 @@ def study(
         data: test sets.
         out: folder of the runs; also gets study.csv, study.md, study.html and study.svg, and results.json, which carries the
             runs to the same study on another machine.
-        **options: listed in `StudyKeywords`; every recipe that learns from teachers is run with each of the `teachers`.
+        **options: as the signature lists them; every recipe that learns from teachers is run with each of the `teachers`.
 
     Raises:
         RunError: `out` holds a study of another budget, or a run that cannot be read.

@@ -51,7 +51,7 @@ def curves(
     Args:
         runs: run folders, or the config of the call.
         out: the PNG or SVG to write.
-        **options: listed in `CurvesKeywords`.
+        **options: as the signature lists them.
 
     Raises:
         RunError: a folder holds no finished epoch, or two have one name.

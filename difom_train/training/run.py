@@ -71,7 +71,7 @@ def train(config: TrainConfig | str | Student | None = None, /, **options: "Unpa
     """Train a student from a cache; return the run folder of each seed.
 
     `train("unet", cache="./feats", recipe="difom", epochs=30)` is short for `train(compose_keywords(...))`: the keywords are
-    those of the command, listed in `TrainKeywords`; what is left out is as the recipe says.
+    those of the command, as the signature lists them; what is left out is as the recipe says.
 
     Args:
         config: of the run, the student's name, or a student, such as `wrap_student` makes of any module; each run trains a
@@ -79,7 +79,7 @@ def train(config: TrainConfig | str | Student | None = None, /, **options: "Unpa
         options: keywords, with a student's name or without one.
 
     Raises:
-        DifomError: something that the user can mend.
+        DifomError: something that you can fix; its message is one line that says how.
     """
     if isinstance(config, TrainConfig):
         if options:
