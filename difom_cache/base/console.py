@@ -48,6 +48,7 @@ def run_app(run: Callable[[], object], *, interrupted: str) -> None:
         interrupted: the sentence printed after Ctrl-C; it says how to go on.
     """
     warnings.showwarning = _print_warning
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings in C++ are not for who types commands
     if sys.argv[1:2] == ["--version"]:
         print(describe_versions())
         sys.exit(0)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
+from inspect import signature
 from typing import Any, TypeVar
 
 import torch
@@ -72,7 +73,9 @@ class Processes:
         # Some parameters have no gradient in some phases (heads, a frozen encoder), and each process keeps its own
         # batch-norm statistics within an epoch, as one process does over accumulated passes.
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(network, devices, find_unused_parameters=True, broadcast_buffers=False)
+        names = signature(DistributedDataParallel).parameters  # torch 2.15 renamed it
+        own_buffers = {"forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers": False}
+        return DistributedDataParallel(network, devices, find_unused_parameters=True, **own_buffers)
 
     def hold_gradients(self, network: nn.Module, hold: bool) -> AbstractContextManager[Any]:
         """Return a context in which processes do not average their gradients, where they shall hold them."""

@@ -163,9 +163,11 @@ def _train_first_round(
         _open_folder_once(config, processes, folder)
         run = config.run.model_copy(update={"out": home, "resume": True})
         alone = {"run": run, "distill": DistillConfig(), "phases": (Phase(),)}
-        say(f"round 1 of 2: the student alone, into {home}")
+        if processes.is_main:
+            say(f"round 1 of 2: the student alone, into {home}")
         _train_run(config.model_copy(update=alone), home, student, caches, processes)
-        say(f"round 2 of 2: its masks teach beside the teachers', into {folder}")
+        if processes.is_main:
+            say(f"round 2 of 2: its masks teach beside the teachers', into {folder}")
     first = load_student(home, str(processes.device), student=student).eval().requires_grad_(False)
     return first.to(memory_format=torch.channels_last) if config.machine.channels_last else first  # type: ignore[call-overload]
 
