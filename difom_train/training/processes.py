@@ -74,7 +74,9 @@ class Processes:
         # batch-norm statistics within an epoch, as one process does over accumulated passes.
         devices = [self.device] if self.device.type == "cuda" else None
         names = signature(DistributedDataParallel).parameters  # torch 2.15 renamed it
-        own_buffers = {"forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers": False}
+        own_buffers: dict[str, Any] = {
+            "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers": False
+        }
         return DistributedDataParallel(network, devices, find_unused_parameters=True, **own_buffers)
 
     def hold_gradients(self, network: nn.Module, hold: bool) -> AbstractContextManager[Any]:
