@@ -112,11 +112,11 @@ def name_nearest(kind: str, name: str, known: list[str]) -> str:
     Args:
         kind: what is being named, such as "teacher".
         name: what the user wrote.
-        known: every name that exists.
+        known: every name that exists; of more than 40 the nearest are shown.
     """
-    near = get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"there is no {kind} {name!r}; {hint}known: {', '.join(sorted(known))}"
+    near = get_close_matches(name, known, n=8, cutoff=0.4)
+    shown = ", ".join(sorted(known) if len(known) <= 40 else [*(near or known[:8]), "..."])
+    return f"there is no {kind} {name!r}; {f'did you mean {near[0]!r}? ' if near else ''}known: {shown}"
 
 
 def install_extra(extra: str) -> str:

@@ -475,7 +475,7 @@ def _named_places(taps: tuple[str, ...], graph: Graph, known: Mapping[str, Place
         if alias in known and known[alias].tensor == tensor:
             continue
         if tensor not in graph.shapes:
-            raise TeacherError(f"onnx:{graph.path}: {name_nearest('square map', tensor, list(graph.shapes))[:400]}")
+            raise TeacherError(f"onnx:{graph.path}: {name_nearest('square map', tensor, list(graph.shapes))}")
         if _tap_name(alias) != alias:
             raise SettingsError(f"tap {text!r}: an alias is letters, digits, '.', '_' and '-', found {alias!r}")
         places[alias] = Place(tensor, *graph.shapes[tensor])
