@@ -160,7 +160,7 @@ def draw_predictions(path: Path, scored: Mapping[str, Evaluation], records: Sequ
     rows = [draw_row(record, scored) for record in chosen]
     sheet = Image.new("RGB", (rows[0].width, 2 * CAPTION_PX + sum(row.height for row in rows)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    for column, label in enumerate(["picture", "ground truth", *scored]):
+    for column, label in enumerate(["image", "ground truth", *scored]):
         draw.text((column * (TILE_PX + GAP_PX), 2), label, fill="black", font=font)
     for number, row in enumerate(rows):
         sheet.paste(row, (0, CAPTION_PX + number * row.height))
