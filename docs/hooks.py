@@ -21,6 +21,7 @@ PACKAGE = re.compile(
     r"^::: (difom_cache|difom_train)$", re.M
 )  # whose names are loaded late: no list of them stands in the code
 SPEC = re.compile(r"(?<!`)\S+\[\S+\](?!`)")  # NAME[:VARIANT], which Markdown would take for a link
+WORD = re.compile(r"(?<=[\s>(])(?:--[a-z][a-z-]*|difom-(?:cache|train))(?![^<]*>)")
 OUTSIDE = re.compile(
     r"\[([^\]]+)\]\((?:\.\./)+(?:tests|benchmarks|difom_cache|difom_train|data_manifests|CONTRIBUTING|README)[^)]*\)"
 )
@@ -47,6 +48,11 @@ def on_page_markdown(markdown: str, *, page: Page, **_: object) -> str:
     )
     markdown = MARK.sub(lambda found: describe(programs[found[1]]), markdown)
     return OUTSIDE.sub(r"`\1`", markdown)
+
+
+def on_page_content(html: str, **_: object) -> str:
+    """Mark options and programs, so that no line ends after one of their hyphens."""
+    return WORD.sub(r'<span class="word">\g<0></span>', html)
 
 
 def order_names(program: Program) -> list[str]:

@@ -1,9 +1,15 @@
-"""A training loop of your own over the cache in ./feats, with a network of your own, in plain PyTorch."""
+"""A loop and a network of your own over the cache in ./feats, in plain PyTorch."""
 
 import torch
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
-from difom_train import CacheLoader, build_distiller, save_student, segmentation_loss, wrap_student
+from difom_train import (
+    CacheLoader,
+    build_distiller,
+    save_student,
+    segmentation_loss,
+    wrap_student,
+)
 
 network = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=1)
 student = wrap_student(network, levels={"backbone.4": 8, "backbone.16": 16})
@@ -15,7 +21,8 @@ for epoch in range(4):
     losses = []
     for batch in batches:
         levels = student.forward_train(batch["image"])
-        masks = segmentation_loss("dice_bce", levels.logits, batch["mask"], batch["valid"]) * batch["labelled"]
+        masks = segmentation_loss("dice_bce", levels.logits, batch["mask"], batch["valid"])
+        masks = masks * batch["labelled"]
         terms = distiller(levels, batch)
         loss = masks.mean() + sum(terms.values())
         optimizer.zero_grad()

@@ -1,8 +1,9 @@
-"""Mark polyps with an exported ONNX file. Needs onnxruntime, numpy and Pillow, and nothing else of this project.
+"""Mark polyps with an exported ONNX file. Needs onnxruntime, NumPy and Pillow alone.
 
     python run_exported.py student.onnx frames/ masks/
 
-Every picture in frames/ gets a mask of its own size in masks/. For research only: not a medical device.
+Every image in frames/ gets a mask of its own size in masks/.
+For research only: not a medical device.
 """
 
 import json
@@ -13,31 +14,33 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-PICTURES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"}
+BILINEAR = Image.Resampling.BILINEAR
+SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"}
 
 
 def main(model: str, source: str, target: str) -> None:
-    """Write a mask for every picture in `source`."""
+    """Write a mask for every image in `source`."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     facts = session.get_modelmeta().custom_metadata_map
     side, threshold = int(facts["input_px"]), float(facts["threshold"])
     print(facts["notice"])
-    print(f"{facts['student']} of run {json.loads(facts['provenance'])['run']}, {facts['parameters']} parameters")
+    run = json.loads(facts["provenance"])["run"]
+    print(f"{facts['student']} of run {run}, {facts['parameters']} parameters")
     Path(target).mkdir(parents=True, exist_ok=True)
     for path in sorted(Path(source).iterdir()):
-        if path.suffix.lower() not in PICTURES:
+        if path.suffix.lower() not in SUFFIXES:
             continue
         with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file).convert("RGB")
+            image = ImageOps.exif_transpose(file).convert("RGB")
         if facts.get("output_size") == "frame":
-            whole = session.run(["prob"], {"pictures": np.asarray(picture)[None]})[0][0]  # (height, width)
+            pixels = np.asarray(image)[None]
+            whole = session.run(["prob"], {"pictures": pixels})[0][0]  # (height, width)
         else:
-            pixels = np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))
-            prob = session.run(["prob"], {"pictures": pixels[None]})[0][0]  # (side, side)
+            pixels = np.asarray(image.resize((side, side), BILINEAR))[None]
+            prob = session.run(["prob"], {"pictures": pixels})[0][0]  # (side, side)
             logits = np.log(prob / (1 - prob).clip(1e-7)).clip(-30, 30)
-            whole = 1 / (
-                1 + np.exp(-np.asarray(Image.fromarray(logits).resize(picture.size, Image.Resampling.BILINEAR)))
-            )
+            resized = Image.fromarray(logits).resize(image.size, BILINEAR)
+            whole = 1 / (1 + np.exp(-np.asarray(resized)))
         mask = whole >= threshold
         Image.fromarray(mask).save(Path(target) / f"{path.stem}.png")
         print(f"{path.name}: polyp on {mask.mean():.1%} of the frame")

@@ -18,6 +18,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+UNBROKEN = ("measurements.md", "CONTRIBUTING.md")  # commands as they were run; no page of the site
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.S | re.M)
 
 
@@ -88,7 +89,7 @@ def test_the_notebook_is_a_page_that_others_link_to_and_a_file_to_download(site:
 def test_options_stand_on_the_page_of_commands(site: Path) -> None:
     page = (site / "reference/commands/index.html").read_text(encoding="utf-8")
     for option in ("--teacher", "--input-size", "--labels-seed", "--dry-run"):
-        assert f"<code>{option}</code>" in page
+        assert f'<code><span class="word">{option}</span></code>' in page
 
 
 def test_public_names_stand_on_the_page_of_python(site: Path) -> None:
@@ -126,6 +127,18 @@ def test_the_page_of_python_begins_with_what_is_called(site: Path) -> None:
     assert places == sorted(places)
 
 
+def test_code_on_the_pages_is_no_wider_than_their_column() -> None:
+    """92 characters, as `site.css` gives them beside both columns of links."""
+    pages = {path.relative_to(ROOT): path.read_text("utf-8") for path in PAGES if path.name not in UNBROKEN}
+    shown = [body for text in pages.values() for name, body in BLOCK.findall(text) if "--8<--" in body]
+    pages |= {name: f"```\n{(ROOT / name).read_text('utf-8')}```" for name in (body.splitlines()[1] for body in shown)}
+    lines = {
+        (page, line) for page, text in pages.items() for _, body in BLOCK.findall(text) for line in body.splitlines()
+    }
+    assert len(shown) == 5 and len(lines) > 400
+    assert not {each for each in lines if len(each[1]) > 92}
+
+
 def test_fenced_programs_are_python_whose_imports_are_there() -> None:
     blocks = blocks_of("python")
     assert len(blocks) >= 9
@@ -160,7 +173,7 @@ def test_fenced_settings_and_scripts_are_read_by_what_reads_them() -> None:
 def test_the_first_hour_goes_as_its_page_says(tmp_path: Path) -> None:
     """Every command of the page in turn, with fewer painted images and one epoch; its sample line has the run's own terms."""
     page = (ROOT / "docs/first-hour.md").read_text(encoding="utf-8")
-    lines = "\n".join(body for name, body in BLOCK.findall(page) if not name).splitlines()
+    lines = "\n".join(body for name, body in BLOCK.findall(page) if not name).replace("\\\n", " ").splitlines()
     commands = [line.replace("--train 200", "--train 60").replace("--epochs 4", "--epochs 1") for line in lines]
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights/dinov2-small").symlink_to(os.environ["DIFOM_DINOV2"])

@@ -93,7 +93,7 @@ def test_the_page_on_clusters_lets_nobody_in_without_the_key(tmp_path: Path) -> 
         port = free.getsockname()[1]
     for ours, here in {"ib0": "lo", "head": "127.0.0.1", "8786": str(port)}.items():
         run = run.replace(ours, here)
-    exports, commands = run.split("\n\n")
+    exports, commands = run.replace("\\\n", " ").split("\n\n")
     home = os.environ | {"HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     subprocess.run(["bash", "-ec", make_keys], env=home, check=True, capture_output=True)
     assert (tmp_path / ".difom-keys/key.pem").stat().st_mode & 0o077 == 0
