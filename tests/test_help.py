@@ -158,7 +158,8 @@ def test_bash_completes_commands_and_options(typed: str, completed: list[str], t
 
 
 def test_completion_is_installed_in_the_shells_own_file(tmp_path: Path) -> None:
-    environment = os.environ | {"HOME": str(tmp_path)}
+    # else Typer asks which shell its parents are, of which there is none under a test runner
+    environment = os.environ | {"HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     command = [Path(sys.executable).with_name("difom-train"), "--install-completion", "bash"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert "bash completion installed" in done.stdout
