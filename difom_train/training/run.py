@@ -32,7 +32,6 @@ from difom_train.training.probe import PROBE_FOLDER, needs_probe, open_probed
 from difom_train.training.processes import Processes, open_processes
 from difom_train.training.run_folder import (
     cut_log,
-    find_run,
     open_folder,
     read_log,
     read_run,
@@ -122,7 +121,7 @@ def _train_run(
     config: TrainConfig, folder: Path, student: Student | None, caches: list[Cache], processes: Processes
 ) -> Progress:
     known, begun = (folder / SETTINGS_FILE).is_file(), config.run.resume and (folder / CHECKPOINT).is_file()
-    first = _train_first_round(config, folder, student, caches, processes)
+    first = _train_first_round(config, folder, student, caches, processes, begun=begun)
     if (folder / PROBE_FOLDER).exists() if begun else needs_probe(config, caches):
         _open_folder_once(config, processes, folder)
         caches = [open_probed(config, caches[0], folder, processes, going_on=begun)]
@@ -151,15 +150,24 @@ def _train_run(
 
 
 def _train_first_round(
-    config: TrainConfig, folder: Path, student: Student | None, caches: list[Cache], processes: Processes
+    config: TrainConfig,
+    folder: Path,
+    student: Student | None,
+    caches: list[Cache],
+    processes: Processes,
+    *,
+    begun: bool,
 ) -> Student | None:
-    """Return the frozen student whose masks teach this run's, trained alone now where it is not; None where none is asked for."""
+    """Return the frozen student whose masks teach this run's, None where none is asked for.
+
+    Until the second round has a checkpoint, the first one is trained or resumed: one of other settings or another cache is refused.
+    """
     if config.distill.rounds == 1 or not (config.distils and learns_masks(config.distill)):
         return None
     if not lacks_masks(JointCache(caches), config.data, seed=config.seed):
         return None
     home = folder / FIRST_ROUND_FOLDER
-    if find_run(home).get("status") != "finished":
+    if not begun:
         _open_folder_once(config, processes, folder)
         run = config.run.model_copy(update={"out": home, "resume": True})
         alone = {"run": run, "distill": DistillConfig(), "phases": (Phase(),)}

@@ -8,7 +8,7 @@ import torch
 from painted_folder import paint_folder
 
 from difom_cache import extract
-from difom_cache.errors import SettingsError
+from difom_cache.errors import RunError, SettingsError
 from difom_train import load_student, train
 from difom_train.distill import FIRST_ROUND
 from difom_train.training import read_log, read_run
@@ -112,3 +112,24 @@ def test_no_first_round_where_no_image_lacks_a_mask_and_none_for_other_kinds(pai
     assert not (run / "first").exists() and read_run(run)["taps"]
     with pytest.raises(SettingsError, match=r"distill\.rounds 2"):
         train(**TINY, recipe="difom", rounds=2, cache=painted, out=tmp_path / "other")
+
+
+def test_a_first_round_of_other_masks_teaches_no_second_one(
+    painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(loop.Trainer):
+        def fit(self):  # type: ignore[no-untyped-def]
+            if self.first is not None:
+                raise KeyboardInterrupt
+            return super().fit()
+
+    options = TINY | {"epochs": 1, "cache": painted, "out": tmp_path / "run"} | ROUNDS
+    with monkeypatch.context() as patch:
+        patch.setattr(run_file, "Trainer", Stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(**options)
+    with pytest.raises(RunError, match=r"run/first was started with other settings: data\.labels_seed"):
+        train(**options | {"labels_seed": 2})
+    written = (tmp_path / "run/first/student.safetensors").stat().st_mtime_ns
+    (run,) = train(**options)
+    assert (run / "first/student.safetensors").stat().st_mtime_ns == written and read_run(run)["status"] == "finished"
