@@ -14,12 +14,10 @@ from jinja2 import ChainableUndefined, Environment
 from difom_cache import __version__, describe_teachers
 from difom_cache.base.atomic import write_atomic
 from difom_cache.base.errors import RunError
-from difom_cache.base.options import read_toml
 from difom_cache.base.outputs import check_out_file
 from difom_cache.base.text import format_markdown
 from difom_cache.teachers import sha256_of
 from difom_train.commands import CardConfig
-from difom_train.config import SETTINGS_FILE
 from difom_train.distill.matching import teacher_of
 from difom_train.evaluation.evaluate import Evaluation
 from difom_train.evaluation.files import read_set, read_summary
@@ -32,7 +30,7 @@ from difom_train.reporting.entries import eval_folder
 from difom_train.students.base import count_parameters
 from difom_train.students.outside import StudentSources
 from difom_train.students.saved import WEIGHTS_FILE, load_student
-from difom_train.training.run_folder import describe_unfinished, find_run
+from difom_train.training.run_folder import describe_unfinished, find_run, read_public_settings
 
 RANDOM, UNKNOWN = "none: its weights are random", "unknown"
 PASSED_ON = {
@@ -84,7 +82,7 @@ def describe_run(
         RunError: the folder holds no student, or its scores are of other weights.
     """
     trained, facts = load_student(run, student=student), find_run(run)
-    settings = read_toml(run / SETTINGS_FILE) if (run / SETTINGS_FILE).is_file() else {}
+    settings = read_public_settings(run)
     name = run.resolve().name if repo == OWN_PLACE else repo.rpartition("/")[2]
     teachers, terms = name_licences(facts), read_terms()
     data = facts.get("datasets") or {each: 0 for each in terms if each in str(facts.get("images"))}
@@ -107,7 +105,6 @@ def describe_run(
         student=trained,
         parameters=count_parameters(trained),
         px=trained.meta["input_px"],
-        weights=Path(settings.get("student", {}).get("weights", "")).name,
         onnx=onnx,
         settings=settings,
         facts=facts,

@@ -10,7 +10,6 @@ import tomli_w
 from huggingface_hub import HfApi, constants, get_session
 
 from difom_cache.base.errors import RunError, SettingsError
-from difom_cache.base.options import read_toml
 from difom_cache.base.outputs import check_out_folder, check_outputs
 from difom_cache.base.progress import explain_wait, say
 from difom_cache.base.text import format_bytes
@@ -21,7 +20,7 @@ from difom_train.inference.export import export
 from difom_train.sharing.card import describe_run
 from difom_train.students.saved import SETTINGS_FILE as STUDENT_FILE
 from difom_train.students.saved import WEIGHTS_FILE
-from difom_train.training.run_folder import RUN_FILE, find_run
+from difom_train.training.run_folder import RUN_FILE, find_run, read_public_settings
 
 CARD_FILE, ONNX_FILE = "README.md", "student.onnx"
 FILES = (CARD_FILE, STUDENT_FILE, WEIGHTS_FILE, SETTINGS_FILE, RUN_FILE, ONNX_FILE)
@@ -65,10 +64,7 @@ def gather(config: PushConfig, folder: Path) -> None:
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
     for name in (STUDENT_FILE, WEIGHTS_FILE):
         shutil.copyfile(run / name, folder / name)
-    if (run / SETTINGS_FILE).is_file():
-        settings = {name: value for name, value in read_toml(run / SETTINGS_FILE).items() if name != "run"}
-        if weights := settings.get("student", {}).get("weights"):
-            settings["student"]["weights"] = Path(weights).name
+    if settings := read_public_settings(run):
         (folder / SETTINGS_FILE).write_text(tomli_w.dumps(settings), encoding="utf-8")
     if facts := {name: value for name, value in find_run(run).items() if name in FACTS}:
         (folder / RUN_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

@@ -160,7 +160,7 @@ def _train_first_round(
 ) -> Student | None:
     """Return the frozen student whose masks teach this run's, None where none is asked for.
 
-    Until the second round has a checkpoint, the first one is trained or resumed: one of other settings or another cache is refused.
+    Until the second round has a checkpoint, the first one is trained or resumed, and refused if it has other settings or data.
     """
     if config.distill.rounds == 1 or not (config.distils and learns_masks(config.distill)):
         return None

@@ -19,6 +19,7 @@ from difom_cache.base.hardware import name_processor
 from difom_cache.base.options import read_toml
 from difom_train.config import FREE, SETTINGS_FILE, TrainConfig, find_differences, read_settings, write_settings
 from difom_train.distill.catalogue import revision_of
+from difom_train.students.catalogue import IMAGENET_FILE
 from difom_train.training.checkpoint import CHECKPOINT
 
 RUN_FILE, LOG_FILE = "run.json", "log.jsonl"
@@ -115,6 +116,17 @@ def find_run(folder: Path) -> dict[str, Any]:
         RunError: it is damaged.
     """
     return read_run(folder) if (folder / RUN_FILE).is_file() else {}
+
+
+def read_public_settings(folder: Path) -> dict[str, Any]:
+    """Return settings.toml as it may leave this machine: without [run] and folders of first weights; {} where there is none."""
+    if not (folder / SETTINGS_FILE).is_file():
+        return {}
+    settings = {name: value for name, value in read_toml(folder / SETTINGS_FILE).items() if name != "run"}
+    if weights := settings.get("student", {}).get("weights"):
+        kind = IMAGENET_FILE if weights.startswith(IMAGENET_FILE) else ""
+        settings["student"]["weights"] = kind + Path(weights.removeprefix(kind)).name
+    return settings
 
 
 def describe_unfinished(folder: Path) -> str:

@@ -9,11 +9,9 @@ from typing import Any, NamedTuple
 
 from difom_cache.base.atomic import write_atomic
 from difom_cache.base.errors import install_extra
-from difom_cache.base.options import read_toml
 from difom_cache.base.progress import say
 from difom_cache.base.text import format_csv
-from difom_train.config import SETTINGS_FILE
-from difom_train.training.run_folder import read_log
+from difom_train.training.run_folder import read_log, read_public_settings
 
 EXTRAS = ("wandb", "mlflow")  # kinds that are extras of the same name
 
@@ -107,7 +105,7 @@ def _open_wandb(folder: Path) -> Writer:
         project=os.environ.get("WANDB_PROJECT", "difom"),
         name=folder.resolve().name,
         dir=os.environ.get("WANDB_DIR", folder),
-        config=_read_config(folder),
+        config=read_public_settings(folder),
         mode=None if is_said else "offline",
         reinit="create_new",
         settings=silent,
@@ -125,7 +123,7 @@ def _open_mlflow(folder: Path) -> Writer:
     held = client.get_experiment_by_name(name)
     experiment = client.create_experiment(name) if held is None else held.experiment_id
     run = client.create_run(experiment, run_name=folder.resolve().name).info.run_id
-    for section, value in _read_config(folder).items():
+    for section, value in read_public_settings(folder).items():
         for key, setting in value.items() if isinstance(value, dict) else [("", value)]:
             client.log_param(run, f"{section}.{key}".rstrip("."), setting)
 
@@ -134,11 +132,6 @@ def _open_mlflow(folder: Path) -> Writer:
             client.log_metric(run, name, value, step=epoch)
 
     return Writer(log, lambda: client.set_terminated(run))
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    """Return the settings of a run, without its paths: they may name more than a server should learn."""
-    return {name: value for name, value in read_toml(folder / SETTINGS_FILE).items() if name != "run"}
 
 
 _OPENERS = {"tensorboard": _open_tensorboard, "csv": _open_csv, "wandb": _open_wandb, "mlflow": _open_mlflow}

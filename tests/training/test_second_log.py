@@ -19,8 +19,10 @@ def folder(tmp_path: Path) -> Path:
     """Return the folder of a run that has its settings."""
     folder = tmp_path / "runs/one"
     folder.mkdir(parents=True)
+    secret = tmp_path / "secret-place"
+    first = f"imagenet:{secret}/first.safetensors"
     write_settings(
-        compose_keywords(student="unet", cache=tmp_path / "secret-place", lr=0.125), folder / "settings.toml"
+        compose_keywords(student="unet", student_weights=first, cache=secret, lr=0.125), folder / "settings.toml"
     )
     return folder
 
@@ -89,6 +91,7 @@ def test_mlflow_holds_every_epoch_and_settings_without_paths(folder: Path, monke
         assert [(point.step, point.value) for point in history] == list(enumerate(losses))
         assert (run.info.status, run.info.run_name, run.data.params["optimizer.lr"]) == ("FINISHED", "one", "0.125")
         assert "secret-place" not in str(run.data.params)
+        assert run.data.params["student.weights"] == "imagenet:first.safetensors"
 
 
 @pytest.mark.parametrize("kind", ["wandb", "mlflow"])
