@@ -60,17 +60,17 @@ class MultiscaleDistiller(Distiller):
         matches = match_levels(cache, teachers, student, input_px) if by_features else []
         by_masks = options.learn != "features" and options.logits_weight > 0
         logits = logits_taps(cache, teachers) if by_masks else []
-        own_masks = by_masks and options.rounds > 1
-        if not matches and not logits and not own_masks:
+        masks = (*logits, FIRST_ROUND) if by_masks and options.rounds > 1 else tuple(logits)
+        if not matches and not masks:
             refuse_nothing(cache, teachers, student, features=by_features)
         weights = {"feature": options.feature_weight} if matches and options.feature_weight > 0 else {}
         weights |= {"relation": options.relation_weight} if matches and options.relation_weight > 0 else {}
         weights |= {"low": options.low_weight, "high": options.high_weight} if matches and options.bands else {}
-        weights |= {"logits": options.logits_weight} if logits or own_masks else {}
+        weights |= {"logits": options.logits_weight} if masks else {}
         super().__init__(cache, [match.tap for match in matches] + logits, weights)
-        self.matches, self.hard_masks, self.first_round = matches, options.hard_masks, own_masks
+        self.matches, self.hard_masks = matches, options.hard_masks
         self.cautions = warn_of_matches(cache, matches, student, input_px)
-        self.mask_taps = tuple(logits)
+        self.mask_taps, self.masks = tuple(logits), masks
         self.feature_taps = tuple(dict.fromkeys(match.tap for match in matches))
         projections = [
             FrozenTarget(fit_projection(tap, cache.stats(tap), options.channels, equalise=True))
@@ -165,7 +165,7 @@ class MultiscaleDistiller(Distiller):
         logits = output.logits[0].float()
         logits = logits if valid is None else to_grid(logits, valid.shape[-1])
         probs, inside = [], cells_inside(valid, logits)
-        for tap in filter(targets.__contains__, (*self.mask_taps, FIRST_ROUND)):
+        for tap in filter(targets.__contains__, self.masks):
             probs.append(resize_map(targets[tap].logit(eps=_SUREST), logits).sigmoid())
             if valid is not None:  # what is interpolated with a cell outside of the frame says nothing
                 inside = inside * (resize_map(cells_inside(valid, targets[tap]), logits) > _WHOLLY)
@@ -192,7 +192,7 @@ class MultiscaleDistiller(Distiller):
             elif errors:
                 own = {name: [(taps[0], each[name]) for taps, each in errors] for name in errors[0][1]}
                 found = {name: mean_of(mean_over_teachers(losses), cached) for name, losses in own.items()}
-            if any(tap in targets for tap in (*self.mask_taps, FIRST_ROUND)):
+            if any(tap in targets for tap in self.masks):
                 without = 1 - targets[LABELLED] if LABELLED in targets else None
                 found["logits"] = mean_of(self.mask_error(output, targets, valid), without)
             return found
@@ -223,8 +223,7 @@ class MultiscaleDistiller(Distiller):
                 f"  {match.tap} -> {match.level}, {match.grid} x {match.grid} cells, "
                 f"{projection.channels} directions keep {projection.kept_frac:.1%} of variance"
             )
-        taught_by = [*self.mask_taps, *([FIRST_ROUND] if self.first_round else [])]
-        return [*lines, *(f"  {tap} -> the student's mask" for tap in taught_by), *self.cautions]
+        return [*lines, *(f"  {tap} -> the student's mask" for tap in self.masks), *self.cautions]
 
 
 def is_mask_network(cache: TeachingCache, tap: str) -> bool:
