@@ -221,28 +221,29 @@ class CostConfig(CommandConfig, OwnStudents):
     "Number of timed passes."
 
 
-class CardConfig(OwnStudent):
-    """A run's model card."""
+class SharedRun(OwnStudent):
+    """A run that is passed on."""
 
     run: Annotated[Path, Opt(argument=True)]
     "Run folder."
     licence: str | None = None
     "Licence of the weights as the hub names it, such as cc-by-nc-4.0, where teachers and data allow it; else research only."
+
+
+class CardConfig(SharedRun):
+    """A run's model card."""
+
     out: Annotated[Path | None, Opt(default="RUN/README.md")] = None
     "File to write."
     force: bool = False
     "Overwrite an existing file."
 
 
-class PushConfig(OwnStudent):
+class PushConfig(SharedRun):
     """A run to the hub."""
 
-    run: Annotated[Path, Opt(argument=True)]
-    "Run folder."
     repo: Annotated[str, Opt(argument=True)]
     "Hub model, OWNER/NAME; it is made where there is none."
-    licence: str | None = None
-    "Licence of the weights as the hub names it, such as cc-by-nc-4.0, where teachers and data allow it; else research only."
     public: bool = False
     "Let everybody see it; else a new one is private."
     onnx: bool = True
