@@ -3,13 +3,8 @@
 import torch
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
-from difom_train import (
-    CacheLoader,
-    build_distiller,
-    save_student,
-    segmentation_loss,
-    wrap_student,
-)
+import difom_train
+from difom_train import CacheLoader, build_distiller, segmentation_loss, wrap_student
 
 network = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=1)
 student = wrap_student(network, levels={"backbone.4": 8, "backbone.16": 16})
@@ -31,4 +26,4 @@ for epoch in range(4):
         losses.append(loss.item())
     print(f"epoch {epoch + 1}: loss {sum(losses) / len(losses):.4f}")
 
-save_student(student, "runs/own-loop", {"input_px": batches.form.side_px})
+difom_train.save_student(student, "runs/own-loop", {"input_px": batches.form.side_px})
