@@ -27,8 +27,8 @@ MOST = {
     "difom_train/reporting": 1033,
     "difom_train/sharing": 354,
     "difom_train/students": 1182,
-    "difom_train/studies": 494,
-    "difom_train/training": 1874,
+    "difom_train/studies": 520,
+    "difom_train/training": 1875,
 }
 
 

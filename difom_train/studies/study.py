@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -14,7 +15,17 @@ from difom_cache.base.files import read_object
 from difom_cache.base.options import read_call
 from difom_cache.base.outputs import check_out_folder
 from difom_train.commands import StudyConfig
-from difom_train.config import TrainConfig, compose_keywords, names_code, read_recipe
+from difom_train.config import (
+    FREE,
+    SETTINGS_FILE,
+    TrainConfig,
+    compose_keywords,
+    find_differences,
+    names_code,
+    read_recipe,
+    read_settings,
+    write_settings,
+)
 from difom_train.evaluation.evaluate import evaluate
 from difom_train.evaluation.files import file_name
 from difom_train.evaluation.summary import SetScores
@@ -29,8 +40,8 @@ from difom_train.studies.results import (
     write_results,
 )
 from difom_train.studies.table import RowKey, RunKey, StudyTable, build_table, write_table
-from difom_train.training.run import train
-from difom_train.training.run_folder import find_run, refuse_other_settings
+from difom_train.training.run import FIRST_ROUND_FOLDER, compose_first_round, train
+from difom_train.training.run_folder import find_run, open_folder, refuse_other_settings
 
 if TYPE_CHECKING:
     from difom_train.keywords import StudyKeywords
@@ -179,8 +190,26 @@ def run_cell(cell: Cell, budget: Mapping[str, Any], config: StudyConfig) -> None
     """Train one run, or go on with it, unless it is finished; its cell.json says which run of the study it is."""
     folder = cell.place(config.out)
     if not _is_finished(folder):
+        _take_first_round(folder, compose_cell(cell, budget, config))
         train(cell.student, **_options_of(cell, budget, config))
     write_atomic(folder / CELL_FILE, (json.dumps(asdict(cell), indent=1) + "\n").encode())
+
+
+def _take_first_round(folder: Path, settings: TrainConfig) -> None:
+    """Copy a finished run of the study that is the first of two rounds, so that it is not trained again."""
+    first = folder / FIRST_ROUND_FOLDER
+    if settings.distill.rounds == 1 or first.exists():
+        return
+    alone = compose_first_round(settings, folder)
+    for run in (cell.place(folder.parent) for cell in finished_cells(folder.parent)):
+        held = read_settings(run / SETTINGS_FILE)
+        if held.distill.kind == "none" and not find_differences(held, alone, ignore=(*FREE, "distill.")):
+            open_folder(folder, settings)
+            whole = folder / f".tmp-{FIRST_ROUND_FOLDER}"
+            shutil.copytree(run, whole, ignore=shutil.ignore_patterns(CELL_FILE, "eval"))
+            write_settings(alone, whole / SETTINGS_FILE)
+            whole.rename(first)
+            return
 
 
 def _options_of(cell: Cell, budget: Mapping[str, Any], config: StudyConfig) -> dict[str, Any]:

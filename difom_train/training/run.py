@@ -131,7 +131,7 @@ def _train_run(
     taps = learner.distiller.taps
     selection = choose_rows(config, cache, taps)
     going_on = _open_folder_once(config, processes, folder)
-    if known and config.run.resume and not going_on and processes.is_main:
+    if known and first is None and config.run.resume and not going_on and processes.is_main:
         say(f"{folder} holds no checkpoint to resume from: the run starts over")
     data = config.data
     with explain_memory(
@@ -169,15 +169,19 @@ def _train_first_round(
     home = folder / FIRST_ROUND_FOLDER
     if not begun:
         _open_folder_once(config, processes, folder)
-        run = config.run.model_copy(update={"out": home, "resume": True})
-        alone = {"run": run, "distill": DistillConfig(), "phases": (Phase(),)}
         if processes.is_main:
             say(f"round 1 of 2: the student alone, into {home}")
-        _train_run(config.model_copy(update=alone), home, student, caches, processes)
+        _train_run(compose_first_round(config, folder), home, student, caches, processes)
         if processes.is_main:
             say(f"round 2 of 2: its masks teach beside the teachers', into {folder}")
     first = load_student(home, str(processes.device), student=student).eval().requires_grad_(False)
     return first.to(memory_format=torch.channels_last) if config.machine.channels_last else first  # type: ignore[call-overload]
+
+
+def compose_first_round(config: TrainConfig, folder: Path) -> TrainConfig:
+    """Return the settings of the first round of a run in `folder`: the student alone."""
+    run = config.run.model_copy(update={"out": folder / FIRST_ROUND_FOLDER, "resume": True})
+    return config.model_copy(update={"run": run, "distill": DistillConfig(), "phases": (Phase(),)})
 
 
 def _open(path: Path, config: TrainConfig, folder: Path) -> Cache:

@@ -142,6 +142,25 @@ def test_what_is_finished_is_not_trained_or_scored_again(run, tmp_path):
     assert more.rows[1].mean == pytest.approx(first.rows[0].mean)
 
 
+def test_a_finished_baseline_is_the_first_of_two_rounds(run, tmp_path, capsys):
+    changes = ["machine.logger=none", "distill.rounds=2", "distill.probe=none"]
+    alone = run(recipes=["baseline"], labels=[0.5], seeds=[0], changes=changes).rows[0]
+    capsys.readouterr()
+    both = run(recipes=["baseline", "pseudo-masks"], labels=[0.5], seeds=[0], changes=changes)
+    assert "starts over" not in capsys.readouterr().err
+    folder, baseline = (tmp_path / "study" / name(recipe, labels=0.5) for recipe in ("pseudo-masks", "baseline"))
+    files = [(place / "student.safetensors").read_bytes() for place in (folder / "first", baseline, folder)]
+    assert files[0] == files[1] != files[2] and not (folder / "first/eval").exists()
+    logs = [(place / "log.jsonl").read_text() for place in (folder / "first", baseline)]
+    assert logs[0] == logs[1], "with the seconds that it took: not trained again"
+    assert both.rows[0] == alone
+    spent_s = [json.loads((place / "run.json").read_text())["train_cpu_s"] for place in (folder, baseline)]
+    assert spent_s[0] > spent_s[1], "what the first round cost is counted"
+    options = TINY | {"cache": "memory", "recipe": "pseudo-masks", "labels": 0.5, "changes": changes}
+    (again,) = train("unet", out=tmp_path / "again", **options)
+    assert (again / "student.safetensors").read_bytes() == files[2]
+
+
 def test_a_row_says_what_it_costs_and_what_was_scored_beside_which_masks_it_saw(run, tmp_path):
     run(recipes=["baseline"], labels=[1.0], seeds=[0, 1])
     folders = [tmp_path / "study" / name("baseline", seed=seed) for seed in (0, 1)]
