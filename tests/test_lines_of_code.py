@@ -12,7 +12,7 @@ MOST = {
     "difom_cache/base": 1463,
     "difom_cache/codecs": 578,
     "difom_cache/data": 3431,
-    "difom_cache/extraction": 1752,
+    "difom_cache/extraction": 1760,
     "difom_cache/maintenance": 1300,
     "difom_cache/painting": 515,
     "difom_cache/probing": 901,

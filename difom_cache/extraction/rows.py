@@ -24,10 +24,10 @@ class ViewList(Sequence[ViewJob]):
     """Every row of a plan with its record, made when it is asked for: a million views are more than one start needs."""
 
     def __init__(self, records: Sequence[Record], plan: ViewPlan) -> None:
-        self._records, self._plan = records, plan
+        self.records, self.plan = records, plan
 
     def __len__(self) -> int:
-        return len(self._plan)
+        return len(self.plan)
 
     @overload
     def __getitem__(self, row: int) -> ViewJob: ...
@@ -38,8 +38,8 @@ class ViewList(Sequence[ViewJob]):
     def __getitem__(self, row: int | slice) -> ViewJob | list[ViewJob]:
         if isinstance(row, slice):
             return [self[each] for each in range(*row.indices(len(self)))]
-        record = self._records[self._plan.record[row]]
-        return ViewJob(record, self._plan[row], record.split == "train", int(self._plan.view[row]))
+        record = self.records[self.plan.record[row]]
+        return ViewJob(record, self.plan[row], record.split == "train", int(self.plan.view[row]))
 
 
 def start_cache(

@@ -1,6 +1,7 @@
 """The top of stage one: a config becomes a cache. Views are drawn, identities fixed, missing blocks computed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Unpack
@@ -37,6 +38,9 @@ from difom_cache.views.plan import draw_plan
 
 if TYPE_CHECKING:
     from difom_cache.keywords import ExtractKeywords
+
+Asked = tuple[TeacherRequest, OldColumn | None]
+"How a teacher is built, and the column of the cache that `--like` names where its own is to match one."
 
 
 def extract(
@@ -85,43 +89,19 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
     rows = ViewList(records, plan)
     if cache.exists() and not cache.is_dir():
         raise CacheSpaceError(f"--cache {cache} is a file; choose a folder")
-    asked: list[tuple[TeacherRequest, OldColumn | None]] = []
-    if config.like is not None:
-        asked += request_like(config, device if far else config.device)
-    for request in () if asked else request_teachers(config, device if far else config.device):
-        continued, line = continue_column(cache, request, records, len(rows))
-        asked.append((continued, None))
-        if line:
-            say(line)
+    asked = list(_ask_teachers(config, device if far else config.device, rows, say))
     if not asked and not config.pictures:
         raise SettingsError("there is nothing to cache: no teacher is named, and --no-pictures leaves the views out")
-    prepare = outline_column
     if not dry:
-        # late, as above
-        from difom_cache.extraction.teacher_column import load_teachers, prepare_elsewhere, prepare_teacher
+        from difom_cache.extraction.teacher_column import load_teachers  # late, as above
 
-        prepare = prepare_teacher
         load_teachers(cache, asked, config.codec, quiet=quiet)  # what does not exist must leave no cache behind
         start_cache(cache, records, plan, views=config.views, picture_px=config.input_size)
     devices = count_gpus() if device == "cuda" else 0
     options = EngineOptions(config.engine, config.scheduler, config.jobs, config.workers, devices)
     with open_executor(options) if far and not dry else nullcontext() as workers:
         with explain_wait("making the columns ready, and looking at what is there", quiet=quiet):
-            works = []
-            if config.pictures:
-                pads, public = not plan.wholly_valid, config.public
-                works.append(
-                    prepare_pictures(
-                        cache, picture_px=config.input_size, pads=pads, rows=len(rows), dry=dry, public=public
-                    )
-                )
-            for request, old in asked:
-                choices = ColumnChoices(config.codec, config.batch_size, old)
-                if workers is None:
-                    works.append(prepare(cache, request, choices, rows))
-                    continue
-                there = replace(request, device=config.device)
-                works.append(workers.submit(prepare_elsewhere, cache.resolve(), there, choices, rows).result())
+            works = list(_prepare_columns(config, asked, rows, workers))
         missing = {work.column.folder: find_missing(cache, work, part, repair=not dry) for work in works}
         columns, counts = [work.column for work in works], [len(blocks) for blocks in missing.values()]
         report = ExtractReport(
@@ -142,6 +122,42 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
         finish_columns(cache, works, part, report)
     say(format_rates(report))
     return report
+
+
+def _ask_teachers(config: ExtractConfig, device: str, rows: ViewList, say: Callable[[str], None]) -> Iterator[Asked]:
+    """Yield how each teacher is built: as asked, as the cache that `--like` names has it, or as its column was begun."""
+    if config.like is not None and (like := request_like(config, device)):
+        yield from like
+        return
+    for request in request_teachers(config, device):
+        continued, line = continue_column(config.cache, request, rows.records, len(rows))
+        if line:
+            say(line)
+        yield continued, None
+
+
+def _prepare_columns(
+    config: ExtractConfig, asked: Sequence[Asked], rows: ViewList, workers: Executor | None
+) -> Iterator[ColumnWork]:
+    """Yield the columns, each with its identity written unless it is a dry run; a worker prepares what workers compute."""
+    cache, dry = config.cache, config.dry_run
+    if config.pictures:
+        pads = not rows.plan.wholly_valid
+        yield prepare_pictures(
+            cache, picture_px=config.input_size, pads=pads, rows=len(rows), dry=dry, public=config.public
+        )
+    for request, old in asked:
+        choices = ColumnChoices(config.codec, config.batch_size, old)
+        if dry:
+            yield outline_column(cache, request, choices, rows)
+            continue
+        from difom_cache.extraction.teacher_column import prepare_elsewhere, prepare_teacher  # late, as above
+
+        if workers is None:
+            yield prepare_teacher(cache, request, choices, rows)
+        else:
+            there = replace(request, device=config.device)
+            yield workers.submit(prepare_elsewhere, cache.resolve(), there, choices, rows).result()
 
 
 def describe_start(
