@@ -1,6 +1,7 @@
 """What this machine computes with: a device by name, its processor's name, PyTorch's threads."""
 
 import ctypes
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -35,6 +36,11 @@ def has_driver() -> bool:
     except OSError:
         return Path("/dev/kfd").exists()
     return True
+
+
+def count_cores() -> int:
+    """Return how many cores this process may use: those that a job or a container was given, not the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def count_gpus() -> int:

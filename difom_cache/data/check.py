@@ -4,9 +4,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from os import cpu_count
 from typing import Any
 
+from difom_cache.base.hardware import count_cores
 from difom_cache.base.progress import track
 from difom_cache.data.duplicates import Fingerprint, Twins, find_scenes, find_twins, gather_families, take_fingerprint
 from difom_cache.data.groups import describe_unknown
@@ -139,7 +139,7 @@ def check_records(records: Sequence[Record]) -> Report:
     Raises:
         ImageError: a picture or mask cannot be read, or is not whole.
     """
-    with ThreadPoolExecutor(min(8, cpu_count() or 1)) as threads:
+    with ThreadPoolExecutor(min(8, count_cores())) as threads:
         read = threads.map(_read, records)
         seen = list(track(read, "checking pictures", "record", total=len(records)))
     fingerprints = [fingerprint for fingerprint, _ in seen]

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from difom_cache.base.atomic import write_atomic
 from difom_cache.base.errors import AnnotationError, DataError, ManifestError, SettingsError, name_nearest, warn
 from difom_cache.base.files import explain, find_absent, read_plain
+from difom_cache.base.hardware import count_cores
 from difom_cache.base.progress import ProgressBar
 from difom_cache.base.text import format_rows, unguard_cell
 from difom_cache.data.addresses import VIDEO_SUFFIXES, file_of, parse_address
@@ -255,7 +255,7 @@ def _read_files(records: list[Record], read: Reading, bar: ProgressBar) -> list[
     together = min(_MOST_TOGETHER, 1 + len(records) // 1000)
     parts = [records[start : start + together] for start in range(0, len(records), together)]
     found: list[Seen | AnnotationError] = []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+    with ThreadPoolExecutor(min(8, count_cores())) as threads:
         for done in threads.map(lambda part: [read(record) for record in part], parts):
             found += done
             bar.update(len(done))

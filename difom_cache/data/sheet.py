@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from os import cpu_count
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion, label
 
+from difom_cache.base.hardware import count_cores
 from difom_cache.data.check import Report
 from difom_cache.data.images import fit_text, read_image, read_mask, write_picture
 from difom_cache.data.record import Record, by_hash
@@ -55,7 +55,7 @@ def choose_pairs(seen: Sequence[Seen]) -> dict[str, list[Seen]]:
     empty = [each for each in at_random if each.mask and not each.mask.covered]
     step = -(-len(drawn) // _JUDGED) or 1
     judged = drawn[::step]
-    with ThreadPoolExecutor(min(8, cpu_count() or 1)) as threads:
+    with ThreadPoolExecutor(min(8, count_cores())) as threads:
         oddness = dict(zip((each.record.id for each in judged), threads.map(_judge, judged), strict=True))
     odd = sorted(judged, key=lambda each: -oddness[each.record.id])
     kinds = {

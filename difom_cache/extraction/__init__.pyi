@@ -1,8 +1,9 @@
-from .blocks import compute_block as compute_block
 from .blocks import compute_blocks as compute_blocks
+from .blocks import compute_run as compute_run
 from .cells import sum_cells as sum_cells
 from .cells import to_moments as to_moments
 from .cells import valid_cells as valid_cells
+from .compute import run_jobs as run_jobs
 from .engines import ENGINES as ENGINES
 from .engines import EngineOptions as EngineOptions
 from .engines import count_local as count_local

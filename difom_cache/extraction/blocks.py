@@ -4,15 +4,14 @@ A block is computed by one process, whole; the same block computed anywhere unde
 Pictures are decoded ahead in threads and a block is written while the next one is computed.
 """
 
-import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from difom_cache.base.errors import DeviceError
-from difom_cache.base.hardware import is_out_of_memory, torch_threads
+from difom_cache.base.errors import DeviceError, StorageError
+from difom_cache.base.hardware import count_cores, is_out_of_memory, torch_threads
 from difom_cache.extraction.frames import Frame, read_frame
 from difom_cache.extraction.jobs import BlockJob, BlockReport, ViewJob
 from difom_cache.extraction.passes import PictureBlock, PicturePass, Stopwatch, TeacherBlock, TeacherPass
@@ -24,9 +23,15 @@ from difom_cache.store.schema import PicturesIdentity, TeacherIdentity
 READ_AHEAD_BATCHES = 3
 
 
-def compute_block(job: BlockJob) -> BlockReport:
-    """Compute one block and return its report: what an engine sends to its workers."""
-    return next(iter(compute_blocks([job])))
+def compute_run(jobs: Sequence[BlockJob]) -> tuple[list[BlockReport], StorageError | None]:
+    """Compute blocks of one column, what an engine sends to its workers; return the reports, and what the disk said last."""
+    done: list[BlockReport] = []
+    try:
+        for report in compute_blocks(jobs):
+            done.append(report)
+    except StorageError as error:
+        return done, error
+    return done, None
 
 
 def compute_blocks(jobs: Sequence[BlockJob]) -> Iterator[BlockReport]:
@@ -47,7 +52,7 @@ def compute_blocks(jobs: Sequence[BlockJob]) -> Iterator[BlockReport]:
         identity = read_identity(folder, TeacherIdentity)
         request = settle(jobs[0].request, identity, folder)
         encoder = TeacherPass(replace(jobs[0], request=request), identity, load_teacher(request))
-    pool = ThreadPoolExecutor(os.cpu_count() or 1, "decode")
+    pool = ThreadPoolExecutor(count_cores(), "decode")
     writer = ThreadPoolExecutor(1, "write")
     try:
         with torch_threads(encoder.threads):

@@ -9,12 +9,15 @@ from difom_cache.base.errors import StorageError
 from difom_cache.base.progress import ProgressBar
 from difom_cache.base.progress import say as write_above
 from difom_cache.base.text import format_seconds
-from difom_cache.extraction.blocks import compute_block, compute_blocks
+from difom_cache.extraction.blocks import compute_blocks, compute_run
 from difom_cache.extraction.engines import RETRIES, EngineOptions, count_local, open_executor
 from difom_cache.extraction.jobs import BlockJob, BlockReport, ViewJob
 from difom_cache.extraction.prepare import ColumnWork
 from difom_cache.extraction.report import STAGES, ExtractReport
 from difom_cache.extraction.teachers import release_teachers
+
+RUN_BLOCKS = 4  # that a worker is sent together: it reads the pictures of the next one while it computes
+RUNS_AT_LEAST = 16  # so that workers end at about the same time; not tuned
 
 
 def compute_columns(
@@ -88,10 +91,14 @@ def _run_once(jobs: Sequence[BlockJob], executor: Executor | None) -> Iterator[B
     if executor is None:
         yield from compute_blocks(jobs)
         return
-    futures = [executor.submit(compute_block, job) for job in jobs]
+    size = max(1, min(RUN_BLOCKS, len(jobs) // RUNS_AT_LEAST))
+    futures = [executor.submit(compute_run, jobs[start : start + size]) for start in range(0, len(jobs), size)]
     try:
         for future in as_completed(futures):
-            yield future.result()
+            done, error = future.result()
+            yield from done
+            if error is not None:
+                raise error
     except BaseException:
         for future in futures:
             future.cancel()

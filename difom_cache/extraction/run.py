@@ -16,7 +16,7 @@ from difom_cache.data.groups import describe_unknown
 from difom_cache.data.manifest import read_source, warn_of_fresh_splits
 from difom_cache.data.understood import Understood
 from difom_cache.extraction.begun import held_readings
-from difom_cache.extraction.engines import EngineOptions, open_executor
+from difom_cache.extraction.engines import EngineOptions, count_local, open_executor
 from difom_cache.extraction.estimate import Estimate, estimate_run, format_passes, refuse_full_disk
 from difom_cache.extraction.missing import find_missing, finish_columns, parse_part
 from difom_cache.extraction.options import ExtractConfig
@@ -109,6 +109,10 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
         )
         for line in filter(None, describe_start(config, understood, works, report.estimate, device)):
             say(line)
+        if devices > 1 and not far:
+            say(
+                f"{count_local(options)} of {devices} GPUs, a process each; CUDA_VISIBLE_DEVICES or --workers takes fewer"
+            )
         if not config.force:
             refuse_full_disk(cache, report.estimate)
         if dry:

@@ -1,7 +1,6 @@
 """A painted benchmark in PraNet's layout, for trying everything without downloading a patient's picture."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from PIL import Image
 
 from difom_cache.base.atomic import build_folder
 from difom_cache.base.errors import DataError
+from difom_cache.base.hardware import count_cores
 from difom_cache.base.options import read_call
 from difom_cache.base.progress import track
 from difom_cache.commands import SampleConfig
@@ -100,7 +100,7 @@ def _paint_all(out: Path, jobs: Sequence[_Job], seed: int, side: int) -> None:
         folder.mkdir(parents=True)
     (out / "README.txt").write_text(_NOTE.format(seed=seed), encoding="utf-8")
     textures = draw_textures(_rng(seed, "textures"))
-    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+    with ThreadPoolExecutor(count_cores()) as threads:
         done = threads.map(lambda job: _paint_job(job, textures, seed, side), jobs)
         for _ in track(done, "painting", "frame", total=len(jobs)):
             pass

@@ -1,7 +1,6 @@
 """Frames are scored over all cores: one job a frame, in processes of one thread each."""
 
 import multiprocessing
-import os
 import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -20,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from difom_cache import Record
 from difom_cache.base.errors import DataError, ImageError
 from difom_cache.base.files import guard_decoder, read_plain
+from difom_cache.base.hardware import count_cores
 from difom_train.evaluation.metrics import FixedScores, PranetScores, score_fixed, score_pranet, score_pranet_map
 from difom_train.inference.frames import FIXED_THRESHOLD, read_truth, write_map, write_mask
 from difom_train.inference.segmenter import prob_at_size
@@ -104,11 +104,6 @@ def score_frame(job: FrameJob) -> FrameScores:
     if job.prob_path is not None:
         write_map(job.prob_path, prob, job.prob_bits)
     return FrameScores(record=record, pranet=pranet, fixed=score_fixed(prob, truth))
-
-
-def count_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read_map(path: Path) -> NDArray[np.unsignedinteger]:

@@ -22,8 +22,8 @@ from difom_cache.extraction import (
     ViewJob,
     ViewList,
     assert_same_teacher,
-    compute_block,
     compute_blocks,
+    compute_run,
     load_teacher,
     passes,
     prepare_pictures,
@@ -83,7 +83,7 @@ def test_a_block_alone_has_the_bytes_it_has_among_others(records: list[Record], 
     assert len(jobs) > 1
     list(compute_blocks(jobs))
     for job in reversed(single):
-        compute_block(job)
+        compute_run([job])
     assert digests(tmp_path / "together", together) == digests(tmp_path / "alone", alone)
 
 
@@ -135,14 +135,14 @@ def test_an_empty_mask_is_stored_as_zeros_and_an_absent_one_as_255(records: list
 
 def test_a_block_that_another_writer_finished_is_skipped(records: list[Record], tmp_path: Path) -> None:
     _, jobs = prepare(tmp_path, records, None)
-    compute_block(jobs[0])
+    compute_run(jobs[:1])
     reports = {report.block: report for report in compute_blocks(jobs)}
     assert [reports[n].skipped for n in sorted(reports)] == [True] + [False] * (len(jobs) - 1)
 
 
 def test_a_report_counts_views_and_seconds_of_every_stage(records: list[Record], tmp_path: Path) -> None:
     _, jobs = prepare(tmp_path, records, REQUEST)
-    report = compute_block(jobs[0])
+    ((report,), _) = compute_run(jobs[:1])
     assert (report.folder, report.block, report.views) == ("teachers/dinov2-tiny-random", 0, len(jobs[0].views))
     assert report.seconds["teacher"] > 0 and report.seconds["decode"] > 0 and report.seconds["write"] > 0
 
@@ -181,7 +181,7 @@ def test_the_thread_count_of_the_identity_holds_while_blocks_are_computed(
     monkeypatch.setattr(passes, "render", watch)
     try:
         torch.set_num_threads(2)
-        compute_block(jobs[0])
+        compute_run(jobs[:1])
         assert set(seen) == {1}
         assert torch.get_num_threads() == 2
     finally:
@@ -274,7 +274,7 @@ def test_a_plan_that_pads_stores_its_valid_area(records: list[Record], tmp_path:
 
 def test_a_marker_promises_the_files_that_lie_there(records: list[Record], tmp_path: Path) -> None:
     work, jobs = prepare(tmp_path, records, REQUEST)
-    compute_block(jobs[0])
+    compute_run(jobs[:1])
     (marker,) = read_markers(tmp_path, work.column).values()
     for array in work.column.arrays:
         assert digest_file(shard_path(tmp_path, work.column, array, 0)) == marker.files[array.path]

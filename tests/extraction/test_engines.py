@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import get_args
 
 import pytest
 
-from difom_cache.errors import EngineError, SettingsError
+from difom_cache.errors import EngineError, SettingsError, StorageError
 from difom_cache.extraction import (
     ENGINES,
     EngineOptions,
@@ -23,6 +24,7 @@ from difom_cache.extraction import (
     read_job_options,
     refuse_unlike_workers,
 )
+from difom_cache.extraction.compute import run_jobs
 
 
 def worker(**other: object) -> dict[str, object]:
@@ -54,6 +56,44 @@ def test_local_processes_are_as_many_as_asked_for_or_as_there_are_gpus() -> None
     assert count_local(EngineOptions()) == 1
     assert count_local(EngineOptions(devices=4)) == 4
     assert count_local(EngineOptions(workers=2, devices=4)) == 2
+
+
+def test_workers_are_sent_blocks_in_runs_so_that_the_next_ones_pictures_are_read_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[list[int]] = []
+
+    def compute(jobs: list[SimpleNamespace]) -> tuple[list[SimpleNamespace], None]:
+        sent.append([job.block for job in jobs])
+        return jobs, None
+
+    monkeypatch.setattr("difom_cache.extraction.compute.compute_run", compute)
+    for blocks, size in ((3, 1), (40, 2), (64, 4), (1000, 4)):
+        sent.clear()
+        with ThreadPoolExecutor(1) as executor:
+            done = list(run_jobs([SimpleNamespace(block=block) for block in range(blocks)], executor))  # type: ignore[misc]
+        assert sorted(report.block for report in done) == list(range(blocks))
+        assert sorted(sent) == [list(range(start, min(start + size, blocks))) for start in range(0, blocks, size)]
+
+
+def test_what_a_worker_finished_before_an_error_is_counted_and_the_rest_sent_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried: list[int] = []
+
+    def compute(jobs: list[SimpleNamespace]) -> Iterator[SimpleNamespace]:
+        for job in jobs:
+            tried.append(job.block)
+            if job.block == 5 and tried.count(5) == 1:
+                raise StorageError("a server is away")
+            yield job
+
+    monkeypatch.setattr("difom_cache.extraction.blocks.compute_blocks", compute)
+    with ThreadPoolExecutor(1) as executor:
+        done = list(run_jobs([SimpleNamespace(block=block) for block in range(64)], executor))  # type: ignore[misc]
+    assert sorted(report.block for report in done) == list(range(64))
+    assert tried.count(4) == 1 and tried.count(5) == 2
+    assert "a server is away; trying again" in capsys.readouterr().err
 
 
 def test_each_local_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
