@@ -16,7 +16,10 @@ if TYPE_CHECKING:  # at run time it is loaded where something is asked of it: a 
     from torch import Tensor
 
 _CPUINFO = Path("/proc/cpuinfo")
-_NO_ROOM = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+_NO_ROOM = (
+    *("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
+    *("Failed to allocate memory for requested buffer", "CUDA failure 2: out of memory"),  # onnxruntime
+)
 _BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}  # x86's instructions, and ARM's, as Linux calls them
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from difom_cache.base.errors import CacheIdentityError, CacheIncompleteError
-from difom_cache.base.hardware import torch_threads
+from difom_cache.base.hardware import explain_memory, torch_threads
 from difom_cache.base.progress import track
 from difom_cache.data.record import Record
 from difom_cache.extraction.frames import read_frame
@@ -28,6 +28,7 @@ from difom_cache.views.params import ViewParams
 from difom_cache.views.warp import warp_view
 
 
+@explain_memory("Give the GPU to this command alone, or choose --device cpu")
 def compare_live(
     cache: Cache,
     label: str,

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from difom_cache.base.errors import DeviceError, SettingsError, TeacherError, WeightsError, install_extra, name_nearest
-from difom_cache.base.hardware import resolve_device
+from difom_cache.base.hardware import is_out_of_memory, resolve_device
 from difom_cache.teachers.base import (
     NativeTap,
     TapRequest,
@@ -135,6 +135,15 @@ class OnnxTeacher:
         return self
 
     @torch.no_grad()
+    def _run(self, names: list[str], feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Return tensors of the graph; where memory is too small, raise as PyTorch does, so that one place explains both."""
+        try:
+            return self._session.run(names, feed)  # type: ignore[no-any-return]
+        except Exception as error:  # onnxruntime's errors share no family
+            if is_out_of_memory(error):
+                raise torch.OutOfMemoryError(str(error)) from error
+            raise
+
     def features(self, pixels: Tensor) -> dict[str, Tensor]:
         """Return float32 maps (B, C, h, w) of float32 pixels (B, 3, S, S) in [0, 1], by native tap name."""
         check_pixels(pixels, self.spec.input_px)
@@ -147,7 +156,7 @@ class OnnxTeacher:
         if len(array) % step:
             raise TeacherError(f"{self.spec.label}: the graph takes batches of {step}, found {len(array)} pictures")
         names = list(dict.fromkeys(place.tensor for place in self.places.values()))
-        parts = [self._session.run(names, {feed: array[i : i + step]}) for i in range(0, len(array), step)]
+        parts = [self._run(names, {feed: array[i : i + step]}) for i in range(0, len(array), step)]
         maps = {}
         for name, part in zip(names, zip(*parts, strict=True), strict=True):
             maps[name] = np.concatenate([value if (found := as_maps(value, step)) is None else found for value in part])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from difom_cache.base.errors import SettingsError
-from difom_cache.base.hardware import name_device, resolve_device
+from difom_cache.base.hardware import explain_memory, name_device, resolve_device
 from difom_cache.base.options import read_call
 from difom_cache.base.progress import track
 from difom_cache.base.text import format_table
@@ -151,6 +151,7 @@ class CostTable:
         }
 
 
+@explain_memory("Give the GPU to this command alone, or choose --device cpu")
 def compare_costs(
     runs: Sequence[Path | str] | CostConfig = (), *, student: StudentSources = None, **options: "Unpack[CostKeywords]"
 ) -> CostTable:

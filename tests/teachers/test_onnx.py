@@ -8,9 +8,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
 from small_networks import save_onnx
 
 from difom_cache import build_teacher
+from difom_cache.base.hardware import explain_memory
 from difom_cache.errors import DeviceError, SettingsError, TeacherError, WeightsError
 from difom_cache.extraction import ExtractConfig, request_teachers
 from difom_cache.teachers import open_session, place_teacher
@@ -172,6 +174,34 @@ def test_a_session_follows_the_number_of_threads(file):
         assert teacher.threads == before + 1
     finally:
         torch.set_num_threads(before)
+
+
+FULL = (  # as version 1.19 says it of a T4
+    "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while running Conv node. Name:'/stem/Conv' "
+    "Status Message: /onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:376 void* onnxruntime::BFCArena::"
+    "AllocateRawInternal(size_t, bool, onnxruntime::Stream*, bool, onnxruntime::WaitNotificationFn) Failed to allocate memory "
+    "for requested buffer of size 4585490528"
+)
+
+
+@pytest.mark.parametrize(("said", "kind"), [(FULL, DeviceError), ("[ONNXRuntimeError] : 2 : shape", RuntimeException)])
+def test_a_gpu_that_is_full_is_told_as_of_any_other_teacher(file, monkeypatch, said, kind):
+    teacher = build_teacher(f"onnx:{file}@64", picture_px=64)
+
+    class Full:
+        get_inputs = teacher._session.get_inputs
+
+        def run(self, *_):
+            raise RuntimeException(said)
+
+    monkeypatch.setattr(teacher, "_session", Full())
+    with (
+        pytest.raises(
+            kind, match=r"ran out of memory: .*Conv node.* --batch-size$" if kind is DeviceError else "shape"
+        ),
+        explain_memory("--batch-size"),
+    ):
+        teacher.features(torch.rand(1, 3, 64, 64))
 
 
 @pytest.mark.weights
