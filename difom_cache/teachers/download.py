@@ -49,7 +49,7 @@ def download(teacher: str, repository: Repository, to: Path | None = None) -> Pa
     Raises:
         WeightsError: says why the hub cannot give the model, or the disk cannot take it.
     """
-    with explain_hub(teacher, repository, way_out(teacher)):
+    with explain_hub(teacher, repository, way_out(teacher), gated=", or pass --weights PATH"):
         if to is not None:
             return _fetch(repository, to)
         lock = (
@@ -76,7 +76,9 @@ def fetch_files(repository: Repository, names: Sequence[str], to: Path) -> list[
 
 
 @contextmanager
-def explain_hub(subject: str, repository: Repository, hint: str, doing: str = "get {} from") -> Iterator[None]:
+def explain_hub(
+    subject: str, repository: Repository, hint: str, *, doing: str = "get {} from", gated: str = ""
+) -> Iterator[None]:
     """Turn what the hub's client raises of a model into one line.
 
     Args:
@@ -84,6 +86,7 @@ def explain_hub(subject: str, repository: Repository, hint: str, doing: str = "g
         repository: the model.
         hint: ends the line where the hub cannot be used.
         doing: what is done with the model.
+        gated: ends the line where the model is gated.
 
     Raises:
         WeightsError: the line.
@@ -97,7 +100,7 @@ def explain_hub(subject: str, repository: Repository, hint: str, doing: str = "g
     except errors.GatedRepoError as err:
         raise WeightsError(
             f"{subject}: {name} is gated; log in, accept its licence at {constants.ENDPOINT}/{name} "
-            f"and set HF_TOKEN, or pass --weights PATH"
+            f"and set HF_TOKEN{gated}"
         ) from err
     except errors.RevisionNotFoundError as err:
         raise WeightsError(f"{subject}: {name} has no revision {repository.revision!r} on the hub") from err

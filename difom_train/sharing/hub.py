@@ -45,7 +45,7 @@ def push(config: PushConfig) -> str:
             say(f"{path.name}: {format_bytes(path.stat().st_size)}")
         if config.dry_run:
             return f"nothing was uploaded to {config.repo}: --dry-run"
-        with explain_hub("push", Repository(config.repo), "try again later", "push to {} at"):
+        with explain_hub("push", Repository(config.repo), "try again later", doing="push to {} at"):
             return upload(config, folder)
 
 

@@ -206,3 +206,11 @@ def test_a_folder_that_holds_a_run_is_not_pulled_over_unless_forced(run, hub, ca
     (tmp_path / "runs" / "small" / "student.json").write_text("{}")
     assert call("pull", NAME, "--force")[0] == 0
     assert (tmp_path / "runs" / "small" / "student.json").read_bytes() == (run / "student.json").read_bytes()
+
+
+def test_a_gated_model_is_not_pulled_and_the_line_names_no_option_of_other_commands(run, hub, call, tmp_path):
+    assert call("push", run, NAME, "--no-onnx")[0] == 0
+    hub.faults[NAME] = {"gated": True}
+    code, _, err = call("pull", NAME, "--out", tmp_path / "back")
+    assert code == 2 and not (tmp_path / "back").exists()
+    assert err.endswith(f"accept its licence at {hub.url}/{NAME} and set HF_TOKEN\n")

@@ -151,7 +151,7 @@ def test_an_unknown_revision_is_named(hub):
 
 def test_a_gated_model_asks_for_a_token(hub):
     hub.faults[NAME] = {"gated": True}
-    refused(f"{NAME} is gated; log in, accept its licence at http.*/{NAME} and set HF_TOKEN")
+    refused(f"{NAME} is gated; log in, accept its licence at http.*/{NAME} and set HF_TOKEN, or pass --weights PATH$")
     assert not body_calls(hub)
 
 
