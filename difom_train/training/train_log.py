@@ -14,12 +14,13 @@ import torch
 from difom_cache.base.atomic import append_synced
 from difom_cache.base.hardware import explain_bfloat16
 from difom_cache.base.progress import ProgressBar, say
-from difom_cache.base.text import format_seconds
+from difom_cache.base.text import count_of, format_seconds
 from difom_cache.store import format_random_warning
 from difom_train.config import TrainConfig
 from difom_train.data.feed import Feed
 from difom_train.students.saved import WEIGHTS_FILE
 from difom_train.training.checkpoint import Progress
+from difom_train.training.masks import UNKNOWN
 from difom_train.training.optimizer import keeps_last
 
 TRAIN_LOG = "train.log"
@@ -192,9 +193,12 @@ def describe_start(
         )
     if progress.epochs_done:
         lines.append(f"resuming after epoch {progress.epochs_done}")
-    if facts["masks"]["mark"]:
-        leaking = [name for name, source in facts["masks"]["taught_by"].items() if source["outside"] != 0]
-        lines.append(f"NOTE: {facts['masks']['mark']} ({', '.join(leaking)})")
+    for name, source in facts["masks"]["taught_by"].items():
+        if source["outside"] is None:
+            lines.append(f"NOTE: {UNKNOWN} ({name})")
+        elif source["outside"]:
+            count = count_of(source["outside"], "mask")
+            lines.append(f"NOTE: {name} learnt from {count} that this run may not see: a gain is theirs, too")
     if facts["random_teachers"]:
         lines.append(format_random_warning(facts["random_teachers"]))
     lines += facts["groups_unknown"]

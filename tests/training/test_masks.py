@@ -115,7 +115,9 @@ def test_a_run_names_its_masks_and_is_marked_where_a_teacher_saw_others(train, c
     assert facts["training"] + facts["validation"] == 4
     assert facts["taught_by"] == {"clean": {"masks": 0, "outside": 0}, "wide": {"masks": 20, "outside": 16}}
     assert facts["mark"] == OUTSIDE
-    assert f"NOTE: {OUTSIDE} (wide)" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "NOTE: wide learnt from 16 masks that this run may not see: a gain is theirs, too\n" in said
+    assert "NOTE: clean" not in said
     assert read_run_masks(folder) == everything, "what it learnt through its teacher is handed on"
 
     whole = train("whole", labels=1.0)
