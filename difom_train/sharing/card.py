@@ -28,6 +28,7 @@ from difom_train.inference.frames import FIXED_THRESHOLD
 from difom_train.reporting.bootstrap import compare_paired
 from difom_train.reporting.entries import eval_folder
 from difom_train.students.base import count_parameters
+from difom_train.students.catalogue import resolve_weights
 from difom_train.students.outside import StudentSources
 from difom_train.students.saved import WEIGHTS_FILE, load_student
 from difom_train.training.run_folder import describe_unfinished, find_run, read_public_settings
@@ -85,6 +86,8 @@ def describe_run(
     settings = read_public_settings(run)
     name = run.resolve().name if repo == OWN_PLACE else repo.rpartition("/")[2]
     teachers, terms = name_licences(facts), read_terms()
+    weights = settings.get("student", {}).get("weights")
+    first = weights and resolve_weights(trained.name, weights)
     data = facts.get("datasets") or {each: 0 for each in terms if each in str(facts.get("images"))}
     results, tables, notes = describe_scores(run, read_training_groups(data))
     restricted = any(map(NOT_COMMERCIAL.search, [*teachers.values(), *(terms.get(each, "") for each in data)]))
@@ -107,6 +110,7 @@ def describe_run(
         px=trained.meta["input_px"],
         onnx=onnx,
         settings=settings,
+        first=first,
         facts=facts,
         data=data,
         terms=terms,

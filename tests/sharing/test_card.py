@@ -157,3 +157,19 @@ def test_the_command_writes_the_card_once(run: Path, monkeypatch, capsys) -> Non
     assert call("--force", "--licence", "mit") == 0
     assert "The weights are passed on under mit." in (run / "README.md").read_text()
     assert call("--out", run.parent / "card.md") == 0 and "# unet-seed3" in (run.parent / "card.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ("/somewhere/first.safetensors", "first.safetensors; their licence was not judged"),
+        ("imagenet", "imagenet; their licence was not judged"),
+        ("auto", "random"),  # a U-Net's own default
+    ],
+)
+def test_a_card_says_that_the_licence_of_first_weights_was_not_judged(run: Path, weights: str, said: str) -> None:
+    settings = run / "settings.toml"
+    settings.write_text(settings.read_text().replace("/somewhere/first.safetensors", weights))
+    card = describe_run(run)[0]
+    assert row_of(card, "first weights")[1] == said
+    assert ("the licence of the first weights was not judged" in card) == (said != "random")
