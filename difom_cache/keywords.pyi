@@ -79,6 +79,8 @@ class ExtractKeywords(TypedDict, total=False):
     "Number of training runs, for the estimate. (at least 1) [default: 1]"
     dry_run: bool | None
     "Stop after the estimate."
+    measure: bool | None
+    "With --dry-run: also run each teacher on two batches, and say how long all views take on this machine, and the memory."
     force: bool | None
     "Continue even if the disk looks too small."
 

@@ -1,6 +1,7 @@
 """`difom-cache` as a user meets it: an answer, or one line and exit code 2."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +38,23 @@ def test_a_dry_run_estimates_and_writes_nothing(run, tmp_path: Path):
     assert code == 0
     assert "teacher passes saved: 3 epochs x 1 run / 2 views = 1.5" in out
     assert "pictures/image" in out
+    assert "teachers/dinov2-tiny-random: sees views at 56 px; --dry-run --measure says how long a view takes" in out
     assert not cache.exists()
+
+
+def test_a_dry_run_that_measures_says_seconds_and_memory_and_writes_nothing(run, tmp_path: Path):
+    data, cache = paint_folder(tmp_path / "data", frames=9), tmp_path / "feats"
+    words = ("extract", "--teacher", "dinov2:tiny@56", "--data", data, "--cache", cache, *SMALL)
+    code, out, _ = run(*words, "--dry-run", "--measure", "--batch-size", 4)
+    found = re.search(
+        r": (\S+) s a view in batches of 4 on cpu, so about .+ for (\d+) views; (\d+\.\d) [MG]B of memory\n", out
+    )
+    assert (
+        code == 0 and found and 0 < float(found[1]) < 10 and int(found[2]) == int(re.search(r"(\d+) views, ", out)[1])
+    )
+    assert not cache.exists()
+    code, _, err = run(*words, "--measure")
+    assert code == 2 and "--measure goes with --dry-run" in err and not cache.exists()
 
 
 @pytest.mark.parametrize("precision", ["foo", "float16"])

@@ -12,12 +12,12 @@ MOST = {
     "difom_cache/base": 1469,
     "difom_cache/codecs": 578,
     "difom_cache/data": 3431,
-    "difom_cache/extraction": 1775,
+    "difom_cache/extraction": 1815,
     "difom_cache/maintenance": 1301,
     "difom_cache/painting": 515,
     "difom_cache/probing": 901,
     "difom_cache/store": 1680,
-    "difom_cache/teachers": 3361,
+    "difom_cache/teachers": 3363,
     "difom_cache/views": 532,
     "difom_train": 750,
     "difom_train/data": 1000,
@@ -25,10 +25,10 @@ MOST = {
     "difom_train/evaluation": 953,
     "difom_train/inference": 952,
     "difom_train/reporting": 1033,
-    "difom_train/sharing": 354,
+    "difom_train/sharing": 358,
     "difom_train/students": 1182,
     "difom_train/studies": 520,
-    "difom_train/training": 1875,
+    "difom_train/training": 1879,
 }
 
 

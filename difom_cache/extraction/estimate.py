@@ -19,7 +19,6 @@ from difom_cache.store.shard import index_bytes_of
 
 BLOCK_VIEWS = 256
 SPARE_FRAC = 0.02  # of the estimate, for metadata, markers and statistics
-PUBLISHED_BYTES = 15_400_000  # a view of the published notebook: fp32 maps of three teachers in .pt files
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,7 @@ class Estimate:
         lines = [f"  {name:<{width}}  {format_bytes(size):>10} a view" for name, size in self.bytes_per_view.items()]
         features = sum(size for name, size in self.bytes_per_view.items() if not name.startswith("pictures"))
         if features:
-            share = PUBLISHED_BYTES / features
-            lines.append(
-                f"  {'features':<{width}}  {format_bytes(features):>10} a view, 1/{share:.1f} of the published 15.4 MB"
-            )
+            lines.append(f"  {'features':<{width}}  {format_bytes(features):>10} a view")
         lines.append(
             f"  {self.rows} views, {format_bytes(self.total_bytes)} in all, {format_bytes(self.missing_bytes)} to write"
         )

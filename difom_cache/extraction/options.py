@@ -28,7 +28,7 @@ class ExtractConfig(DataOptions):
         "Features": ("like", "weights", "strides", "codec", "taps"),
         "Machine": ("device", "precision", "batch_size", "compile", "backend"),
         "Many workers": ("engine", "workers", "scheduler", "jobs", "part"),
-        "Estimate": ("epochs", "runs", "dry_run", "force"),
+        "Estimate": ("epochs", "runs", "dry_run", "measure", "force"),
     }
 
     teacher: Annotated[tuple[str, ...] | None, Opt(whole=True, default="those of --like")] = None
@@ -85,6 +85,8 @@ class ExtractConfig(DataOptions):
     "Number of training runs, for the estimate."
     dry_run: bool = False
     "Stop after the estimate."
+    measure: bool = False
+    "With --dry-run: also run each teacher on two batches, and say how long all views take on this machine, and the memory."
     force: bool = False
     "Continue even if the disk looks too small."
     public: bool = False

@@ -61,7 +61,9 @@ def extract(
     if config is None and not options.get("like"):
         options = {"teacher": "sam", **options}
     config = read_call(ExtractConfig, options, config=config)
-    if config.dry_run:
+    if config.measure and (not config.dry_run or config.engine != "local"):
+        raise SettingsError("--measure goes with --dry-run, and measures this machine: leave --engine out")
+    if config.dry_run and not config.measure:
         return run_extraction(config, quiet=quiet)
     from difom_cache.extraction.teachers import own_teachers  # late: a dry run loads no network library
 
@@ -117,6 +119,11 @@ def run_extraction(config: ExtractConfig, *, quiet: bool) -> ExtractReport:
             refuse_full_disk(cache, report.estimate)
         if dry:
             report.missing_blocks = {name: len(blocks) for name, blocks in missing.items()}
+            if config.measure:
+                from difom_cache.extraction.measured import measure_teachers  # late, as above
+
+                for line in measure_teachers(cache, works, counts, config.batch_size):
+                    say(line)
             return report
 
         from difom_cache.extraction.compute import compute_columns  # late, as above
@@ -191,6 +198,9 @@ def describe_start(
             yield f"{teacher_folder(label)}: {how}, as its first worker found; workers of another kind are refused"
         for reading in held_readings(identity, config.cache / teacher_folder(label)) or ():
             yield f"{teacher_folder(label)}: {reading.describe()}"
+        if config.dry_run:
+            more = "" if config.measure else "; --dry-run --measure says how long a view takes here"
+            yield f"{teacher_folder(label)}: sees views at {identity.teacher.input_px} px{more}"
         if identity.backend is not None:
             yield f"{teacher_folder(label)}: OpenVINO {identity.backend.version} runs the network"
         elif identity.device == "cpu" and identity.teacher.name != "onnx" and not has_openvino():
