@@ -116,7 +116,7 @@ def next_steps(out: Path, size: DemoSize) -> str:
         f"  difom-train study --cache {out}/feats --data {out}/sample/TestDataset --out {out}/study --recipes "
         f"baseline,difom-multiscale --labels {size.labels_frac} --seeds 0,1,2,3,4 --width {size.student_width} "
         f"--input-size {size.picture_px} --batch-size {BATCH} --epochs {size.student_epochs} --set {LR}\n"
-        "With foundation weights and your own pictures in ./data:\n"
+        "With foundation weights and your own images in ./data:\n"
         "  difom-cache extract --teacher dinov2:small && difom-train train --student pranet --labels 0.1"
     )
 

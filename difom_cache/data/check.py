@@ -96,9 +96,9 @@ class Report:
         lines = ["records"]
         for dataset, splits in self.records.items():
             count, distinct = sum(splits.values()), self.distinct[dataset]
-            twins = "" if distinct == count else f"; {distinct} distinct pictures"
+            twins = "" if distinct == count else f"; {distinct} distinct images"
             lines.append(f"  {dataset}: {_format(splits)}{twins}")
-        lines.append(f"pairs that show the same picture: {len(self.pairs) or 'none'}")
+        lines.append(f"pairs that show the same image: {len(self.pairs) or 'none'}")
         for sets, kinds in _count_pairs(self.pairs).items():
             between = f"inside {sets[0]}" if len(sets) == 1 else f"between {' and '.join(sets)}"
             overlap = self.overlaps[" + ".join(sets)] if len(sets) > 1 else {}
@@ -109,7 +109,7 @@ class Report:
         told = {
             "pairs across splits": list(map(_line, self.leaks)),
             "pairs of neighbours in one scene across splits": [_line(pair) for pair in self.scenes if pair.is_torn],
-            "pairs of equal pictures with different masks": list(map(_line, self.different_masks)),
+            "pairs of equal images with different masks": list(map(_line, self.different_masks)),
             "groups across splits": torn,
             "empty masks": self.empty_masks,
             "odd sizes": [f"{record}: {why}" for record, why in self.odd_sizes.items()],
@@ -141,7 +141,7 @@ def check_records(records: Sequence[Record]) -> Report:
     """
     with ThreadPoolExecutor(min(8, count_cores())) as threads:
         read = threads.map(_read, records)
-        seen = list(track(read, "checking pictures", "record", total=len(records)))
+        seen = list(track(read, "comparing images", "record", total=len(records)))
     fingerprints = [fingerprint for fingerprint, _ in seen]
     # Without folders named after splits, over which one video's frames may be spread.
     series = ["/".join(part for part in record.id.split("/") if not split_of(part)) for record in records]

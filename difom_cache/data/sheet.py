@@ -158,6 +158,6 @@ def draw_montage(report: Report, records: Sequence[Record], path: Path, *, most:
         for side, name in enumerate((pair.first, pair.second)):
             sheet.paste(draw_tile(home[name], tile_px), (left + 4 + side * (tile_px + 2), top + 28))
     if not pairs:
-        draw.text((4, 4), "no pair of records shows the same picture", fill="black")
+        draw.text((4, 4), "no pair of records shows the same image", fill="black")
     write_picture(path, sheet)
     return path

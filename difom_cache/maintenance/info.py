@@ -92,7 +92,7 @@ def format_info(facts: dict[str, Any]) -> str:
     views = ", ".join(f"{count} {split}" for split, count in facts["views"].items() if count)
     plan = facts["plan"]
     lines = [
-        f"{facts['path']}: {facts['records']} records, views: {views}; pictures of {facts['picture_px']} px",
+        f"{facts['path']}: {facts['records']} records, views: {views}; images of {facts['picture_px']} px",
         f"plan {plan['policy']!r}, seed {plan['seed']}, {count_of(plan['views'], 'view')} of each training record",
     ]
     random = [Path(name).name for name, column in facts["columns"].items() if column.get("weights") == "random"]

@@ -210,7 +210,7 @@ def _mark_pictures(
     broken: list[str] = []
 
     def read() -> Iterator[tuple[str, NDArray[np.uint8], None]]:
-        for path, name in zip(track(pictures, "marking", "picture"), names, strict=True):
+        for path, name in zip(track(pictures, "marking", "image"), names, strict=True):
             try:
                 picture = read_image(path, max_pixels=config.max_pixels)
             except ImageError as error:  # one bad file must not cost a long run; it is named at the end

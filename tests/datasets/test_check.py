@@ -38,7 +38,7 @@ def test_a_clean_data_set_has_only_its_empty_mask(sample: Path) -> None:
     assert report.empty_masks == ["TrainDataset/painted-0011"]
     assert report.distinct["TrainDataset"] == 11
     text = report.render()
-    assert "pairs that show the same picture: none" in text and "empty masks: 1" in text
+    assert "pairs that show the same image: none" in text and "empty masks: 1" in text
 
 
 def test_a_test_frame_in_training_is_a_leak_between_two_sets(sample: Path) -> None:
