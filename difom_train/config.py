@@ -1,5 +1,6 @@
 """Everything that decides a run, declared once: command line, recipes, settings.toml and keywords are made from it."""
 
+import os
 import re
 import sys
 import tomllib
@@ -474,7 +475,9 @@ def read_recipe(recipe: str | Path) -> TrainConfig:
 def _read_recipe(recipe: str | Path) -> tuple[Path, TrainConfig]:
     change = OLD_RECIPES.get(str(recipe))
     path = find_recipe(DEFAULT_RECIPE if change else recipe)
-    config = validate(TrainConfig, rename_old_keys(read_toml(path), where=str(path)), where=str(path))
+    table = rename_old_keys(read_toml(path), where=str(path))
+    is_run = path.name == SETTINGS_FILE
+    config = _validate_run(table, path) if is_run else validate(TrainConfig, table, where=str(path))
     return path, change_config(config, [change]) if change else config
 
 
@@ -530,16 +533,33 @@ def read_settings(path: Path) -> TrainConfig:
     if "run" not in table:  # older runs say in run.json alone where their caches are
         facts = path.with_name("run.json")
         caches = read_object(facts, RunError, "start the run anew").get("caches") if facts.is_file() else None
-        table |= {"run": {"cache": [str(path.parent / each) for each in caches]}} if caches else {}
-    return validate(TrainConfig, table, where=str(path))
+        table |= {"run": {"cache": caches}} if caches else {}
+    return _validate_run(table, path)
+
+
+def _validate_run(table: dict[str, Any], path: Path) -> TrainConfig:
+    """Return the config of a run's table, whose paths begin at the run folder unless they are absolute."""
+    config, home = validate(TrainConfig, table, where=str(path)), path.parent.resolve()
+    if "run" not in table:
+        return config
+    run = config.run
+    placed: dict[str, Any] = {
+        name: Path(os.path.normpath(home / value)) for name, value in run if isinstance(value, Path) and name != "out"
+    }
+    placed["cache"] = tuple(Path(os.path.normpath(home / each)) for each in run.cache)
+    return config.model_copy(update={"run": run.model_copy(update=placed)})
 
 
 def write_settings(config: TrainConfig, path: Path) -> None:
-    """Write every setting to `path` as TOML that `read_recipe` takes; paths are absolute, so that a resume finds them."""
-    run = config.run
-    kept: dict[str, Any] = {name: value.resolve() for name, value in run if isinstance(value, Path) and name != "out"}
+    """Write every setting to `path` as TOML that `read_recipe` takes; paths begin at its folder, as in run.json."""
+    run, home = config.run, path.parent.resolve()
+    kept: dict[str, Any] = {
+        name: Path(os.path.relpath(value.resolve(), home))
+        for name, value in run
+        if isinstance(value, Path) and name != "out"
+    }
     kept |= {
-        "cache": tuple(each.resolve() for each in run.cache),
+        "cache": tuple(Path(os.path.relpath(each.resolve(), home)) for each in run.cache),
         "allow_partial": run.allow_partial,
         "every": run.every,
     }

@@ -16,6 +16,7 @@ from difom_train.config import (
     find_differences,
     format_recipe,
     read_recipe,
+    read_settings,
     recipe_names,
     to_table,
     write_settings,
@@ -52,6 +53,22 @@ def test_settings_that_were_written_read_back_equal(tmp_path):
     settings = change_config(read_recipe("difom"), changes)
     write_settings(settings, tmp_path / "settings.toml")
     assert read_recipe(tmp_path / "settings.toml") == settings
+
+
+def test_settings_of_a_run_name_paths_from_its_folder_and_move_with_them(tmp_path):
+    cache, run = tmp_path / "here" / "feats", tmp_path / "here" / "runs" / "one"
+    changes = [f"run.cache=['{cache}']", f"run.data='{tmp_path / 'here'}'"]
+    run.mkdir(parents=True)
+    write_settings(change_config(read_recipe("difom"), changes), run / "settings.toml")
+    held = tomllib.loads((run / "settings.toml").read_text())["run"]
+    assert (held["cache"], held["data"]) == (["../../feats"], "../..")
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = tmp_path / "there" / "runs" / "one" / "settings.toml"
+    for read in (read_settings, read_recipe):
+        assert read(moved).run.cache == (tmp_path / "there" / "feats",) and read(moved).run.data == tmp_path / "there"
+
+    moved.write_text('[run]\ncache = ["/elsewhere/feats"]\n')  # as earlier versions wrote it
+    assert read_settings(moved).run.cache == (Path("/elsewhere/feats"),)
 
 
 def test_one_value_is_changed_by_its_dotted_name():

@@ -19,7 +19,7 @@ MOST = {
     "difom_cache/store": 1680,
     "difom_cache/teachers": 3363,
     "difom_cache/views": 532,
-    "difom_train": 750,
+    "difom_train": 767,
     "difom_train/data": 1000,
     "difom_train/distill": 1052,
     "difom_train/evaluation": 953,

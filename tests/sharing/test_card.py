@@ -173,3 +173,11 @@ def test_a_card_says_that_the_licence_of_first_weights_was_not_judged(run: Path,
     card = describe_run(run)[0]
     assert row_of(card, "first weights")[1] == said
     assert ("the licence of the first weights was not judged" in card) == (said != "random")
+
+
+def test_a_card_of_a_run_that_was_stopped_does_not_say_that_no_image_validated(run: Path) -> None:
+    known = {name: value for name, value in FACTS.items() if name not in ("epochs_done", "best_val_dice")}
+    (run / "run.json").write_text(json.dumps(known | {"status": "running"}))
+    card = describe_run(run)[0]
+    assert row_of(card, "epochs")[1] == "unknown: the run was not finished"
+    assert row_of(card, "Dice on validation images")[1] == "unknown"
