@@ -23,8 +23,8 @@ from difom_cache.extraction import (
     open_executor,
     read_job_options,
     refuse_unlike_workers,
+    run_jobs,
 )
-from difom_cache.extraction.compute import run_jobs
 
 
 def worker(**other: object) -> dict[str, object]:
