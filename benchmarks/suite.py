@@ -65,6 +65,7 @@ def bench_all(options: AllConfig) -> Suite:
         raise SettingsError(name_nearest("part", unknown[0], [part.name for part in parts]))
     about = {
         "size": "small" if small else "full",
+        "commit": find_commit(),
         "versions": describe_versions(),
         "hardware": describe_hardware(device, 1),
     }
@@ -88,6 +89,17 @@ def bench_all(options: AllConfig) -> Suite:
     return suite
 
 
+def find_commit() -> str:
+    """Return the commit of this checkout, "-dirty" behind it where files were changed since; "unknown" without git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
 def _read_parts(path: Path, about: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the parts of an earlier call; none where it ran at another size, on another machine or in other versions."""
     if not path.exists():
@@ -97,7 +109,7 @@ def _read_parts(path: Path, about: dict[str, Any]) -> dict[str, dict[str, Any]]:
     same = isinstance(there, dict) and all(there.get(key) == about[key] for key in about)
     if not same:
         raise SettingsError(
-            f"{path} was measured at another size, with other versions or on another machine; choose another --out"
+            f"{path} was measured at another size or commit, with other versions or on another machine; choose another --out"
         )
     parts = before.get("parts")
     if not isinstance(parts, dict) or not all(
@@ -171,7 +183,7 @@ def format_page(facts: dict[str, Any]) -> str:
     hardware, versions = about["hardware"], about["versions"]
     machine = hardware.get("gpu") or f"{hardware['cpu']}, {hardware['cpu_cores']} cores"
     lines = [f"# Benchmarks, {about['size']} size", ""]
-    lines += [f"{machine}; difom {versions['difom']}, torch {versions['torch']}; random weights."]
+    lines += [f"{machine}; difom {versions['difom']} ({about['commit']}), torch {versions['torch']}; random weights."]
     lines += [", ".join(f"{key}: {value}" for key, value in gpu.items()) for gpu in about.get("nvidia_smi", ())]
     if about["size"] == "small":
         lines += ["", "Small: this shows that everything runs. Starting outweighs the work: the figures are no speeds."]

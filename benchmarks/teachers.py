@@ -35,7 +35,7 @@ from difom_cache.base.errors import DifomWarning
 from difom_cache.base.hardware import is_out_of_memory, name_device, resolve_device
 from difom_cache.base.options import build
 from difom_cache.base.progress import track
-from difom_cache.base.text import format_table
+from difom_cache.base.text import count_of, format_table
 from difom_cache.extraction import choose_backend, load_teacher, own_teachers, probe_batch
 from difom_cache.extraction.options import ExtractConfig
 from difom_cache.extraction.requests import request_teachers
@@ -76,7 +76,7 @@ class TeacherSpeeds:
             rows.append([name, rates[0], hours, rates[1], str(way["batch"]), cosine, peak])
         ceiling, flops = about["matmul_flops_per_s"], about["flops_per_image"]
         lines = [
-            f"{about['teacher']} on {about['device']}, {about['threads']} threads, {about['precision']}, "
+            f"{about['teacher']} on {about['device']}, {count_of(about['threads'], 'thread')}, {about['precision']}, "
             f"batch {about['batch']}, {about['views']} images",
             format_table(rows),
             f"{flops / 1e9:.1f} GFLOP an image; matrix products reach {ceiling / 1e12:.2f} TFLOP/s here",

@@ -1,6 +1,7 @@
 """`bench all` runs its parts one by one, keeps what ended well, and says what did not and why."""
 
 import json
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -73,11 +74,29 @@ def test_an_answer_that_cannot_be_read_is_a_failure(monkeypatch: pytest.MonkeyPa
 def test_results_of_another_machine_or_size_are_not_mixed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(suite, "_call", lambda *_: ("done", "", ""))
     run_parts(monkeypatch, tmp_path, recipes("fine"))
-    with pytest.raises(SettingsError, match="another size, with other versions or on another machine"):
+    with pytest.raises(SettingsError, match="another size or commit, with other versions or on another machine"):
         run_parts(monkeypatch, tmp_path, recipes("fine"), size="full")
+    monkeypatch.setattr(suite, "find_commit", lambda: "another")
+    with pytest.raises(SettingsError, match="another size or commit"):
+        run_parts(monkeypatch, tmp_path, recipes("fine"))
     (tmp_path / "bench.json").write_text("[]")
     with pytest.raises(RunError, match=r"bench\.json"):
         run_parts(monkeypatch, tmp_path, recipes("fine"))
+
+
+def test_the_commit_is_the_checkouts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def git(*words: str) -> str:
+        call = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *words]
+        return subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
+
+    monkeypatch.setattr(suite, "__file__", str(tmp_path / "suite.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert suite.find_commit() == "unknown"
+    (tmp_path / "suite.py").write_text("one\n")
+    git("init"), git("add", "."), git("commit", "-m", "one"), git("tag", "-a", "v1", "-m", "one")
+    assert suite.find_commit() == git("rev-parse", "--short=12", "HEAD")
+    (tmp_path / "suite.py").write_text("two\n")
+    assert suite.find_commit() == git("rev-parse", "--short=12", "HEAD") + "-dirty"
 
 
 def test_an_unknown_part_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -209,11 +228,11 @@ def test_the_page_shows_what_each_part_found_as_its_own_command_does(
 
 def test_the_page_names_the_gpus_state_and_why_a_part_failed() -> None:
     none = {"command": [], "outcome": "done", "seconds": 61.0, "why": [], "answer": {}, "shown": ""}
-    about = {"size": "full", "versions": {"difom": "1", "torch": "2"}, "hardware": {"gpu": "H100"}}
+    about = {"size": "full", "commit": "1a2b3c", "versions": {"difom": "1", "torch": "2"}, "hardware": {"gpu": "H100"}}
     about |= {"nvidia_smi": [{"name": "H100", "driver_version": "555"}]}
     failed = none | {"outcome": "failed", "why": ["Traceback", "KeyError: 'key'"]}
     page = format_page({"about": about, "parts": {"step": failed}})
-    assert "H100; difom 1, torch 2; random weights." in page and "driver_version: 555" in page
+    assert "H100; difom 1 (1a2b3c), torch 2; random weights." in page and "driver_version: 555" in page
     assert "no speeds" not in page and " ".join(page.split()).endswith("step failed 1 min 1 s KeyError: 'key' ```")
 
 
