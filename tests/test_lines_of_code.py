@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MOST = {
     "benchmarks": 1463,
     "difom_cache": 232,
-    "difom_cache/base": 1469,
+    "difom_cache/base": 1489,
     "difom_cache/codecs": 578,
     "difom_cache/data": 3431,
     "difom_cache/extraction": 1815,

@@ -87,7 +87,12 @@ def _write(
             except FileNotFoundError:  # mostly the folder is there, and to ask would be one more call for each file
                 _make_folder(path.parent)
                 digest = _write_synced(temp, held)
-            ours = publish(temp, path)
+            try:
+                ours = publish(temp, path)
+            except FileNotFoundError:
+                if _digest_file(path) != digest:  # as in `rename`
+                    raise
+                ours = True
         finally:
             temp.unlink(missing_ok=True)
         _sync(path.parent)
@@ -153,7 +158,10 @@ def draft_of(path: Path) -> Iterator[Path]:
                 raise _explain(error, path) from error
             raise  # the block read something else, and failed there
         _do(path, lambda: _sync(temp))
-        _do(path, lambda: temp.replace(path))
+        try:
+            rename(temp, path)
+        except OSError as error:
+            raise _explain(error, path) from error
         _do(path, lambda: _sync(path.parent))
     finally:
         temp.unlink(missing_ok=True)
@@ -194,10 +202,33 @@ def build_folder(folder: Path) -> Iterator[Path]:
             if error.errno in disk.FULL:
                 raise _explain(error, folder) from error
             raise
-        _do(folder, lambda: draft.rename(folder))
+        try:
+            rename(draft, folder)
+        except OSError as error:
+            raise _explain(error, folder) from error
         _do(folder, lambda: _sync(folder.parent))
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def rename(source: Path, to: Path) -> None:
+    """Make what lies at `source` lie at `to`, tried again for some seconds.
+
+    Where the server renamed and its answer was lost, NFS asks again and is told that nothing lies at `source`: no error.
+
+    Raises:
+        OSError: it lies where it lay.
+    """
+    number = disk.ask(source, source.stat, writes=True).st_ino
+
+    def act() -> None:
+        try:
+            source.replace(to)
+        except FileNotFoundError:
+            if to.stat().st_ino != number:
+                raise
+
+    disk.ask(to, act, writes=True)
 
 
 def remove(path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from difom_cache.base import disk
-from difom_cache.base.atomic import remove_stale, remove_tree
+from difom_cache.base.atomic import remove_stale, remove_tree, rename
 from difom_cache.base.errors import CacheSpaceError
 from difom_cache.base.progress import track
 from difom_cache.extraction.cells import VALID_FRAC, sum_cells, to_moments
@@ -73,7 +73,7 @@ def drop(cache: str | Path, teacher: str) -> int:
             held_bytes += path.stat().st_size if path.is_file() else 0
     try:
         consolidate(opened.path, leave_out=teacher_folder(teacher))
-        folder.rename(away)
+        rename(folder, away)
         remove_tree(away)
     except OSError as error:
         hint = f"run `difom-cache finish {cache}` when it can be written"

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from difom_cache.base import disk
 from difom_cache.base.atomic import (
     FileDigest,
     append_synced,
+    build_folder,
     digest_file,
     draft_of,
     publish_once,
     remove,
     remove_stale,
+    rename,
     write_atomic,
     write_once,
 )
@@ -173,6 +176,53 @@ def test_an_error_that_passes_costs_a_line_and_the_file_is_whole(
     assert publish_once(tmp_path / "file", iter([b"ab", b"cd"])) == (digest_of(b"abcd"), True)
     assert failed and f"{tmp_path / 'file'}: input/output error; asking again" in capsys.readouterr().err
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"abcd")]
+
+
+def make_draft(path: Path) -> None:
+    with draft_of(path) as draft:
+        draft.write_bytes(b"new")
+
+
+def make_folder(path: Path) -> None:
+    path.unlink()
+    with build_folder(path) as draft:
+        (draft / "file").write_bytes(b"new")
+
+
+def move_there(path: Path) -> None:
+    (path.parent / "other").write_bytes(b"new")
+    rename(path.parent / "other", path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EIO])
+@pytest.mark.parametrize("write", [lambda path: write_atomic(path, b"new"), make_draft, make_folder, move_there])
+def test_a_rename_that_was_done_and_whose_answer_was_lost_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], object], number: int
+) -> None:
+    real, lost = os.replace, []
+
+    def lose_answer(source: Path, to: Path) -> None:
+        real(source, to)
+        if not lost:
+            lost.append(to)
+            raise OSError(number, os.strerror(number))
+
+    (path := tmp_path / "path").write_bytes(b"old")
+    monkeypatch.setattr(os, "replace", lose_answer)
+    monkeypatch.setattr(disk, "WAITS_S", (0.0,))
+    write(path)
+    assert lost == [path] and list(tmp_path.iterdir()) == [path]
+    assert (path / "file" if path.is_dir() else path).read_bytes() == b"new"
+
+
+def test_a_file_that_is_gone_before_its_rename_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path := tmp_path / "path").write_bytes(b"old")
+    monkeypatch.setattr(os, "replace", lambda source, to: source.with_name("gone").rename(to))
+    with pytest.raises(CacheSpaceError):
+        write_atomic(path, b"new")
+    with pytest.raises(FileNotFoundError):
+        move_there(path)
+    assert path.read_bytes() == b"old"
 
 
 def test_a_line_that_was_half_written_is_in_a_log_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
