@@ -5,10 +5,12 @@ it. Calls that libraries make in C (h5py, sqlite, mmap) are not seen.
 """
 
 import builtins
+import errno
 import io
 import os
 import shutil
 import stat
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,6 +41,12 @@ BY_NAME = (
 BY_DESCRIPTOR = ("write", "read", "pread", "preadv", "fsync", "fstat", "ftruncate", "fdatasync")
 WRITING = frozenset({"create", "write", "fsync", "ftruncate", "mkdir", "link", "rename", "replace"})
 "Calls that a disk without room can refuse; to create is to open for writing."
+ANSWER_LOST = 0
+DONE_ALREADY = {
+    **dict.fromkeys(("rename", "replace", "unlink", "remove", "rmdir"), errno.ENOENT),
+    **dict.fromkeys(("link", "mkdir"), errno.EEXIST),
+}
+"What a server says to a call that it has done already, and whose answer was lost on the way."
 REAL = {name: getattr(os, name) for name in (*BY_NAME, *BY_DESCRIPTOR)}
 
 
@@ -52,13 +60,19 @@ class Disk:
     Args:
         home: the folder that is watched; what lies in it is on the disk.
         place: number of the first call that fails, from 0; -1 where none does.
-        number: its error, of calls that write where the disk has no room; None means that the process dies.
+        number: its error, of calls that write where the disk has no room; None means that the process dies, ANSWER_LOST that
+            the call is done and made again.
         times: how many calls in a row fail.
+
+    Attributes:
+        calls: what was asked, one after the other.
+        sites: where in the code each of them was made, and on which type of file.
     """
 
     def __init__(self, home: Path, place: int = -1, number: int | None = None, times: int = 1) -> None:
         self.home, self.place, self.number, self.times = home.resolve(), place, number, times
         self.calls: list[str] = []
+        self.sites: list[str] = []
         self.failed = ""
         self.dead = False
         self._lock = threading.RLock()
@@ -78,14 +92,21 @@ class Disk:
                 raise Died
             if self.number in disk.FULL and name not in WRITING:
                 return act()
+            if self.number == ANSWER_LOST and name not in DONE_ALREADY:
+                return act()
             place = len(self.calls)
             self.calls.append(f"{name} {path}")
+            self.sites.append(find_site(name, path))
             if 0 <= self.place <= place < self.place + self.times:
                 self.failed = self.failed or self.calls[-1]
                 if self.number is None:
                     self.dead = True
                     raise Died
-                raise OSError(self.number, os.strerror(self.number), *([] if name in BY_DESCRIPTOR else [path]))
+                number = self.number
+                if number == ANSWER_LOST:
+                    act()
+                    number = DONE_ALREADY[name]
+                raise OSError(number, os.strerror(number), *([] if name in BY_DESCRIPTOR else [path]))
             if name == "fsync":
                 self._keep(f"/proc/self/fd/{target}")
                 return None
@@ -136,6 +157,16 @@ class Disk:
 
 
 FILE = io.open
+
+
+def find_site(name: str, path: str) -> str:
+    """Return a call, the ending of its file's name, and the lines of the project that led to it."""
+    lines, frame = [], sys._getframe(2)
+    while frame is not None:
+        if "/difom_" in frame.f_code.co_filename:
+            lines.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        frame = frame.f_back
+    return " ".join((name, Path(path).suffix, *lines))
 
 
 def path_in(home: Path, target: Any) -> str | None:

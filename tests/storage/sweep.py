@@ -1,9 +1,9 @@
-"""Every storage call of every command fails once, fails from then on, or is the last one of a process that loses its power.
+"""Storage calls of every command fail once, fail from then on, lose their answer, or are the last of a process without power.
 
-`PYTHONPATH=tests python tests/storage/sweep.py [COMMAND ...] [--every N]` prints, for each command and kind of failure, how many
-calls it makes, how many of them were tried, how many tries the command got over by itself and how many ended it in one line;
-and what must be 0: finished work that is gone (lost), bytes that are taken for right and are not (wrong), and lines that lack a
-file, a cause or a way on.
+`PYTHONPATH=tests python tests/storage/sweep.py [COMMAND ...] [--every N] [--all]` prints, for each command and kind of failure,
+how many calls it makes, from how many places in the code, how many of them were tried (of each place the first, or `--all`), how
+many tries the command got over by itself and how many ended it in one line; and what must be 0: finished work that is gone
+(lost), bytes that are taken for right and are not (wrong), and lines that lack a file, a cause or a way on.
 """
 
 import argparse
@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from kernel import Died, watched
+import pytest
+from kernel import ANSWER_LOST, Died, watched
 from painted_folder import paint_folder
 from small_cache import write_small_cache
 
@@ -32,12 +33,20 @@ FAILURES: dict[str, tuple[int | None, int]] = {
     "EIO": (errno.EIO, 1),
     "ESTALE": (errno.ESTALE, 1),
     "ENOSPC": (errno.ENOSPC, 1),
+    "answer lost": (ANSWER_LOST, 1),
     "EIO for good": (errno.EIO, 10**9),
     "dies": (None, 1),
     "dies, names stay": (None, 1),
 }
 "Error, and how often; without one the process dies, and of what was not synced nothing is left, or the names alone."
-SMALL = {"teacher": "dinov2:tiny@28", "weights": "random", "input_size": 32, "views": 2, "quiet": True}
+SMALL = {
+    "teacher": "dinov2:tiny@28",
+    "weights": "random",
+    "backend": "torch",
+    "input_size": 32,
+    "views": 2,
+    "quiet": True,
+}
 STUDENT = {
     "student": "unet",
     "width": 2,
@@ -68,6 +77,7 @@ class Row:
     """One line of the table."""
 
     calls: int = 0
+    places: int = 0
     tries: int = 0
     got_over: int = 0
     ended: list[str] = field(default_factory=list)
@@ -85,9 +95,13 @@ def markers(name: str) -> Callable[[Path], frozenset[str]]:
 
 
 def train_there(home: Path) -> None:
+    from matplotlib.figure import Figure
+
     from difom_train import train
 
-    train(cache=(home / "feats",), out=home / "run", recipe="baseline", resume=True, **STUDENT)
+    with pytest.MonkeyPatch.context() as patch:  # drawing takes longer than all else
+        patch.setattr(Figure, "savefig", lambda figure, to, **_: to.write(b"curves"))
+        train(cache=(home / "feats",), out=home / "run", recipe="baseline", resume=True, **STUDENT)
 
 
 def weights(home: Path) -> object:
@@ -209,8 +223,8 @@ def is_clear(line: str, home: Path, number: int | None) -> bool:
     return str(home) in line and cause and any(word in line.lower() for word in WAY_ON)
 
 
-def sweep(name: str, failure: str, folder: Path, *, every: int = 1) -> Row:
-    """Return what becomes of a command whose calls fail, one after the other."""
+def sweep(name: str, failure: str, folder: Path, *, every: int = 1, whole: bool = False) -> Row:
+    """Return what becomes of a command whose calls fail, one after the other: the first of each place in the code, or all."""
     swept, (number, times) = COMMANDS[name], FAILURES[failure]
     start, home = folder / "start", folder / "home"
     start.mkdir(parents=True)
@@ -225,12 +239,14 @@ def sweep(name: str, failure: str, folder: Path, *, every: int = 1) -> Row:
     row = Row()
     for _ in range(2):  # the first one asks more: it opens libraries
         begin()
-        with watched(home, -1, number) as whole:
+        with watched(home, -1, number) as below:
             swept.run(home)
-        whole.close()
-    due, row.calls = swept.state(home), len(whole.calls)
+        below.close()
+    due, row.calls = swept.state(home), len(below.calls)
+    first = sorted({site: place for place, site in reversed([*enumerate(below.sites)])}.values())
+    row.places = len(first)
     rows = read_all(start) | read_all(home)
-    for place in range(every // 2, row.calls, every):
+    for place in (range(row.calls) if whole else first)[every // 2 :: every]:
         begin()
         before, ended = swept.work(home), None
         with watched(home, place, number, times) as below:
@@ -267,7 +283,16 @@ def sweep(name: str, failure: str, folder: Path, *, every: int = 1) -> Row:
 
 def print_row(name: str, failure: str, row: Row) -> None:
     """Print one line of the table, and what is wrong below."""
-    counts = (row.calls, row.tries, row.got_over, len(row.ended), len(row.lost), len(row.wrong), len(row.unclear))
+    counts = (
+        row.calls,
+        row.places,
+        row.tries,
+        row.got_over,
+        len(row.ended),
+        len(row.lost),
+        len(row.wrong),
+        len(row.unclear),
+    )
     print(f"{name:14} {failure:16} {' '.join(f'{count:8}' for count in counts)}", flush=True)
     for kind in ("lost", "wrong", "unclear"):
         for problem in getattr(row, kind)[:8]:
@@ -279,15 +304,16 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("commands", nargs="*", choices=[*COMMANDS, []], default=[])
     parser.add_argument("--failure", choices=FAILURES, action="append")
     parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--all", action="store_true", help="try every call, also those that are made from one place")
     parser.add_argument("--lines", action="store_true", help="print every line that ended a command")
     asked = parser.parse_args(words)
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    heads = ("calls", "tries", "got over", "one line", "lost", "wrong", "unclear")
+    heads = ("calls", "places", "tries", "got over", "one line", "lost", "wrong", "unclear")
     print(f"{'command':14} {'failure':16} {' '.join(f'{head:>8}' for head in heads)}")
     for name in asked.commands or COMMANDS:
         for failure in asked.failure or FAILURES:
             with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-                row = sweep(name, failure, Path(folder).resolve(), every=asked.every)
+                row = sweep(name, failure, Path(folder).resolve(), every=asked.every, whole=asked.all)
             print_row(name, failure, row)
             for line in row.ended if asked.lines else ():
                 print(f"    {line}")
