@@ -1,5 +1,6 @@
 """Care of a cache: finish, drop, copy."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,16 @@ def wide(tmp_path: Path) -> SmallCache:
 def test_finish_names_missing_blocks(tmp_path: Path):
     small = write_small_cache(tmp_path / "feats", leave_out=(1, 2))
     assert finish(small.path) == {"pictures": [], "teachers/one": [1, 2]}
+
+
+def test_finish_looks_again_before_it_says_that_a_block_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Another machine's last ticks are seen late where a file system lists for a while what it listed before."""
+    small = write_small_cache(tmp_path / "feats", leave_out=())
+    late = small.path / "teachers/one/ticks/000001.json"
+    content = late.read_bytes()
+    late.unlink()
+    monkeypatch.setattr(time, "sleep", lambda _: late.write_bytes(content))
+    assert finish(small.path) == {"pictures": [], "teachers/one": []}
 
 
 def test_finish_sums_statistics_and_drops_those_of_the_blocks(small: SmallCache):
