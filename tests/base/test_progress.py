@@ -71,7 +71,7 @@ say("done")
 """
 STAND_INS = {
     "ipykernel/__init__.py": "import ipykernel.zmqshell",
-    "ipykernel/zmqshell.py": "class ZMQInteractiveShell: ...\n",
+    "ipykernel/zmqshell.py": "class ZMQInteractiveShell:\n    config = {'IPKernelApp': {}}\n",
     "IPython/__init__.py": """
 from ipykernel.zmqshell import ZMQInteractiveShell as get_ipython
 """,
