@@ -1,3 +1,4 @@
+from .begun import find_begun as find_begun
 from .blocks import compute_blocks as compute_blocks
 from .blocks import compute_run as compute_run
 from .cells import sum_cells as sum_cells

@@ -9,7 +9,7 @@ from difom_cache.base.errors import CacheFormatError
 from difom_cache.store.identity import AnyIdentity, read_identity
 from difom_cache.store.layout import IDENTITY, teacher_folder
 from difom_cache.store.schema import RESTORE, OutputHeld, TeacherIdentity, check_model, check_value
-from difom_cache.teachers.base import RANDOM, Backend, TeacherSpec
+from difom_cache.teachers.base import RANDOM, Backend, TeacherSpec, name_size
 from difom_cache.teachers.outputs import Reading
 
 AUTO, TORCH, OPENVINO = BACKENDS = get_args(Backend)
@@ -25,20 +25,29 @@ class Begun:
     identity: TeacherIdentity | None
 
 
-def find_begun(cache: Path, spec: TeacherSpec) -> Begun:
-    """Return a teacher's column: under its label, or under the name alone where an old cache has just these features there.
+def find_begun(cache: Path, spec: TeacherSpec, like: str | None = None) -> Begun:
+    """Return a teacher's column: under its label, or under a shorter one where an old cache has just these features there.
 
-    Caches once kept every variant, and random weights too, under the teacher's name.
+    Caches once kept every variant, every input size, and random weights too, under the teacher's name.
+
+    Args:
+        cache: the cache's folder.
+        spec: the teacher.
+        like: label of a new column, as another cache has it; by default the teacher's, with the size where another size has that.
     """
-    for label in dict.fromkeys((spec.label, spec.name, spec.label.removesuffix(f"-{RANDOM}"))):
+    sized = name_size(spec)
+    plain = spec.label.removesuffix(f"-{spec.input_px}px")
+    for label in dict.fromkeys((spec.label, sized, plain, spec.name, spec.label.removesuffix(f"-{RANDOM}"))):
         folder = cache / teacher_folder(label)
         held = held_identity(folder, TeacherIdentity)
-        if held is None:
+        if held is None or held.teacher.input_px != spec.input_px:
             continue
         is_same = (held.teacher.name, held.teacher.variant) == (spec.name, spec.variant)
         if label == spec.label or (is_same and spec.weights_digest in ("", held.teacher.weights_digest)):
             return Begun(label, folder, held)  # a dry run has read no weights
-    return Begun(spec.label, cache / teacher_folder(spec.label), None)
+    is_taken = disk.is_there(cache / teacher_folder(spec.label) / IDENTITY)
+    label = like or (sized if is_taken else spec.label)
+    return Begun(label, cache / teacher_folder(label), None)
 
 
 def held_identity(folder: Path, kind: type[AnyIdentity]) -> AnyIdentity | None:

@@ -172,7 +172,7 @@ class Draft:
 
 def draft_column(cache: Path, request: TeacherRequest, choices: ColumnChoices, spec: TeacherSpec) -> Draft:
     """Return the column of one teacher as far as its specification tells."""
-    begun = find_begun(cache, spec)
+    begun = find_begun(cache, spec, choices.old.folder.name if choices.old else None)
     return Draft(request, choices, spec, begun, tuple(describe_taps(spec, begun.label, request.picture_px, choices)))
 
 

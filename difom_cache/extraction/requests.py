@@ -172,7 +172,8 @@ def requests_of(
 
 
 def _is_meant(asked: TeacherRequest, teacher: SpecHeld) -> bool:
-    return asked.name == teacher.name and (asked.name in PLACES or asked.variant in ("", teacher.variant))
+    is_size = asked.input_px in (None, teacher.input_px)
+    return is_size and asked.name == teacher.name and (asked.name in PLACES or asked.variant in ("", teacher.variant))
 
 
 def _find_again(cache: Cache, label: str, teacher: SpecHeld, given: str | None, rest: str | None) -> tuple[str, str]:

@@ -166,7 +166,8 @@ class TeacherSpec:
     A teacher's file fills in what it knows of its network; `complete_spec` adds what the request says.
 
     Attributes:
-        label: the teacher's folder in a cache, such as "dinov2", "sam-vit_h", "sam-random" or "onnx-efficientpolyseg".
+        label: the teacher's folder in a cache, such as "dinov2", "sam-vit_h", "dinov2-small-112px", "sam-random" or
+            "onnx-efficientpolyseg".
         name: in the catalogue.
         variant: the size, file stem or run.
         input_px: side of the square input.
@@ -182,6 +183,7 @@ class TeacherSpec:
         precision: "float32", or "bfloat16" for autocast.
         options: whatever else changes the numbers, such as {"compile": true}.
         seen_masks: SHA-256 of the mask files that the weights were trained on, where somebody kept them.
+        usual_px: the input size that the variant has unless another is asked for, which its label then names; None: it has none.
     """
 
     label: str
@@ -199,6 +201,7 @@ class TeacherSpec:
     precision: Precision = "float32"
     options: Mapping[str, Any] = field(default_factory=dict)
     seen_masks: frozenset[str] | None = None
+    usual_px: int | None = None
 
     def __post_init__(self) -> None:
         check_precision(self.precision)
@@ -317,15 +320,25 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def complete_spec(request: TeacherRequest, spec: TeacherSpec) -> TeacherSpec:
-    """Return what a teacher's file knows, completed by what was asked: label ("-random" for such weights), taps, precision."""
+    """Return what a teacher's file knows, completed by what was asked: label, taps, precision.
+
+    A label names an input size that is not the usual one; of random weights, which learnt at none, it says "-random".
+    """
+    is_usual = spec.usual_px in (None, spec.input_px)
     return replace(
         spec,
-        label=f"{spec.label}-{RANDOM}" if spec.is_random else spec.label,
+        label=f"{spec.label}-{RANDOM}" if spec.is_random else spec.label if is_usual else name_size(spec),
         taps=choose_taps(request, spec.native, spec.taps, spec.input_px),
         libraries={**versions("torch"), **spec.libraries},
         precision=request.chosen_precision,
         options={**spec.options, **({"compile": True} if request.compile else {})},
     )
+
+
+def name_size(spec: TeacherSpec) -> str:
+    """Return a label with the input size: "dinov2-small-112px", or "dinov2-tiny-56px-random"."""
+    plain = spec.label.removesuffix(f"-{RANDOM}")
+    return f"{plain.removesuffix(size := f'-{spec.input_px}px')}{size}{spec.label.removeprefix(plain)}"
 
 
 def choose_taps(

@@ -180,6 +180,7 @@ def outline_teacher(request: TeacherRequest) -> TeacherSpec:
         native={name: NativeTap(name, channels, stride) for name, channels, stride in held["taps"]},
         taps=tuple(map(_read_default, held["default_taps"])),
         licence=held["licence"],
+        usual_px=held["input_px"],
     )
     return complete_spec(request, spec)
 

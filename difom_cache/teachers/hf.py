@@ -100,7 +100,8 @@ def build(request: TeacherRequest) -> NetworkTeacher:
     )
     part, _, found = load_part(family, request.variant, str(folder) if from_hub else request.weights)
     network = StateTaps(part)
-    input_px = request.input_px or _image_px(config)
+    usual_px = _image_px(config)
+    input_px = request.input_px or usual_px
     native = probe_taps(network, input_px, request.variant)
     spec = TeacherSpec(
         label=f"hf-{folder_name(Path(request.variant).name)}",
@@ -113,6 +114,7 @@ def build(request: TeacherRequest) -> NetworkTeacher:
         native=native,
         taps=_default_taps(native, input_px, request.picture_px),
         licence="the model's own",
+        usual_px=usual_px,
         libraries=versions("transformers"),
     )
     return assemble(request, spec, network)

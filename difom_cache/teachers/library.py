@@ -105,7 +105,8 @@ class Family:
         """Return the size that `request` asks for, as a teacher."""
         variant = choose_variant(self.name, request.variant or self.default, self.sizes)
         size = self.sizes[variant]
-        input_px = request.input_px or size.input_px or self.input_px
+        usual_px = size.input_px or self.input_px
+        input_px = request.input_px or usual_px
         check_input_px(input_px, self.multiple_px(size.config()), f"{self.name}:{variant}")
         part, config, weights = load_part(self, variant, request.weights)
         spec = TeacherSpec(
@@ -119,6 +120,7 @@ class Family:
             native=self.native(config),
             taps=self.default_taps(config),
             licence=self.licence,
+            usual_px=usual_px,
             libraries=versions("transformers"),
         )
         return assemble(request, spec, self.read(part, input_px))

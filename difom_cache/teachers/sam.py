@@ -150,6 +150,7 @@ def build(request: TeacherRequest) -> NetworkTeacher:
         # the third of the four blocks that attend over the whole picture and, deeper and so coarser, the neck
         taps=(TapRequest(f"block{variant.global_blocks[2]}", 16), TapRequest("neck", 32)),
         licence="Apache-2.0",
+        usual_px=variant.input_px,
         libraries=versions("segment-anything"),
         options={"attention": "fused"} | resampled,
     )

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,12 @@ from difom_cache.extraction import (
     ColumnWork,
     ExtractConfig,
     ExtractReport,
+    find_begun,
     find_missing,
     parse_part,
     passes,
     prepare,
+    request_teachers,
     run,
 )
 from difom_cache.store import (
@@ -45,6 +48,7 @@ from difom_cache.store import (
     withdraw_block,
     write_damaged,
 )
+from difom_cache.teachers import outline_teacher
 
 SMALL = {"teacher": "dinov2:tiny@56", "weights": "random", "input_size": 64, "views": 3, "quiet": True}
 
@@ -141,7 +145,6 @@ def test_blocks_that_were_begun_in_another_size_stay_in_it(
         ({"limit": 3}, "records: held 14, this run"),
         ({"codec": "float16"}, r'"int8".* this run .*"float16"'),
         ({"strides": (32,)}, r"block\d@32"),
-        ({"teacher": "dinov2:tiny@70"}, r"input_px: held 56, this run 70"),
         ({"batch_size": 2}, "batch: held 8, this run 2"),
     ],
 )
@@ -393,6 +396,58 @@ def test_an_old_cache_with_other_weights_keeps_them_and_gets_a_folder_more(data:
     blocks_of_it = open_cache(feats).column("teachers/dinov2").blocks
     assert again(data, feats).computed_blocks == {"teachers/dinov2-tiny-random": blocks_of_it}
     assert list(open_cache(feats).teachers) == ["dinov2", "dinov2-tiny-random"]
+
+
+def test_two_input_sizes_of_a_teacher_live_in_one_cache(data: Path, feats: Path, tmp_path: Path) -> None:
+    before = open_cache(feats).content_digests()
+    larger = SMALL | {"teacher": "dinov2:tiny@70"}
+    report = extract(**larger, data=data, cache=feats)
+    sized = "dinov2-tiny-70px-random"
+    assert set(report.computed_blocks) == {f"teachers/{sized}"}
+    assert {name: held.teacher.input_px for name, held in open_cache(feats).teachers.items()} == {
+        "dinov2-tiny-random": 56,
+        sized: 70,
+    }
+    after = open_cache(feats).content_digests()
+    assert {name for name in after if after[name] != before.get(name)} == {f"teachers/{sized}", "cache"}
+    assert not extract(**larger, data=data, cache=feats).computed_blocks and not again(data, feats).computed_blocks
+    extract(
+        data=paint_folder(tmp_path / "ward", 5),
+        cache=tmp_path / "new",
+        like=feats,
+        teacher="dinov2:tiny@70",
+        quiet=True,
+    )
+    assert list(open_cache(tmp_path / "new").teachers) == [sized], "as the other cache calls it"
+
+
+@pytest.mark.parametrize(
+    ("teacher", "weights", "label"),
+    [
+        *[("dinov2:small", "hub", "dinov2-small"), ("dinov2:small@616", "hub", "dinov2-small")],
+        *[
+            ("dinov2:small@112", "hub", "dinov2-small-112px"),
+            ("sam@512", "hub", "sam-512px"),
+            ("sam@1024", "hub", "sam"),
+        ],
+        ("dinov2:tiny@56", "random", "dinov2-tiny-random"),
+    ],
+)
+def test_a_label_names_an_input_size_that_is_not_the_usual_one(teacher: str, weights: str, label: str) -> None:
+    (request,) = request_teachers(ExtractConfig(teacher=(teacher,), weights=(weights,), input_size=64), "cpu")
+    assert outline_teacher(request).label == label
+
+
+def test_a_column_of_another_size_that_was_begun_under_the_short_label_is_continued(feats: Path) -> None:
+    (request,) = request_teachers(ExtractConfig(teacher=("dinov2:tiny@56",), weights=("random",), input_size=64), "cpu")
+    spec = outline_teacher(request)
+    asked = replace(spec, label="dinov2-tiny-56px")  # as trained weights would be called
+    (feats / "teachers/dinov2-tiny-random").rename(feats / "teachers/dinov2-tiny")
+    assert find_begun(feats, asked).label == "dinov2-tiny"
+    other = replace(asked, label="dinov2-tiny-70px", input_px=70)
+    assert find_begun(feats, other).label == "dinov2-tiny-70px"
+    usual = replace(other, label="dinov2-tiny")  # whose label a column of another size has
+    assert (find_begun(feats, usual).label, find_begun(feats, usual).identity) == ("dinov2-tiny-70px", None)
 
 
 @pytest.fixture(scope="module")
