@@ -77,7 +77,8 @@ def write_pip_settings(folder: Path) -> Path:
     """Write what this machine's pip needs to reach its index, certificates included, as it has to stand in a container."""
     listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
     settings = dict(re.findall(r"^(?:global|:env:)\.([\w-]+)='(.*)'$", listed.stdout, re.M))
-    kept = {key: settings[key] for key in ("index-url", "proxy", "trusted-host", "default-timeout") if key in settings}
+    needed = ("index-", "proxy", "trusted-", "default-")
+    kept = {key: value for key, value in settings.items() if key.startswith(needed)}
     if "cert" in settings:
         shutil.copy(settings["cert"], folder / "cert.pem")
         kept["cert"] = "/machine/cert.pem"
