@@ -22,8 +22,7 @@ import yaml
 from painted_folder import paint_folder
 
 from difom_cache import extract, open_cache, verify
-from difom_cache.teachers.dinov2 import FAMILY
-from difom_cache.teachers.weights import fill_random
+from difom_cache.teachers import fill_random, find_builder
 from difom_train.training import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -126,7 +125,8 @@ def finish_service(service: str, values: dict[str, str]) -> None:
 
 def test_the_images_do_what_the_compose_file_orders(images: None, tmp_path: Path):
     data = paint_folder(tmp_path / "data", frames=8)
-    teacher = FAMILY.model_class(FAMILY.sizes["tiny"].config())
+    family = find_builder("dinov2").__self__
+    teacher = family.model_class(family.sizes["tiny"].config())
     fill_random(teacher, "of the images")
     teacher.save_pretrained(weights := tmp_path / "weights")
     feats, runs = tmp_path / "feats", tmp_path / "runs"
