@@ -9,8 +9,14 @@ from painted_folder import paint_folder
 from safetensors.numpy import load
 
 from difom_cache import Cache, extract, finish, open_cache, probe, verify
-from difom_cache.errors import CacheDamagedError, CacheIdentityError, CacheIncompleteError, EngineError
-from difom_cache.store import marker_path, shard_path, totals_path
+from difom_cache.errors import (
+    CacheDamagedError,
+    CacheFormatError,
+    CacheIdentityError,
+    CacheIncompleteError,
+    EngineError,
+)
+from difom_cache.store import canonical, marker_path, shard_path, totals_path
 
 SMALL = {"teacher": "dinov2:tiny@56", "weights": "random", "input_size": 64, "views": 3, "quiet": True}
 
@@ -140,6 +146,15 @@ def test_other_pictures_cannot_be_compared(cache: Cache, data: Path, tmp_path: P
         verify(cache.path, recompute=2, data=other, weights="random")
 
 
-def test_another_teacher_cannot_be_compared(cache: Cache, data: Path):
-    with pytest.raises(EngineError, match="input_px: held 56, this run 70"):
+def test_another_size_of_a_teacher_cannot_be_compared(cache: Cache, data: Path):
+    with pytest.raises(CacheFormatError, match="holds none of the teachers dinov2:tiny@70; it has dinov2-tiny-random"):
         verify(cache.path, recompute=2, data=data, teacher=["dinov2:tiny@70"], weights="random")
+
+
+def test_other_weights_cannot_be_compared(cache: Cache, data: Path):
+    path = cache.path / "teachers" / "dinov2-tiny-random" / "identity.json"
+    identity = json.loads(path.read_text())
+    identity["teacher"]["weights_digest"] = "0" * 64
+    path.write_bytes(canonical(identity))
+    with pytest.raises(EngineError, match="weights_digest: held 000"):
+        verify(cache.path, recompute=2, data=data, weights="random")
