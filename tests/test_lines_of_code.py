@@ -11,7 +11,7 @@ MOST = {
     "difom_cache": 232,
     "difom_cache/base": 1489,
     "difom_cache/codecs": 578,
-    "difom_cache/data": 3431,
+    "difom_cache/data": 3432,
     "difom_cache/extraction": 1820,
     "difom_cache/maintenance": 1301,
     "difom_cache/painting": 515,
@@ -28,7 +28,7 @@ MOST = {
     "difom_train/sharing": 358,
     "difom_train/students": 1182,
     "difom_train/studies": 520,
-    "difom_train/training": 1879,
+    "difom_train/training": 1886,
 }
 
 

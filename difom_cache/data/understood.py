@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from difom_cache.base.errors import warn
+from difom_cache.base.text import count_of
 from difom_cache.data.addresses import EmptyAddress, parse_address
 from difom_cache.data.decoded import Decoded
 from difom_cache.data.record import Record
@@ -63,7 +64,7 @@ class Understood:
         masks = [each.mask for each in self.seen if each.mask]
         said = sum(each.said_empty for each in self.seen)
         bare = sum(record.mask is None for record in self.records)
-        without = [f"{bare} images without one"] if bare else []
+        without = [f"{count_of(bare, 'image')} without one"] if bare else []
         if not masks:
             return "; ".join(["masks: none", *without])
         shares = [mask.covered for mask in masks if mask.covered]

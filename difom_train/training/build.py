@@ -50,12 +50,25 @@ def build_learner(
         CacheIncompleteError: the cache lacks a tap that the recipe needs.
         WeightsError: pretrained weights are out of reach.
     """
-    options = config.student
     if config.needs_teachers and not cache.taps and config.distill.rounds == 1:
         raise CacheIncompleteError(
             f"{', '.join(map(str, config.run.cache))} holds no teacher to learn from; add one with "
             "`difom-cache extract --teacher NAME`, or train with --recipe baseline"
         )
+    student = build_own_student(config, pretrained=pretrained, student=student)
+    distiller = build_distiller(
+        choose_terms(config.distill, cache, config.data, seed=config.seed) if config.distils else config.distill,
+        cache=cache,
+        student=student,
+        input_px=config.data.input_px,
+        seed=mix_counts(config.seed, _HEADS) >> 1,
+    )
+    return Learner(student, distiller, student.loss_name if config.student.loss == "auto" else config.student.loss)
+
+
+def build_own_student(config: TrainConfig, *, pretrained: bool, student: Student | None = None) -> Student:
+    """Return the student alone, with its first weights; the arguments, and what is raised, are those of `build_learner`."""
+    options = config.student
     source = resolve_weights(options.name, options.weights) if pretrained else "random"
     seed = mix_counts(config.seed, _STUDENT) >> 1
     if student is None:
@@ -72,14 +85,7 @@ def build_learner(
             student = build_outside(student, replace(student.settings, neck=config.distill.neck))
         give_weights(student, source)
     check_sides(student, config.data.input_px, config.data.input_px)
-    distiller = build_distiller(
-        choose_terms(config.distill, cache, config.data, seed=config.seed) if config.distils else config.distill,
-        cache=cache,
-        student=student,
-        input_px=config.data.input_px,
-        seed=mix_counts(config.seed, _HEADS) >> 1,
-    )
-    return Learner(student, distiller, student.loss_name if options.loss == "auto" else options.loss)
+    return student
 
 
 def choose_rows(config: TrainConfig, cache: JointCache, taps: Sequence[str]) -> Selection:

@@ -25,7 +25,7 @@ from difom_train.data.caches import JointCache
 from difom_train.students.base import Student, count_parameters
 from difom_train.students.saved import load_student
 from difom_train.students.seen_masks import write_run_masks
-from difom_train.training.build import build_learner, choose_rows, describe_run, open_feed
+from difom_train.training.build import build_learner, build_own_student, choose_rows, describe_run, open_feed
 from difom_train.training.checkpoint import CHECKPOINT, Progress, read_checkpoint
 from difom_train.training.masks import describe_masks, lacks_masks, learns_masks
 from difom_train.training.probe import PROBE_FOLDER, needs_probe, open_probed
@@ -123,6 +123,10 @@ def _train_run(
     known, begun = (folder / SETTINGS_FILE).is_file(), config.run.resume and (folder / CHECKPOINT).is_file()
     first = _train_first_round(config, folder, student, caches, processes, begun=begun)
     if (folder / PROBE_FOLDER).exists() if begun else needs_probe(config, caches):
+        if not begun:
+            build_own_student(
+                config, pretrained=True, student=student
+            )  # weights out of reach are told before minutes of work
         _open_folder_once(config, processes, folder)
         caches = [open_probed(config, caches[0], folder, processes, going_on=begun)]
     cache = JointCache(caches)

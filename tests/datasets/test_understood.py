@@ -66,7 +66,7 @@ def test_unlabelled_images_and_negatives_are_counted_apart(tmp_path: Path) -> No
     assert (
         "masks: 5; " in masks
         and "3 with polyp; 2 empty (2 by --negatives)" in masks
-        and masks.endswith("1 images without one")
+        and masks.endswith("; 1 image without one")
     )
 
 

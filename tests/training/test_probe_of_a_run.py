@@ -13,6 +13,7 @@ import torch
 from painted_folder import paint_folder
 
 from difom_cache import copy, extract, open_cache, probe
+from difom_cache.errors import DifomError
 from difom_cache.probing import KINDS
 from difom_train import load_student, train
 from difom_train.training import probe as probe_file
@@ -54,6 +55,17 @@ def digest_tree(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def test_first_weights_that_are_missing_are_told_before_heads_are_fitted(painted: Path, tmp_path: Path) -> None:
+    weights = {
+        "student": "smp:unet/resnet18",
+        "width": 0,
+        "student_weights": f"imagenet:{tmp_path / 'gone.safetensors'}",
+    }
+    with pytest.raises(DifomError, match=r"gone\.safetensors"):
+        train(**TINY | weights, cache=painted, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_it_is_the_probe_of_the_same_budget_and_the_cache_stays_as_it_was(
