@@ -134,7 +134,6 @@ class OnnxTeacher:
             self.device = chosen
         return self
 
-    @torch.no_grad()
     def _run(self, names: list[str], feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Return tensors of the graph; where memory is too small, raise as PyTorch does, so that one place explains both."""
         try:
@@ -144,6 +143,7 @@ class OnnxTeacher:
                 raise torch.OutOfMemoryError(str(error)) from error
             raise
 
+    @torch.no_grad()
     def features(self, pixels: Tensor) -> dict[str, Tensor]:
         """Return float32 maps (B, C, h, w) of float32 pixels (B, 3, S, S) in [0, 1], by native tap name."""
         check_pixels(pixels, self.spec.input_px)

@@ -54,6 +54,7 @@ def test_features_equal_the_graphs_own(file):
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     (mask,) = session.run(["mask"], {"pixels": ((pixels - mean) / std).numpy()})
     np.testing.assert_allclose(teacher.features(pixels)["mask"].numpy(), mask, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(teacher.features(pixels.requires_grad_())["mask"].numpy(), mask, rtol=1e-5, atol=1e-6)
 
 
 def test_logits_are_read_before_a_last_sigmoid(tmp_path):
