@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from difom_cache.base.atomic import write_atomic
+from difom_cache.base.atomic import build_folder, write_atomic
 from difom_cache.base.errors import RunError, SettingsError
 from difom_cache.base.files import read_object
 from difom_cache.base.options import read_call
@@ -29,6 +29,7 @@ from difom_train.config import (
 from difom_train.evaluation.evaluate import evaluate
 from difom_train.evaluation.files import file_name
 from difom_train.evaluation.summary import SetScores
+from difom_train.reporting.entries import eval_folder
 from difom_train.studies.results import (
     RESULTS_FILE,
     RunResult,
@@ -205,10 +206,10 @@ def _take_first_round(folder: Path, settings: TrainConfig) -> None:
         held = read_settings(run / SETTINGS_FILE)
         if held.distill.kind == "none" and not find_differences(held, alone, ignore=(*FREE, "distill.")):
             open_folder(folder, settings)
-            whole = folder / f".tmp-{FIRST_ROUND_FOLDER}"
-            shutil.copytree(run, whole, ignore=shutil.ignore_patterns(CELL_FILE, "eval"))
-            write_settings(alone, whole / SETTINGS_FILE)
-            whole.rename(first)
+            with build_folder(first) as draft:
+                without = shutil.ignore_patterns(CELL_FILE, eval_folder(run).name)
+                shutil.copytree(run, draft, ignore=without, dirs_exist_ok=True)
+                write_settings(alone, draft / SETTINGS_FILE)
             return
 
 

@@ -161,6 +161,25 @@ def test_a_finished_baseline_is_the_first_of_two_rounds(run, tmp_path, capsys):
     assert (again / "student.safetensors").read_bytes() == files[2]
 
 
+def test_a_study_that_is_killed_while_it_takes_a_first_round_goes_on(run, tmp_path, monkeypatch):
+    changes = ["machine.logger=none", "distill.rounds=2", "distill.probe=none"]
+    run(recipes=["baseline"], labels=[0.5], seeds=[0], changes=changes)
+    whole = shutil.copytree
+
+    def stop(source, to, **options):
+        whole(source, to, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copytree", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(recipes=["baseline", "pseudo-masks"], labels=[0.5], seeds=[0], changes=changes)
+    folder = tmp_path / "study" / name("pseudo-masks", labels=0.5)
+    assert not (folder / "first").exists() and not (folder / "student.safetensors").exists()
+    run(recipes=["baseline", "pseudo-masks"], labels=[0.5], seeds=[0], changes=changes)
+    assert (folder / "first/student.safetensors").exists() and (folder / "student.safetensors").exists()
+
+
 def test_a_row_says_what_it_costs_and_what_was_scored_beside_which_masks_it_saw(run, tmp_path):
     run(recipes=["baseline"], labels=[1.0], seeds=[0, 1])
     folders = [tmp_path / "study" / name("baseline", seed=seed) for seed in (0, 1)]
