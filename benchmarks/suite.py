@@ -101,7 +101,12 @@ def find_commit() -> str:
 
 
 def _read_parts(path: Path, about: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the parts of an earlier call; none where it ran at another size, on another machine or in other versions."""
+    """Return the parts of an earlier call; none where there is none.
+
+    Raises:
+        SettingsError: it ran at another size or commit, on another machine or in other versions.
+        RunError: its file is damaged.
+    """
     if not path.exists():
         return {}
     before = read_object(path, RunError, "remove it, or choose another --out")

@@ -12,12 +12,12 @@ MOST = {
     "difom_cache/base": 1489,
     "difom_cache/codecs": 578,
     "difom_cache/data": 3432,
-    "difom_cache/extraction": 1820,
+    "difom_cache/extraction": 1822,
     "difom_cache/maintenance": 1301,
     "difom_cache/painting": 515,
     "difom_cache/probing": 901,
     "difom_cache/store": 1680,
-    "difom_cache/teachers": 3374,
+    "difom_cache/teachers": 3378,
     "difom_cache/views": 532,
     "difom_train": 767,
     "difom_train/data": 1000,
@@ -27,8 +27,8 @@ MOST = {
     "difom_train/reporting": 1033,
     "difom_train/sharing": 358,
     "difom_train/students": 1182,
-    "difom_train/studies": 520,
-    "difom_train/training": 1886,
+    "difom_train/studies": 521,
+    "difom_train/training": 1884,
 }
 
 

@@ -1,6 +1,7 @@
 """How long the teachers of a run will take on this machine, by two batches of noise each."""
 
 import resource
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -45,7 +46,8 @@ def measure_teachers(
                 value.cpu()  # what a GPU has not computed yet is waited for
             view_s = (time.perf_counter() - begun_s) / batch
         views = min(blocks * work.column.block_rows, work.column.rows)
-        resident = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        unit_bytes = 1 if sys.platform == "darwin" else 1024
+        resident = unit_bytes * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         taken = torch.cuda.max_memory_allocated(device) if torch.device(device).type == "cuda" else resident
         yield (
             f"{work.column.folder}: {view_s:.3g} s a view in batches of {batch} on {device}, so about "

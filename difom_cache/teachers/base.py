@@ -324,10 +324,14 @@ def complete_spec(request: TeacherRequest, spec: TeacherSpec) -> TeacherSpec:
 
     A label names an input size that is not the usual one; of random weights, which learnt at none, it says "-random".
     """
-    is_usual = spec.usual_px in (None, spec.input_px)
+    label = spec.label
+    if spec.is_random:
+        label = f"{label}-{RANDOM}"
+    elif spec.usual_px not in (None, spec.input_px):
+        label = name_size(spec)
     return replace(
         spec,
-        label=f"{spec.label}-{RANDOM}" if spec.is_random else spec.label if is_usual else name_size(spec),
+        label=label,
         taps=choose_taps(request, spec.native, spec.taps, spec.input_px),
         libraries={**versions("torch"), **spec.libraries},
         precision=request.chosen_precision,
@@ -337,8 +341,8 @@ def complete_spec(request: TeacherRequest, spec: TeacherSpec) -> TeacherSpec:
 
 def name_size(spec: TeacherSpec) -> str:
     """Return a label with the input size: "dinov2-small-112px", or "dinov2-tiny-56px-random"."""
-    plain = spec.label.removesuffix(f"-{RANDOM}")
-    return f"{plain.removesuffix(size := f'-{spec.input_px}px')}{size}{spec.label.removeprefix(plain)}"
+    plain, size = spec.label.removesuffix(f"-{RANDOM}"), f"-{spec.input_px}px"
+    return plain.removesuffix(size) + size + spec.label.removeprefix(plain)
 
 
 def choose_taps(

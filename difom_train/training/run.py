@@ -123,10 +123,8 @@ def _train_run(
     known, begun = (folder / SETTINGS_FILE).is_file(), config.run.resume and (folder / CHECKPOINT).is_file()
     first = _train_first_round(config, folder, student, caches, processes, begun=begun)
     if (folder / PROBE_FOLDER).exists() if begun else needs_probe(config, caches):
-        if not begun:
-            build_own_student(
-                config, pretrained=True, student=student
-            )  # weights out of reach are told before minutes of work
+        if not begun:  # weights out of reach are told before heads are fitted for minutes
+            build_own_student(config, pretrained=True, student=student)
         _open_folder_once(config, processes, folder)
         caches = [open_probed(config, caches[0], folder, processes, going_on=begun)]
     cache = JointCache(caches)

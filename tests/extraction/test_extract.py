@@ -353,6 +353,23 @@ def test_a_feature_that_cannot_be_coded_names_record_view_and_tap(
     assert not list((tmp_path / "feats/teachers/dinov2-tiny-random/ticks").glob("*"))
 
 
+@pytest.mark.parametrize(
+    ("workers", "taken"), [({}, "4 of 4 GPUs"), ({"workers": 2}, "2 of 4 GPUs"), ({"device": "cpu"}, "")]
+)
+def test_a_run_on_several_gpus_says_how_many_it_takes(
+    workers: dict[str, Any], taken: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(run, "settle_device", lambda device: "cpu" if device == "cpu" else "cuda")
+    monkeypatch.setattr(run, "count_gpus", lambda: 4)
+    extract(data=data, cache=tmp_path / "feats", **SMALL | workers | {"quiet": False, "dry_run": True})
+    said = capsys.readouterr().out
+    assert (
+        (f"{taken}, a process each; CUDA_VISIBLE_DEVICES or --workers takes fewer" in said)
+        if taken
+        else "GPUs" not in said
+    )
+
+
 @pytest.mark.parametrize("option", ["views", "input_size", "batch_size", "workers", "epochs", "runs"])
 @pytest.mark.parametrize("number", [-3, 0])
 def test_a_number_below_one_is_refused_before_anything_is_written(data: Path, tmp_path: Path, option: str, number: int):
